@@ -1,0 +1,98 @@
+"""The simulated annotator: answers open queries by the truth rule, through the same door as a person.
+
+Knows truth volumes and the ledger's two calls; must not know the loop or the models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from twostream.answers import AnswerKind
+from twostream.candidates import Candidate
+from twostream.geometry import Box, grid
+from twostream.ledger import Answer, Ledger
+from twostream.metrics import Overlaps
+from twostream.task import Judgement, Task
+from twostream.volume import Volume
+
+NAME = "simulated"
+SLAB_ZYX = (32, 512, 512)
+
+
+class Truth:
+    """A truth volume with the sizes of its objects, counted once, block by block.
+
+    Args:
+        labels: (Z, Y, X) integers in the task's label convention.
+        ignore: non-zero where a voxel counts neither as object nor as background, or None.
+        task: gives the rule.
+    """
+
+    def __init__(self, labels: Volume, ignore: Volume | None, task: Task) -> None:
+        self.labels, self.ignore, self.task = labels, ignore, task
+        self.sizes: dict[int, int] = {}
+        for block in grid(labels.box, SLAB_ZYX):
+            values, counts = np.unique(labels.read(block.write_box), return_counts=True)
+            for value, count in zip(values.tolist(), counts.tolist(), strict=True):
+                if value:
+                    self.sizes[value] = self.sizes.get(value, 0) + count
+
+    def judge(self, candidate: Candidate) -> Judgement:
+        """The truth rule for one candidate, by the mask that it carries."""
+        values = candidate.mask.astype(np.uint64)  # instance 1: polarity 1 = pre, 2 = post
+        truth = self.labels.read(candidate.box)
+        ignore = None if self.ignore is None else self.ignore.read(candidate.box)
+        inside = Overlaps.of(values, np.where(values > 0, truth, 0), ignore)
+        rest = []
+        for value in np.unique(inside.truth[inside.truth > 0]).tolist():
+            rest.append((value, self.sizes[value] - int(inside.count[inside.truth == value].sum())))
+        outside = [(value, count) for value, count in rest if count > 0]
+        table = Overlaps(
+            np.zeros(len(outside), np.uint64),
+            np.array([v for v, _ in outside], np.uint64),
+            np.array([c for _, c in outside], np.int64),
+            {},
+        )
+        # The other side of a touched synapse may lie wholly outside: its voxels count in the union all the same.
+        return self.task.judge(inside.merged(table).merged(self._other_sides(inside)))[1]
+
+    def _other_sides(self, inside: Overlaps) -> Overlaps:
+        touched = set(inside.truth[inside.truth > 0].tolist())
+        others = []
+        if self.task.num_sides == 2:
+            others = [v for v in {t + 1 if t % 2 else t - 1 for t in touched} - touched if v in self.sizes]
+        counts = np.array([self.sizes[v] for v in others], np.int64)
+        return Overlaps(np.zeros(len(others), np.uint64), np.array(others, np.uint64), counts, {})
+
+
+class SimulatedAnnotator:
+    """Answers by the truth rule, wrong with a set rate.
+
+    Args:
+        truth: what is true.
+        error_rate: share of the answers that are turned round.
+        seconds_per_answer: recorded with each answer.
+        seed: of the errors; an error depends on (seed, candidate id) alone, whatever else was asked.
+    """
+
+    def __init__(self, truth: Truth, *, error_rate: float = 0.0, seconds_per_answer: float = 4.0, seed: int = 0) -> None:
+        self._truth, self._error_rate = truth, error_rate
+        self._seconds, self._seed = seconds_per_answer, seed
+
+    def kind(self, candidate: Candidate) -> AnswerKind:
+        """What this annotator says of a candidate."""
+        kind = self._truth.judge(candidate).kind
+        rng = np.random.default_rng([self._seed, candidate.id])
+        if kind is AnswerKind.UNSURE or rng.random() >= self._error_rate:
+            return kind
+        return AnswerKind.NOTHING if kind is AnswerKind.TRUE else AnswerKind.TRUE
+
+    def answer_all(self, ledger: Ledger) -> int:
+        """Answer every open query; the number of answers given."""
+        queries = ledger.open_queries()
+        for query in queries:
+            kind = self.kind(query.candidate)
+            ledger.tell(Answer(query.id, kind, NAME, seconds=self._seconds))
+        return len(queries)

@@ -1,0 +1,158 @@
+"""What S may learn: the labelled box and the answers, as crops of image and target with all else ignored.
+
+Knows volumes, masks and the meaning of an answer for a target; must not know ledgers, people or networks.
+Whatever a crop reaches into, voxels of the test box are blanked in the image and ignored in the target.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+
+from twostream.geometry import Box, to_voxels
+from twostream.segmentation.losses import IGNORE
+from twostream.task import Task
+from twostream.volume import Volume, read_padded
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """An answered mask and what it teaches.
+
+    Attributes:
+        box: where it is, voxels of the image.
+        mask: (Z, Y, X) uint8 over ``box``: 1 inside; polarity: 1 pre, 2 post.
+        teaches: "mask", "background", "exchanged" or "drawn" (see ``answers.Meaning``).
+    """
+
+    box: Box
+    mask: np.ndarray
+    teaches: str
+
+
+class Lessons:
+    """Everything S may learn from, ready to be cropped.
+
+    Args:
+        image: (Z, Y, X) uint8.
+        labels: (Z, Y, X) integers in the task's convention.
+        ignore: non-zero where labels count neither as object nor as background, or None.
+        task: makes targets of labels.
+        labels_box: what may be learned of ``labels``.
+        val_box: part of it that is never trained on.
+        test_box: what must not be seen at all, or None.
+        crop_shape_zyx: voxels of a training crop.
+        lessons: answered masks.
+        rim_nm: voxels this near the border of an answered foreground mask are ignored.
+    """
+
+    def __init__(
+        self,
+        image: Volume,
+        labels: Volume,
+        ignore: Volume | None,
+        task: Task,
+        *,
+        labels_box: Box,
+        val_box: Box,
+        test_box: Box | None,
+        crop_shape_zyx: tuple[int, int, int],
+        lessons: Sequence[Lesson] = (),
+        rim_nm: float = 0.0,
+    ) -> None:
+        self._image, self._task = image, task
+        self._test_box = test_box
+        self._crop_shape = crop_shape_zyx
+        self.lessons = list(lessons)
+        self._rim = to_voxels(rim_nm, image.voxel_size_nm)
+        self._labels_box = labels_box
+        truth = labels.read(labels_box)
+        self._target = task.target(truth)
+        if ignore is not None:
+            self._target[:, (ignore.read(labels_box) > 0) & (truth == 0)] = IGNORE
+        self._target[(slice(None), *val_box.relative_to(labels_box).slices)] = IGNORE
+        grey = image.read(labels_box)
+        self.grey = float(grey.mean()), float(grey.std())
+        self._foreground = np.argwhere(self._target[task.foreground] == 1)
+        self._regions: dict[int, tuple[Box, np.ndarray]] = {}
+        self._painted = [self._paint(lesson) for lesson in self.lessons]
+
+    def labelled_crop(self, rng: np.random.Generator, foreground_share: float) -> tuple[np.ndarray, np.ndarray]:
+        """Image (Z, Y, X) uint8 and target (C, Z, Y, X) uint8 of a crop of the labelled box."""
+        if len(self._foreground) and rng.random() < foreground_share:
+            voxel = self._foreground[rng.integers(len(self._foreground))]
+        else:
+            voxel = rng.integers(self._labels_box.shape_zyx)
+        center = voxel + np.asarray(self._labels_box.offset_zyx)
+        return self._crop(-1, self._labels_box, self._jittered(center, rng))
+
+    def answer_crop(self, rng: np.random.Generator, row: int) -> tuple[np.ndarray, np.ndarray]:
+        """The same, about lesson ``row``."""
+        box = self.lessons[row].box
+        center = np.asarray(box.offset_zyx) + np.asarray(box.shape_zyx) // 2
+        return self._crop(row, Box(tuple(center.tolist()), (1, 1, 1)), self._jittered(center, rng))
+
+    def _jittered(self, center: np.ndarray, rng: np.random.Generator) -> Box:
+        """A crop that holds ``center`` in its middle half."""
+        shape = np.asarray(self._crop_shape)
+        start = center - shape // 2 + rng.integers(-(shape // 4), shape // 4 + 1)
+        # A stack thinner than the crop would be seen mirrored at other places each time: hold the crop to it.
+        extent = np.asarray(self._image.shape_zyx)
+        highest = np.maximum(extent - shape, 0)
+        return Box(tuple(np.clip(start, 0, highest).tolist()), self._crop_shape)
+
+    def _crop(self, key: int, about: Box, crop: Box) -> tuple[np.ndarray, np.ndarray]:
+        region, grey = self._region(key, about)
+        image = grey[crop.relative_to(region).slices]
+        target = np.full((len(self._task.channels), *crop.shape_zyx), IGNORE, np.uint8)
+        common = crop.intersection(self._labels_box)
+        if common.num_voxels:
+            inside = (slice(None), *common.relative_to(self._labels_box).slices)
+            target[(slice(None), *common.relative_to(crop).slices)] = self._target[inside]
+        for lesson, painted in zip(self.lessons, self._painted, strict=True):
+            common = crop.intersection(lesson.box)
+            if common.num_voxels:
+                part = target[(slice(None), *common.relative_to(crop).slices)]
+                new = painted[(slice(None), *common.relative_to(lesson.box).slices)]
+                # The labelled box knows better than an answer about a mask that reaches into it.
+                part[...] = np.where((new != IGNORE) & (part == IGNORE), new, part)
+        if self._test_box is not None and crop.intersects(self._test_box):
+            hidden = crop.intersection(self._test_box).relative_to(crop).slices
+            image = image.copy()
+            image[hidden] = np.uint8(self.grey[0])
+            target[(slice(None), *hidden)] = IGNORE
+        return image, target
+
+    def _region(self, key: int, about: Box) -> tuple[Box, np.ndarray]:
+        """All that crops about one place can reach, read once."""
+        if key not in self._regions:
+            reach = np.asarray(self._crop_shape) * 3 // 4 + 1
+            low, high = np.asarray(about.offset_zyx) - reach, np.asarray(about.stop_zyx) + reach
+            # Crops are held to the image, so at its borders they reach farther inwards.
+            extent, shape = np.asarray(self._image.shape_zyx), np.asarray(self._crop_shape)
+            low = np.clip(np.minimum(low, extent - shape), 0, None)
+            high = np.maximum(np.minimum(high, extent), shape)
+            region = Box.from_corners(low.tolist(), high.tolist())
+            self._regions[key] = region, read_padded(self._image, region)
+        return self._regions[key]
+
+    def _paint(self, lesson: Lesson) -> np.ndarray:
+        """Target over the lesson's box: (C, Z, Y, X) uint8."""
+        mask = lesson.mask
+        if lesson.teaches == "background":
+            return np.where(mask[None] > 0, np.uint8(0), np.uint8(IGNORE)).repeat(len(self._task.channels), 0)
+        if lesson.teaches == "exchanged":
+            mask = np.where(mask > 0, 3 - mask, 0).astype(np.uint8)
+        labels = np.where(mask > 0, mask, 0)
+        if self._task.num_sides == 1:
+            labels = (labels > 0).astype(np.uint8)
+        sure = mask > 0
+        if lesson.teaches != "drawn" and any(self._rim):
+            size = [2 * min(r, 2) + 1 for r in self._rim]
+            size[0] = 1  # sections are thick: a rim along Z would swallow thin objects whole
+            core = ndimage.binary_erosion(sure, np.ones(size, bool))
+            sure = core if core.any() else sure
+        return np.where(sure[None], self._task.target(labels), np.uint8(IGNORE))

@@ -1,0 +1,493 @@
+"""What each step of a round does: files of the round before in, files of this round out.
+
+    round 0   train   predict  propose  embed  score  suggest
+    round r   refit   predict  propose  embed  score  suggest
+
+Knows how the rooms below fit together; must not know in which order steps are due, nor who answers. Every step
+writes under a partial name and renames, so that one that was killed is simply done again, with the same outcome.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from twostream import progress
+from twostream.annotator import Truth
+from twostream.candidates import (
+    Candidate,
+    choose_threshold,
+    clean,
+    extract,
+    from_table,
+    identify,
+    read_table,
+    to_table,
+    write_table,
+)
+from twostream.errors import ProjectError
+from twostream.ledger import Query
+from twostream.patches import PatchPair, candidate_angle, cut, random_patches
+from twostream.project import Project, write_array, write_jsonl, write_text
+from twostream.query import Scorer, get_strategy
+from twostream.refit import collect, lessons_of, refit
+from twostream.scoring import audit_estimate, choose_final_threshold, curated_accuracy, plain, test_box_scores
+from twostream.segmentation.predict import predict
+from twostream.segmentation.train import Segmenter, new_segmenter, train
+from twostream.streams.active_clustering import fine_tune
+from twostream.streams.config import VaeConfig
+from twostream.streams.encode import encode, image_input, mask_input
+from twostream.streams.fit import Draw, fit_stream, load_stream, new_stream, save_stream
+from twostream.streams.vae import Vae
+from twostream.volume import create_volume, open_volume
+
+Detail = dict[str, Any]
+NUM_RANDOM_PATCHES = 4096
+"""Raw patches that the unsupervised stream is trained on: a few per learned step, held in memory."""
+
+
+def train_step(project: Project, number: int, truth: Truth | None) -> Detail:
+    """Round 0: S learns from the labelled box alone -> checkpoint.ckpt."""
+    config = project.config.segmentation
+    grey = project.image.read(project.boxes()[0])
+    segmenter = new_segmenter(
+        project.task,
+        config,
+        voxel_size_nm=project.image.voxel_size_nm,
+        num_sections=project.image.shape_zyx[0],
+        grey=(float(grey.mean()), float(grey.std())),
+        seed=project.seed(number, "S"),
+    )
+    lessons = lessons_of(project, segmenter)
+    path = project.path(number, "checkpoint.ckpt")
+    losses = train(
+        segmenter,
+        lambda rng: lessons.labelled_crop(rng, config.foreground_share),
+        config,
+        num_steps=config.num_steps,
+        learning_rate=config.learning_rate,
+        seed=project.seed(number, "crops"),
+        resume_path=path.with_suffix(".resume"),
+        description="train S",
+    )
+    segmenter.save(path, losses)
+    path.with_suffix(".resume").unlink(missing_ok=True)
+    return {"num_steps": len(losses), "final_loss": _last(losses)}
+
+
+def refit_step(project: Project, number: int, truth: Truth | None) -> Detail:
+    """Round r > 0: S and the unsupervised stream learn from the answers -> both checkpoints."""
+    path = project.path(number, "checkpoint.ckpt")
+    found, asked_in = collect(project.ledger, before_round=number)
+    losses: list[float] = []
+    if not path.exists():
+        segmenter = Segmenter.load(project.path(number - 1, "checkpoint.ckpt"))
+        losses = refit(
+            segmenter,
+            lessons_of(project, segmenter, found),
+            asked_in,
+            project.config.segmentation,
+            project.config.refit,
+            seed=project.seed(number, "crops"),
+            resume_path=path.with_suffix(".resume"),
+        )
+        segmenter.save(path, losses)
+    path.with_suffix(".resume").unlink(missing_ok=True)
+    stream_losses = _active_clustering(project, number)
+    return {"num_lessons": len(found), "final_loss": _last(losses), "active_clustering_steps": len(stream_losses)}
+
+
+def _active_clustering(project: Project, number: int) -> list[float]:
+    path = project.path(number, "unsupervised.ckpt")
+    if path.exists():
+        return []
+    network = load_stream(project.path(number - 1, "unsupervised.ckpt"))
+    verdicts = project.ledger.pool()
+    queries = [q for q in project.ledger.queries() if not q.is_audit and not math.isnan(verdicts[q.candidate.id].y)]
+    patches = np.stack([q.patch.image for q in queries]) if queries else np.zeros((0, 1, 1), np.uint8)
+    vae = project.config.streams.unsupervised
+    losses = fine_tune(
+        network,
+        _raw_draw(_bank(project), np.zeros((0, 1, 1), np.uint8), 1.0),
+        image_input(patches),
+        np.array([verdicts[q.candidate.id].y for q in queries]),
+        vae,
+        project.config.streams.active_clustering,
+        seed=project.seed(number, "active clustering"),
+        resume_path=path.with_suffix(".resume"),
+    )
+    save_stream(network, project.config.patches.width_px, vae, losses, path)
+    path.with_suffix(".resume").unlink(missing_ok=True)
+    return losses
+
+
+def predict_step(project: Project, number: int, truth: Truth | None) -> Detail:
+    """S over the whole image -> probability.zarr."""
+    segmenter = Segmenter.load(project.path(number, "checkpoint.ckpt"))
+
+    def fill(path: Path) -> None:
+        output = create_volume(
+            str(path),
+            shape_zyx=project.image.shape_zyx,
+            dtype=np.uint8,
+            voxel_size_nm=project.image.voxel_size_nm,
+            num_channels=len(project.task.channels),
+        )
+        predict(segmenter, project.image, output, project.config.segmentation)
+
+    _write_folder(project.path(number, "probability.zarr"), fill)
+    return {"num_voxels": project.image.box.num_voxels}
+
+
+def propose_step(project: Project, number: int, truth: Truth | None) -> Detail:
+    """Probability -> segmentation.zarr and candidates.parquet, ids from the ledger."""
+    task, min_voxels = project.task, project.min_voxels
+    probability = open_volume(str(project.path(number, "probability.zarr")))
+    labels_box, val_box, _ = project.boxes()
+    ignore = project.labels_ignore
+    on_labels = probability.read(labels_box)
+    known = project.labels.read(labels_box)
+    hidden = None if ignore is None else ignore.read(labels_box)
+    threshold = choose_threshold(on_labels, known, hidden, task, project.config.candidates, min_voxels)
+    inside = val_box.relative_to(labels_box).slices
+    final = choose_final_threshold(on_labels[(slice(None), *inside)], known[inside], None if hidden is None else hidden[inside], task)
+    everything = probability.read(probability.box)
+    segmentation = clean(task.decode(everything, threshold), task, min_voxels)
+
+    def fill(path: Path) -> None:
+        size = project.image.voxel_size_nm
+        output = create_volume(str(path), shape_zyx=segmentation.shape, dtype=np.uint32, voxel_size_nm=size)
+        output.write(output.box, segmentation)
+
+    _write_folder(project.path(number, "segmentation.zarr"), fill)
+    proposed = extract(segmentation, everything[task.foreground], task, (0, 0, 0))
+    if not proposed:
+        raise ProjectError(
+            f"S proposed no candidates in round {number} (threshold {threshold:g}, at least {min_voxels} voxels each). "
+            f"Give it more labels or steps, or set candidates.threshold or candidates.min_object_nm3 lower."
+        )
+    candidates = identify(proposed, known_candidates(project, number), project.ledger.next_id(number))
+    askable = [may_be_asked(project, c) for c in candidates]
+    table = to_table(candidates, angle_deg=[candidate_angle(c) for c in candidates], in_pool=askable)
+    write_table(table, project.path(number, "candidates.parquet"))
+    project.ledger.register(number, [c.id for c in candidates])
+    if number > 0:
+        # Masks travel with the candidates, so the large volumes of earlier rounds have done their work.
+        for name in ("probability.zarr", "segmentation.zarr"):
+            shutil.rmtree(project.path(number - 1, name), ignore_errors=True)
+    first = project.ledger.next_id(number)
+    detail = {"num_candidates": len(candidates), "num_new": sum(c.id >= first for c in candidates)}
+    return detail | {"num_in_pool": sum(askable), "threshold": threshold, "final_threshold": final}
+
+
+def known_candidates(project: Project, before_round: int) -> list[Candidate]:
+    """Every candidate of earlier rounds: with the mask as it was asked, else as last proposed."""
+    known: dict[int, Candidate] = {}
+    for number in range(before_round):
+        known |= {c.id: c for c in from_table(read_table(project.path(number, "candidates.parquet")))}
+    known |= {query.candidate.id: query.candidate for query in project.ledger.queries() if query.round < before_round}
+    return list(known.values())
+
+
+def may_be_asked(project: Project, candidate: Candidate) -> bool:
+    """Whether a candidate lies in the pool: clear of the test box, its guard, and what is labelled already."""
+    guarded = project.guarded_box
+    return not candidate.box.intersects(project.boxes()[0]) and not (guarded and candidate.box.intersects(guarded))
+
+
+def embed_step(project: Project, number: int, truth: Truth | None) -> Detail:
+    """Both streams see every candidate -> ids.npy and the two latents files. Round 0 trains the streams first."""
+    candidates = from_table(read_table(project.path(number, "candidates.parquet")))
+    pairs = cut_pairs(project, candidates)
+    if number == 0:
+        in_pool = [pair for pair, c in zip(pairs, candidates, strict=True) if may_be_asked(project, c)] or pairs
+        _fit_streams(project, in_pool)
+    write_array(project.path(number, "ids.npy"), np.array([c.id for c in candidates], np.int64))
+    for name, latents in latents_of(project, number, pairs).items():
+        write_array(project.path(number, f"latents_{name}.npy"), latents)
+    return {"num_candidates": len(candidates)}
+
+
+def cut_pairs(project: Project, candidates: Sequence[Candidate]) -> list[PatchPair]:
+    """Aligned patch pairs, in the order of ``candidates``."""
+    with progress.task("cut patches", total=len(candidates)) as advance:
+        pairs = []
+        for candidate in candidates:
+            pairs.append(cut(project.image, candidate, project.config.patches, project.pixel_size_nm))
+            advance(1)
+    return pairs
+
+
+def latents_of(project: Project, number: int, pairs: Sequence[PatchPair]) -> dict[str, np.ndarray]:
+    """Latents of patch pairs by the streams of a round: {"supervised": (N, Ds), "unsupervised": (N, Du)} float32."""
+    supervised = load_stream(project.path(0, "supervised.ckpt"))
+    unsupervised = load_stream(project.path(number, "unsupervised.ckpt"))
+    width = project.config.patches.width_px
+    masks = np.array([p.mask for p in pairs], np.int8).reshape(-1, width, width)
+    images = np.array([p.image for p in pairs], np.uint8).reshape(-1, width, width)
+    return {
+        "supervised": encode(supervised, mask_input(masks)),
+        "unsupervised": encode(unsupervised, image_input(images)),
+    }
+
+
+def _fit_streams(project: Project, pairs: Sequence[PatchPair]) -> None:
+    """Train what is not trained yet: the mask stream on aligned masks, the image stream on raw patches."""
+    config, width = project.config.streams, project.config.patches.width_px
+    masks = np.stack([p.mask for p in pairs])
+    images = np.stack([p.image for p in pairs])
+
+    def draw_mask(rng: np.random.Generator) -> np.ndarray:
+        mask = masks[rng.integers(len(masks))]
+        return mask_input(mask[::-1].copy() if rng.random() < 0.5 else mask)
+
+    draws: dict[str, tuple[VaeConfig, Callable[[], Draw]]] = {
+        "supervised": (config.supervised, lambda: draw_mask),
+        "unsupervised": (config.unsupervised, lambda: _raw_draw(_bank(project), images, config.random_crop_share)),
+    }
+    for name, (vae, draw) in draws.items():
+        path = project.path(0, f"{name}.ckpt")
+        if path.exists():
+            continue
+        network = new_stream(width, vae, project.seed(0, f"{name} weights"))
+        resume_path = path.with_suffix(".resume")
+        losses = fit_stream(network, draw(), vae, seed=project.seed(0, name), resume_path=resume_path, name=name)
+        save_stream(network, width, vae, losses, path)
+        resume_path.unlink(missing_ok=True)
+
+
+def _bank(project: Project) -> np.ndarray:
+    return random_patches(
+        project.image, NUM_RANDOM_PATCHES, project.config.patches, project.pixel_size_nm, project.seed(0, "raw patches")
+    )
+
+
+def _raw_draw(bank: np.ndarray, centred: np.ndarray, random_share: float) -> Draw:
+    """A patch from anywhere or about a candidate, flipped and turned: raw tissue has no upright."""
+
+    def draw(rng: np.random.Generator) -> np.ndarray:
+        source = bank if len(centred) == 0 or rng.random() < random_share else centred
+        patch = np.rot90(source[rng.integers(len(source))], int(rng.integers(4)))
+        return image_input(np.ascontiguousarray(patch[::-1] if rng.random() < 0.5 else patch))
+
+    return draw
+
+
+@dataclass(frozen=True)
+class Pool:
+    """What strategies see in a round: unanswered candidates of the pool, and all answered snapshots.
+
+    Attributes:
+        candidates: (N,) rows.
+        streams: {"supervised": (N, Ds), "unsupervised": (N, Du)}.
+        y: (N,) 1, 0, NaN.
+        excluded: (N,) bool, True where a row may not be asked.
+        probability: (N,) of the shared scorer.
+    """
+
+    candidates: list[Candidate]
+    streams: dict[str, np.ndarray]
+    y: np.ndarray
+    excluded: np.ndarray
+    probability: np.ndarray
+
+
+def pool_of(project: Project, number: int) -> Pool:
+    """The pool of round ``number`` as it stood before that round asked."""
+    verdicts = project.ledger.pool()
+    asked = {q.candidate.id: q for q in project.ledger.queries() if q.round < number}
+    candidates = from_table(read_table(project.path(number, "candidates.parquet")))
+    # Audits estimate, they do not teach: to every strategy and scorer they are rows that may not be asked.
+    snapshots = [q for i, q in sorted(asked.items()) if not verdicts[i].askable]
+    gone = {q.candidate.id for q in snapshots}
+    rows = [i for i, c in enumerate(candidates) if may_be_asked(project, c) and c.id not in gone]
+    fresh = latents_of(project, number, [q.patch for q in snapshots])
+    streams = {
+        name: np.concatenate([np.load(project.path(number, f"latents_{name}.npy"))[rows], fresh[name]])
+        for name in ("supervised", "unsupervised")
+    }
+    y = np.array([math.nan] * len(rows) + [math.nan if q.is_audit else verdicts[q.candidate.id].y for q in snapshots])
+    members = [candidates[i] for i in rows] + [q.candidate for q in snapshots]
+    excluded = np.arange(len(y)) >= len(rows)
+    score = np.array([c.score for c in members])
+    num_voxels = np.array([c.num_voxels for c in members])
+    probability = Scorer().predict(streams, y, score=score, num_voxels=num_voxels) if len(y) else score
+    return Pool(members, streams, y, excluded, probability)
+
+
+def score_step(project: Project, number: int, truth: Truth | None) -> Detail:
+    """metrics.json of the round."""
+    num_answers, seconds = project.ledger.spent()
+    detail = project.ledger.finished_steps()[(number, "propose")]
+    labels_only = truth is None
+    metrics: dict[str, Any] = {
+        "round": number,
+        "num_answers": num_answers,
+        "annotation_seconds": seconds,
+        "num_candidates": detail["num_candidates"],
+        "num_truth": None,
+        "scores": {},
+    }
+    test_box = project.boxes()[2]
+    if test_box is not None:
+        judge = truth or Truth(project.labels, project.labels_ignore, project.task)
+        scores = test_box_scores(
+            open_volume(str(project.path(number, "segmentation.zarr"))),
+            open_volume(str(project.path(number, "probability.zarr"))),
+            judge,
+            from_table(read_table(project.path(number, "candidates.parquet"))),
+            test_box,
+            threshold=detail["final_threshold"],
+            min_voxels=project.min_voxels,
+        )
+        metrics["num_truth"] = scores.pop("num_test_truth")
+        metrics["num_test_candidates"] = scores.pop("num_test_candidates")
+        metrics["scores"] = scores
+    if not labels_only:
+        assert truth is not None
+        pool = pool_of(project, number)
+        y = np.where(np.isnan(pool.y) & pool.excluded, _audited(project, pool), pool.y)
+        metrics["scores"]["curated_accuracy"] = curated_accuracy(pool.probability, y, truth, pool.candidates)
+    if test_box is None:
+        metrics["audit"] = audit_estimate(project.ledger)
+    metrics = plain(metrics)
+    write_text(project.path(number, "metrics.json"), _json(metrics))
+    project.ledger.store_score(number, metrics)
+    return {}
+
+
+def _audited(project: Project, pool: Pool) -> np.ndarray:
+    """Answers of rows, audits included: in the curated set an audited candidate is an answered one."""
+    verdicts = project.ledger.pool()
+    return np.array([verdicts[c.id].y if c.id in verdicts else math.nan for c in pool.candidates])
+
+
+def suggest_step(project: Project, number: int, truth: Truth | None) -> Detail:
+    """The strategy chooses; the ledger asks -> queries.jsonl."""
+    config = project.config.query
+    pool = pool_of(project, number)
+    num_askable = int((~pool.excluded).sum())
+    if num_askable == 0:
+        raise ProjectError(
+            f"no candidate is left to ask in round {number}: all {len(pool.y)} of the pool are answered, "
+            f"labelled, or near the test box. Make the labels or test box smaller, or stop here."
+        )
+    if num_askable < config.budget:
+        progress.say(f"  {num_askable} candidates are left to ask, fewer than the budget of {config.budget}: asking them all")
+    batch_size = min(config.budget, num_askable)
+    audits = _draw_audits(project, number, pool, batch_size)
+    excluded = pool.excluded.copy()
+    excluded[audits] = True
+    strategy = get_strategy(config.strategy, random_state=project.seed(number, "query"), **strategy_settings(project))
+    queries = []
+    if batch_size > len(audits):
+        chosen = strategy.suggest(
+            pool.streams, pool.y, batch_size=batch_size - len(audits), probability=pool.probability, excluded=excluded
+        )
+        reasons = [r | {"probability": round(float(pool.probability[i]), 4)} for i, r in zip(chosen.rows, chosen.reasons, strict=True)]
+        queries = [(int(i), config.strategy, r, False) for i, r in zip(chosen.rows, reasons, strict=True)]
+    queries += [(int(i), "audit", {}, True) for i in audits]
+    asked = [pool.candidates[i] for i, *_ in queries]
+    pairs = cut_pairs(project, asked)
+    batch = [Query(c, p, s, r, a) for c, p, (_, s, r, a) in zip(asked, pairs, queries, strict=True)]
+    project.ledger.ask(number, batch)
+    export_queries(project, number)
+    return {"num_queries": len(batch), "num_audits": len(audits)}
+
+
+def strategy_settings(project: Project) -> dict[str, Any]:
+    """The strategy's settings; two-stream without clusters gets the published ten fine ones per coarse one."""
+    settings = dict(project.config.query.settings)
+    if project.config.query.strategy == "two-stream" and "num_clusters" not in settings:
+        budget = project.config.query.budget
+        fine = max(1, min(10, round(math.sqrt(budget))))
+        settings["num_clusters"] = (max(1, budget // fine), fine)
+    return settings
+
+
+def _draw_audits(project: Project, number: int, pool: Pool, batch_size: int) -> np.ndarray:
+    """Rows asked at random to estimate accuracy, where there is no test box to measure it on."""
+    if project.boxes()[2] is not None:
+        return np.zeros(0, np.int64)
+    rng = np.random.default_rng(project.seed(number, "audit"))
+    wanted = round(project.config.query.audit_share * batch_size)
+    return rng.choice(np.flatnonzero(~pool.excluded), wanted, replace=False)
+
+
+def export_queries(project: Project, number: int) -> None:
+    """queries.jsonl: an export, never read back."""
+    rows = [
+        {
+            "query": q.id,
+            "candidate": q.candidate.id,
+            "strategy": q.strategy,
+            "audit": q.is_audit,
+            "box": str(q.candidate.box),
+            "score": q.candidate.score,
+            "reason": q.reason,
+        }
+        for q in project.ledger.queries(number)
+    ]
+    write_jsonl(project.path(number, "queries.jsonl"), rows)
+
+
+def export_answers(project: Project, number: int) -> None:
+    """answers.jsonl: an export, never read back."""
+    rows = [answer_row(a) for a in project.ledger.all_answers() if a.round == number]
+    write_jsonl(project.path(number, "answers.jsonl"), rows)
+
+
+def answer_row(answer: Any) -> dict[str, Any]:
+    """An answer as plain values."""
+    return {
+        "answer": answer.id,
+        "round": answer.round,
+        "query": answer.query,
+        "candidate": answer.candidate,
+        "kind": answer.kind.value,
+        "annotator": answer.annotator,
+        "reason": answer.reason,
+        "drawing": str(answer.drawing[0]) if answer.drawing else None,
+        "seconds": answer.seconds,
+        "answered_at": answer.answered_at,
+        "supersedes": answer.supersedes,
+        "adjudicates": answer.adjudicates,
+    }
+
+
+def _write_folder(path: Path, fill: Callable[[Path], None]) -> None:
+    """Make a folder whole or not at all."""
+    partial = path.with_name(path.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    fill(partial)
+    shutil.rmtree(path, ignore_errors=True)
+    os.replace(partial, path)
+
+
+def _json(value: Any) -> str:
+    import json
+
+    return json.dumps(value, indent=1) + "\n"
+
+
+def _last(losses: Sequence[float]) -> float | None:
+    """Mean of the last tenth: a single step's loss is mostly its crop."""
+    return round(float(np.mean(losses[-max(1, len(losses) // 10) :])), 4) if losses else None
+
+
+STEPS: dict[str, Callable[[Project, int, Truth | None], Detail]] = {
+    "train": train_step,
+    "refit": refit_step,
+    "predict": predict_step,
+    "propose": propose_step,
+    "embed": embed_step,
+    "score": score_step,
+    "suggest": suggest_step,
+}

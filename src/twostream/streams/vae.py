@@ -1,0 +1,79 @@
+"""The variational autoencoder of both streams (Lin 2020, published code; Kingma and Welling 2014).
+
+Knows torch; must not know candidates, volumes or rounds. Patches are square, one channel, in [-1, 1].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+NUM_GROUPS = 16
+MAX_LOG_VARIANCE = 10.0
+"""Bound on the log-variance, both ways: exp() of an early, wild prediction must not overflow."""
+
+
+def _block(convolution: nn.Module, channels: int) -> nn.Sequential:
+    return nn.Sequential(convolution, nn.GroupNorm(min(NUM_GROUPS, channels), channels), nn.SiLU())
+
+
+class Vae(nn.Module):
+    """Encoder and decoder.
+
+    Args:
+        width: side of the patch in pixels, a multiple of 2 ** len(hidden_dims).
+        latent_dim: features per patch.
+        hidden_dims: channels of the stride-2 blocks.
+    """
+
+    def __init__(self, width: int, latent_dim: int, hidden_dims: Sequence[int]) -> None:
+        super().__init__()
+        dims = tuple(hidden_dims)
+        self._map = (dims[-1], width >> len(dims), width >> len(dims))
+        size = self._map[0] * self._map[1] * self._map[2]
+        pairs = list(zip((1, *dims[:-1]), dims, strict=True))
+        self.encoder = nn.Sequential(*[_block(nn.Conv2d(a, b, 3, stride=2, padding=1), b) for a, b in pairs])
+        self.to_mean = nn.Linear(size, latent_dim)
+        self.to_log_variance = nn.Linear(size, latent_dim)
+        self.from_latent = nn.Linear(latent_dim, size)
+        back = list(zip(dims[:0:-1], dims[-2::-1], strict=True)) + [(dims[0], dims[0])]
+        self.decoder = nn.Sequential(
+            *[_block(nn.ConvTranspose2d(a, b, 3, stride=2, padding=1, output_padding=1), b) for a, b in back],
+            nn.Conv2d(dims[0], 1, 3, padding=1),
+            nn.Tanh(),
+        )
+
+    def encode(self, patch_B1YX: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:  # noqa: N803
+        """Mean and log-variance of the latent, (B, D) each. The mean is the feature used downstream."""
+        flat = self.encoder(patch_B1YX).flatten(1)
+        log_variance = self.to_log_variance(flat).clamp(-MAX_LOG_VARIANCE, MAX_LOG_VARIANCE)
+        return self.to_mean(flat), log_variance
+
+    def decode(self, latent_BD: torch.Tensor) -> torch.Tensor:  # noqa: N803
+        """Patches (B, 1, Y, X) in (-1, 1)."""
+        return self.decoder(self.from_latent(latent_BD).reshape(-1, *self._map))
+
+
+def vae_loss(
+    patch_B1YX: torch.Tensor,  # noqa: N803
+    reconstruction_B1YX: torch.Tensor,  # noqa: N803
+    mean_BD: torch.Tensor,  # noqa: N803
+    log_variance_BD: torch.Tensor,  # noqa: N803
+    kld_weight: float,
+) -> torch.Tensor:
+    """Mean squared error per pixel + kld_weight * mean over the batch of KL(q || N(0, 1)) summed over the latent."""
+    reconstruction = torch.nn.functional.mse_loss(reconstruction_B1YX, patch_B1YX)
+    divergence = -0.5 * (1 + log_variance_BD - mean_BD.square() - log_variance_BD.exp()).sum(1)
+    return reconstruction + kld_weight * divergence.mean()
+
+
+def sample_latent(
+    mean_BD: torch.Tensor,  # noqa: N803
+    log_variance_BD: torch.Tensor,  # noqa: N803
+    generator: torch.Generator,
+) -> torch.Tensor:
+    """Reparametrised draw, (B, D)."""
+    noise = torch.randn(mean_BD.shape, generator=generator).to(mean_BD)
+    return mean_BD + noise * (0.5 * log_variance_BD).exp()

@@ -1,0 +1,106 @@
+"""HDF5 datasets, addressed as ``file.h5:dataset``; axes are (Z, Y, X) or (C, Z, Y, X) in the file.
+
+Voxel size: attribute ``voxel_size_nm`` (or ``resolution``), z y x in nm, of the dataset, then of the file.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from twostream.errors import VolumeError
+from twostream.geometry import Box
+from twostream.volume.volume import Volume, check_voxel_size
+
+SUFFIXES = (".h5", ".hdf5", ".hdf")
+DEFAULT_DATASET = "main"
+"""The name under which this field's single-dataset files store their array."""
+
+
+class Hdf5Volume(Volume):
+    """A dataset of an HDF5 file, opened for reading."""
+
+    def __init__(self, path: Path, dataset: str, voxel_size_nm: Sequence[float] | None) -> None:
+        self.uri = f"{path}:{dataset}"
+        self._open(path, dataset)
+        shape = self._dataset.shape
+        self.num_channels = shape[0] if len(shape) == 4 else 0
+        z, y, x = shape[-3:]
+        self.shape_zyx = (z, y, x)
+        self.dtype = self._dataset.dtype
+        self.voxel_size_nm = self._voxel_size(voxel_size_nm)
+
+    def _open(self, path: Path, dataset: str) -> None:
+        if not path.is_file():
+            raise VolumeError(f"{path} does not exist; check the path (a URI reads FILE.h5:DATASET).")
+        try:
+            self._file = h5py.File(path, "r")
+        except OSError as error:
+            raise VolumeError(f"{path} cannot be opened as HDF5: {error}.") from None
+        item = self._file.get(dataset)
+        if not isinstance(item, h5py.Dataset):
+            names: list[str] = []
+            self._file.visititems(lambda n, o: names.append(n) if isinstance(o, h5py.Dataset) else None)
+            near = difflib.get_close_matches(dataset, names, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise VolumeError(f"{path} holds no dataset {dataset!r}; it holds: {', '.join(names) or 'none'}.{hint}")
+        if item.ndim not in (3, 4):
+            raise VolumeError(f"{self.uri} has shape {item.shape}; expected (Z, Y, X) or (C, Z, Y, X).")
+        self._dataset = item
+
+    def _voxel_size(self, given: Sequence[float] | None) -> tuple[float, float, float]:
+        stored = None
+        for attributes in (self._dataset.attrs, self._file.attrs):
+            for name in ("voxel_size_nm", "resolution"):
+                if stored is None and name in attributes:
+                    stored = check_voxel_size(np.asarray(attributes[name]).tolist(), self.uri)
+        if given is None and stored is None:
+            raise VolumeError(
+                f"{self.uri} states no voxel size (attribute voxel_size_nm or resolution); "
+                f"pass --voxel-size Z,Y,X in nanometres."
+            )
+        if given is None:
+            assert stored is not None
+            return stored
+        checked = check_voxel_size(given, "--voxel-size")
+        if stored is not None and not np.allclose(stored, checked, rtol=1e-3):
+            swapped = " Z and X look swapped." if np.allclose(stored[::-1], checked, rtol=1e-3) else ""
+            raise VolumeError(
+                f"{self.uri} says its voxels are {stored} nm, --voxel-size says {checked} (Z, Y, X).{swapped} "
+                f"Leave the option out, or mend the file's attribute."
+            )
+        return checked
+
+    def _read(self, box: Box) -> np.ndarray:
+        try:
+            return self._dataset[(..., *box.slices)] if self.num_channels else self._dataset[box.slices]
+        except OSError as error:
+            raise VolumeError(f"{self.uri}: box {box} cannot be read: {error}.") from None
+
+    def __reduce__(self) -> Any:
+        # An open file does not travel to another process; its address does.
+        return Hdf5Volume, (Path(self._file.filename), self._dataset.name.lstrip("/"), self.voxel_size_nm)
+
+
+def split_uri(uri: str) -> tuple[Path, str]:
+    """``file.h5:dataset`` as path and dataset name; ``main`` where no dataset is named."""
+    path, separator, dataset = uri.rpartition(":")
+    if separator and path.lower().endswith(SUFFIXES):
+        return Path(path), dataset
+    return Path(uri), DEFAULT_DATASET
+
+
+def is_hdf5(uri: str) -> bool:
+    return str(split_uri(uri)[0]).lower().endswith(SUFFIXES)
+
+
+def has_dataset(path: Path, dataset: str) -> bool:
+    if not path.is_file():
+        return False
+    with h5py.File(path, "r") as file:
+        return isinstance(file.get(dataset), h5py.Dataset)

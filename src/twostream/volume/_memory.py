@@ -1,0 +1,32 @@
+"""A volume in memory, for tests and for small intermediate results."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from twostream.errors import VolumeError
+from twostream.geometry import Box
+from twostream.volume.volume import Volume, check_voxel_size
+
+
+class MemoryVolume(Volume):
+    """Wraps ``array``, (Z, Y, X) or (C, Z, Y, X), with its voxel size in nm (z, y, x)."""
+
+    def __init__(self, array: np.ndarray, voxel_size_nm: Sequence[float], uri: str = "memory://") -> None:
+        if array.ndim not in (3, 4):
+            raise VolumeError(f"{uri}: got an array of shape {array.shape}; expected (Z, Y, X) or (C, Z, Y, X).")
+        self.uri = uri
+        self._array = array
+        self.num_channels = array.shape[0] if array.ndim == 4 else 0
+        z, y, x = array.shape[-3:]
+        self.shape_zyx = (z, y, x)
+        self.voxel_size_nm = check_voxel_size(voxel_size_nm, uri)
+        self.dtype = array.dtype
+
+    def _read(self, box: Box) -> np.ndarray:
+        return self._array[(..., *box.slices)].copy()
+
+    def _write(self, box: Box, array: np.ndarray) -> None:
+        self._array[(..., *box.slices)] = array

@@ -1,0 +1,52 @@
+"""Synthetic tissue as a volume: ``synthetic://seed=3&kind=image&shape=32,512,512&offset=0,0,0&voxel_size=30,8,8``."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import parse_qsl
+
+import numpy as np
+
+from twostream.errors import VolumeError
+from twostream.geometry import Box
+from twostream.synthetic import Tissue
+from twostream.volume.volume import Volume, check_voxel_size
+
+KINDS = ("image", "synapses", "clefts", "mitochondria", "neurites")
+DEFAULTS = {"seed": "0", "kind": "image", "shape": "32,512,512", "offset": "0,0,0", "voxel_size": "30,8,8"}
+
+
+class SyntheticVolume(Volume):
+    """A box of an endless synthetic tissue, generated where it is read."""
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri
+        options = dict(parse_qsl(uri.removeprefix("synthetic://"), keep_blank_values=True))
+        unknown = sorted(set(options) - set(DEFAULTS))
+        if unknown:
+            raise VolumeError(f"{uri}: unknown option {unknown[0]!r}; expected some of {', '.join(DEFAULTS)}.")
+        options = DEFAULTS | options
+        try:
+            seed = int(options["seed"])
+            region = Box(_numbers(options["offset"]), _numbers(options["shape"]))
+            voxel_size = [float(v) for v in options["voxel_size"].split(",")]
+        except ValueError:
+            raise VolumeError(f"{uri}: expected seed=WHOLE and offset, shape, voxel_size each as Z,Y,X.") from None
+        if options["kind"] not in KINDS:
+            raise VolumeError(f"{uri}: kind is {options['kind']!r}; expected one of {', '.join(KINDS)}.")
+        self._region = region
+        self.shape_zyx = region.shape_zyx
+        self.num_channels = 0
+        self.voxel_size_nm = check_voxel_size(voxel_size, uri)
+        self._render = getattr(Tissue(seed=seed, voxel_size_nm=self.voxel_size_nm), options["kind"])
+        self.dtype = np.dtype(np.uint8 if options["kind"] == "image" else np.uint64)
+
+    def _read(self, box: Box) -> np.ndarray:
+        return self._render(box.shifted(self._region.offset_zyx))
+
+    def __reduce__(self) -> Any:
+        return SyntheticVolume, (self.uri,)
+
+
+def _numbers(text: str) -> Any:
+    return tuple(int(v) for v in text.split(","))

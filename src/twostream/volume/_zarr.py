@@ -1,0 +1,132 @@
+"""Zarr 2 and 3 arrays and OME-Zarr images, read and written through tensorstore.
+
+On disk (OME-Zarr 0.4) axes are z, y, x or c, z, y, x, with the voxel size in ``coordinateTransformations``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorstore
+
+from twostream.errors import VolumeError
+from twostream.geometry import Box
+from twostream.volume.volume import Volume, VoxelSize, check_voxel_size
+
+NM_PER_UNIT = {"nanometer": 1.0, "angstrom": 0.1, "micrometer": 1e3, "millimeter": 1e6, "meter": 1e9}
+DEFAULT_CHUNK_ZYX = (16, 128, 128)
+"""About a quarter of a megabyte of uint8: large enough to compress well, small enough to read one candidate."""
+
+
+class ZarrVolume(Volume):
+    """A Zarr array, or the finest level of an OME-Zarr image."""
+
+    def __init__(self, path: Path, voxel_size_nm: Sequence[float] | None = None, *, writable: bool = False) -> None:
+        self.uri = f"zarr://{path}"
+        self._writable = writable
+        if not path.exists():
+            raise VolumeError(f"{path} does not exist; check the path of the Zarr volume.")
+        array_path, stored = _ome_level(path, self.uri)
+        self._store = _open_store(array_path, self.uri)
+        shape = self._store.shape
+        if len(shape) not in (3, 4):
+            raise VolumeError(f"{self.uri} has shape {shape}; expected (Z, Y, X) or (C, Z, Y, X).")
+        self.num_channels = shape[0] if len(shape) == 4 else 0
+        z, y, x = shape[-3:]
+        self.shape_zyx = (z, y, x)
+        self.dtype = self._store.dtype.numpy_dtype
+        if voxel_size_nm is None and stored is None:
+            raise VolumeError(f"{self.uri} states no voxel size; pass --voxel-size Z,Y,X in nanometres.")
+        given = stored if voxel_size_nm is None else voxel_size_nm
+        assert given is not None
+        self.voxel_size_nm = check_voxel_size(given, self.uri)
+        if stored is not None and not np.allclose(stored, self.voxel_size_nm, rtol=1e-3):
+            raise VolumeError(
+                f"{self.uri} says its voxels are {stored} nm, --voxel-size says {self.voxel_size_nm} (Z, Y, X). "
+                f"Leave the option out, or mend the file's metadata."
+            )
+
+    def _read(self, box: Box) -> np.ndarray:
+        try:
+            return np.asarray(self._store[(..., *box.slices)].read().result())
+        except ValueError as error:
+            raise VolumeError(f"{self.uri}: box {box} cannot be read: {error}.") from None
+
+    def _write(self, box: Box, array: np.ndarray) -> None:
+        if not self._writable:
+            super()._write(box, array)
+        self._store[(..., *box.slices)].write(np.ascontiguousarray(array)).result()
+
+    def __reduce__(self) -> Any:
+        return _reopen, (self.uri.removeprefix("zarr://"), self.voxel_size_nm, self._writable)
+
+
+def _reopen(path: str, voxel_size_nm: VoxelSize, writable: bool) -> ZarrVolume:
+    return ZarrVolume(Path(path), voxel_size_nm, writable=writable)
+
+
+def create_zarr(
+    path: Path, shape_zyx: Sequence[int], dtype: Any, voxel_size_nm: Sequence[float], num_channels: int
+) -> ZarrVolume:
+    """An empty OME-Zarr 0.4 image with one level; see ``create_volume``."""
+    voxel_size = check_voxel_size(voxel_size_nm, str(path))
+    if path.exists():
+        raise VolumeError(f"{path} exists already; remove it or choose another name.")
+    channels = [num_channels] if num_channels else []
+    chunks = [1] * len(channels) + [min(c, s) for c, s in zip(DEFAULT_CHUNK_ZYX, shape_zyx, strict=True)]
+    spec = {
+        "driver": "zarr",
+        "kvstore": {"driver": "file", "path": str(path / "0")},
+        "metadata": {
+            "shape": [*channels, *(int(s) for s in shape_zyx)],
+            "chunks": chunks,
+            "dtype": np.dtype(dtype).str,
+            "dimension_separator": "/",
+            "compressor": {"id": "blosc", "cname": "zstd", "clevel": 3, "shuffle": 1},
+        },
+    }
+    tensorstore.open(spec, create=True).result()
+    scale = [1.0] * len(channels) + list(voxel_size)
+    axes = [{"name": "c", "type": "channel"}] if channels else []
+    axes += [{"name": n, "type": "space", "unit": "nanometer"} for n in "zyx"]
+    transform = [{"type": "scale", "scale": scale}]
+    multiscale = {"version": "0.4", "axes": axes, "datasets": [{"path": "0", "coordinateTransformations": transform}]}
+    (path / ".zgroup").write_text(json.dumps({"zarr_format": 2}))
+    (path / ".zattrs").write_text(json.dumps({"multiscales": [multiscale]}, indent=1))
+    return ZarrVolume(path, writable=True)
+
+
+def _open_store(path: Path, uri: str) -> Any:
+    driver = "zarr3" if (path / "zarr.json").exists() else "zarr"
+    try:
+        return tensorstore.open({"driver": driver, "kvstore": {"driver": "file", "path": str(path)}}).result()
+    except (ValueError, FileNotFoundError):
+        raise VolumeError(f"{uri} holds no Zarr array (.zarray or zarr.json); check the path.") from None
+
+
+def _ome_level(path: Path, uri: str) -> tuple[Path, VoxelSize | None]:
+    """Path of the finest level and its voxel size in nm; the path itself for a bare array."""
+    attributes: dict[str, Any] = {}
+    if (path / ".zattrs").exists():
+        attributes = json.loads((path / ".zattrs").read_text())
+    elif (path / "zarr.json").exists():
+        attributes = json.loads((path / "zarr.json").read_text()).get("attributes", {})
+        attributes = attributes.get("ome", attributes)
+    if "multiscales" not in attributes:
+        size = attributes.get("voxel_size_nm", attributes.get("resolution"))
+        return path, None if size is None else check_voxel_size(size, uri)
+    image = attributes["multiscales"][0]
+    names = [axis["name"] for axis in image["axes"]]
+    if names not in (["z", "y", "x"], ["c", "z", "y", "x"]):
+        raise VolumeError(f"{uri} has axes {names}; expected z, y, x or c, z, y, x.")
+    level = image["datasets"][0]
+    scale = next(t["scale"] for t in level["coordinateTransformations"] if t["type"] == "scale")
+    units = [axis.get("unit", "nanometer") for axis in image["axes"][-3:]]
+    if any(unit not in NM_PER_UNIT for unit in units):
+        raise VolumeError(f"{uri} has units {units}; expected one of {', '.join(NM_PER_UNIT)}.")
+    size = [s * NM_PER_UNIT[u] for s, u in zip(scale[-3:], units, strict=True)]
+    return path / level["path"], check_voxel_size(size, uri)
