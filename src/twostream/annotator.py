@@ -5,13 +5,11 @@ Knows truth volumes and the ledger's two calls; must not know the loop or the mo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from twostream.answers import AnswerKind
 from twostream.candidates import Candidate
-from twostream.geometry import Box, grid
+from twostream.geometry import grid
 from twostream.ledger import Answer, Ledger
 from twostream.metrics import Overlaps
 from twostream.task import Judgement, Task
@@ -77,7 +75,9 @@ class SimulatedAnnotator:
         seed: of the errors; an error depends on (seed, candidate id) alone, whatever else was asked.
     """
 
-    def __init__(self, truth: Truth, *, error_rate: float = 0.0, seconds_per_answer: float = 4.0, seed: int = 0) -> None:
+    def __init__(
+        self, truth: Truth, *, error_rate: float = 0.0, seconds_per_answer: float = 4.0, seed: int = 0
+    ) -> None:
         self._truth, self._error_rate = truth, error_rate
         self._seconds, self._seed = seconds_per_answer, seed
 

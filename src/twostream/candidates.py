@@ -132,7 +132,7 @@ def choose_threshold(
         segmentation = clean(task.decode(probability, threshold), task, min_voxels)
         overlaps = Overlaps.of(segmentation, truth, ignore)
         judged = task.judge(overlaps)
-        c, t, iou = task.instance_overlaps(overlaps).iou()
+        _, t, iou = task.instance_overlaps(overlaps).iou()
         num_truth = max(len(task.instance_overlaps(overlaps).truth_sizes()), 1)
         recall = len(set(t[iou > FOUND_IOU].tolist())) / num_truth
         good = sum(j.truth > 0 for j in judged.values())
@@ -141,7 +141,9 @@ def choose_threshold(
     return max((row for row in rows if row[0] >= wanted), key=lambda row: (row[1], row[2]))[2]
 
 
-def extract(segmentation: np.ndarray, probability: np.ndarray, task: Task, offset_zyx: Sequence[int]) -> list[Candidate]:
+def extract(
+    segmentation: np.ndarray, probability: np.ndarray, task: Task, offset_zyx: Sequence[int]
+) -> list[Candidate]:
     """Candidates of a cleaned segmentation, in order of their labels.
 
     Args:
@@ -189,6 +191,7 @@ def identify(candidates: Sequence[Candidate], known: Sequence[Candidate], next_i
         if shared >= PARENT_SHARE * min(sizes):
             parents.setdefault(new, []).append(known[old].id)
     result = []
+    from_ids: tuple[int, ...]
     for row, candidate in enumerate(candidates):
         iou, negative_id = best_known.get(row, (0.0, 0))
         if iou >= SAME_IOU and best_new[-negative_id][1] == -row:

@@ -78,7 +78,8 @@ def _sentence(model: type[BaseModel], error: Any, source: str) -> str:
         valid = _valid_keys(model, path[:-1])
         nearest = difflib.get_close_matches(path[-1], valid, n=1, cutoff=0.0)
         prefix = ".".join(path[:-1] + nearest[:1])
-        return f"{source}: unknown key {key!r}; the nearest valid one is {prefix!r} (valid here: {', '.join(sorted(valid))})."
+        choices = ", ".join(sorted(valid))
+        return f"{source}: unknown key {key!r}; the nearest valid one is {prefix!r} (valid here: {choices})."
     if error["type"] == "missing":
         return f"{source}: {key} is missing; add it."
     return f"{source}: {key} is {error.get('input')!r}; {error['msg']}."

@@ -147,7 +147,7 @@ def grid(box: Box, block_shape_zyx: Sequence[int], context_zyx: Sequence[int] = 
         raise InputError(f"block_shape_zyx is {shape}; expected at least one voxel along each axis.")
     starts = [range(o, o + s, b) for o, s, b in zip(box.offset_zyx, box.shape_zyx, shape, strict=True)]
     for start in product(*starts):
-        write_box = Box(start, shape).intersection(box)
+        write_box = Box(_vector(start, "start"), shape).intersection(box)
         yield Block(write_box.grown(context_zyx), write_box)
 
 

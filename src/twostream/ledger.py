@@ -191,7 +191,9 @@ class Ledger:
         first = self.next_id(round_number)
         new = sorted(i for i in ids if i >= first)
         if len(set(ids)) != len(ids) or new != list(range(first, first + len(new))) or any(i < 1 for i in ids):
-            raise LedgerError(f"round {round_number} registers ids that repeat or leave gaps; new ones start at {first}.")
+            raise LedgerError(
+                f"round {round_number} registers ids that repeat or leave gaps; new ones start at {first}."
+            )
         if first + len(new) - 1 > MAX_ID:
             raise LedgerError(f"round {round_number} would give an id above {MAX_ID}, the largest a browser can hold.")
         with self._transaction():
@@ -213,7 +215,9 @@ class Ledger:
         """
         ids = [q.candidate.id for q in queries]
         with self._transaction():
-            rows = self._connection.execute("SELECT candidate FROM query WHERE round = ? ORDER BY position", (round_number,))
+            rows = self._connection.execute(
+                "SELECT candidate FROM query WHERE round = ? ORDER BY position", (round_number,)
+            )
             asked = [row["candidate"] for row in rows]
             if asked and asked != ids:
                 raise LedgerError(f"round {round_number} has asked {len(asked)} candidates already; it asks only once.")
@@ -275,7 +279,9 @@ class Ledger:
         if needs_drawing and answer.drawing is None:
             raise LedgerError(f"an answer {answer.kind.value!r} needs a drawn mask; none came.")
         if (answer.query is None) != (answer.kind is AnswerKind.MISSED):
-            raise LedgerError(f"an answer {answer.kind.value!r} came with query {answer.query}; only 'missed' has none.")
+            raise LedgerError(
+                f"an answer {answer.kind.value!r} came with query {answer.query}; only 'missed' has none."
+            )
         if not (math.isfinite(answer.seconds) and answer.seconds >= 0):
             raise LedgerError(f"seconds is {answer.seconds}; expected a time of at least 0.")
         with self._transaction():
@@ -312,7 +318,9 @@ class Ledger:
     def _check_superseding(self, answer: Answer) -> None:
         current = {a.id: a for a in self.current_answers() if a.query == answer.query}
         if answer.supersedes is not None and answer.supersedes not in current:
-            raise LedgerError(f"answer {answer.supersedes} cannot be superseded: it is no current answer to this query.")
+            raise LedgerError(
+                f"answer {answer.supersedes} cannot be superseded: it is no current answer to this query."
+            )
         earlier = [a for a in current.values() if a.annotator == answer.annotator and a.id != answer.supersedes]
         if answer.query is not None and earlier and not answer.adjudicates:
             raise LedgerError(
@@ -323,7 +331,8 @@ class Ledger:
     def current_answers(self) -> list[Answer]:
         """Answers that no other one supersedes, oldest first."""
         rows = self._connection.execute(
-            "SELECT * FROM answer WHERE id NOT IN (SELECT supersedes FROM answer WHERE supersedes IS NOT NULL) ORDER BY id"
+            "SELECT * FROM answer WHERE id NOT IN "
+            "(SELECT supersedes FROM answer WHERE supersedes IS NOT NULL) ORDER BY id"
         ).fetchall()
         return [self._answer(row) for row in rows]
 

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from twostream import progress
 from twostream.annotator import SimulatedAnnotator, Truth
 from twostream.errors import ProjectError
+from twostream.exchange import export_answers
 from twostream.project import Project
-from twostream.steps import STEPS, export_answers
+from twostream.steps import STEPS
 from twostream.training import use_threads
 from twostream.volume import open_ignore_mask
 
@@ -87,7 +88,9 @@ def run_step(project: Project, step: str, *, truth_uri: str | None = None) -> tu
         if (number, step) in project.ledger.finished_steps():
             return number, False
     wait = f" ({len(project.ledger.open_queries())} queries wait for answers)" if due == "answer" else ""
-    raise ProjectError(f"{step} is not due: the next step of round {number} is {due}{wait}. Run that first, or `twostream run`.")
+    raise ProjectError(
+        f"{step} is not due: the next step of round {number} is {due}{wait}. Run that first, or `twostream run`."
+    )
 
 
 def open_truth(project: Project, uri: str) -> Truth:
@@ -116,7 +119,9 @@ def _answered(project: Project, number: int, truth: Truth | None) -> bool:
             seconds_per_answer=settings.seconds_per_answer,
             seed=project.seed(0, "annotator"),
         )
-        progress.say(f"round {number}: {annotator.answer_all(project.ledger)} queries answered by the simulated annotator")
+        progress.say(
+            f"round {number}: {annotator.answer_all(project.ledger)} queries answered by the simulated annotator"
+        )
     if project.ledger.open_queries():
         return False
     _close_answers(project, number)

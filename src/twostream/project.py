@@ -12,7 +12,7 @@ import os
 import platform
 import shutil
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from importlib import metadata
@@ -77,7 +77,7 @@ class QueryConfig(Config):
 
     strategy: str = "two-stream"
     budget: int = Field(50, ge=1)
-    settings: dict[str, Any] = {}
+    settings: dict[str, Any] = Field(default_factory=dict)
     audit_share: float = Field(0.1, ge=0, lt=1)
 
 
@@ -112,7 +112,12 @@ class ProjectConfig(Config):
     annotator: AnnotatorConfig = AnnotatorConfig()
 
 
-PAPER_VAE = {"hidden_dims": [64, 128, 128, 256, 256, 512], "num_steps": 400_000, "batch_size": 256, "learning_rate": 1e-3}
+PAPER_VAE = {
+    "hidden_dims": [64, 128, 128, 256, 256, 512],
+    "num_steps": 400_000,
+    "batch_size": 256,
+    "learning_rate": 1e-3,
+}
 PRESETS: dict[str, dict[str, Any]] = {
     "laptop": {},
     # METHOD sections 5 and 8: the published sizes. They want a GPU.
@@ -149,7 +154,9 @@ class Project:
         self.root = root
         path = root / CONFIG_NAME
         if not path.is_file():
-            raise ProjectError(f"{root} holds no {CONFIG_NAME}; make a project with `twostream init {root} --image ...`.")
+            raise ProjectError(
+                f"{root} holds no {CONFIG_NAME}; make a project with `twostream init {root} --image ...`."
+            )
         try:
             values = yaml.safe_load(path.read_text())
         except yaml.YAMLError as error:
@@ -168,7 +175,8 @@ class Project:
         volume = open_volume(self.config.image.uri, self.config.image.voxel_size_nm)
         if volume.num_channels or volume.dtype != np.uint8:
             raise InputError(
-                f"{volume.uri} holds {volume.dtype} with {volume.num_channels} channels; expected grey values, uint8 (Z, Y, X)."
+                f"{volume.uri} holds {volume.dtype} with {volume.num_channels} channels; "
+                f"expected grey values, uint8 (Z, Y, X)."
             )
         return volume
 
@@ -309,7 +317,9 @@ def create_project(
         ProjectError: there is a project already.
     """
     if (root / CONFIG_NAME).exists():
-        raise ProjectError(f"{root} holds a project already; choose another folder, or go on with `twostream run {root}`.")
+        raise ProjectError(
+            f"{root} holds a project already; choose another folder, or go on with `twostream run {root}`."
+        )
     if preset not in PRESETS:
         raise ConfigError(f"preset is {preset!r}; expected one of {', '.join(PRESETS)}.")
     size = None if voxel_size_nm is None else [float(v) for v in voxel_size_nm]
@@ -341,7 +351,8 @@ def fork_project(source: Project, root: Path, overrides: Sequence[str]) -> Proje
     Args:
         source: a project whose round 0 is scored.
         root: folder to make.
-        overrides: ``a.b=value``; only ``query``, ``refit``, ``annotator`` and ``rounds`` may differ, because round 0 is shared.
+        overrides: ``a.b=value``; only ``query``, ``refit``, ``annotator`` and ``rounds`` may differ,
+            because round 0 is shared.
 
     Raises:
         ProjectError: round 0 of ``source`` is not ready, or ``root`` holds a project.
@@ -387,10 +398,13 @@ def import_round_zero(source: Ledger, target: Ledger, steps: Sequence[str]) -> N
 def check_labels(labels: Volume, image: Volume) -> None:
     """Raise InputError where ``labels`` do not fit ``image``."""
     if labels.num_channels or labels.dtype.kind not in "ui":
-        raise InputError(f"{labels.uri} holds {labels.dtype} with {labels.num_channels} channels; expected integer labels (Z, Y, X).")
+        raise InputError(
+            f"{labels.uri} holds {labels.dtype} with {labels.num_channels} channels; expected integer labels (Z, Y, X)."
+        )
     if labels.shape_zyx != image.shape_zyx:
         raise InputError(
-            f"{labels.uri} has {labels.shape_zyx} voxels, {image.uri} has {image.shape_zyx} (Z, Y, X); they must be alike."
+            f"{labels.uri} has {labels.shape_zyx} voxels, {image.uri} has {image.shape_zyx} "
+            f"(Z, Y, X); they must be alike."
         )
     if not np.allclose(labels.voxel_size_nm, image.voxel_size_nm, rtol=1e-3):
         raise InputError(
@@ -426,7 +440,9 @@ def default_boxes(
     Raises:
         InputError: a box outside the image, boxes that overlap where they must not, or no foreground to learn from.
     """
-    given = {name: Box.parse(text) for name, text in (("labels", labels_box), ("val", val_box), ("test", test_box)) if text}
+    given = {
+        name: Box.parse(text) for name, text in (("labels", labels_box), ("val", val_box), ("test", test_box)) if text
+    }
     for name, box in given.items():
         if not image.box.contains(box):
             raise InputError(f"--{name}-box {box} reaches outside the image, which holds {image.box} (Z, Y, X voxels).")
@@ -441,14 +457,20 @@ def default_boxes(
     guarded = test.grown(guard_voxels(config, image.voxel_size_nm)) if test else None
     box = given.get("labels") or (_without(extent, guarded) if guarded else extent)
     if box.num_voxels == 0:
-        raise InputError(f"no labels are left outside the test box {test} and its guard; pass --labels-box and --test-box.")
+        raise InputError(
+            f"no labels are left outside the test box {test} and its guard; pass --labels-box and --test-box."
+        )
     if test is not None and box.intersects(test):
-        raise InputError(f"labels box {box} overlaps the test box {test}; S must never learn from the test box. Move one.")
+        raise InputError(
+            f"labels box {box} overlaps the test box {test}; S must never learn from the test box. Move one."
+        )
     if not (labels.read(box) > 0).any():
         raise InputError(f"{labels.uri} holds no foreground in the labels box {box}; choose a box with objects in it.")
     val = given.get("val") or _last_share(box, image.voxel_size_nm, VAL_SHARE)
     if not box.contains(val) or val == box:
-        raise InputError(f"validation box {val} must be a part of the labels box {box}, and leave some of it to train on.")
+        raise InputError(
+            f"validation box {val} must be a part of the labels box {box}, and leave some of it to train on."
+        )
     return {"labels": str(box), "val": str(val), "test": None if test is None else str(test)}
 
 
@@ -459,9 +481,14 @@ def labelled_extent(labels: Volume) -> Box | None:
         slab = Box((z, 0, 0), (min(16, labels.shape_zyx[0] - z), *labels.shape_zyx[1:]))
         where = np.argwhere(labels.read(slab) > 0)
         if len(where):
-            part = Box.from_corners(where.min(0), where.max(0) + 1).shifted(slab.offset_zyx)
-            extent = part if extent is None else Box.from_corners(
-                np.minimum(extent.offset_zyx, part.offset_zyx), np.maximum(extent.stop_zyx, part.stop_zyx)
+            part = Box.from_corners(where.min(0).tolist(), (where.max(0) + 1).tolist()).shifted(slab.offset_zyx)
+            extent = (
+                part
+                if extent is None
+                else Box.from_corners(
+                    np.minimum(extent.offset_zyx, part.offset_zyx).tolist(),
+                    np.maximum(extent.stop_zyx, part.stop_zyx).tolist(),
+                )
             )
     return extent
 
@@ -533,3 +560,12 @@ def write_array(path: Path, array: np.ndarray) -> None:
 def write_jsonl(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     """Write one JSON object per line, whole or not at all."""
     write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
+
+
+def write_folder(path: Path, fill: Callable[[Path], Any]) -> None:
+    """Make a folder whole or not at all: ``fill`` makes it under a partial name."""
+    partial = path.with_name(path.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    fill(partial)
+    shutil.rmtree(path, ignore_errors=True)
+    os.replace(partial, path)

@@ -26,7 +26,9 @@ def collect(ledger: Ledger, before_round: int) -> tuple[list[Lesson], np.ndarray
         answers that teach nothing about voxels (shape, unsure, skipped), give none.
     """
     verdicts = ledger.pool()
-    newest = {query.candidate.id: query for query in ledger.queries() if query.round < before_round and not query.is_audit}
+    newest = {
+        query.candidate.id: query for query in ledger.queries() if query.round < before_round and not query.is_audit
+    }
     answers = {a.candidate: a for a in ledger.current_answers() if a.candidate is not None}
     lessons, rounds = [], []
     for identity, query in sorted(newest.items()):

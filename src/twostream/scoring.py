@@ -11,12 +11,19 @@ from typing import Any
 
 import numpy as np
 
-from twostream.answers import AnswerKind
 from twostream.annotator import Truth
+from twostream.answers import AnswerKind
 from twostream.candidates import Candidate, clean
 from twostream.geometry import Box
 from twostream.ledger import Ledger
-from twostream.metrics import Overlaps, average_precision, foreground_iou, match_one_to_one, precision_recall_f1, wilson_interval
+from twostream.metrics import (
+    Overlaps,
+    average_precision,
+    foreground_iou,
+    match_one_to_one,
+    precision_recall_f1,
+    wilson_interval,
+)
 from twostream.task import FOUND_IOU, GOOD_IOU, Judgement, Task
 from twostream.volume import Volume
 
@@ -68,7 +75,9 @@ def test_box_scores(
         "roi_accuracy": float(roi.mean()) if len(roi) else 0.0,
         "average_precision": average_precision(score, good, len(proposed.truth)),
         "instance_f1": precision_recall_f1(hits, len(final_judged), len(final.truth))[2],
-        "foreground_iou": foreground_iou(final_values > 0, labels > 0, None if ignore is None else (ignore > 0) & (labels == 0)),
+        "foreground_iou": foreground_iou(
+            final_values > 0, labels > 0, None if ignore is None else (ignore > 0) & (labels == 0)
+        ),
         "num_test_candidates": len(order),
         "num_test_truth": len(proposed.truth),
     }
@@ -133,9 +142,7 @@ def _cut(instances: np.ndarray, box: Box, whole: Box) -> set[int]:
     return cut - {0}
 
 
-def choose_final_threshold(
-    probability: np.ndarray, labels: np.ndarray, ignore: np.ndarray | None, task: Task
-) -> float:
+def choose_final_threshold(probability: np.ndarray, labels: np.ndarray, ignore: np.ndarray | None, task: Task) -> float:
     """Threshold of the final segmentation: best foreground IoU over (C, Z, Y, X) uint8 and (Z, Y, X) labels."""
     hidden = None if ignore is None else (ignore > 0) & (labels == 0)
     best = max(
@@ -145,9 +152,7 @@ def choose_final_threshold(
     return round(best[2], 2)
 
 
-def curated_accuracy(
-    probability: np.ndarray, y: np.ndarray, truth: Truth, candidates: Sequence[Candidate]
-) -> float:
+def curated_accuracy(probability: np.ndarray, y: np.ndarray, truth: Truth, candidates: Sequence[Candidate]) -> float:
     """Share of the whole pool whose curated label is right: the answer where there is one, else the scorer's side.
 
     Args:
@@ -180,6 +185,3 @@ def plain(value: Any) -> Any:
     if isinstance(value, (float, np.floating)):
         return None if math.isnan(value) else round(float(value), 6)
     return int(value) if isinstance(value, np.integer) else value
-
-
-

@@ -9,8 +9,8 @@ writes under a partial name and renames, so that one that was killed is simply d
 
 from __future__ import annotations
 
+import json
 import math
-import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -33,9 +33,10 @@ from twostream.candidates import (
     write_table,
 )
 from twostream.errors import ProjectError
+from twostream.exchange import export_queries
 from twostream.ledger import Query
 from twostream.patches import PatchPair, candidate_angle, cut, random_patches
-from twostream.project import Project, write_array, write_jsonl, write_text
+from twostream.project import Project, write_array, write_folder, write_text
 from twostream.query import Scorer, get_strategy
 from twostream.refit import collect, lessons_of, refit
 from twostream.scoring import audit_estimate, choose_final_threshold, curated_accuracy, plain, test_box_scores
@@ -45,7 +46,6 @@ from twostream.streams.active_clustering import fine_tune
 from twostream.streams.config import VaeConfig
 from twostream.streams.encode import encode, image_input, mask_input
 from twostream.streams.fit import Draw, fit_stream, load_stream, new_stream, save_stream
-from twostream.streams.vae import Vae
 from twostream.volume import create_volume, open_volume
 
 Detail = dict[str, Any]
@@ -142,7 +142,7 @@ def predict_step(project: Project, number: int, truth: Truth | None) -> Detail:
         )
         predict(segmenter, project.image, output, project.config.segmentation)
 
-    _write_folder(project.path(number, "probability.zarr"), fill)
+    write_folder(project.path(number, "probability.zarr"), fill)
     return {"num_voxels": project.image.box.num_voxels}
 
 
@@ -157,7 +157,9 @@ def propose_step(project: Project, number: int, truth: Truth | None) -> Detail:
     hidden = None if ignore is None else ignore.read(labels_box)
     threshold = choose_threshold(on_labels, known, hidden, task, project.config.candidates, min_voxels)
     inside = val_box.relative_to(labels_box).slices
-    final = choose_final_threshold(on_labels[(slice(None), *inside)], known[inside], None if hidden is None else hidden[inside], task)
+    final = choose_final_threshold(
+        on_labels[(slice(None), *inside)], known[inside], None if hidden is None else hidden[inside], task
+    )
     everything = probability.read(probability.box)
     segmentation = clean(task.decode(everything, threshold), task, min_voxels)
 
@@ -166,7 +168,7 @@ def propose_step(project: Project, number: int, truth: Truth | None) -> Detail:
         output = create_volume(str(path), shape_zyx=segmentation.shape, dtype=np.uint32, voxel_size_nm=size)
         output.write(output.box, segmentation)
 
-    _write_folder(project.path(number, "segmentation.zarr"), fill)
+    write_folder(project.path(number, "segmentation.zarr"), fill)
     proposed = extract(segmentation, everything[task.foreground], task, (0, 0, 0))
     if not proposed:
         raise ProjectError(
@@ -358,7 +360,7 @@ def score_step(project: Project, number: int, truth: Truth | None) -> Detail:
     if test_box is None:
         metrics["audit"] = audit_estimate(project.ledger)
     metrics = plain(metrics)
-    write_text(project.path(number, "metrics.json"), _json(metrics))
+    write_text(project.path(number, "metrics.json"), json.dumps(metrics, indent=1) + "\n")
     project.ledger.store_score(number, metrics)
     return {}
 
@@ -380,7 +382,9 @@ def suggest_step(project: Project, number: int, truth: Truth | None) -> Detail:
             f"labelled, or near the test box. Make the labels or test box smaller, or stop here."
         )
     if num_askable < config.budget:
-        progress.say(f"  {num_askable} candidates are left to ask, fewer than the budget of {config.budget}: asking them all")
+        progress.say(
+            f"  {num_askable} candidates are left to ask, fewer than the budget of {config.budget}: asking them all"
+        )
     batch_size = min(config.budget, num_askable)
     audits = _draw_audits(project, number, pool, batch_size)
     excluded = pool.excluded.copy()
@@ -391,7 +395,10 @@ def suggest_step(project: Project, number: int, truth: Truth | None) -> Detail:
         chosen = strategy.suggest(
             pool.streams, pool.y, batch_size=batch_size - len(audits), probability=pool.probability, excluded=excluded
         )
-        reasons = [r | {"probability": round(float(pool.probability[i]), 4)} for i, r in zip(chosen.rows, chosen.reasons, strict=True)]
+        reasons = [
+            r | {"probability": round(float(pool.probability[i]), 4)}
+            for i, r in zip(chosen.rows, chosen.reasons, strict=True)
+        ]
         queries = [(int(i), config.strategy, r, False) for i, r in zip(chosen.rows, reasons, strict=True)]
     queries += [(int(i), "audit", {}, True) for i in audits]
     asked = [pool.candidates[i] for i, *_ in queries]
@@ -419,62 +426,6 @@ def _draw_audits(project: Project, number: int, pool: Pool, batch_size: int) -> 
     rng = np.random.default_rng(project.seed(number, "audit"))
     wanted = round(project.config.query.audit_share * batch_size)
     return rng.choice(np.flatnonzero(~pool.excluded), wanted, replace=False)
-
-
-def export_queries(project: Project, number: int) -> None:
-    """queries.jsonl: an export, never read back."""
-    rows = [
-        {
-            "query": q.id,
-            "candidate": q.candidate.id,
-            "strategy": q.strategy,
-            "audit": q.is_audit,
-            "box": str(q.candidate.box),
-            "score": q.candidate.score,
-            "reason": q.reason,
-        }
-        for q in project.ledger.queries(number)
-    ]
-    write_jsonl(project.path(number, "queries.jsonl"), rows)
-
-
-def export_answers(project: Project, number: int) -> None:
-    """answers.jsonl: an export, never read back."""
-    rows = [answer_row(a) for a in project.ledger.all_answers() if a.round == number]
-    write_jsonl(project.path(number, "answers.jsonl"), rows)
-
-
-def answer_row(answer: Any) -> dict[str, Any]:
-    """An answer as plain values."""
-    return {
-        "answer": answer.id,
-        "round": answer.round,
-        "query": answer.query,
-        "candidate": answer.candidate,
-        "kind": answer.kind.value,
-        "annotator": answer.annotator,
-        "reason": answer.reason,
-        "drawing": str(answer.drawing[0]) if answer.drawing else None,
-        "seconds": answer.seconds,
-        "answered_at": answer.answered_at,
-        "supersedes": answer.supersedes,
-        "adjudicates": answer.adjudicates,
-    }
-
-
-def _write_folder(path: Path, fill: Callable[[Path], None]) -> None:
-    """Make a folder whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    fill(partial)
-    shutil.rmtree(path, ignore_errors=True)
-    os.replace(partial, path)
-
-
-def _json(value: Any) -> str:
-    import json
-
-    return json.dumps(value, indent=1) + "\n"
 
 
 def _last(losses: Sequence[float]) -> float | None:

@@ -144,7 +144,9 @@ def check_pool(
             raise InputError(f"stream {name!r} has shape {array.shape}; expected ({len(y)}, D), one row per y.")
         bad = np.flatnonzero(~np.isfinite(array).all(1))
         if len(bad):
-            raise InputError(f"stream {name!r} is not finite in row {bad[0]} ({len(bad)} such rows); drop or mend them.")
+            raise InputError(
+                f"stream {name!r} is not finite in row {bad[0]} ({len(bad)} such rows); drop or mend them."
+            )
     wrong = np.flatnonzero(~(np.isnan(y) | (y == 0) | (y == 1)))
     if len(wrong):
         raise InputError(f"y is {y[wrong[0]]} in row {wrong[0]}; expected 1, 0, or NaN where unanswered.")

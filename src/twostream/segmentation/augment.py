@@ -20,7 +20,7 @@ def augment(image: np.ndarray, target: np.ndarray, rng: np.random.Generator) -> 
         New arrays of the same shapes.
     """
     turns = int(rng.integers(4))
-    flips = [axis for axis in (-3, -2, -1) if rng.random() < 0.5]
+    flips = tuple(axis for axis in (-3, -2, -1) if rng.random() < 0.5)
     image, target = (np.flip(np.rot90(a, turns, (-2, -1)), flips).copy() for a in (image, target))
     if rng.random() < CHANCE_GREY:
         image = image * np.float32(rng.uniform(0.75, 1.3)) + np.float32(rng.uniform(-0.4, 0.4))

@@ -28,9 +28,7 @@ class FoldedUNet(nn.Module):
         strides: down-sampling between levels, len(filters) - 1 triples.
     """
 
-    def __init__(
-        self, num_channels: int, filters: Sequence[int], fold_zyx: Triple, strides: Sequence[Triple]
-    ) -> None:
+    def __init__(self, num_channels: int, filters: Sequence[int], fold_zyx: Triple, strides: Sequence[Triple]) -> None:
         super().__init__()
         self.fold_zyx = fold_zyx
         self.num_channels = num_channels

@@ -3,7 +3,8 @@
 The paper's loss is not published. Here it is
 
     L = L_vae + weight * L_con,
-    L_con = mean over anchors i of  -1/|P(i)| * sum over p in P(i) of log( exp(z_i.z_p / t) / sum_{a != i} exp(z_i.z_a / t) )
+    L_con = mean over anchors i of
+            -1/|P(i)| * sum over p in P(i) of log( exp(z_i.z_p / t) / sum_{a != i} exp(z_i.z_a / t) )
 
 the supervised contrastive loss (Khosla 2020, eq. 2) on the unit-length latent means z of answered patches, P(i) being
 the other answered patches of the same answer as i. The stream's own loss on raw patches stays, so that the space
@@ -58,7 +59,7 @@ class _ActiveClusteringModule(VaeModule):
     def loss(self, batch: Any, generator: torch.Generator) -> torch.Tensor:
         raw, answered, y = batch
         own = super().loss(raw, generator)
-        mean, _ = self.network.encode(answered)
+        mean, _ = self._vae.encode(answered)
         return own + self._config.weight * supervised_contrastive(mean, y, self._config.temperature)
 
 

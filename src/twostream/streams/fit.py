@@ -23,12 +23,13 @@ class VaeModule(FitModule):
 
     def __init__(self, network: Vae, config: VaeConfig, learning_rate: float) -> None:
         super().__init__(network, learning_rate)
+        self._vae = network
         self._kld_weight = config.kld_weight
 
     def loss(self, batch: Any, generator: torch.Generator) -> torch.Tensor:
-        mean, log_variance = self.network.encode(batch)
+        mean, log_variance = self._vae.encode(batch)
         latent = sample_latent(mean, log_variance, generator)
-        return vae_loss(batch, self.network.decode(latent), mean, log_variance, self._kld_weight)
+        return vae_loss(batch, self._vae.decode(latent), mean, log_variance, self._kld_weight)
 
 
 def new_stream(width: int, config: VaeConfig, seed: int) -> Vae:

@@ -38,7 +38,7 @@ class Vae(nn.Module):
         self.to_mean = nn.Linear(size, latent_dim)
         self.to_log_variance = nn.Linear(size, latent_dim)
         self.from_latent = nn.Linear(latent_dim, size)
-        back = list(zip(dims[:0:-1], dims[-2::-1], strict=True)) + [(dims[0], dims[0])]
+        back = [*zip(dims[:0:-1], dims[-2::-1], strict=True), (dims[0], dims[0])]
         self.decoder = nn.Sequential(
             *[_block(nn.ConvTranspose2d(a, b, 3, stride=2, padding=1, output_padding=1), b) for a, b in back],
             nn.Conv2d(dims[0], 1, 3, padding=1),

@@ -1,0 +1,43 @@
+# Each target sets itself up in .venv; a bare machine needs Python 3.11 or later and make.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: help demo test lint bench wheel clean
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' Makefile | sed 's/:.*##/\t/' | expand -t 12
+
+demo: $(STAMP)  ## the whole loop on synthetic tissue, about 8 minutes on 2 cores
+	$(BIN)/twostream demo
+
+test: $(STAMP)  ## all tests that need neither GPU nor network
+	$(BIN)/python -m pytest
+
+lint: $(STAMP)  ## ruff, mypy and the layers
+	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+bench: $(STAMP)  ## every benchmark, one JSON row per number
+	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+
+wheel: $(STAMP)  ## build the wheel and start the demo from it in an empty environment
+	sh tests/wheel.sh $(PYTHON)
+
+clean:  ## remove what the other targets made
+	rm -rf $(VENV) build dist demo src/*.egg-info
+
+# torch comes first and alone, so that the build that constraints.txt names is the one that everything else finds.
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "twostream needs Python 3.11 or later; $(PYTHON) is $$($(PYTHON) --version). Set PYTHON=python3.11."; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+		{ [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq && apt-get install -y -qq python3-venv; } || \
+		{ echo "This Python cannot make environments (ensurepip is missing). As root: apt-get install python3-venv"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@

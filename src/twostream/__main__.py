@@ -1,0 +1,5 @@
+"""``python -m twostream`` is ``twostream``."""
+
+from twostream.cli import app
+
+app()

@@ -1,0 +1,307 @@
+"""The command line: a thin porch. Each command reads its options and calls one function.
+
+Heavy rooms (torch, matplotlib) are imported inside the commands that need them, so that ``--help`` and ``status``
+answer at once and everywhere.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+
+from twostream import __version__
+from twostream.errors import InputError, TwoStreamError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+Dir = Annotated[Path, typer.Argument(metavar="DIR", help="The project folder.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+Truth = Annotated[
+    Optional[str],
+    typer.Option("--truth", metavar="URI", help="Labels of the whole image; a simulated annotator answers by them."),
+]
+Set = Annotated[
+    Optional[list[str]], typer.Option("--set", metavar="A.B=VALUE", help="Override a setting; may be repeated.")
+]
+
+
+def _helpful(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Errors of ours become one sentence and exit status 1; with --debug they keep their traceback."""
+
+    @wraps(command)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return command(*args, **kwargs)
+        except TwoStreamError as error:
+            if kwargs.get("debug"):
+                raise
+            print(f"twostream: {error}", file=sys.stderr)
+            raise typer.Exit(1) from None
+        except OSError as error:
+            if kwargs.get("debug") or isinstance(error, BrokenPipeError):
+                raise
+            print(
+                f"twostream: the system refused: {error}. Is the disk full, or the folder read-only?", file=sys.stderr
+            )
+            raise typer.Exit(1) from None
+
+    return wrapped
+
+
+@app.callback(invoke_without_command=True)
+def main(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    """Active learning for connectomics: two streams decide what an expert should look at."""
+    if version:
+        print(f"twostream {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+@_helpful
+def demo(
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder to make.")] = Path("demo"),
+    task: Annotated[
+        str, typer.Option("--task", metavar="polarity|mitochondria", help="What to look for.")
+    ] = "polarity",
+    rounds: Annotated[int, typer.Option("--rounds", help="Batches to ask.")] = 3,
+    seed: Annotated[int, typer.Option("--seed", help="Of the tissue and of everything random.")] = 0,
+    debug: Debug = False,
+) -> None:
+    """The whole loop on synthetic tissue with a simulated annotator, beside asking at random; ends with a report."""
+    from twostream.demo import run_demo
+
+    run_demo(out, task=task, rounds=rounds, seed=seed)
+
+
+@app.command()
+@_helpful
+def init(
+    directory: Dir,
+    image: Annotated[str, typer.Option("--image", metavar="URI", help="Grey values, uint8 (Z, Y, X).")],
+    task: Annotated[str, typer.Option("--task", metavar="mitochondria|cleft|polarity")],
+    labels: Annotated[
+        Optional[str], typer.Option("--labels", metavar="URI", help="Integer labels of the image's extent.")
+    ] = None,
+    labels_box: Annotated[
+        Optional[str], typer.Option("--labels-box", metavar="Z0:Z1,Y0:Y1,X0:X1", help="What S may learn from.")
+    ] = None,
+    val_box: Annotated[
+        Optional[str], typer.Option("--val-box", metavar="Z0:Z1,Y0:Y1,X0:X1", help="Part of it kept for thresholds.")
+    ] = None,
+    test_box: Annotated[
+        Optional[str], typer.Option("--test-box", metavar="Z0:Z1,Y0:Y1,X0:X1", help="Never learned from, never asked.")
+    ] = None,
+    voxel_size: Annotated[
+        Optional[str], typer.Option("--voxel-size", metavar="Z,Y,X", help="In nm, where the file does not say.")
+    ] = None,
+    preset: Annotated[str, typer.Option("--preset", metavar="laptop|paper")] = "laptop",
+    seed: Annotated[int, typer.Option("--seed")] = 0,
+    budget: Annotated[int, typer.Option("--budget", help="Answers per round.")] = 50,
+    set_: Set = None,
+    debug: Debug = False,
+) -> None:
+    """Make a project: check the volumes, freeze the boxes, write twostream.yaml."""
+    from twostream.project import create_project
+
+    if labels is None:
+        raise InputError(
+            "init needs --labels URI: S is trained on them. Pass a volume of the image's extent, 0 where unlabelled."
+        )
+    project = create_project(
+        directory,
+        task=task,
+        image=image,
+        labels=labels,
+        voxel_size_nm=_numbers(voxel_size),
+        labels_box=labels_box,
+        val_box=val_box,
+        test_box=test_box,
+        preset=preset,
+        seed=seed,
+        budget=budget,
+        overrides=set_ or [],
+    )
+    boxes = project.config.boxes
+    print(
+        f"{directory / 'twostream.yaml'} written: {task}, {project.image.shape_zyx} voxels "
+        f"of {project.image.voxel_size_nm} nm (Z, Y, X)"
+    )
+    print(
+        f"labels box {boxes.labels} · validation box {boxes.val} "
+        f"· test box {boxes.test or 'none: a random audit share instead'}"
+    )
+    print(f"next: twostream run {directory} --truth URI (simulated annotator), or twostream run {directory}")
+
+
+@app.command()
+@_helpful
+def run(
+    directory: Dir,
+    rounds: Annotated[Optional[int], typer.Option("--rounds", metavar="N", help="Batches to ask in all.")] = None,
+    truth: Truth = None,
+    debug: Debug = False,
+) -> None:
+    """Do every step that is due; stop where a person must answer. Killed and called again, it goes on."""
+    from twostream.loop import run as run_loop
+    from twostream.project import Project
+
+    outcome = run_loop(Project(directory), rounds=rounds, truth_uri=truth)
+    if outcome.finished:
+        from twostream.report import write_report
+
+        print(f"done: {outcome.round} rounds asked and answered; report: {write_report([Project(directory)])}")
+    else:
+        print(
+            f"round {outcome.round} waits for {outcome.num_open} answers. Next: answer them "
+            f"(`twostream export {directory} --what queries --format csv -o queries.csv`, fill in the column `kind`, "
+            f"`twostream answer {directory} queries.csv`), then `twostream run {directory}`."
+        )
+
+
+def _step_command(name: str, text: str) -> None:
+    @app.command(name, help=text)
+    @_helpful
+    def command(directory: Dir, debug: Debug = False) -> None:
+        from twostream.loop import run_step
+        from twostream.project import Project
+
+        number, done = run_step(Project(directory), name)
+        print(f"round {number}: {name} {'done' if done else 'had been done already'}")
+
+
+for _name, _text in (
+    ("train", "Train S on the labelled box (round 0)."),
+    ("predict", "S over the whole image."),
+    ("propose", "Probability to candidates."),
+    ("embed", "Both streams see every candidate (round 0 trains them first)."),
+    ("suggest", "Score the round, then choose and ask the next batch."),
+    ("refit", "Fine-tune S and the unsupervised stream on the answers; opens the next round."),
+):
+    _step_command(_name, _text)
+
+
+@app.command()
+@_helpful
+def answer(
+    directory: Dir,
+    table: Annotated[Path, typer.Argument(metavar="CSV", help="Columns query, kind; optional reason, seconds.")],
+    annotator: Annotated[str, typer.Option("--annotator", help="Who answered.")] = os.environ.get("USER", "annotator"),
+    debug: Debug = False,
+) -> None:
+    """Record answers from a table of queries and kinds: true, nothing, shape, swapped, unsure, skipped."""
+    from twostream.exchange import read_answers
+    from twostream.project import Project
+
+    print(f"{read_answers(Project(directory), table, annotator)} answers recorded")
+
+
+@app.command()
+@_helpful
+def fork(
+    directory: Dir,
+    target: Annotated[Path, typer.Argument(metavar="NEW", help="Folder to make.")],
+    set_: Set = None,
+    debug: Debug = False,
+) -> None:
+    """A second project that shares round 0, to compare strategies: --set query.strategy=random."""
+    from twostream.project import Project, fork_project
+
+    fork_project(Project(directory), target, set_ or [])
+    print(f"{target} shares round 0 of {directory}; next: twostream run {target}")
+
+
+@app.command()
+@_helpful
+def status(directory: Dir, debug: Debug = False) -> None:
+    """What is done, what is due, what waits for whom."""
+    from twostream.project import Project
+    from twostream.status import status_lines
+
+    print("\n".join(status_lines(Project(directory))))
+
+
+@app.command()
+@_helpful
+def report(
+    directory: Dir,
+    beside: Annotated[
+        Optional[list[Path]], typer.Option("--beside", metavar="DIR", help="Another project to compare.")
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Curves, galleries and times as one self-contained report.html."""
+    from twostream.project import Project
+    from twostream.report import write_report
+
+    print(write_report([Project(directory), *(Project(path) for path in beside or [])]))
+
+
+@app.command()
+@_helpful
+def export(
+    directory: Dir,
+    what: Annotated[str, typer.Option("--what", metavar="answers|queries|candidates|segmentation|dataset")],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="PATH")],
+    format_: Annotated[Optional[str], typer.Option("--format", metavar="csv|jsonl|parquet|zarr|hdf5")] = None,
+    debug: Debug = False,
+) -> None:
+    """Take results out: tables as CSV, JSONL or Parquet, volumes as OME-Zarr or HDF5."""
+    from twostream.exchange import export as export_
+    from twostream.project import Project
+
+    print(export_(Project(directory), what, output, format_))
+
+
+@app.command()
+@_helpful
+def query(
+    supervised: Annotated[Path, typer.Option("--supervised", metavar="A.npy", help="(N, Ds) latents.")],
+    unsupervised: Annotated[Path, typer.Option("--unsupervised", metavar="B.npy", help="(N, Du) latents.")],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="rows.csv")],
+    answered: Annotated[
+        Optional[Path], typer.Option("--answered", metavar="ROWS.txt", help="Rows answered already, one per line.")
+    ] = None,
+    clusters: Annotated[tuple[int, int], typer.Option("--clusters", metavar="COARSE FINE")] = (100, 10),
+    budget: Annotated[Optional[int], typer.Option("--budget", help="Rows wanted (default: COARSE x FINE).")] = None,
+    strategy: Annotated[str, typer.Option("--strategy", metavar="two-stream|random")] = "two-stream",
+    variant: Annotated[str, typer.Option("--variant", metavar="corrected|published")] = "corrected",
+    first: Annotated[
+        str, typer.Option("--first", metavar="supervised|unsupervised", help="Stream of the coarse level.")
+    ] = "supervised",
+    seed: Annotated[int, typer.Option("--seed")] = 0,
+    debug: Debug = False,
+) -> None:
+    """Choose rows from latents alone, without a project: .npy in, CSV out."""
+    from twostream.standalone import query_files
+
+    number = query_files(
+        supervised,
+        unsupervised,
+        output,
+        answered=answered,
+        clusters=clusters,
+        budget=budget,
+        strategy=strategy,
+        variant=variant,
+        first=first,
+        seed=seed,
+    )
+    print(f"{number} rows written to {output}")
+
+
+def _numbers(text: str | None) -> list[float] | None:
+    if text is None:
+        return None
+    try:
+        values = [float(v) for v in text.split(",")]
+        if len(values) != 3:
+            raise ValueError
+    except ValueError:
+        raise InputError(f"--voxel-size is {text!r}; expected Z,Y,X in nanometres, for example 40,4,4.") from None
+    return values

@@ -1,0 +1,30 @@
+"""Where a project stands, in a few lines. Knows the ledger; must not import torch."""
+
+from __future__ import annotations
+
+from twostream.project import Project
+
+
+def status_lines(project: Project) -> list[str]:
+    """What is done, what is due, what waits for whom."""
+    number, step = project.next_step()
+    waiting = project.ledger.open_queries()
+    num_answers, seconds = project.ledger.spent()
+    lines = [
+        f"{project.task.name} in {project.config.image.uri}",
+        f"strategy {project.config.query.strategy}, {project.config.query.budget} answers a round, "
+        f"{num_answers} given so far ({seconds / 60:.1f} minutes of annotation)",
+    ]
+    for done, metrics in project.ledger.scores().items():
+        known = [f"{name} {value:.3f}" for name, value in metrics["scores"].items() if value is not None]
+        lines.append(
+            f"round {done}: {metrics['num_candidates']} candidates; {', '.join(known) or 'not scored: no test box'}"
+        )
+        if "audit" in metrics:
+            low, high = metrics["audit"]["interval"]
+            lines.append(f"  accuracy by audit: {low:.2f} to {high:.2f} ({metrics['audit']['num_audited']} audited)")
+    if step == "answer" and waiting:
+        lines.append(f"round {number} waits for {len(waiting)} of {len(project.ledger.queries(number))} answers")
+    else:
+        lines.append(f"next: {step} of round {number}; `twostream run {project.root}` does it")
+    return lines
