@@ -15,6 +15,9 @@ from typing import Annotated, Any, Optional
 
 import typer
 
+# Threads that wait by spinning make a shared machine ten times slower; this must be said before torch is loaded.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 from twostream import __version__
 from twostream.errors import InputError, TwoStreamError
 

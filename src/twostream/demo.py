@@ -6,13 +6,15 @@ its round 0 lies inside it.
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
 from twostream import progress
-from twostream.errors import InputError
+from twostream.errors import InputError, TwoStreamError
 from twostream.geometry import grid
 from twostream.loop import run
 from twostream.project import CONFIG_NAME, Project, create_project, fork_project, write_folder
@@ -29,6 +31,8 @@ SETTINGS = {
     "mitochondria": ("segmentation.num_steps=200", "refit.num_steps=80"),
 }
 COMMON = (
+    "num_threads=1",
+    "segmentation.filters=[8,16,32,48]",
     "segmentation.max_pixel_size_nm=16",
     "segmentation.patch_shape_zyx=[8,64,64]",
     "streams.supervised.num_steps=150",
@@ -62,14 +66,31 @@ def run_demo(out: Path, *, task: str, rounds: int, seed: int) -> Path:
     rival = out / "random"
     if not (rival / CONFIG_NAME).exists():
         fork_project(project, rival, ["query.strategy=random"])
+    _run_both(project, Project(rival), rounds, labels)
     projects = [project, Project(rival)]
-    for item in projects:
-        progress.say(f"--- asking by {item.config.query.strategy}")
-        run(item, rounds=rounds, truth_uri=labels)
     _print_scores(projects)
     report = write_report(projects)
     Console().print(f"One seed: an illustration, not evidence. Report: {report}")
     return report
+
+
+def _run_both(project: Project, rival: Project, rounds: int, truth_uri: str) -> None:
+    """Both strategies at once, one core each: the rival as a process of its own, with a log beside it."""
+    log = rival.root / "run.log"
+    command = [sys.executable, "-m", "twostream", "run", str(rival.root), "--rounds", str(rounds), "--truth", truth_uri]
+    progress.say(f"asking by {rival.config.query.strategy} beside it, in a second process (see {log})")
+    with open(log, "w") as handle:
+        other = subprocess.Popen(command, stdout=handle, stderr=handle)
+        try:
+            run(project, rounds=rounds, truth_uri=truth_uri)
+            if other.poll() is None:
+                progress.say(f"waiting for the {rival.config.query.strategy} run")
+            status = other.wait()
+        finally:
+            # A run that is interrupted takes its companion along; both go on where they stopped when called again.
+            other.terminate()
+    if status != 0:
+        raise TwoStreamError(f"the {rival.config.query.strategy} run failed; its last words are in {log}.")
 
 
 def _tissue(out: Path, kind: str, seed: int) -> str:

@@ -24,6 +24,8 @@ NOTHING_SHARE = 0.1
 """A candidate with less than this share of its voxels in any truth object shows nothing."""
 FOUND_IOU = 0.2
 """A truth object counts as proposed, and a region of interest as right, beyond this IoU (Lin 2019, evaluate_syn)."""
+CLEFT_PX = 7
+"""In-plane gap between the sides of one synapse that the union target spans; a cleft and its membranes are 50 nm."""
 IGNORED_SHARE = 0.5
 """A candidate that lies mostly on ignored voxels is judged neither right nor wrong."""
 
@@ -172,9 +174,18 @@ class SynapsePolarity(Task):
     def target(self, segmentation: np.ndarray) -> np.ndarray:
         pre = segmentation % 2 == 1
         post = (segmentation > 0) & ~pre
-        # The union spans the cleft: without it the two sides of one synapse would be two components.
-        union = ndimage.binary_closing(np.pad(pre | post, [(0, 0), (4, 4), (4, 4)]), np.ones((1, 7, 7), bool))
-        return np.stack([pre, post, union[:, 4:-4, 4:-4] | pre | post]).astype(np.uint8)
+        union = pre | post
+        # The union spans the cleft: without it the two sides of one synapse would be two components. Each synapse
+        # is closed by itself, so that neighbours a few voxels apart stay two.
+        instance = self.instances(segmentation)
+        _, renumbered = np.unique(instance, return_inverse=True)  # ids of endless volumes are too large to index by
+        renumbered = renumbered.reshape(instance.shape) + (1 if instance.all() else 0)
+        for label, window in enumerate(ndimage.find_objects(renumbered), start=1):
+            if window is not None:
+                mask = np.pad(renumbered[window] == label, [(0, 0), (4, 4), (4, 4)])
+                closed = ndimage.binary_closing(mask, np.ones((1, CLEFT_PX, CLEFT_PX), bool))
+                union[window] |= closed[:, 4:-4, 4:-4]
+        return np.stack([pre, post, union]).astype(np.uint8)
 
     def decode(self, probability: np.ndarray, threshold: float) -> np.ndarray:
         pre, post, union = probability

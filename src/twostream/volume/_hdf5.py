@@ -46,7 +46,7 @@ class Hdf5Volume(Volume):
         if not isinstance(item, h5py.Dataset):
             names: list[str] = []
             self._file.visititems(lambda n, o: names.append(n) if isinstance(o, h5py.Dataset) else None)
-            near = difflib.get_close_matches(dataset, names, n=1)
+            near = difflib.get_close_matches(dataset, names, n=1, cutoff=0.4)
             hint = f" Did you mean {near[0]!r}?" if near else ""
             raise VolumeError(f"{path} holds no dataset {dataset!r}; it holds: {', '.join(names) or 'none'}.{hint}")
         if item.ndim not in (3, 4):

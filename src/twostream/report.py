@@ -1,0 +1,587 @@
+"""The report: what was run, how good it became, what was asked and what was said, as one HTML file.
+
+Knows projects, ledgers and the files of rounds, and reads them only; must not know torch, models or strategies.
+The file stands alone: it asks the network for nothing and names no folder of the machine it was made on.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import yaml
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from twostream.answers import AnswerKind
+from twostream.candidates import read_table
+from twostream.errors import ProjectError, TwoStreamError
+from twostream.ledger import Answer, Query
+from twostream.project import LATER_STEPS, Project, write_text
+from twostream.report_figures import (
+    NUM_SERIES,
+    Curve,
+    Marks,
+    curve_panel,
+    latent_panel,
+    mask_path,
+    patch_uri,
+    principal_plane,
+    score_levels,
+)
+
+Metrics = Mapping[str, Any]
+"""What ``metrics.json`` of a round holds."""
+Scores = Mapping[int, Metrics]
+"""{round: metrics} of a project."""
+REPORT_NAME = "report.html"
+NONE = "–"
+MAX_POINTS = 2000
+"""Candidates drawn in latent space; more would only cover each other and make the file heavy. Asked ones always are."""
+STREAMS = {"supervised": "supervised stream (masks)", "unsupervised": "unsupervised stream (raw image)"}
+
+COUNTS = {
+    "num_answers": ("answers", "answers paid for so far"),
+    "annotation_seconds": ("annotation", "time spent on all answers so far"),
+    "num_candidates": ("candidates", "instances that S proposes in the whole image"),
+    "num_truth": ("truth", "true objects in the test box"),
+}
+SCORES = {
+    "candidate_recall": ("candidate recall", "share of the true objects that some candidate overlaps with IoU > 0.2"),
+    "candidate_accuracy": (
+        "candidate accuracy",
+        "share of the candidates that are good: matched one-to-one with a true object at IoU ≥ 0.5, polarity right",
+    ),
+    "roi_accuracy": ("ROI accuracy", "share of the candidates that overlap some true object with IoU > 0.2"),
+    "average_precision": (
+        "average precision",
+        "area under the precision-recall curve of the candidates, ranked by S's score, over all true objects",
+    ),
+    "instance_f1": ("instance F1", "F1 of the final segmentation's instances against the truth, one-to-one at IoU 0.5"),
+    "foreground_iou": ("foreground IoU", "intersection over union of the final segmentation and the truth, in voxels"),
+    "curated_accuracy": (
+        "curated accuracy",
+        "share of the whole pool whose label is right: the answer where there is one, else the shared scorer's guess",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Said:
+    """How an answer is shown.
+
+    Attributes:
+        text: in words.
+        glyph: sign beside the words, so that colour never stands alone.
+        marker: matplotlib's marker of the same shape.
+    """
+
+    text: str
+    glyph: str
+    marker: str
+
+
+SAID = {
+    "true": Said("true", "▲", "^"),
+    "nothing": Said("nothing there", "✖", "X"),
+    "shape": Said("wrong shape", "◆", "D"),
+    "swapped": Said("sides swapped", "■", "s"),
+    "corrected": Said("corrected", "✚", "P"),
+    "missed": Said("missed object", "●", "o"),
+    "unsure": Said("unsure", "▼", "v"),
+    "skipped": Said("skipped", "◀", "<"),
+    "disagree": Said("annotators disagree", "▶", ">"),
+    "open": Said("not answered yet", "★", "*"),
+}
+REASONS: dict[str, Callable[[Any], str]] = {
+    "stands_for": lambda v: f"stands for {v} candidate{'' if v == 1 else 's'}",
+    "distance_to_center": lambda v: f"{number(v, 2)} from its cluster's centre",
+    "distance_to_answer": lambda v: (
+        "no answer in its cluster yet" if v is None else f"{number(v, 2)} from the nearest answer"
+    ),
+    "probability": lambda v: f"scorer's probability {number(v, 2)}",
+}
+"""Reasons of the strategies of the house, in words. ``coarse`` and ``fine`` stand in the card's head."""
+
+
+def write_report(projects: Sequence[Project]) -> Path:
+    """Write ``report.html`` into the first project's folder, whole or not at all.
+
+    Args:
+        projects: one or several; several are compared and should share round 0 (see ``fork_project``).
+
+    Returns:
+        Path of the file.
+
+    Raises:
+        ProjectError: no project came.
+    """
+    if not projects:
+        raise ProjectError("a report was asked of 0 projects; pass at least one.")
+    environment = Environment(
+        loader=PackageLoader("twostream"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    text = environment.get_template("report.html").render(**page(projects))
+    path = projects[0].root / REPORT_NAME
+    write_text(path, text)
+    return path
+
+
+def page(projects: Sequence[Project]) -> dict[str, Any]:
+    """Everything that the template shows, as plain values."""
+    names = series_names(projects)
+    scores = [project.ledger.scores() for project in projects]
+    seeds = {(p.config.query.strategy, p.config.seed) for p in projects}
+    return {
+        "names": names,
+        "series": [series_of(row) for row in range(len(projects))],
+        "summary": summary(projects),
+        "facts": facts(projects, names),
+        "state": [state(project) for project in projects],
+        "score_rows": score_rows(names, scores),
+        "audits": [row for name, s in zip(names, scores, strict=True) for row in audit_rows(name, s)],
+        "definitions": COUNTS | SCORES,
+        "score_names": list(SCORES),
+        "panels": panels(scores),
+        "one_seed": len(seeds) == len({strategy for strategy, _ in seeds}),
+        "galleries": galleries(projects, names),
+        "latents": [latents for p, name in zip(projects, names, strict=True) if (latents := latent_space(p, name))],
+        "times": [times(project, name) for project, name in zip(projects, names, strict=True)],
+        "recipes": [recipe(project, name) for project, name in zip(projects, names, strict=True)],
+        "said": SAID,
+        "sides": sides(projects[0]),
+        "has_test_box": projects[0].config.boxes.test is not None,
+        "num_series": NUM_SERIES,
+    }
+
+
+# -- what was run -----------------------------------------------------------------------------------------------------
+
+
+def series_names(projects: Sequence[Project]) -> list[str]:
+    """A name for each project: its strategy, with the folder's name where strategies repeat."""
+    strategies = [p.config.query.strategy for p in projects]
+    return [
+        s if strategies.count(s) == 1 else f"{s} ({p.root.name})" for s, p in zip(strategies, projects, strict=True)
+    ]
+
+
+def series_of(row: int) -> int:
+    """Number of a project's colour."""
+    return row % NUM_SERIES
+
+
+def shown_uri(uri: str) -> str:
+    """A URI without the folders it lies in: ``/home/me/a.h5:raw`` -> ``a.h5:raw``; synthetic ones hold none."""
+    scheme, separator, rest = uri.rpartition("://")
+    if scheme == "synthetic":
+        return uri
+    inside_file = re.fullmatch(r"(.*?\.(?:h5|hdf5?|n5))(:.*)", rest, flags=re.DOTALL | re.IGNORECASE)
+    file, dataset = inside_file.groups() if inside_file else (rest, "")
+    return PurePosixPath(file).name + dataset
+
+
+def voxel_size_nm(project: Project) -> Sequence[float] | None:
+    """(z, y, x) nm; None where neither the image nor the settings tell: a report may outlive its data."""
+    try:
+        return project.image.voxel_size_nm
+    except (TwoStreamError, OSError):
+        return project.config.image.voxel_size_nm
+
+
+def num_voxels(project: Project) -> tuple[int, ...] | None:
+    """(Z, Y, X) voxels of the image; None where it cannot be opened any more."""
+    try:
+        return project.image.shape_zyx
+    except (TwoStreamError, OSError):
+        return None
+
+
+def summary(projects: Sequence[Project]) -> str:
+    """One plain sentence about what was run."""
+    config = projects[0].config
+    rounds = max((q.round + 1 for p in projects for q in p.ledger.queries()), default=0)
+    strategies = list(dict.fromkeys(p.config.query.strategy for p in projects))
+    budgets = sorted({p.config.query.budget for p in projects})
+    what = {"polarity": "synapses with their polarity", "cleft": "synaptic clefts"}.get(config.task, config.task)
+    budget, by = " or ".join(map(str, budgets)), " and by ".join(strategies)
+    asked = f"{plural(rounds, 'round')} of up to {budget} questions each, chosen by {by}"
+    if not rounds:
+        asked = f"nothing has been asked yet; questions will be chosen by {by}"
+    return f"A segmentation model S proposes {what} in {shown_uri(config.image.uri)} and learns from answers: {asked}."
+
+
+def facts(projects: Sequence[Project], names: Sequence[str]) -> list[tuple[str, str]]:
+    """Settings that describe the run: (name, value)."""
+    config = projects[0].config
+    shape, size = num_voxels(projects[0]), voxel_size_nm(projects[0])
+    boxes = config.boxes
+    rows = [
+        ("task", config.task),
+        ("image", shown_uri(config.image.uri)),
+        ("labels", shown_uri(config.labels.uri)),
+        ("image size", f"{' × '.join(map(str, shape))} voxels (Z, Y, X)" if shape else NONE),
+        ("voxel size", f"{' × '.join(f'{v:g}' for v in size)} nm (Z, Y, X)" if size else NONE),
+        ("labels box", boxes.labels),
+        ("validation box", f"{boxes.val} (part of the labels box)"),
+        ("test box", boxes.test or "none: no truth covers one"),
+    ]
+    rows += [(f"strategy{_behind(names, name)}", _strategy(p)) for p, name in zip(projects, names, strict=True)]
+    seeds = sorted({p.config.seed for p in projects})
+    return [*rows, ("seed", ", ".join(map(str, seeds)))]
+
+
+def _behind(names: Sequence[str], name: str) -> str:
+    return f" {list(names).index(name) + 1}" if len(names) > 1 else ""
+
+
+def _strategy(project: Project) -> str:
+    query = project.config.query
+    settings = ", ".join(f"{k} {v}" for k, v in query.settings.items())
+    return f"{query.strategy}{f' ({settings})' if settings else ''}, {query.budget} answers per round"
+
+
+def state(project: Project) -> str:
+    """Where the project stands, in one sentence."""
+    number_, step = project.next_step()
+    num_open = len(project.ledger.open_queries())
+    waiting = f"; {plural(num_open, 'query', 'queries')} not answered yet" if num_open else ""
+    return f"next step: {step} of round {number_}{waiting}"
+
+
+# -- scores -----------------------------------------------------------------------------------------------------------
+
+
+def score_rows(names: Sequence[str], scores: Sequence[Scores]) -> list[dict[str, Any]]:
+    """Rows of the table: round by round, strategy by strategy, each value as text."""
+    rounds = sorted({r for s in scores for r in s})
+    return [
+        {"round": r, "name": names[i], "series": series_of(i), "cells": cells(s[r])}
+        for r in rounds
+        for i, s in enumerate(scores)
+        if r in s
+    ]
+
+
+def cells(metrics: Metrics) -> list[str]:
+    """A round's metrics as text, in the order of ``COUNTS`` and ``SCORES``."""
+    values = metrics.get("scores") or {}
+    counts = [duration(metrics.get(n)) if n == "annotation_seconds" else number(metrics.get(n), 0) for n in COUNTS]
+    return counts + [number(values.get(n), 3) for n in SCORES]
+
+
+def audit_rows(name: str, scores: Scores) -> list[dict[str, Any]]:
+    """Accuracy as estimated from audits, of the rounds that have it."""
+    rows = []
+    for round_number, metrics in sorted(scores.items()):
+        audit = metrics.get("audit")
+        if audit:
+            low, high = audit.get("interval") or (None, None)
+            estimate = number(audit.get("candidate_accuracy"), 3)
+            interval = f"{number(low, 2)} to {number(high, 2)}"
+            num = number(audit.get("num_audited"), 0)
+            rows.append({"round": round_number, "name": name, "estimate": estimate, "interval": interval, "num": num})
+    return rows
+
+
+def panels(scores: Sequence[Scores]) -> list[dict[str, Any]]:
+    """One panel per score that has a value, and one for the number of candidates."""
+    result = []
+    for name, (title, meaning) in SCORES.items():
+        curves = curves_of(scores, partial(score_of, name=name))
+        if curves:
+            svg = curve_panel(curves, label=f"{title} against answers", is_share=True)
+            result.append({"title": title, "meaning": meaning, "svg": svg})
+    curves = curves_of(scores, lambda metrics: metrics.get("num_candidates"))
+    if curves:
+        svg = curve_panel(curves, label="candidates against answers", is_share=False)
+        result.append({"title": "number of candidates", "meaning": COUNTS["num_candidates"][1], "svg": svg})
+    return result
+
+
+def score_of(metrics: Metrics, name: str) -> float | None:
+    """One score of a round's metrics, None where it is missing."""
+    value: float | None = (metrics.get("scores") or {}).get(name)
+    return value
+
+
+def curves_of(scores: Sequence[Scores], value: Callable[[Metrics], float | None]) -> list[Curve]:
+    """A curve per project that has at least one value."""
+    curves = []
+    for i, rounds in enumerate(scores):
+        x = [float(m.get("num_answers") or 0) for _, m in sorted(rounds.items())]
+        y = [math.nan if (v := value(m)) is None else float(v) for _, m in sorted(rounds.items())]
+        if any(v == v for v in y):
+            curves.append(Curve(i, x, y))
+    return curves
+
+
+# -- galleries --------------------------------------------------------------------------------------------------------
+
+
+def galleries(projects: Sequence[Project], names: Sequence[str]) -> list[dict[str, Any]]:
+    """What was asked: one gallery per project and round, round by round."""
+    result = []
+    for i, (project, name) in enumerate(zip(projects, names, strict=True)):
+        answers = answers_by_query(project.ledger.current_answers())
+        missed = [a for a in project.ledger.current_answers() if a.kind is AnswerKind.MISSED]
+        queries = project.ledger.queries()
+        for round_number in sorted({q.round for q in queries}):
+            batch = [q for q in queries if q.round == round_number]
+            result.append(
+                {
+                    "round": round_number,
+                    "name": name,
+                    "series": series_of(i),
+                    "groups": groups([card(q, answers.get(q.id, [])) for q in order(batch)]),
+                    "tally": tally([kind_of(answers.get(q.id, [])) for q in batch]),
+                    "num": len(batch),
+                    "num_missed": sum(a.round == round_number for a in missed),
+                    "width_nm": batch[0].patch.image.shape[0] * project.pixel_size_nm,
+                }
+            )
+    return sorted(result, key=lambda gallery: gallery["round"])
+
+
+def answers_by_query(answers: Iterable[Answer]) -> dict[int, list[Answer]]:
+    """{query id: its answers, oldest first}."""
+    result: dict[int, list[Answer]] = {}
+    for answer in answers:
+        if answer.query is not None:
+            result.setdefault(answer.query, []).append(answer)
+    return result
+
+
+def kind_of(answers: Sequence[Answer]) -> str:
+    """The answer that counts, a key of ``SAID``: the newest adjudicated one, else what all say."""
+    if not answers:
+        return "open"
+    settled = [a for a in answers if a.adjudicates]
+    kinds = {settled[-1].kind} if settled else {a.kind for a in answers}
+    kinds = kinds - {AnswerKind.SKIPPED} or kinds
+    return kinds.pop().value if len(kinds) == 1 else "disagree"
+
+
+def tally(kinds: Sequence[str]) -> list[tuple[str, int]]:
+    """How often each answer was given, in the order of ``SAID``; none that was not."""
+    return [(kind, kinds.count(kind)) for kind in SAID if kind in kinds]
+
+
+def order(queries: Sequence[Query]) -> list[Query]:
+    """By coarse, then fine cluster, else as asked; what no cluster brought comes last."""
+
+    def place(query: Query) -> tuple[float, float]:
+        coarse, fine = query.reason.get("coarse"), query.reason.get("fine")
+        return math.inf if coarse is None else coarse, math.inf if fine is None or fine < 0 else fine
+
+    return sorted(queries, key=place)
+
+
+def groups(cards: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Cards that follow each other and share a coarse cluster."""
+    result: list[dict[str, Any]] = []
+    for card_ in cards:
+        if not result or result[-1]["name"] != card_["group"]:
+            result.append({"name": card_["group"], "cards": []})
+        result[-1]["cards"].append(card_)
+    return result
+
+
+def card(query: Query, answers: Sequence[Answer]) -> dict[str, Any]:
+    """What a query's card shows."""
+    kind = kind_of(answers)
+    coarse, fine = query.reason.get("coarse"), query.reason.get("fine")
+    said = [f"{a.annotator}: {SAID[a.kind.value].text}" for a in answers] if kind == "disagree" else []
+    return {
+        "id": query.candidate.id,
+        "group": "audit, drawn at random" if query.is_audit else "" if coarse is None else f"coarse cluster {coarse}",
+        "cluster": "" if fine is None else "added" if fine < 0 else f"fine {fine}",
+        "kind": kind,
+        "said": SAID[kind],
+        "score": number(query.candidate.score, 2),
+        "strategy": query.strategy,
+        "why": " · ".join(reason_words(query.reason)),
+        "notes": said + [a.reason for a in answers if a.reason],
+        "patch": patch_uri(query.patch.image),
+        "width": query.patch.image.shape[0],
+        "inside": mask_path(query.patch.mask > 0),
+        "post": mask_path(query.patch.mask < 0),
+        "where": where(query),
+    }
+
+
+def where(query: Query) -> str:
+    """Where a patch was cut, in words."""
+    text = f"section {query.patch.section}, box {query.candidate.box}, turned by {number(query.patch.angle_deg, 0)}°"
+    return text + (f", {query.patch.padded:.0%} outside the image" if query.patch.padded > 0 else "")
+
+
+def reason_words(reason: Mapping[str, Any]) -> list[str]:
+    """Why a strategy asked, in words; a reason that is not known here is shown by its name."""
+    shown = {k: v for k, v in reason.items() if k not in ("coarse", "fine")}
+    return [REASONS[k](v) if k in REASONS else f"{k.replace('_', ' ')}: {_short(v)}" for k, v in shown.items()]
+
+
+def _short(value: Any) -> str:
+    return number(value, 3) if isinstance(value, float) or value is None else str(value)
+
+
+def sides(project: Project) -> list[tuple[str, str]]:
+    """Legend of the mask's colours: (class of the style sheet, words)."""
+    if project.task.num_sides == 2:
+        return [("pre", "presynaptic side"), ("post", "postsynaptic side")]
+    return [("single", "candidate's mask")]
+
+
+# -- latent space -----------------------------------------------------------------------------------------------------
+
+
+def latent_space(project: Project, name: str) -> dict[str, Any] | None:
+    """The newest round's candidates as both streams see them; None where no round has latents."""
+    round_number = latest_latents(project)
+    if round_number is None:
+        return None
+    ids = np.load(project.path(round_number, "ids.npy"))
+    table = read_table(project.path(round_number, "candidates.parquet"), ["id", "score"]).to_pydict()
+    by_id = dict(zip(table["id"], table["score"], strict=True))
+    kinds = asked_kinds(project)
+    rows = rows_to_draw(ids, kinds)
+    score = np.array([by_id.get(i, 0.0) for i in ids[rows].tolist()], float)
+    level, edges = score_levels(score)
+    digits = 2 if edges[1] - edges[0] >= 0.02 else 3
+    marks = marks_of(ids[rows].tolist(), kinds)
+    return {
+        "name": name,
+        "round": round_number,
+        "num": len(ids),
+        "num_drawn": len(rows),
+        "num_asked": len(kinds),
+        "num_marked": sum(len(mark.rows) for mark in marks),
+        "kinds": [mark.kind for mark in marks],
+        "streams": [_stream(project, round_number, stream, rows, level, marks, name) for stream in STREAMS],
+        "steps": [f"{number(a, digits)}–{number(b, digits)}" for a, b in zip(edges, edges[1:], strict=False)],
+    }
+
+
+def _stream(
+    project: Project,
+    round_number: int,
+    stream: str,
+    rows: np.ndarray,
+    level: np.ndarray,
+    marks: Sequence[Marks],
+    name: str,
+) -> dict[str, Any]:
+    """One stream's picture."""
+    latents = np.load(project.path(round_number, f"latents_{stream}.npy"), mmap_mode="r")
+    points, share = principal_plane(latents[rows])
+    label = f"Candidates in the latent space of the {STREAMS[stream]}, {name}"
+    svg = latent_panel(points, level, marks, label=label)
+    return {"title": STREAMS[stream], "svg": svg, "share": f"{share:.0%}", "num_dimensions": latents.shape[1]}
+
+
+def latest_latents(project: Project) -> int | None:
+    """The newest round whose candidates both streams have seen."""
+    files = ("ids.npy", "candidates.parquet", *(f"latents_{stream}.npy" for stream in STREAMS))
+    rounds = sorted(int(d.name) for d in (project.root / "rounds").glob("[0-9]*") if d.name.isdigit())
+    whole = [r for r in rounds if all(project.path(r, name).is_file() for name in files)]
+    return whole[-1] if whole else None
+
+
+def asked_kinds(project: Project) -> dict[int, str]:
+    """{candidate id: its newest answer, a key of ``SAID``} of every candidate that was asked."""
+    answers = answers_by_query(project.ledger.current_answers())
+    return {q.candidate.id: kind_of(answers.get(q.id, [])) for q in project.ledger.queries()}
+
+
+def rows_to_draw(ids: np.ndarray, asked: Iterable[int]) -> np.ndarray:
+    """Positions of the candidates to draw: all, or ``MAX_POINTS`` evenly spread; the asked ones always."""
+    even = np.linspace(0, max(len(ids) - 1, 0), min(len(ids), MAX_POINTS)).round().astype(np.int64)
+    return np.union1d(even, np.flatnonzero(np.isin(ids, list(asked)))).astype(np.int64)
+
+
+def marks_of(ids: Sequence[int], kinds: Mapping[int, str]) -> list[Marks]:
+    """Marks of the asked ones among ``ids``, one per answer in the order of ``SAID``."""
+    rows = {kind: [row for row, i in enumerate(ids) if kinds.get(i) == kind] for kind in SAID}
+    return [Marks(rows[kind], kind, SAID[kind].marker) for kind in SAID if rows[kind]]
+
+
+# -- time and recipe --------------------------------------------------------------------------------------------------
+
+
+def times(project: Project, name: str) -> dict[str, Any]:
+    """Computing time: a row per step, a column per round, and totals."""
+    done = {
+        key: float(detail["seconds"]) for key, detail in project.ledger.finished_steps().items() if key[1] != "answer"
+    }
+    rounds = sorted({r for r, _ in done})
+    known = ("train", *LATER_STEPS)
+    steps = [s for s in known if any(key[1] == s for key in done)] + sorted({s for _, s in done} - set(known))
+    rows = [(step, [*(duration(done.get((r, step))) for r in rounds), _total(done, step=step)]) for step in steps]
+    total = [*(_total(done, round_number=r) for r in rounds), duration(sum(done.values()))]
+    spent = project.ledger.spent()
+    return {
+        "name": name,
+        "rounds": rounds,
+        "rows": rows,
+        "total": total,
+        "annotation": duration(spent[1]),
+        "answers": spent[0],
+    }
+
+
+def _total(done: Mapping[tuple[int, str], float], *, step: str | None = None, round_number: int | None = None) -> str:
+    return duration(sum(v for (r, s), v in done.items() if step in (None, s) and round_number in (None, r)))
+
+
+def recipe(project: Project, name: str) -> dict[str, Any]:
+    """What someone needs to run it again: seed, versions, settings without folders."""
+    settings = project.config.model_dump(mode="json")
+    for volume in ("image", "labels"):
+        settings[volume]["uri"] = shown_uri(settings[volume]["uri"])
+    text = yaml.safe_dump(settings, sort_keys=False)
+    return {"name": name, "seed": project.config.seed, "versions": versions(project), "settings": text}
+
+
+def versions(project: Project) -> dict[str, str]:
+    """{package: version} that round 0 was made with; empty before."""
+    path = project.path(0, "config.yaml")
+    try:
+        return {k: str(v) for k, v in (yaml.safe_load(path.read_text()).get("versions") or {}).items()}
+    except (OSError, yaml.YAMLError, AttributeError):
+        return {}
+
+
+# -- words ------------------------------------------------------------------------------------------------------------
+
+
+def number(value: float | None, digits: int) -> str:
+    """A number as text; "–" where there is none."""
+    return NONE if value is None or value != value else f"{value:,.{digits}f}"
+
+
+def plural(value: int, one: str, many: str | None = None) -> str:
+    """``1 round``, ``2 rounds``."""
+    return f"{value} {one if value == 1 else many or one + 's'}"
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds as text that is read at a glance."""
+    if seconds is None or seconds != seconds:
+        return NONE
+    if seconds < 9.95:
+        return f"{seconds:.1f} s" if seconds % 1 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

@@ -1,0 +1,136 @@
+"""Instances as a table, and who is who from round to round."""
+
+import numpy as np
+import pytest
+
+from twostream.candidates import (
+    Candidate,
+    CandidateConfig,
+    choose_threshold,
+    clean,
+    extract,
+    from_table,
+    identify,
+    read_table,
+    to_table,
+    write_table,
+)
+from twostream.errors import InputError
+from twostream.geometry import Box
+from twostream.task import Mitochondria, SynapsePolarity
+
+
+def bar(start, stop, identity=0, side=1):
+    """A candidate that fills x = start..stop of one row."""
+    return Candidate(identity, 1, Box((0, 0, start), (1, 1, stop - start)), np.full((1, 1, stop - start), side, np.uint8), 0.5)
+
+
+def test_clean_drops_dust_and_numbers_in_raster_order():
+    segmentation = np.zeros((2, 3, 8), np.uint32)
+    segmentation[0, 0, 6:] = 4
+    segmentation[0, 1, :3] = 2
+    segmentation[1, 2, 7] = 1  # dust
+    result = clean(segmentation, Mitochondria(), min_voxels=2)
+    assert result[0, 0, 7] == 1 and result[0, 1, 0] == 2 and result[1, 2, 7] == 0
+
+
+def test_clean_keeps_the_sides_of_synapses_together():
+    segmentation = np.zeros((1, 2, 8), np.uint32)
+    segmentation[0, 0, :4] = 5, 5, 6, 6
+    segmentation[0, 1, :3] = 2, 2, 2  # a synapse without a presynaptic side
+    result = clean(segmentation, SynapsePolarity(), min_voxels=2)
+    assert result[0, 0, :4].tolist() == [1, 1, 2, 2]
+    assert result[0, 1, :3].tolist() == [4, 4, 4]
+
+
+def test_extract_gives_box_mask_and_score():
+    segmentation = np.zeros((2, 4, 5), np.uint32)
+    segmentation[1, 1:3, 2:4] = 1
+    segmentation[1, 1, 2] = 0
+    probability = np.full(segmentation.shape, 51, np.uint8)
+    (candidate,) = extract(segmentation, probability, Mitochondria(), (10, 20, 30))
+    assert candidate.box == Box((11, 21, 32), (1, 2, 2))
+    assert candidate.num_voxels == 3 and candidate.score == pytest.approx(0.2)
+    np.testing.assert_allclose(candidate.center_zyx, [11, 21 + 2 / 3, 32 + 2 / 3])
+
+
+class TestIdentity:
+    def ids(self, new, known, next_id=100):
+        return [(c.id, c.parent_ids) for c in identify(new, known, next_id)]
+
+    def test_the_first_round_numbers_in_order(self):
+        assert self.ids([bar(0, 5), bar(10, 15)], [], 1) == [(1, ()), (2, ())]
+
+    def test_a_candidate_that_hardly_moved_keeps_its_id(self):
+        assert self.ids([bar(0, 10)], [bar(0, 9, 7)]) == [(7, ())]
+
+    def test_one_that_changed_gets_a_new_id_and_a_parent(self):
+        assert self.ids([bar(0, 10)], [bar(4, 14, 7)]) == [(100, (7,))]
+
+    def test_the_threshold_is_inclusive(self):
+        assert self.ids([bar(0, 10)], [bar(0, 7, 7)]) == [(7, ())]  # IoU exactly 0.7
+
+    def test_a_split_leaves_one_heir_at_most(self):
+        assert self.ids([bar(0, 8), bar(8, 10)], [bar(0, 10, 7)]) == [(7, ()), (100, (7,))]
+        assert self.ids([bar(0, 5), bar(5, 10)], [bar(0, 10, 7)]) == [(100, (7,)), (101, (7,))]
+
+    def test_a_merger_names_both_parents(self):
+        assert self.ids([bar(0, 10)], [bar(0, 5, 7), bar(5, 10, 8)]) == [(100, (7, 8))]
+
+    def test_only_the_best_match_inherits(self):
+        # both old ones are at least 0.7 alike; the better one wins, whichever comes first
+        for known in ([bar(0, 8, 7), bar(0, 9, 8)], [bar(0, 9, 8), bar(0, 8, 7)]):
+            assert self.ids([bar(0, 10)], known) == [(8, ())]
+
+    def test_exchanged_sides_are_another_candidate(self):
+        assert self.ids([bar(0, 10, side=2)], [bar(0, 10, 7, side=1)]) == [(100, (7,))]
+
+    def test_new_ids_are_given_in_raster_order(self):
+        assert [i for i, _ in self.ids([bar(0, 3), bar(5, 9), bar(10, 12)], [bar(5, 9, 3)])] == [100, 3, 101]
+
+    def test_the_index_of_space_finds_what_brute_force_finds(self):
+        rng = np.random.default_rng(0)
+
+        def some(number, first):
+            boxes = [Box(tuple(rng.integers(0, 200, 3).tolist()), tuple(rng.integers(1, 60, 3).tolist())) for _ in range(number)]
+            return [Candidate(first + i, 1, b, np.ones(b.shape_zyx, np.uint8), 0.5) for i, b in enumerate(boxes)]
+
+        new, known = some(30, 0), some(30, 1)
+        parents = [set(c.parent_ids) for c in identify(new, known, 1000)]
+        for candidate, found in zip(new, parents, strict=True):
+            expected = set()
+            for old in known:
+                shared = candidate.box.intersection(old.box).num_voxels
+                if shared >= 0.25 * min(candidate.num_voxels, old.num_voxels):
+                    expected.add(old.id)
+            assert found == expected
+
+
+def test_the_table_holds_everything(tmp_path):
+    candidates = [bar(0, 5, 3), Candidate(9, 2, Box((1, 2, 3), (2, 1, 2)), np.array([[[1, 2]], [[0, 1]]], np.uint8), 0.25, (3, 4))]
+    write_table(to_table(candidates, angle_deg=[0.0, 45.0]), tmp_path / "candidates.parquet")
+    table = read_table(tmp_path / "candidates.parquet")
+    back = from_table(table)
+    assert table["angle_deg"].to_pylist() == [0.0, 45.0] and table["box_x1"].to_pylist() == [5, 5]
+    for a, b in zip(candidates, back, strict=True):
+        assert (a.id, a.label, a.box, a.score, a.parent_ids) == (b.id, b.label, b.box, b.score, b.parent_ids)
+        np.testing.assert_array_equal(a.mask, b.mask)
+
+
+def test_a_broken_table_is_named(tmp_path):
+    (tmp_path / "candidates.parquet").write_bytes(b"PAR1 cut off")
+    with pytest.raises(InputError, match="cannot be read as a candidate table"):
+        read_table(tmp_path / "candidates.parquet")
+
+
+def test_the_threshold_for_proposing_wins_recall_first():
+    truth = np.zeros((1, 10, 30), np.uint32)
+    probability = np.zeros((1, 1, 10, 30), np.uint8)
+    for i, level in enumerate((230, 140, 60)):  # three objects that S sees ever less well
+        truth[0, 2:8, 10 * i + 2 : 10 * i + 8] = i + 1
+        probability[0, 0, 2:8, 10 * i + 2 : 10 * i + 8] = level
+    task = Mitochondria()
+    chosen = choose_threshold(probability, truth, None, task, CandidateConfig(min_recall=0.9), 1)
+    assert chosen < 60 / 255
+    assert 60 / 255 < choose_threshold(probability, truth, None, task, CandidateConfig(min_recall=0.6), 1) or chosen
+    assert choose_threshold(probability, truth, None, task, CandidateConfig(threshold=0.77), 1) == 0.77

@@ -1,0 +1,216 @@
+"""Strategies: the published selections, and the exam that every strategy takes."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from twostream.errors import InputError
+from twostream.query import STRATEGIES, Entropy, Random, Scorer, TwoStream, get_strategy, register_strategy
+from twostream.query.strategy import Strategy
+from twostream.query.two_stream import share_budget
+
+GOLDEN = sorted((Path(__file__).parent / "golden").glob("two_stream_*.npz"))
+
+
+@pytest.mark.parametrize("path", GOLDEN, ids=lambda p: p.stem)
+@pytest.mark.parametrize("variant", ["published", "corrected"])
+def test_the_published_selections_are_matched_exactly(path, variant):
+    data = np.load(path)
+    y = np.full(len(data["supervised"]), np.nan)
+    y[data["answered"]] = 1.0
+    coarse, fine = (int(n) for n in data["clusters"])
+    X = {"supervised": data["supervised"], "unsupervised": data["unsupervised"]}  # noqa: N806
+    strategy = TwoStream(num_clusters=(coarse, fine), variant=variant)
+    np.testing.assert_array_equal(strategy.query(X, y, batch_size=coarse * fine), data[variant])
+
+
+class StrategyExam:
+    """What every strategy must do; a subclass says which."""
+
+    name: str
+
+    def strategy(self, seed=0):
+        settings = {"num_clusters": (4, 3)} if self.name == "two-stream" else {}
+        return get_strategy(self.name, random_state=seed, **settings)
+
+    def pool(self, number=60, num_answered=10, seed=0):
+        rng = np.random.default_rng(seed)
+        X = {"supervised": rng.normal(size=(number, 3)), "unsupervised": rng.normal(size=(number, 5))}  # noqa: N806
+        y = np.full(number, np.nan)
+        y[rng.choice(number, num_answered, replace=False)] = rng.integers(0, 2, num_answered)
+        return X, y, rng.random(number)
+
+    def ask(self, X, y, p, batch_size, **settings):  # noqa: N803
+        return self.strategy().query(X, y, batch_size=batch_size, probability=p, **settings)
+
+    @pytest.mark.parametrize("batch_size", [1, 7, 12, 50])
+    def test_exact_count_without_repeats_among_the_askable(self, batch_size):
+        X, y, p = self.pool()  # noqa: N806
+        excluded = np.zeros(len(y), bool)
+        excluded[:5] = True
+        rows = self.ask(X, y, p, batch_size, excluded=excluded)
+        askable = np.flatnonzero(np.isnan(y) & ~excluded)
+        assert len(rows) == len(set(rows.tolist())) == min(batch_size, len(askable))
+        assert set(rows.tolist()) <= set(askable.tolist())
+
+    def test_same_seed_same_rows_and_the_pool_untouched(self):
+        X, y, p = self.pool()  # noqa: N806
+        before = {k: v.copy() for k, v in X.items()}, y.copy(), p.copy()
+        np.testing.assert_array_equal(self.ask(X, y, p, 9), self.ask(X, y, p, 9))
+        for name in X:
+            np.testing.assert_array_equal(X[name], before[0][name])
+        np.testing.assert_array_equal(y, before[1])
+        np.testing.assert_array_equal(p, before[2])
+
+    def test_empty_and_short_pools(self):
+        X, y, p = self.pool(8, 8)  # noqa: N806
+        assert len(self.ask(X, y, p, 3)) == 0
+        X, y, p = self.pool(8, 5)  # noqa: N806
+        assert sorted(self.ask(X, y, p, 30).tolist()) == np.flatnonzero(np.isnan(y)).tolist()
+
+    def test_one_row_duplicates_and_constant_columns(self):
+        X, y, p = self.pool(1, 0)  # noqa: N806
+        assert self.ask(X, y, p, 5).tolist() == [0]
+        X, y, p = self.pool(40, 6)  # noqa: N806
+        X = {name: np.zeros_like(array) for name, array in X.items()}  # noqa: N806
+        rows = self.ask(X, y, p, 20)
+        assert len(set(rows.tolist())) == 20
+
+    def test_nan_is_refused_with_its_row(self):
+        X, y, p = self.pool()  # noqa: N806
+        X["unsupervised"][17, 2] = np.nan
+        with pytest.raises(InputError, match=r"stream 'unsupervised' is not finite in row 17 \(1 such rows\)"):
+            self.ask(X, y, p, 5)
+
+    def test_utilities_are_nan_where_nothing_may_be_asked(self):
+        X, y, p = self.pool()  # noqa: N806
+        rows, utilities = self.strategy().query(X, y, batch_size=5, probability=p, return_utilities=True)
+        assert utilities.shape == y.shape and np.isnan(utilities[~np.isnan(y)]).all() and len(rows) == 5
+
+    def test_every_row_has_a_reason(self):
+        X, y, p = self.pool()  # noqa: N806
+        selection = self.strategy().suggest(X, y, batch_size=9, probability=p)
+        assert len(selection.reasons) == len(selection.rows)
+
+
+class TestTwoStreamExam(StrategyExam):
+    name = "two-stream"
+
+
+class TestRandomExam(StrategyExam):
+    name = "random"
+
+
+class TestEntropyExam(StrategyExam):
+    name = "entropy"
+
+
+def test_every_registered_strategy_takes_the_exam():
+    assert {cls.name for cls in StrategyExam.__subclasses__()} == set(STRATEGIES)
+
+
+def test_two_stream_asks_one_of_each_kind():
+    rng = np.random.default_rng(0)
+    kind = np.repeat(np.arange(6), 20)  # 2 coarse x 3 fine
+    streams = {
+        "supervised": np.stack([kind // 3 * 10.0, kind * 0.0], 1) + rng.normal(0, 0.1, (120, 2)),
+        "unsupervised": np.stack([kind % 3 * 10.0, kind * 0.0], 1) + rng.normal(0, 0.1, (120, 2)),
+    }
+    selection = TwoStream(num_clusters=(2, 3)).suggest(streams, np.full(120, np.nan), batch_size=6)
+    assert sorted(kind[selection.rows].tolist()) == [0, 1, 2, 3, 4, 5]
+    assert all(reason["stands_for"] == 20 and reason["distance_to_answer"] is None for reason in selection.reasons)
+
+
+def test_the_two_orders_swap_the_streams():
+    rng = np.random.default_rng(0)
+    a, b, y = rng.normal(size=(80, 3)), rng.normal(size=(80, 3)), np.full(80, np.nan)
+    one = TwoStream(num_clusters=(4, 3), first="supervised").query({"supervised": a, "unsupervised": b}, y, batch_size=12)
+    other = TwoStream(num_clusters=(4, 3), first="unsupervised").query({"supervised": b, "unsupervised": a}, y, batch_size=12)
+    np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "batch", "fine", "expected"),
+    [
+        ([10, 10, 10], 6, 2, [2, 2, 2]),
+        ([1, 10, 10], 6, 2, [1, 3, 2]),  # what is left goes to the first of the largest
+        ([1, 4, 10], 9, 3, [1, 4, 4]),
+        ([1, 3, 10], 9, 3, [1, 3, 5]),
+        ([3, 5, 9], 2, 1, [0, 1, 1]),  # more clusters than queries: the largest are asked
+    ],
+)
+def test_budget_is_shared_as_published(sizes, batch, fine, expected):
+    assert share_budget(sizes, batch, fine) == expected
+
+
+def test_entropy_asks_what_is_least_certain():
+    p = np.array([0.01, 0.5, 0.9, 0.45, 0.99])
+    assert Entropy().query(np.zeros((5, 1)), np.full(5, np.nan), batch_size=2, probability=p).tolist() == [1, 3]
+
+
+def test_random_is_uniform():
+    counts = np.zeros(10)
+    for seed in range(2000):
+        counts[Random(random_state=seed).query(np.zeros((10, 1)), np.full(10, np.nan), batch_size=3)] += 1
+    assert abs(counts - 600).max() < 100  # five standard deviations
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"batch_size": 0}, "batch_size is 0; expected at least 1"),
+        ({"y": np.array([0.5] * 4)}, "y is 0.5 in row 0; expected 1, 0, or NaN"),
+        ({"y": np.full(3, np.nan)}, r"has shape \(4, 2\); expected \(3, D\)"),
+        ({"probability": np.array([0.5, 2.0, 0, 0])}, r"outside \[0, 1\]"),
+        ({"probability": np.zeros(3)}, r"probability has shape \(3,\); expected \(4,\) or \(M, 4\)"),
+        ({"excluded": np.zeros(3, bool)}, r"excluded has shape \(3,\)"),
+    ],
+)
+def test_bad_input_is_named(change, sentence):
+    values = {"X": np.zeros((4, 2)), "y": np.full(4, np.nan), "batch_size": 2} | change
+    with pytest.raises(InputError, match=sentence):
+        Random().query(**values)
+
+
+def test_bad_settings_are_named():
+    with pytest.raises(InputError, match="Entropy needs a probability"):
+        Entropy().query(np.zeros((4, 2)), np.full(4, np.nan), batch_size=1)
+    with pytest.raises(InputError, match="expected X = "):
+        TwoStream().query(np.zeros((4, 2)), np.full(4, np.nan), batch_size=1)
+    with pytest.raises(InputError, match="variant is 'adaptiv'"):
+        TwoStream(variant="adaptiv")
+    with pytest.raises(InputError, match="strategy is 'best'; expected one of"):
+        get_strategy("best")
+    with pytest.raises(InputError, match="strategy 'random'"):
+        get_strategy("random", clusters=3)
+
+
+def test_a_strategy_of_ones_own():
+    @register_strategy("first-come")
+    class FirstCome(Strategy):
+        def _select(self, pool, batch_size, rng):
+            from twostream.query import Selection
+
+            return Selection(pool.askable[:batch_size], np.full(len(pool.y), np.nan))
+
+    try:
+        assert get_strategy("first-come").query(np.zeros((3, 1)), np.array([1, np.nan, np.nan]), batch_size=5).tolist() == [1, 2]
+    finally:
+        del STRATEGIES["first-come"]
+
+
+class TestScorer:
+    def test_it_is_the_score_of_s_until_both_answers_were_given(self):
+        score, y = np.array([0.2, 0.9, 0.5]), np.array([1, np.nan, 1])
+        np.testing.assert_array_equal(
+            Scorer().predict(np.zeros((3, 1)), y, score=score, num_voxels=np.ones(3)), score
+        )
+
+    def test_then_it_learns(self):
+        rng = np.random.default_rng(0)
+        X = rng.normal(size=(300, 4))  # noqa: N806
+        truth = (X[:, 0] > 0).astype(float)
+        y = np.where(np.arange(300) < 60, truth, np.nan)
+        p = Scorer().predict(X, y, score=np.full(300, 0.5), num_voxels=np.full(300, 9))
+        assert ((p[60:] > 0.5) == (truth[60:] == 1)).mean() > 0.9

@@ -1,0 +1,269 @@
+"""The report stands alone, shows every query and every score, and bears what is missing."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from twostream.answers import AnswerKind
+from twostream.candidates import Candidate, to_table, write_table
+from twostream.errors import ProjectError
+from twostream.geometry import Box
+from twostream.ledger import Answer, Query
+from twostream.patches import PatchPair
+from twostream.project import Project
+from twostream.report import COUNTS, SCORES, duration, kind_of, number, order, rows_to_draw, shown_uri, write_report
+from twostream.report_figures import mask_path, principal_plane, score_levels
+
+WIDTH = 32
+HOME = "/home/somebody/secret"
+NASTY = "<script>alert('1 & 2')</script>"
+
+
+def make_project(root: Path, *, task: str = "polarity", strategy: str = "two-stream", test_box: bool = True) -> Project:
+    """A project folder without data: a report needs none."""
+    root.mkdir()
+    values = {
+        "task": task,
+        "image": {"uri": f"{HOME}/tissue.h5:volumes/raw", "voxel_size_nm": [30, 8, 8]},
+        "labels": {"uri": f"zarr://{HOME}/truth.zarr", "voxel_size_nm": [30, 8, 8]},
+        "boxes": {"labels": "0:8,0:64,0:64", "val": "0:8,0:64,48:64", "test": "0:8,0:64,96:128" if test_box else None},
+        "query": {"strategy": strategy, "budget": 4},
+    }
+    (root / "twostream.yaml").write_text(yaml.safe_dump(values))
+    return Project(root)
+
+
+def make_patch(seed: int) -> PatchPair:
+    """Two bars, pre on the left and post on the right, over noise."""
+    mask = np.zeros((WIDTH, WIDTH), np.int8)
+    mask[6 : 26 - seed % 4, 8:14] = 1
+    mask[6 : 26 - seed % 4, 17:24] = -1
+    image = np.random.default_rng(seed).integers(90, 160, (WIDTH, WIDTH)).astype(np.uint8)
+    return PatchPair(image, mask, 12.0, 3, 0.25 if seed == 1 else 0.0)
+
+
+def make_query(candidate: int, **reason: object) -> Query:
+    return Query(make_candidate(candidate), make_patch(candidate), "two-stream", reason)
+
+
+def make_candidate(identity: int) -> Candidate:
+    box = Box((2, 10 * identity, 20), (1, 4, 4))
+    mask = np.array([[[1, 1, 2, 2]] * 4], np.uint8)
+    return Candidate(identity, identity, box, mask, 0.5 + identity / 20)
+
+
+def fill(project: Project, *, scored: bool = True) -> None:
+    """Ask six, answer five; leave latents and, if wanted, metrics with a None."""
+    reasons = {"stands_for": 3, "distance_to_center": 1.25, "distance_to_answer": None, "probability": 0.75}
+    queries = [make_query(i, coarse=i % 2, fine=i, **reasons) for i in range(1, 6)]
+    queries.append(Query(make_candidate(6), make_patch(6), "audit", {}, is_audit=True))
+    project.ledger.register(0, range(1, 9))
+    project.ledger.ask(0, queries)
+    kinds = ["true", "nothing", "shape", "swapped", "unsure"]
+    for query, kind in zip(project.ledger.open_queries(), kinds, strict=False):
+        reason = NASTY if kind == "shape" else ""
+        project.ledger.tell(Answer(query.id, AnswerKind(kind), "ada", reason=reason, seconds=4))
+    drawing = (Box((0, 0, 0), (1, 2, 2)), np.ones((1, 2, 2), np.uint8))
+    project.ledger.tell(Answer(None, AnswerKind.MISSED, "ada", drawing=drawing))
+    project.open_round(0)
+    candidates = [make_candidate(i) for i in range(1, 9)]
+    write_table(to_table(candidates), project.path(0, "candidates.parquet"))
+    np.save(project.path(0, "ids.npy"), np.arange(1, 9))
+    for seed, stream in enumerate(("supervised", "unsupervised")):
+        latents = np.random.default_rng(seed).normal(size=(8, 5)).astype(np.float32)
+        np.save(project.path(0, f"latents_{stream}.npy"), latents)
+    project.ledger.finish_step(0, "train", 75.0, {})
+    project.ledger.finish_step(0, "predict", 2.5, {})
+    if scored:
+        store(project, 0, 0, dict.fromkeys(SCORES, 0.25) | {"roi_accuracy": None})
+        store(project, 1, 4, dict.fromkeys(SCORES, 0.875))
+
+
+def store(
+    project: Project, round_number: int, num_answers: int, scores: dict[str, float | None], **more: object
+) -> None:
+    metrics = {"round": round_number, "num_answers": num_answers, "annotation_seconds": 4.0 * num_answers}
+    metrics |= {"num_candidates": 8, "num_truth": 5, "scores": scores} | more
+    project.ledger.store_score(round_number, metrics)
+
+
+class Page(HTMLParser):
+    """Counts what a browser would fetch, and cards; notices tags that are left open."""
+
+    VOID = {"meta", "link", "br", "img", "input", "hr"}
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.addresses: list[str] = []
+        self.num_cards = 0
+        self.stack: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = {k: v or "" for k, v in attrs}
+        self.addresses += [values[k] for k in ("src", "href", "xlink:href", "data", "srcset", "action") if k in values]
+        self.num_cards += "card" in values.get("class", "").split()
+        if tag not in self.VOID:
+            self.stack.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if tag not in self.VOID:
+            self.handle_endtag(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.stack.pop() == tag, f"</{tag}> closes nothing"
+
+
+@pytest.fixture
+def compared(tmp_path: Path) -> tuple[list[Project], str]:
+    projects = [make_project(tmp_path / "a"), make_project(tmp_path / "b", strategy="random")]
+    for project in projects:
+        fill(project)
+    return projects, write_report(projects).read_text()
+
+
+def test_stands_alone(compared: tuple[list[Project], str], tmp_path: Path) -> None:
+    _, text = compared
+    page = Page(text)
+    assert page.stack == []
+    assert "://" not in text
+    assert all(a.startswith(("#", "data:")) for a in page.addresses)
+    assert all(u.startswith(("#", "data:image/png;base64,")) for u in re.findall(r"url\(['\"]?([^)'\"]*)", text))
+    assert "@import" not in text and "<script" not in text
+
+
+def test_names_no_folder(compared: tuple[list[Project], str], tmp_path: Path) -> None:
+    projects, text = compared
+    assert "secret" not in text and str(tmp_path) not in text and "/home" not in text
+    assert "tissue.h5:volumes/raw" in text and "truth.zarr" in text
+    assert (projects[0].root / "report.html").is_file() and not (projects[1].root / "report.html").exists()
+    assert not list(tmp_path.rglob("*.partial"))
+
+
+def test_one_card_per_query(compared: tuple[list[Project], str]) -> None:
+    projects, text = compared
+    assert Page(text).num_cards == sum(len(p.ledger.queries()) for p in projects) == 12
+    assert text.count("not answered yet</span>") >= 2
+    assert "audit, drawn at random" in text
+    for words in ("wrong shape", "sides swapped", "unsure", "presynaptic", "postsynaptic", "stands for 3 candidates"):
+        assert words in text
+
+
+def test_every_score_and_none(compared: tuple[list[Project], str]) -> None:
+    _, text = compared
+    for name in (*SCORES, *COUNTS):
+        assert f"<code>{name}</code>" in text
+    assert "<td>–</td>" in text and "<td>0.875</td>" in text
+    assert ">None<" not in text and "nan" not in re.findall(r">([^<]*)<", text)
+    assert "One seed: an illustration, not evidence." in text
+    assert "1 min 15 s" in text and "raw pixels" in text
+
+
+def test_escapes(compared: tuple[list[Project], str]) -> None:
+    assert "alert(" in compared[1] and NASTY not in compared[1]
+    assert "&lt;script&gt;" in compared[1]
+
+
+def test_same_inputs_same_file(compared: tuple[list[Project], str]) -> None:
+    projects, text = compared
+    assert write_report(projects).read_text() == text
+
+
+def test_new_project(tmp_path: Path) -> None:
+    text = write_report([make_project(tmp_path / "new", task="mitochondria", test_box=False)]).read_text()
+    assert Page(text).num_cards == 0
+    assert "Nothing has been asked yet." in text and "No round has been scored yet." in text
+    assert "next step: train of round 0" in text and "There is no test box" in text
+
+
+def test_in_the_middle_of_a_round(tmp_path: Path) -> None:
+    project = make_project(tmp_path / "half")
+    fill(project, scored=False)
+    text = write_report([project]).read_text()
+    assert "No round has been scored yet." in text and Page(text).num_cards == 6
+
+
+def test_audit_in_place_of_a_test_box(tmp_path: Path) -> None:
+    project = make_project(tmp_path / "audited", test_box=False)
+    audit = {"candidate_accuracy": None, "interval": [0.0, 1.0], "num_audited": 0}
+    store(project, 0, 0, {}, audit=audit, num_truth=None)
+    store(project, 1, 4, {}, audit={"candidate_accuracy": 0.75, "interval": [0.3, 0.954], "num_audited": 4})
+    text = write_report([project]).read_text()
+    assert "<td>0.750</td><td>0.30 to 0.95</td><td>4</td>" in text
+    assert "<td>–</td><td>0.00 to 1.00</td><td>0</td>" in text
+
+
+def test_no_projects() -> None:
+    with pytest.raises(ProjectError, match="at least one"):
+        write_report([])
+
+
+@pytest.mark.parametrize(
+    ("uri", "shown"),
+    [
+        ("/a/b/x.h5:raw", "x.h5:raw"),
+        ("/a/b/x.hdf5:/volumes/raw", "x.hdf5:/volumes/raw"),
+        ("/a/b.h5/x.zarr", "x.zarr"),
+        ("zarr:///a/b/folder", "folder"),
+        ("/a/b/x.zarr/", "x.zarr"),
+        ("synthetic://seed=3&kind=image", "synthetic://seed=3&kind=image"),
+    ],
+)
+def test_shown_uri(uri: str, shown: str) -> None:
+    assert shown_uri(uri) == shown
+
+
+def test_numbers() -> None:
+    assert [number(v, 2) for v in (None, float("nan"), 0.5)] == ["–", "–", "0.50"]
+    seconds = (None, 0, 2.5, 9.99, 75, 3725)
+    assert [duration(v) for v in seconds] == ["–", "0 s", "2.5 s", "10 s", "1 min 15 s", "1 h 02 min"]
+
+
+def test_order_is_by_cluster_then_as_asked() -> None:
+    queries = [make_query(1), make_query(2, coarse=1, fine=0), make_query(3, coarse=0, fine=-1)]
+    queries += [make_query(4, coarse=0, fine=2), make_query(5)]
+    assert [q.candidate.id for q in order(queries)] == [4, 3, 2, 1, 5]
+
+
+def test_kind_of_several_answers() -> None:
+    say = lambda kind, **more: Answer(1, AnswerKind(kind), "x", **more)  # noqa: E731
+    assert kind_of([]) == "open"
+    assert kind_of([say("true"), say("skipped")]) == "true"
+    assert kind_of([say("true"), say("nothing")]) == "disagree"
+    assert kind_of([say("true"), say("nothing"), say("shape", adjudicates=True)]) == "shape"
+
+
+def test_asked_candidates_are_always_drawn() -> None:
+    rows = rows_to_draw(np.arange(1, 100_001), [77, 5003, 200_000])
+    assert {76, 5002} <= set(rows.tolist()) and len(rows) <= 2002
+
+
+def test_principal_plane_is_the_direction_of_spread() -> None:
+    t = np.linspace(-1, 1, 9)
+    points, share = principal_plane(np.stack([t, -3 * t, np.full(9, 7.0)], 1))
+    assert share == pytest.approx(1) and np.allclose(points[:, 1], 0)
+    assert np.allclose(np.abs(np.corrcoef(points[:, 0], t)[0, 1]), 1)
+    for degenerate in (np.zeros((0, 4)), np.ones((1, 4)), np.ones((5, 4)), np.arange(3.0)[:, None]):
+        places, _ = principal_plane(degenerate)
+        assert places.shape == (len(degenerate), 2) and np.isfinite(places).all()
+
+
+def test_score_levels_cover_the_range() -> None:
+    level, edges = score_levels(np.array([0.5, 0.74, 0.75, 1.0]))
+    assert level.tolist() == [0, 2, 2, 4] and edges[0] == 0.5 and edges[-1] == 1.0
+    assert score_levels(np.zeros(0))[0].shape == (0,)
+
+
+def test_mask_path_follows_the_pixels() -> None:
+    mask = np.zeros((8, 8), bool)
+    assert mask_path(mask) == ""
+    mask[2:5, 3:7] = True
+    corners = np.array([float(v) for v in re.findall(r"[\d.]+", mask_path(mask))]).reshape(-1, 2)
+    assert np.allclose(corners.min(0), (3, 2), atol=0.13) and np.allclose(corners.max(0), (7, 5), atol=0.13)

@@ -1,0 +1,211 @@
+"""S: its shapes, its losses, what it may learn from, and that blocks do not show in its prediction."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from twostream.errors import InputError
+from twostream.geometry import Box
+from twostream.segmentation.augment import augment
+from twostream.segmentation.config import SegmentationConfig, fold_for
+from twostream.segmentation.lessons import Lesson, Lessons
+from twostream.segmentation.losses import IGNORE, bce_dice
+from twostream.segmentation.network import fold, strides_for, unfold
+from twostream.segmentation.predict import plan, predict
+from twostream.segmentation.train import Segmenter, crop_shape, new_segmenter, train
+from twostream.task import Mitochondria, SynapsePolarity
+from twostream.volume import MemoryVolume
+
+SIZE = (30.0, 8.0, 8.0)
+TINY = SegmentationConfig(
+    filters=(4, 8), patch_shape_zyx=(4, 16, 16), block_shape_zyx=(4, 16, 16), context_zyx=(2, 12, 12), num_steps=6
+)
+
+
+def segmenter(task=None, config=TINY, seed=0):
+    return new_segmenter(
+        task or Mitochondria(), config, voxel_size_nm=SIZE, num_sections=8, grey=(100.0, 20.0), seed=seed
+    )
+
+
+@given(st.sampled_from([(1, 1, 1), (1, 2, 2), (2, 2, 3)]))
+def test_unfold_undoes_fold(by):
+    x = torch.arange(2 * 2 * 4 * 6 * 12, dtype=torch.float32).reshape(2, 2, 4, 6, 12)
+    folded = fold(x, by)
+    assert folded.shape == (2, 2 * by[0] * by[1] * by[2], 4 // by[0], 6 // by[1], 12 // by[2])
+    assert torch.equal(unfold(folded, by, 2), x)
+
+
+def test_anisotropy_follows_the_voxel_size():
+    assert fold_for((40, 4, 4), 10) == (1, 2, 2) and fold_for((10, 10, 10), 10) == (1, 1, 1)
+    assert strides_for((40, 4, 4), (1, 2, 2), 4, 8) == [(1, 2, 2), (1, 2, 2), (2, 2, 2)]
+    assert strides_for((10, 10, 10), (1, 1, 1), 3, 80) == [(2, 2, 2), (2, 2, 2)]
+    assert strides_for((10, 10, 10), (1, 1, 1), 3, 3) == [(1, 2, 2), (1, 2, 2)]
+
+
+def test_ignored_voxels_have_no_gradient_and_no_say():
+    logit = torch.randn(1, 2, 2, 4, 4, requires_grad=True)
+    target = torch.randint(0, 2, (1, 2, 2, 4, 4)).to(torch.uint8)
+    target[:, :, 1] = IGNORE
+    loss = bce_dice(logit, target)
+    loss.backward()
+    assert (logit.grad[:, :, 1] == 0).all() and (logit.grad[:, :, 0] != 0).any()
+    other = logit.detach().clone()
+    other[:, :, 1] += 5
+    assert bce_dice(other, target) == pytest.approx(loss.item())
+    assert bce_dice(logit, torch.full_like(target, IGNORE)).item() == 0
+
+
+def test_the_loss_falls_as_the_logits_become_right():
+    target = (torch.rand(1, 1, 4, 8, 8) < 0.2).to(torch.uint8)
+    signed = target.float() * 2 - 1
+    losses = [bce_dice(scale * signed, target).item() for scale in (-2.0, 0.0, 2.0, 8.0)]
+    assert losses == sorted(losses, reverse=True) and losses[-1] < 0.9
+
+
+def test_augmentation_moves_image_and_target_together():
+    rng = np.random.default_rng(0)
+    image = np.zeros((4, 16, 16), np.float32)
+    image[1, 2:5, 9:14] = 100
+    target = (image[None] > 50).astype(np.uint8)
+    for _ in range(20):
+        varied, moved = augment(image, target, rng)
+        if moved.sum() != target.sum():
+            pytest.fail("augmentation lost voxels of the target")
+        sections = varied.max((1, 2)) > 50  # a section may be blanked, its target stays
+        np.testing.assert_array_equal((varied > 30)[sections], moved[0][sections] > 0)
+
+
+@pytest.fixture
+def world():
+    """A (8, 40, 60) image with a ramp along X, labels everywhere, and a test box at the right."""
+    image = np.broadcast_to(np.arange(60, dtype=np.uint8) * 4, (8, 40, 60)).copy()
+    labels = np.zeros((8, 40, 60), np.uint32)
+    labels[:, 10:20, 5:15] = 1
+    return MemoryVolume(image, SIZE), MemoryVolume(labels, SIZE)
+
+
+def lessons_of(world, lessons=(), task=None, rim_nm=0.0, ignore=None):
+    return Lessons(
+        *world,
+        ignore,
+        task or Mitochondria(),
+        labels_box=Box((0, 0, 0), (8, 40, 24)),
+        val_box=Box((0, 0, 20), (8, 40, 4)),
+        test_box=Box((0, 0, 44), (8, 40, 16)),
+        crop_shape_zyx=(4, 24, 24),
+        lessons=lessons,
+        rim_nm=rim_nm,
+    )
+
+
+def test_everything_outside_the_labelled_box_is_ignored(world):
+    lessons = lessons_of(world)
+    for seed in range(20):
+        image, target = lessons.labelled_crop(np.random.default_rng(seed), 0.5)
+        assert image.shape == (4, 24, 24) and target.shape == (1, 4, 24, 24)
+        column = image[0, 0].astype(int) // 4  # the ramp tells where the crop was
+        outside = (column >= 20) & (column < 44)
+        assert (target[0][:, :, outside] == IGNORE).all()  # the validation box, and beyond the labelled box
+        assert (target[0][:, :, column < 20] != IGNORE).all()
+
+
+def test_the_test_box_is_never_seen(world):
+    at_the_border = Lesson(Box((2, 10, 40), (2, 8, 6)), np.ones((2, 8, 6), np.uint8), "mask")
+    lessons = lessons_of(world, [at_the_border])
+    seen = False
+    for seed in range(30):
+        image, target = lessons.answer_crop(np.random.default_rng(seed), 0)
+        assert image.max() < 44 * 4  # brighter voxels lie in the test box
+        seen |= (target != IGNORE).any()
+    assert seen
+
+
+@pytest.mark.parametrize(
+    ("teaches", "inside"), [("mask", 1), ("background", 0), ("drawn", 1)]
+)
+def test_what_an_answer_teaches(world, teaches, inside):
+    mask = np.zeros((2, 9, 9), np.uint8)
+    mask[:, 1:8, 1:8] = 1
+    lesson = Lesson(Box((3, 15, 27), mask.shape), mask, teaches)
+    _, target = lessons_of(world, [lesson]).answer_crop(np.random.default_rng(0), 0)
+    known = target[0] != IGNORE
+    from_answer = known & (target[0] == inside)
+    assert from_answer.any() and from_answer.sum() >= (mask > 0).sum() * (inside == 1)
+
+
+def test_the_rim_of_a_true_answer_is_ignored_but_not_of_a_drawn_one(world):
+    mask = np.ones((2, 9, 9), np.uint8)
+    for teaches, expected in (("mask", 2 * 7 * 7), ("drawn", 2 * 9 * 9)):
+        lesson = Lesson(Box((3, 15, 30), mask.shape), mask, teaches)
+        painted = lessons_of(world, [lesson], rim_nm=8.0)._painted[0]
+        assert (painted == 1).sum() == expected
+
+
+def test_exchanged_sides_are_taught_exchanged(world):
+    mask = np.zeros((2, 6, 8), np.uint8)
+    mask[..., :4], mask[..., 4:] = 1, 2
+    lesson = Lesson(Box((3, 15, 30), mask.shape), mask, "exchanged")
+    pre, post, union = lessons_of(world, [lesson], task=SynapsePolarity())._painted[0]
+    assert (pre[..., 4:] == 1).all() and (pre[..., :4] == 0).all() and (post[..., :4] == 1).all() and (union == 1).all()
+
+
+def test_the_ignore_mask_is_honoured(world):
+    ignore = np.zeros((8, 40, 60), np.uint8)
+    ignore[:, 30:, :] = 1
+    lessons = lessons_of(world, ignore=MemoryVolume(ignore, SIZE))
+    assert (lessons._target[0, :, 30:, :20] == IGNORE).all() and (lessons._target[0, :, :30, :20] != IGNORE).all()
+
+
+def test_training_learns_and_is_stored(world, tmp_path):
+    image, labels = world
+    bright = MemoryVolume(np.where(labels.read(labels.box) > 0, 200, 60).astype(np.uint8), SIZE)
+    config = TINY.model_copy(update={"num_steps": 60, "learning_rate": 1e-2})
+    s = segmenter(config=config)
+    lessons = lessons_of((bright, labels))
+    assert crop_shape(s, config) == (4, 16, 16)
+    losses = train(
+        s,
+        lambda rng: lessons.labelled_crop(rng, 0.7),
+        config,
+        num_steps=60,
+        learning_rate=1e-2,
+        seed=0,
+        resume_path=tmp_path / "s.resume",
+        description="test",
+    )
+    assert np.mean(losses[-10:]) < 0.7 * np.mean(losses[:5])
+    s.save(tmp_path / "s.ckpt", losses)
+    back = Segmenter.load(tmp_path / "s.ckpt")
+    x = torch.randn(1, 1, 4, 16, 16)
+    with torch.inference_mode():
+        assert torch.equal(s.network.eval()(x), back.network(x))
+
+
+def test_prediction_does_not_show_the_blocks():
+    rng = np.random.default_rng(0)
+    image = MemoryVolume(rng.integers(0, 255, (8, 40, 56)).astype(np.uint8), SIZE)
+    s = segmenter()
+    results = []
+    for block_shape in ((4, 16, 16), (8, 32, 16), (8, 64, 64)):
+        output = MemoryVolume(np.zeros((1, 8, 40, 56), np.uint8), SIZE)
+        predict(s, image, output, TINY.model_copy(update={"block_shape_zyx": block_shape}))
+        results.append(output.read(output.box).astype(int))
+    inner = (slice(None), slice(2, 6), slice(12, -12), slice(12, -12))  # mirrored rims differ with rounding
+    for other in results[1:]:
+        assert abs(results[0] - other)[inner].max() <= 1
+
+
+def test_the_plan_covers_the_image_once():
+    image = MemoryVolume(np.zeros((5, 37, 41), np.uint8), SIZE)
+    counts = np.zeros(image.shape_zyx, int)
+    for block in plan(segmenter(), image, TINY):
+        counts[block.write_box.slices] += 1
+    assert (counts == 1).all()
+
+
+def test_a_broken_checkpoint_is_named(tmp_path):
+    with pytest.raises(InputError, match="is no checkpoint of S"):
+        Segmenter.load(tmp_path / "none.ckpt")

@@ -1,0 +1,163 @@
+"""The VAE as published, its losses re-derived, and the fine-tuning on answers."""
+
+import numpy as np
+import pytest
+import torch
+
+from twostream.errors import InputError
+from twostream.streams.active_clustering import fine_tune, supervised_contrastive
+from twostream.streams.config import ActiveClusteringConfig, VaeConfig
+from twostream.streams.encode import encode, image_input, mask_input
+from twostream.streams.fit import fit_stream, load_stream, new_stream, save_stream
+from twostream.streams.vae import Vae, sample_latent, vae_loss
+
+PUBLISHED = (64, 128, 128, 256, 256, 512)
+SMALL = VaeConfig(latent_dim=4, hidden_dims=(8, 16), num_steps=6, batch_size=4)
+
+
+@pytest.mark.parametrize(("latent_dim", "millions"), [(1024, 10.911425), (16, 4.716257)])
+def test_the_published_networks_have_the_published_size(latent_dim, millions):
+    assert sum(p.numel() for p in Vae(128, latent_dim, PUBLISHED).parameters()) == round(millions * 1e6)
+
+
+def test_shapes_and_range():
+    vae = new_stream(32, SMALL, seed=0)
+    mean, log_variance = vae.encode(torch.zeros(3, 1, 32, 32))
+    assert mean.shape == log_variance.shape == (3, 4)
+    back = vae.decode(mean)
+    assert back.shape == (3, 1, 32, 32) and back.abs().max() <= 1
+
+
+def test_the_loss_equals_its_plain_form():
+    rng = torch.Generator().manual_seed(0)
+    patch, back = torch.rand(5, 1, 4, 4, generator=rng), torch.rand(5, 1, 4, 4, generator=rng)
+    mean, log_variance = torch.randn(5, 3, generator=rng), torch.randn(5, 3, generator=rng)
+    error = sum((patch[i].flatten()[j] - back[i].flatten()[j]) ** 2 for i in range(5) for j in range(16)) / 80
+    divergence = 0.0
+    for i in range(5):
+        for d in range(3):
+            m, v = mean[i, d], log_variance[i, d]
+            divergence += 0.5 * (m**2 + v.exp() - 1 - v) / 5
+    assert vae_loss(patch, back, mean, log_variance, 0.3).item() == pytest.approx(float(error + 0.3 * divergence), rel=1e-5)
+
+
+def test_a_wild_log_variance_does_not_overflow():
+    vae = new_stream(32, SMALL, seed=0)
+    with torch.no_grad():
+        vae.to_log_variance.bias.fill_(1e6)
+    mean, log_variance = vae.encode(torch.zeros(1, 1, 32, 32))
+    assert torch.isfinite(sample_latent(mean, log_variance, torch.Generator())).all()
+
+
+def test_the_contrastive_term_equals_its_plain_form():
+    rng = np.random.default_rng(0)
+    latent, y, t = rng.normal(size=(7, 3)), np.array([0, 1, 0, 1, 1, 0, 2]), 0.3
+    z = latent / np.linalg.norm(latent, axis=1, keepdims=True)
+    terms = []
+    for i in range(7):
+        positives = [p for p in range(7) if p != i and y[p] == y[i]]
+        if positives:
+            below = sum(np.exp(z[i] @ z[a] / t) for a in range(7) if a != i)
+            terms.append(-np.mean([np.log(np.exp(z[i] @ z[p] / t) / below) for p in positives]))
+    ours = supervised_contrastive(torch.tensor(latent), torch.tensor(y), t)
+    assert ours.item() == pytest.approx(np.mean(terms))
+
+
+def test_the_contrastive_term_is_zero_where_no_two_agree():
+    latent = torch.randn(2, 3, requires_grad=True)
+    loss = supervised_contrastive(latent, torch.tensor([0, 1]), 0.3)
+    loss.backward()
+    assert loss.item() == 0
+
+
+def draw(rng):
+    return rng.uniform(-1, 1, (32, 32)).astype(np.float32)
+
+
+def test_a_killed_training_ends_with_the_same_weights(tmp_path, monkeypatch):
+    monkeypatch.setattr("twostream.training.STEPS_PER_CHECKPOINT", 2)
+    whole = new_stream(32, SMALL, seed=1)
+    losses = fit_stream(whole, draw, SMALL, seed=5, resume_path=tmp_path / "a.resume", name="test")
+    assert len(losses) == 6
+
+    class Killed(BaseException):
+        pass
+
+    def deadly(rng, count=[0]):  # noqa: B006 - counts over calls
+        count[0] += 1
+        if count[0] > 4 * 3 + 2:  # in the middle of the fourth step
+            raise Killed
+        return draw(rng)
+
+    halved = new_stream(32, SMALL, seed=1)
+    with pytest.raises(Killed):
+        fit_stream(halved, deadly, SMALL, seed=5, resume_path=tmp_path / "b.resume", name="test")
+    assert (tmp_path / "b.resume").exists()
+    again = new_stream(32, SMALL, seed=1)
+    assert fit_stream(again, draw, SMALL, seed=5, resume_path=tmp_path / "b.resume", name="test") == losses
+    for a, b in zip(whole.parameters(), again.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_fitting_learns(tmp_path):
+    def two_kinds(rng):
+        patch = np.full((32, 32), -0.8, np.float32)
+        patch[:, :16] = rng.choice([-0.8, 0.8])
+        return patch
+
+    config = SMALL.model_copy(update={"num_steps": 40, "batch_size": 8, "learning_rate": 5e-3})
+    losses = fit_stream(new_stream(32, config, 0), two_kinds, config, seed=0, resume_path=tmp_path / "r", name="test")
+    assert np.mean(losses[-5:]) < 0.3 * np.mean(losses[:3])
+
+
+def test_a_stream_is_stored_and_encodes_the_same(tmp_path):
+    vae = new_stream(32, SMALL, seed=2)
+    save_stream(vae, 32, SMALL, [], tmp_path / "s.ckpt")
+    patches = np.random.default_rng(0).uniform(-1, 1, (5, 32, 32)).astype(np.float32)
+    latents = encode(load_stream(tmp_path / "s.ckpt"), patches)
+    assert latents.shape == (5, 4) and latents.dtype == np.float32
+    np.testing.assert_array_equal(latents, encode(vae, patches))
+    assert encode(vae, patches[:0]).shape == (0, 4)
+
+
+def test_inputs_span_minus_one_to_one():
+    assert image_input(np.array([0, 255], np.uint8)).tolist() == [-1.0, 1.0]
+    assert mask_input(np.array([-1, 0, 1], np.int8)).tolist() == [-1.0, 0.0, 1.0]
+
+
+def test_active_clustering_draws_the_answers_apart(tmp_path):
+    rng = np.random.default_rng(0)
+    y = np.repeat([0, 1], 12)
+    answered = rng.normal(0, 0.3, (24, 32, 32)).astype(np.float32)
+    answered[y == 1, ::2] += 0.4  # a faint texture
+    answered = answered.clip(-1, 1)
+    config = ActiveClusteringConfig(num_steps=40, weight=1.0, learning_rate=3e-3)
+
+    def apart(network):
+        z = encode(network, answered)
+        z = z / np.linalg.norm(z, axis=1, keepdims=True)
+        return (z @ z.T)[np.ix_(y == 0, y == 0)].mean() - (z @ z.T)[np.ix_(y == 0, y == 1)].mean()
+
+    network = new_stream(32, SMALL, 0)
+    before = apart(network)
+    losses = fine_tune(network, draw, answered, y, SMALL, config, seed=0, resume_path=tmp_path / "r")
+    assert len(losses) == 40 and apart(network) > before + 0.3
+
+
+def test_active_clustering_waits_for_both_answers(tmp_path):
+    network = new_stream(32, SMALL, 0)
+    patches = np.zeros((5, 32, 32), np.float32)
+    y = np.array([1, 1, 1, 1, 0])
+    assert fine_tune(network, draw, patches, y, SMALL, ActiveClusteringConfig(), seed=0, resume_path=tmp_path / "r") == []
+
+
+@pytest.mark.parametrize(("width", "dims", "sentence"), [(30, (8, 16), "need a multiple of 4"), (32, (24,), "multiples of 16")])
+def test_sizes_that_do_not_fit_are_named(width, dims, sentence):
+    with pytest.raises(InputError, match=sentence):
+        new_stream(width, VaeConfig(hidden_dims=dims), 0)
+
+
+def test_a_broken_checkpoint_is_named(tmp_path):
+    (tmp_path / "s.ckpt").write_bytes(b"")
+    with pytest.raises(InputError, match="is no checkpoint of a stream"):
+        load_stream(tmp_path / "s.ckpt")

@@ -1,0 +1,99 @@
+"""The truth rule, the targets and the decoding of each task."""
+
+import numpy as np
+import pytest
+
+from twostream.answers import MEANING, AnswerKind
+from twostream.errors import ConfigError
+from twostream.metrics import Overlaps
+from twostream.task import Mitochondria, SynapsePolarity, get_task
+
+
+def judge(task, segmentation, truth, ignore=None):
+    return task.judge(Overlaps.of(np.asarray(segmentation), np.asarray(truth), ignore))
+
+
+def row(*values):
+    return np.array([[values]], np.uint32)
+
+
+@pytest.mark.parametrize(
+    ("candidate", "truth", "kind"),
+    [
+        (row(1, 1, 1, 1), row(5, 5, 5, 0), AnswerKind.TRUE),  # IoU 3/4
+        (row(1, 1, 0, 0), row(5, 5, 5, 5), AnswerKind.TRUE),  # IoU exactly 1/2
+        (row(1, 1, 1, 1), row(5, 0, 0, 0), AnswerKind.SHAPE),  # a quarter inside
+        (row(1, 1, 1, 1), row(0, 0, 0, 0), AnswerKind.NOTHING),
+        (row(*[1] * 20), row(5, *[0] * 19), AnswerKind.NOTHING),  # 5 percent inside
+        (row(*[1] * 10), row(5, *[0] * 9), AnswerKind.SHAPE),  # exactly 10 percent is not "fewer than"
+    ],
+)
+def test_the_truth_rule(candidate, truth, kind):
+    assert judge(Mitochondria(), candidate, truth)[1].kind is kind
+
+
+def test_a_merger_is_a_matter_of_shape_and_each_truth_is_matched_once():
+    merger = judge(Mitochondria(), row(1, 1, 1, 1, 1, 1), row(5, 5, 0, 6, 6, 6))
+    assert merger[1].kind is AnswerKind.TRUE and merger[1].truth == 6  # IoU 3/6 with the larger one
+    split = judge(Mitochondria(), row(1, 1, 2, 2), row(5, 5, 5, 5))
+    assert [split[i].kind for i in (1, 2)] == [AnswerKind.TRUE, AnswerKind.SHAPE]
+
+
+def test_a_candidate_on_ignored_voxels_is_not_judged():
+    ignore = row(1, 1, 1, 0)
+    assert judge(Mitochondria(), row(1, 1, 1, 1), row(0, 0, 0, 0), ignore)[1].kind is AnswerKind.UNSURE
+
+
+@pytest.mark.parametrize(
+    ("candidate", "kind"),
+    [
+        (row(1, 1, 2, 2), AnswerKind.TRUE),
+        (row(2, 2, 1, 1), AnswerKind.SHAPE),  # right place, wrong way round
+        (row(1, 1, 0, 0), AnswerKind.TRUE),  # one side missing, half the union
+    ],
+)
+def test_polarity_must_be_the_right_way_round(candidate, kind):
+    assert judge(SynapsePolarity(), candidate, row(9, 9, 10, 10))[1].kind is kind
+
+
+def test_every_kind_means_what_the_contract_says():
+    table = {kind.value: (MEANING[kind].y, MEANING[kind].teaches, MEANING[kind].in_budget) for kind in AnswerKind}
+    assert table["true"] == (1.0, "mask", True)
+    assert table["nothing"] == (0.0, "background", True)
+    assert table["shape"] == (0.0, "", True)
+    assert table["swapped"] == (1.0, "exchanged", True)
+    assert table["corrected"] == (0.0, "drawn", True)
+    assert np.isnan(table["missed"][0]) and table["missed"][1:] == ("drawn", True)
+    assert np.isnan(table["unsure"][0]) and table["unsure"][1:] == ("", True)
+    assert np.isnan(table["skipped"][0]) and table["skipped"][1:] == ("", False)
+    assert [kind for kind in AnswerKind if MEANING[kind].may_be_asked_again] == [AnswerKind.SKIPPED]
+
+
+def two_synapses():
+    labels = np.zeros((2, 20, 40), np.uint32)
+    labels[:, 4:16, 5:10], labels[:, 4:16, 12:17] = 1, 2  # pre left, cleft of two voxels
+    labels[:, 4:16, 29:34], labels[:, 4:16, 22:27] = 3, 4  # pre right
+    return labels
+
+
+def test_polarity_target_decodes_to_what_it_was_made_of():
+    task, labels = SynapsePolarity(), two_synapses()
+    target = task.target(labels)
+    assert target.shape == (3, 2, 20, 40) and set(np.unique(target)) == {0, 1}
+    assert (target[2][target[0] > 0] == 1).all() and target[2, 0, 8, 10] == 1  # the union spans the cleft
+    decoded = task.decode((target * 255).astype(np.uint8), 0.5)
+    np.testing.assert_array_equal(decoded % 2, labels % 2)
+    kinds = judge(task, decoded, labels)
+    assert {j.kind for j in kinds.values()} == {AnswerKind.TRUE} and len(kinds) == 2
+
+
+def test_crops_name_the_sides():
+    labels = two_synapses()
+    mask = SynapsePolarity().crop(labels, 2)
+    assert mask.dtype == np.uint8 and mask[0, 8, 30] == 1 and mask[0, 8, 24] == 2 and mask[0, 8, 6] == 0
+    assert Mitochondria().crop(labels, 2).sum() == (labels == 2).sum()
+
+
+def test_an_unknown_task_is_named():
+    with pytest.raises(ConfigError, match="task is 'axon'; expected one of polarity, cleft, mitochondria"):
+        get_task("axon")

@@ -1,0 +1,181 @@
+import json
+import pickle
+
+import h5py
+import numpy as np
+import pytest
+
+from twostream.errors import VolumeError
+from twostream.geometry import Box
+from twostream.volume import MemoryVolume, create_volume, open_ignore_mask, open_volume, read_padded
+
+SIZE = (40.0, 4.0, 4.0)
+
+
+@pytest.fixture
+def marked():
+    """An anisotropic array with one odd voxel."""
+    array = np.zeros((5, 17, 33), np.uint8)
+    array[3, 11, 29] = 200
+    return array
+
+
+def hdf5(path, array, **attributes):
+    with h5py.File(path, "w") as file:
+        file["em"] = array
+        file["em"].attrs.update(attributes)
+    return f"{path}:em"
+
+
+class VolumeExam:
+    """What every format must do; a subclass says how to make one."""
+
+    def make(self, tmp_path, array):
+        raise NotImplementedError
+
+    def test_the_odd_voxel_is_where_it_was(self, tmp_path, marked):
+        volume = self.make(tmp_path, marked)
+        assert volume.shape_zyx == marked.shape
+        assert volume.voxel_size_nm == SIZE
+        assert volume.dtype == np.uint8
+        assert np.argwhere(volume.read(volume.box)).tolist() == [[3, 11, 29]]
+        assert volume.read(Box((3, 11, 29), (1, 1, 1))).item() == 200
+
+    def test_a_box_outside_is_refused(self, tmp_path, marked):
+        with pytest.raises(VolumeError, match=r"cannot read box 0:6,0:1,0:1 .* the volume holds 0:5,0:17,0:33"):
+            self.make(tmp_path, marked).read(Box((0, 0, 0), (6, 1, 1)))
+
+    def test_it_travels_to_another_process(self, tmp_path, marked):
+        volume = pickle.loads(pickle.dumps(self.make(tmp_path, marked)))
+        assert volume.voxel_size_nm == SIZE
+        np.testing.assert_array_equal(volume.read(volume.box), marked)
+
+    def test_padding_mirrors(self, tmp_path, marked):
+        padded = read_padded(self.make(tmp_path, marked), Box((-1, -2, 25), (7, 21, 12)))
+        expected = np.pad(marked, [(1, 1), (2, 2), (0, 4)], mode="symmetric")[:, :, 25:]
+        np.testing.assert_array_equal(padded, expected)
+
+
+class TestMemory(VolumeExam):
+    def make(self, tmp_path, array):
+        return MemoryVolume(array, SIZE)
+
+
+class TestHdf5(VolumeExam):
+    def make(self, tmp_path, array):
+        return open_volume(hdf5(tmp_path / "a.h5", array, voxel_size_nm=SIZE))
+
+
+class TestZarr(VolumeExam):
+    def make(self, tmp_path, array):
+        volume = create_volume(str(tmp_path / "a.zarr"), shape_zyx=array.shape, dtype=array.dtype, voxel_size_nm=SIZE)
+        volume.write(volume.box, array)
+        return open_volume(str(tmp_path / "a.zarr"))
+
+    def test_zarr_python_reads_the_same(self, tmp_path, marked):
+        import zarr
+
+        self.make(tmp_path, marked)
+        group = zarr.open_group(tmp_path / "a.zarr", mode="r")
+        np.testing.assert_array_equal(group["0"][:], marked)
+        image = json.loads((tmp_path / "a.zarr" / ".zattrs").read_text())["multiscales"][0]
+        assert [a["name"] for a in image["axes"]] == ["z", "y", "x"]
+        assert image["datasets"][0]["coordinateTransformations"][0]["scale"] == list(SIZE)
+
+    def test_zarr_3_of_others(self, tmp_path, marked):
+        import zarr
+
+        array = zarr.create_array(tmp_path / "b.zarr", shape=marked.shape, chunks=(2, 8, 8), dtype="u1", zarr_format=3)
+        array[:] = marked
+        volume = open_volume(str(tmp_path / "b.zarr"), SIZE)
+        np.testing.assert_array_equal(volume.read(volume.box), marked)
+
+    def test_channels(self, tmp_path):
+        array = np.arange(2 * 3 * 4 * 5, dtype=np.uint8).reshape(2, 3, 4, 5)
+        volume = create_volume(
+            str(tmp_path / "c.zarr"), shape_zyx=array.shape[1:], dtype=np.uint8, voxel_size_nm=SIZE, num_channels=2
+        )
+        volume.write(volume.box, array)
+        assert open_volume(str(tmp_path / "c.zarr")).num_channels == 2
+        np.testing.assert_array_equal(volume.read(Box((1, 0, 2), (1, 4, 3))), array[:, 1:2, :, 2:])
+
+
+class TestSynthetic:
+    def test_a_box_is_the_same_however_it_is_cut(self):
+        uri = "synthetic://seed=5&kind=image&shape=4,40,40&offset=-2,7,-9"
+        volume = open_volume(uri)
+        whole = volume.read(volume.box)
+        assert whole.dtype == np.uint8
+        part = Box((1, 11, 5), (2, 20, 30))
+        np.testing.assert_array_equal(pickle.loads(pickle.dumps(volume)).read(part), whole[part.slices])
+
+    @pytest.mark.parametrize(
+        ("uri", "sentence"),
+        [
+            ("synthetic://sed=1", "unknown option 'sed'"),
+            ("synthetic://kind=axons", "kind is 'axons'; expected one of"),
+            ("synthetic://shape=1,2", "expected"),
+        ],
+    )
+    def test_bad_options_are_named(self, uri, sentence):
+        with pytest.raises(ValueError, match=sentence):
+            open_volume(uri)
+
+
+@pytest.mark.parametrize(
+    ("size", "sentence"),
+    [
+        ((8, 8, 30), r"\(8, 8, 30\); expected Z, Y, X, slowest first. Did you pass X, Y, Z\?"),
+        ((30, 8), "expected three positive numbers"),
+        ((30, -8, 8), "expected three positive numbers"),
+    ],
+)
+def test_a_bad_voxel_size_is_explained(tmp_path, marked, size, sentence):
+    with pytest.raises(VolumeError, match=sentence):
+        open_volume(hdf5(tmp_path / "a.h5", marked), size)
+
+
+def test_a_missing_voxel_size_is_demanded(tmp_path, marked):
+    with pytest.raises(VolumeError, match="states no voxel size .* pass --voxel-size Z,Y,X"):
+        open_volume(hdf5(tmp_path / "a.h5", marked))
+
+
+def test_two_voxel_sizes_that_disagree(tmp_path, marked):
+    uri = hdf5(tmp_path / "a.h5", marked, resolution=(10.0, 8.0, 8.0))
+    with pytest.raises(VolumeError, match=r"--voxel-size says \(8.0, 8.0, 10.0\) .* Z and X look swapped"):
+        open_volume(uri, (8, 8, 10))
+
+
+def test_missing_things_are_named(tmp_path, marked):
+    uri = hdf5(tmp_path / "a.h5", marked, voxel_size_nm=SIZE)
+    with pytest.raises(VolumeError, match="holds no dataset 'me'; it holds: em. Did you mean 'em'"):
+        open_volume(uri.replace(":em", ":me"))
+    with pytest.raises(VolumeError, match="does not exist; check the path"):
+        open_volume(str(tmp_path / "none.h5:em"))
+    with pytest.raises(VolumeError, match="does not exist; check the path"):
+        open_volume(str(tmp_path / "none.zarr"))
+    with pytest.raises(VolumeError, match="cannot tell the format"):
+        open_volume("image.jpg")
+    (tmp_path / "broken.h5").write_bytes(b"not hdf5")
+    with pytest.raises(VolumeError, match="cannot be opened as HDF5"):
+        open_volume(str(tmp_path / "broken.h5:em"))
+
+
+def test_the_ignore_mask_stands_beside_the_labels(tmp_path, marked):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.attrs["voxel_size_nm"] = SIZE
+        file["mito"], file["mito_ignore"] = marked, marked
+    ignore = open_ignore_mask(f"{tmp_path / 'a.h5'}:mito")
+    assert ignore is not None and ignore.uri.endswith(":mito_ignore")
+    assert open_ignore_mask(f"{tmp_path / 'a.h5'}:mito_ignore") is None
+
+
+def test_writing_is_checked(tmp_path, marked):
+    volume = create_volume(str(tmp_path / "a.zarr"), shape_zyx=(2, 3, 4), dtype=np.uint8, voxel_size_nm=SIZE)
+    with pytest.raises(VolumeError, match=r"got an array of \(2, 3, 4\) float64 .* expected \(2, 3, 4\) uint8"):
+        volume.write(volume.box, np.zeros((2, 3, 4)))
+    with pytest.raises(VolumeError, match="exists already"):
+        create_volume(str(tmp_path / "a.zarr"), shape_zyx=(2, 3, 4), dtype=np.uint8, voxel_size_nm=SIZE)
+    with pytest.raises(VolumeError, match="open for reading only"):
+        readonly = open_volume(str(tmp_path / "a.zarr"))
+        readonly.write(readonly.box, np.zeros((2, 3, 4), np.uint8))
