@@ -22,7 +22,9 @@ from twostream.task import Mitochondria, SynapsePolarity
 
 def bar(start, stop, identity=0, side=1):
     """A candidate that fills x = start..stop of one row."""
-    return Candidate(identity, 1, Box((0, 0, start), (1, 1, stop - start)), np.full((1, 1, stop - start), side, np.uint8), 0.5)
+    return Candidate(
+        identity, 1, Box((0, 0, start), (1, 1, stop - start)), np.full((1, 1, stop - start), side, np.uint8), 0.5
+    )
 
 
 def test_clean_drops_dust_and_numbers_in_raster_order():
@@ -92,7 +94,10 @@ class TestIdentity:
         rng = np.random.default_rng(0)
 
         def some(number, first):
-            boxes = [Box(tuple(rng.integers(0, 200, 3).tolist()), tuple(rng.integers(1, 60, 3).tolist())) for _ in range(number)]
+            boxes = [
+                Box(tuple(rng.integers(0, 200, 3).tolist()), tuple(rng.integers(1, 60, 3).tolist()))
+                for _ in range(number)
+            ]
             return [Candidate(first + i, 1, b, np.ones(b.shape_zyx, np.uint8), 0.5) for i, b in enumerate(boxes)]
 
         new, known = some(30, 0), some(30, 1)
@@ -107,7 +112,10 @@ class TestIdentity:
 
 
 def test_the_table_holds_everything(tmp_path):
-    candidates = [bar(0, 5, 3), Candidate(9, 2, Box((1, 2, 3), (2, 1, 2)), np.array([[[1, 2]], [[0, 1]]], np.uint8), 0.25, (3, 4))]
+    candidates = [
+        bar(0, 5, 3),
+        Candidate(9, 2, Box((1, 2, 3), (2, 1, 2)), np.array([[[1, 2]], [[0, 1]]], np.uint8), 0.25, (3, 4)),
+    ]
     write_table(to_table(candidates, angle_deg=[0.0, 45.0]), tmp_path / "candidates.parquet")
     table = read_table(tmp_path / "candidates.parquet")
     back = from_table(table)
@@ -132,5 +140,5 @@ def test_the_threshold_for_proposing_wins_recall_first():
     task = Mitochondria()
     chosen = choose_threshold(probability, truth, None, task, CandidateConfig(min_recall=0.9), 1)
     assert chosen < 60 / 255
-    assert 60 / 255 < choose_threshold(probability, truth, None, task, CandidateConfig(min_recall=0.6), 1) or chosen
+    assert choose_threshold(probability, truth, None, task, CandidateConfig(min_recall=0.6), 1) > 60 / 255 or chosen
     assert choose_threshold(probability, truth, None, task, CandidateConfig(threshold=0.77), 1) == 0.77

@@ -15,9 +15,14 @@ def test_intersection_holds_the_voxels_that_both_hold(offset_a, shape_a, offset_
     a, b = Box(offset_a, shape_a), Box(offset_b, shape_b)
 
     def voxels(box):
-        return {(z, y, x) for z in range(box.offset_zyx[0], box.stop_zyx[0])
-                for y in (box.offset_zyx[1], box.stop_zyx[1] - 1) if box.shape_zyx[1]
-                for x in (box.offset_zyx[2], box.stop_zyx[2] - 1) if box.shape_zyx[2]}
+        return {
+            (z, y, x)
+            for z in range(box.offset_zyx[0], box.stop_zyx[0])
+            for y in (box.offset_zyx[1], box.stop_zyx[1] - 1)
+            if box.shape_zyx[1]
+            for x in (box.offset_zyx[2], box.stop_zyx[2] - 1)
+            if box.shape_zyx[2]
+        }
 
     common = a.intersection(b)
     assert common.num_voxels <= min(a.num_voxels, b.num_voxels)

@@ -89,7 +89,8 @@ def test_an_open_query_is_not_asked_again(ledger):
 
 
 @pytest.mark.parametrize(
-    ("kind", "y"), [("true", 1.0), ("nothing", 0.0), ("shape", 0.0), ("swapped", 1.0), ("unsure", None), ("skipped", None)]
+    ("kind", "y"),
+    [("true", 1.0), ("nothing", 0.0), ("shape", 0.0), ("swapped", 1.0), ("unsure", None), ("skipped", None)],
 )
 def test_every_answer_has_its_y(ledger, kind, y):
     ledger.ask(0, [query(1)])

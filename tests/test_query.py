@@ -125,8 +125,12 @@ def test_two_stream_asks_one_of_each_kind():
 def test_the_two_orders_swap_the_streams():
     rng = np.random.default_rng(0)
     a, b, y = rng.normal(size=(80, 3)), rng.normal(size=(80, 3)), np.full(80, np.nan)
-    one = TwoStream(num_clusters=(4, 3), first="supervised").query({"supervised": a, "unsupervised": b}, y, batch_size=12)
-    other = TwoStream(num_clusters=(4, 3), first="unsupervised").query({"supervised": b, "unsupervised": a}, y, batch_size=12)
+    one = TwoStream(num_clusters=(4, 3), first="supervised").query(
+        {"supervised": a, "unsupervised": b}, y, batch_size=12
+    )
+    other = TwoStream(num_clusters=(4, 3), first="unsupervised").query(
+        {"supervised": b, "unsupervised": a}, y, batch_size=12
+    )
     np.testing.assert_array_equal(one, other)
 
 
@@ -195,7 +199,9 @@ def test_a_strategy_of_ones_own():
             return Selection(pool.askable[:batch_size], np.full(len(pool.y), np.nan))
 
     try:
-        assert get_strategy("first-come").query(np.zeros((3, 1)), np.array([1, np.nan, np.nan]), batch_size=5).tolist() == [1, 2]
+        assert get_strategy("first-come").query(
+            np.zeros((3, 1)), np.array([1, np.nan, np.nan]), batch_size=5
+        ).tolist() == [1, 2]
     finally:
         del STRATEGIES["first-come"]
 
@@ -203,9 +209,7 @@ def test_a_strategy_of_ones_own():
 class TestScorer:
     def test_it_is_the_score_of_s_until_both_answers_were_given(self):
         score, y = np.array([0.2, 0.9, 0.5]), np.array([1, np.nan, 1])
-        np.testing.assert_array_equal(
-            Scorer().predict(np.zeros((3, 1)), y, score=score, num_voxels=np.ones(3)), score
-        )
+        np.testing.assert_array_equal(Scorer().predict(np.zeros((3, 1)), y, score=score, num_voxels=np.ones(3)), score)
 
     def test_then_it_learns(self):
         rng = np.random.default_rng(0)

@@ -38,7 +38,9 @@ def test_the_loss_equals_its_plain_form():
         for d in range(3):
             m, v = mean[i, d], log_variance[i, d]
             divergence += 0.5 * (m**2 + v.exp() - 1 - v) / 5
-    assert vae_loss(patch, back, mean, log_variance, 0.3).item() == pytest.approx(float(error + 0.3 * divergence), rel=1e-5)
+    assert vae_loss(patch, back, mean, log_variance, 0.3).item() == pytest.approx(
+        float(error + 0.3 * divergence), rel=1e-5
+    )
 
 
 def test_a_wild_log_variance_does_not_overflow():
@@ -140,7 +142,8 @@ def test_active_clustering_draws_the_answers_apart(tmp_path):
 
     network = new_stream(32, SMALL, 0)
     before = apart(network)
-    losses = fine_tune(network, draw, answered, y, SMALL, config, seed=0, resume_path=tmp_path / "r")
+    vae = SMALL.model_copy(update={"batch_size": 24})
+    losses = fine_tune(network, draw, answered, y, vae, config, seed=0, resume_path=tmp_path / "r")
     assert len(losses) == 40 and apart(network) > before + 0.3
 
 
@@ -148,10 +151,14 @@ def test_active_clustering_waits_for_both_answers(tmp_path):
     network = new_stream(32, SMALL, 0)
     patches = np.zeros((5, 32, 32), np.float32)
     y = np.array([1, 1, 1, 1, 0])
-    assert fine_tune(network, draw, patches, y, SMALL, ActiveClusteringConfig(), seed=0, resume_path=tmp_path / "r") == []
+    assert (
+        fine_tune(network, draw, patches, y, SMALL, ActiveClusteringConfig(), seed=0, resume_path=tmp_path / "r") == []
+    )
 
 
-@pytest.mark.parametrize(("width", "dims", "sentence"), [(30, (8, 16), "need a multiple of 4"), (32, (24,), "multiples of 16")])
+@pytest.mark.parametrize(
+    ("width", "dims", "sentence"), [(30, (8, 16), "need a multiple of 4"), (32, (24,), "multiples of 16")]
+)
 def test_sizes_that_do_not_fit_are_named(width, dims, sentence):
     with pytest.raises(InputError, match=sentence):
         new_stream(width, VaeConfig(hidden_dims=dims), 0)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
@@ -21,10 +22,63 @@ from twostream.project import CONFIG_NAME, Project, create_project, fork_project
 from twostream.report import write_report
 from twostream.volume import create_volume, open_volume
 
-SHAPE_ZYX = (32, 384, 640)
-LABELS_BOX = "0:32,0:384,0:112"
-KIND = {"polarity": "synapses", "mitochondria": "mitochondria"}
-BUDGET = 25
+# A demonstration has ten minutes on two cores for seven models; pixels and steps are what it saves on.
+COMMON = (
+    "num_threads=1",
+    "segmentation.max_pixel_size_nm=16",
+    "segmentation.filters=[8,16,32,48]",
+    "segmentation.patch_shape_zyx=[8,64,64]",
+    "streams.supervised.num_steps=150",
+    "streams.unsupervised.num_steps=200",
+    "streams.active_clustering.num_steps=40",
+)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What is shown for one task.
+
+    Attributes:
+        labels: kind of truth that the tissue gives.
+        shape_zyx: voxels of tissue; mitochondria are fewer than synapses, so they get more.
+        labels_box: where S learns first.
+        budget: answers per round.
+        overrides: settings of the project.
+    """
+
+    labels: str
+    shape_zyx: tuple[int, int, int]
+    labels_box: str
+    budget: int
+    overrides: tuple[str, ...]
+
+
+SCENES = {
+    "polarity": Scene(
+        "synapses",
+        (32, 384, 640),
+        "0:32,0:384,0:112",
+        25,
+        (*COMMON, "segmentation.num_steps=300", "refit.num_steps=100"),
+    ),
+    "mitochondria": Scene(
+        "mitochondria",
+        (40, 512, 896),
+        "0:40,0:512,0:144",
+        12,
+        (*COMMON, "segmentation.num_steps=200", "refit.num_steps=80"),
+    ),
+}
+SHORT = {
+    "candidate_recall": "cand. recall",
+    "candidate_accuracy": "cand. accur.",
+    "roi_accuracy": "roi accur.",
+    "average_precision": "AP",
+    "instance_f1": "inst. F1",
+    "foreground_iou": "fg. IoU",
+    "curated_accuracy": "curated accur.",
+}
+"""Names of the scores that leave room for all of them in a terminal of 80 columns."""
 # A demonstration has ten minutes on two cores for seven models; steps are what it saves on.
 SETTINGS = {
     "polarity": ("segmentation.num_steps=300", "refit.num_steps=100"),
@@ -56,13 +110,15 @@ def run_demo(out: Path, *, task: str, rounds: int, seed: int) -> Path:
     Raises:
         InputError: another task, or ``out`` holds a demonstration of other settings.
     """
-    if task not in KIND:
-        raise InputError(f"--task is {task!r}; expected one of {', '.join(KIND)}.")
+    if task not in SCENES:
+        raise InputError(f"--task is {task!r}; expected one of {', '.join(SCENES)}.")
     if rounds < 1:
         raise InputError(f"--rounds is {rounds}; expected at least 1.")
-    image, labels = (_tissue(out, kind, seed) for kind in ("image", KIND[task]))
+    scene = SCENES[task]
+    _check_free(out, task, seed)
+    image, labels = (_tissue(out, kind, seed, scene.shape_zyx) for kind in ("image", scene.labels))
     project = _project(out, task, seed, image, labels)
-    run(project, rounds=0)
+    run(project, rounds=0, truth_uri=labels)
     rival = out / "random"
     if not (rival / CONFIG_NAME).exists():
         fork_project(project, rival, ["query.strategy=random"])
@@ -93,10 +149,10 @@ def _run_both(project: Project, rival: Project, rounds: int, truth_uri: str) -> 
         raise TwoStreamError(f"the {rival.config.query.strategy} run failed; its last words are in {log}.")
 
 
-def _tissue(out: Path, kind: str, seed: int) -> str:
+def _tissue(out: Path, kind: str, seed: int, shape_zyx: tuple[int, int, int]) -> str:
     """Synthetic tissue as OME-Zarr in the demo folder; its URI."""
     path = out / "tissue" / f"{kind}.zarr"
-    z, y, x = SHAPE_ZYX
+    z, y, x = shape_zyx
     if not path.exists():
         source = open_volume(f"synthetic://seed={seed}&kind={kind}&shape={z},{y},{x}")
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -115,33 +171,39 @@ def _tissue(out: Path, kind: str, seed: int) -> str:
     return str(path)
 
 
+def _check_free(out: Path, task: str, seed: int) -> None:
+    """Raise InputError where ``out`` holds a demonstration of something else."""
+    if not (out / CONFIG_NAME).exists():
+        return
+    config = Project(out).config
+    if (config.task, config.seed) != (task, seed):
+        raise InputError(
+            f"{out} holds a demonstration of {config.task} with seed {config.seed}; "
+            f"choose another folder with --out, or remove it."
+        )
+
+
 def _project(out: Path, task: str, seed: int, image: str, labels: str) -> Project:
     if (out / CONFIG_NAME).exists():
-        project = Project(out)
-        if (project.config.task, project.config.seed) != (task, seed):
-            raise InputError(
-                f"{out} holds a demonstration of {project.config.task} with seed {project.config.seed}; "
-                f"choose another folder with --out, or remove it."
-            )
-        return project
-    overrides = [*SETTINGS[task], *COMMON]
+        return Project(out)
+    scene = SCENES[task]
     return create_project(
         out,
         task=task,
         image=image,
         labels=labels,
-        labels_box=LABELS_BOX,
+        labels_box=scene.labels_box,
         seed=seed,
-        budget=BUDGET,
-        overrides=overrides,
+        budget=scene.budget,
+        overrides=scene.overrides,
     )
 
 
 def _print_scores(projects: list[Project]) -> None:
     table = Table(title="Scores on the test box, by what was asked", caption="Definitions are in the report.")
     names = list(projects[0].ledger.scores()[0]["scores"])
-    for column in ("strategy", "round", "answers", *(name.replace("_", " ") for name in names)):
-        table.add_column(column, justify="left" if column == "strategy" else "right")
+    for column in ("", "round", "answers", *(SHORT.get(name, name) for name in names)):
+        table.add_column(column, justify="right" if column else "left", no_wrap=not column)
     for project in projects:
         for number, metrics in project.ledger.scores().items():
             values = [metrics["scores"].get(name) for name in names]

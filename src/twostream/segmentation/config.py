@@ -15,8 +15,8 @@ class SegmentationConfig(Config):
     Attributes:
         filters: channels per level; the number of levels is their number.
         max_pixel_size_nm: in-plane, voxels finer than this are folded into channels before the first
-            convolution and unfolded after the last (space to depth), so that nothing is lost and speed is won.
-            None takes the task's pixel size.
+            convolution (space to depth), so that nothing is lost and speed is won; the logits are interpolated
+            back. None takes the task's pixel size.
         patch_shape_zyx: training crop, in folded voxels.
         batch_size: crops per step.
         num_steps: of the first training, on the labelled box.
@@ -27,7 +27,7 @@ class SegmentationConfig(Config):
         context_zyx: folded voxels that S sees around what it predicts; also the guard around the test box.
     """
 
-    filters: tuple[int, ...] = (12, 24, 48, 64)
+    filters: tuple[int, ...] = Field((12, 24, 48, 64), min_length=3)
     max_pixel_size_nm: float | None = None
     patch_shape_zyx: tuple[int, int, int] = (8, 96, 96)
     batch_size: int = Field(2, ge=1)

@@ -16,7 +16,7 @@ Triple = tuple[int, int, int]
 
 
 class FoldedUNet(nn.Module):
-    """U-Net on voxels folded by ``fold_zyx``: image_B1ZYX in, logit_BCZYX of the same size out.
+    """U-Net on voxels folded by ``fold_zyx``: image_B1ZYX in, logit_BCZYX of the same size out, interpolated.
 
     Batch normalisation, because at prediction it depends on no neighbour: a block's result must not depend on
     which block it was in.
@@ -31,14 +31,13 @@ class FoldedUNet(nn.Module):
     def __init__(self, num_channels: int, filters: Sequence[int], fold_zyx: Triple, strides: Sequence[Triple]) -> None:
         super().__init__()
         self.fold_zyx = fold_zyx
-        self.num_channels = num_channels
         folded = fold_zyx[0] * fold_zyx[1] * fold_zyx[2]
         # A level sees neighbouring sections only once its pixels have grown to about a section's thickness.
         kernels = [(3 if i > 1 or strides[0][0] == 2 else 1, 3, 3) for i in range(len(filters))]
         self.unet = DynUNet(
             spatial_dims=3,
             in_channels=folded,
-            out_channels=folded * num_channels,
+            out_channels=num_channels,
             kernel_size=kernels,
             strides=[(1, 1, 1), *strides],
             upsample_kernel_size=list(strides),
@@ -48,7 +47,12 @@ class FoldedUNet(nn.Module):
         )
 
     def forward(self, image_B1ZYX: torch.Tensor) -> torch.Tensor:  # noqa: N803 - the axes are the name
-        return unfold(self.unet(fold(image_B1ZYX, self.fold_zyx)), self.fold_zyx, self.num_channels)
+        logit = self.unet(fold(image_B1ZYX, self.fold_zyx))
+        if self.fold_zyx == (1, 1, 1):
+            return logit
+        # Interpolated, not unfolded: one channel per sub-pixel would print its own bias as a grid on every mask.
+        scale = [float(f) for f in self.fold_zyx]
+        return torch.nn.functional.interpolate(logit, scale_factor=scale, mode="trilinear", align_corners=False)
 
 
 def fold(volume_BCZYX: torch.Tensor, by: Triple) -> torch.Tensor:  # noqa: N803
@@ -59,16 +63,6 @@ def fold(volume_BCZYX: torch.Tensor, by: Triple) -> torch.Tensor:  # noqa: N803
     fz, fy, fx = by
     split = volume_BCZYX.reshape(b, c, z // fz, fz, y // fy, fy, x // fx, fx)
     return split.permute(0, 1, 3, 5, 7, 2, 4, 6).reshape(b, c * fz * fy * fx, z // fz, y // fy, x // fx)
-
-
-def unfold(volume_BCZYX: torch.Tensor, by: Triple, num_channels: int) -> torch.Tensor:  # noqa: N803
-    """Depth to space, the inverse of ``fold``: (B, C*fz*fy*fx, z, y, x) -> (B, C, z*fz, y*fy, x*fx)."""
-    if by == (1, 1, 1):
-        return volume_BCZYX
-    b, _, z, y, x = volume_BCZYX.shape
-    fz, fy, fx = by
-    split = volume_BCZYX.reshape(b, num_channels, fz, fy, fx, z, y, x)
-    return split.permute(0, 1, 5, 2, 6, 3, 7, 4).reshape(b, num_channels, z * fz, y * fy, x * fx)
 
 
 def strides_for(voxel_size_nm: Sequence[float], fold_zyx: Triple, num_levels: int, num_sections: int) -> list[Triple]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from functools import lru_cache
+from typing import Any
 from itertools import product
 
 import numpy as np
@@ -47,7 +48,7 @@ class Rods:
     calibre: np.ndarray
     id: np.ndarray
 
-    def take(self, index: np.ndarray) -> Rods:
+    def take(self, index: Any) -> Rods:
         return Rods(*(getattr(self, f.name)[index] for f in fields(self)))
 
     def distance(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -62,12 +62,12 @@ def grid_noise(keys: Sequence[int], spacing_nm: float, grid: Grid) -> np.ndarray
     values = uniform(h).astype(np.float32) * 2 - 1
     iz, iy, ix = (c - n[0] for c, n in zip(cells, nodes, strict=True))
     result = np.empty((len(keys), *grid.shape), np.float32)
-    along_z = sum(weights[0][k][:, None, None] * values[:, iz + k] for k in range(3))
+    along_z = np.asarray(sum(weights[0][k][:, None, None] * values[:, iz + k] for k in range(3)))
     # Sections that lie alike are done together; shifted ones apart.
     for first, last in _runs(grid):
         wy, wx = ([v[first] for v in weights[axis]] for axis in (1, 2))
         part = along_z[:, first:last]
-        part = sum(wy[k][:, None] * part.take(iy[first] + k, axis=2) for k in range(3))
+        part = np.asarray(sum(wy[k][:, None] * part.take(iy[first] + k, axis=2) for k in range(3)))
         out = wx[0] * part.take(ix[first], axis=3)
         out += wx[1] * part.take(ix[first] + 1, axis=3)
         out += wx[2] * part.take(ix[first] + 2, axis=3)

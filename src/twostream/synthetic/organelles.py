@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -53,7 +54,7 @@ class Organelles:
     def __len__(self) -> int:
         return len(self.id)
 
-    def take(self, index: np.ndarray) -> Organelles:
+    def take(self, index: Any) -> Organelles:
         return Organelles(*(getattr(self, f.name)[index] for f in fields(self)))
 
 

@@ -27,6 +27,9 @@ _CLEAR_NM = 30.0  # organelles keep off the membrane and off synapses
 _NO_VESICLES = ("density_without_vesicles", "adherens_junction")
 
 
+Window = tuple[slice, slice, slice]
+
+
 @dataclass
 class Tile:
     """What has been drawn so far; all arrays (Z, Y, X).
@@ -51,8 +54,8 @@ class Tile:
 
     @classmethod
     def blank(cls, grid: Grid, owners: Partition, section_nm: float) -> Tile:
-        zeros = (np.zeros(grid.shape, np.uint64) for _ in range(3))
-        return cls(grid, owners, *zeros, _membranes(owners, section_nm), np.full(grid.shape, 1e3, np.float32))
+        polarity, cleft, mitochondrion = (np.zeros(grid.shape, np.uint64) for _ in range(3))
+        return cls(grid, owners, polarity, cleft, mitochondrion, _membranes(owners, section_nm), np.full(grid.shape, 1e3, np.float32))
 
 
 def _soft(value: np.ndarray, width: float) -> np.ndarray:
@@ -68,7 +71,7 @@ def _membranes(owners: Partition, section_nm: float) -> np.ndarray:
     return np.float32(0.95) * np.clip(edge, 0, 1) * np.minimum(1, width / smear)
 
 
-def _window(grid: Grid, centre: np.ndarray, reach: float) -> tuple[slice, slice, slice] | None:
+def _window(grid: Grid, centre: np.ndarray, reach: float) -> Window | None:
     slices = []
     for axis, place in zip((grid.z, grid.y, grid.x), centre, strict=True):
         near = np.abs(axis - place) <= reach
@@ -76,10 +79,10 @@ def _window(grid: Grid, centre: np.ndarray, reach: float) -> tuple[slice, slice,
         if len(index) == 0:
             return None
         slices.append(slice(index[0], index[-1] + 1))
-    return tuple(slices)
+    return slices[0], slices[1], slices[2]
 
 
-def _offsets(grid: Grid, window: tuple[slice, slice, slice], centre: np.ndarray) -> list[np.ndarray]:
+def _offsets(grid: Grid, window: Window, centre: np.ndarray) -> list[np.ndarray]:
     z, y, x = window
     return [
         (grid.z[z] - centre[0]).astype(np.float32)[:, None, None],
@@ -118,7 +121,9 @@ def draw_site(tile: Tile, sites: Sites, i: int, seed: int) -> None:
     _density(tile, window, sites, i, inside & in_pre, inside & in_post, lateral, after, seed)
 
 
-def _keep_free(tile, window, sites, i, own, lateral, after) -> None:
+def _keep_free(
+    tile: Tile, window: Window, sites: Sites, i: int, own: np.ndarray, lateral: np.ndarray, after: np.ndarray
+) -> None:
     # A rounded box around the contact (a superellipse of power 4), longer towards the vesicles: a
     # plain box would cut sharp corners into mitochondria, an egg would leave them in the labels.
     wide = lateral / np.float32(sites.radius[i] + 25)
@@ -128,7 +133,17 @@ def _keep_free(tile, window, sites, i, own, lateral, after) -> None:
     np.copyto(tile.clear_nm[window], np.minimum(tile.clear_nm[window], outside), where=own)
 
 
-def _label(tile, window, sites, i, in_pre, in_post, lateral, after, distance) -> None:
+def _label(
+    tile: Tile,
+    window: Window,
+    sites: Sites,
+    i: int,
+    in_pre: np.ndarray,
+    in_post: np.ndarray,
+    lateral: np.ndarray,
+    after: np.ndarray,
+    distance: np.ndarray,
+) -> None:
     near = lateral <= np.float32(sites.radius[i] + RIM_NM)
     for j in _rivals(sites, i):
         # Two masks share the space between them and leave a gap, so they never touch.
@@ -150,7 +165,17 @@ def _rivals(sites: Sites, i: int) -> np.ndarray:
     return np.flatnonzero(near)
 
 
-def _density(tile, window, sites, i, in_pre, in_post, lateral, after, seed) -> None:
+def _density(
+    tile: Tile,
+    window: Window,
+    sites: Sites,
+    i: int,
+    in_pre: np.ndarray,
+    in_post: np.ndarray,
+    lateral: np.ndarray,
+    after: np.ndarray,
+    seed: int,
+) -> None:
     kind = KINDS[sites.kind[i]]
     dark = tile.dark[window]
     disc = _soft(np.float32(sites.radius[i]) - lateral, 16)
@@ -163,7 +188,8 @@ def _density(tile, window, sites, i, in_pre, in_post, lateral, after, seed) -> N
         return
     if kind == "perforated":
         disc = disc * _soft(lateral - np.float32(0.36 * sites.radius[i]), 10)
-    strength, thick = np.float32(sites.strength[i]), np.float32(sites.thickness[i])
+    strength = np.float32(sites.strength[i])
+    thick: np.ndarray = np.asarray(sites.thickness[i], np.float32)
     # The cleft: the line of the membrane opens into two dark lines with a paler gap.
     line = _soft(16 - np.abs(after), 4) * np.float32(0.9)
     gap = 1 - np.float32(0.6) * _soft(6.5 - np.abs(after), 4)
@@ -207,7 +233,7 @@ def draw_organelle(tile: Tile, organelles: Organelles, i: int) -> None:
     np.copyto(dark, np.maximum(dark, shade), where=inside)
 
 
-def _mitochondrion(depth, along, offset, look) -> np.ndarray:
+def _mitochondrion(depth: np.ndarray, along: np.ndarray, offset: list[np.ndarray], look: np.ndarray) -> np.ndarray:
     matrix = np.float32(0.34) + np.float32(0.14) * look[0]
     # Cristae: slanted, slightly wavy sheets across the rod that stop short of its border.
     wave = np.abs(offset[1] / 90 - np.floor(offset[1] / 90) - np.float32(0.5))

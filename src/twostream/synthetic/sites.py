@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from scipy.spatial import cKDTree
@@ -85,9 +86,10 @@ class Sites:
     def __len__(self) -> int:
         return len(self.id)
 
-    def take(self, index: np.ndarray) -> Sites:
-        values = (getattr(self, f.name) for f in fields(self))
-        return Sites(*(v.take(index) if isinstance(v, Rods) else v[index] for v in values))
+    def take(self, index: Any) -> Sites:
+        values: list[Any] = [getattr(self, f.name) for f in fields(self)]
+        taken: list[Any] = [v.take(index) if isinstance(v, Rods) else v[index] for v in values]
+        return Sites(*taken)
 
     @property
     def is_synapse(self) -> np.ndarray:
@@ -131,7 +133,7 @@ class Sites:
 
 
 def concatenate(parts: list[Sites]) -> Sites:
-    def join(values: list) -> object:
+    def join(values: list[Any]) -> Any:
         if isinstance(values[0], Rods):
             return Rods(*(np.concatenate([getattr(v, f.name) for v in values]) for f in fields(Rods)))
         return np.concatenate(values)

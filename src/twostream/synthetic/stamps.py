@@ -5,6 +5,8 @@ Knows vesicles and voxels; must not know neurites.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from twostream.geometry import Box
@@ -42,7 +44,16 @@ def stamp(
     return rim, core
 
 
-def _stamp(centre, radius, is_dense, grid, steps, voxel_size_nm, rim, core) -> None:
+def _stamp(
+    centre: np.ndarray,
+    radius: np.ndarray,
+    is_dense: np.ndarray,
+    grid: Grid,
+    steps: Any,
+    voxel_size_nm: Any,
+    rim: np.ndarray,
+    core: np.ndarray,
+) -> None:
     z = np.floor((centre[:, 0] - grid.z[0]) / voxel_size_nm[0] + 0.5).astype(int)[:, None] + steps[0]
     row, column = np.nonzero((z >= 0) & (z < rim.shape[0]))
     z, centre, radius, is_dense = z[row, column], centre[row], radius[row], is_dense[row]

@@ -1,0 +1,184 @@
+"""The command line: what comes out for what goes in, and one clear sentence for what does not fit."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from conftest import LABELS_BOX, SHAPE_ZYX, TEST_BOX, TINY, VOXEL_SIZE_NM
+from typer.testing import CliRunner
+
+from twostream.cli import app
+from twostream.project import Project
+
+
+def call(*words):
+    return CliRunner().invoke(app, [str(w) for w in words])
+
+
+def init(root, toy_file, *words, image="image", labels="mitochondria", sets=TINY):
+    options = [o for s in sets for o in ("--set", s)]
+    return call(
+        "init", root, "--image", f"{toy_file}:{image}", "--labels", f"{toy_file}:{labels}",
+        "--task", "mitochondria", *options, *words,
+    )  # fmt: skip
+
+
+def refused(result, *sentences):
+    assert result.exit_code == 1, result.output
+    text = " ".join(result.stderr.split())
+    for sentence in sentences:
+        assert sentence in text
+    assert "Traceback" not in text
+
+
+def test_init_freezes_the_boxes(tmp_path, toy_file):
+    result = init(tmp_path / "p", toy_file, "--labels-box", "0:8,0:96,0:64")
+    assert result.exit_code == 0, result.output
+    text = (tmp_path / "p" / "twostream.yaml").read_text()
+    assert "test: 0:8,0:96,192:240" in text  # the last fifth along X, the longest axis
+    assert "val: 0:8,77:96,0:64" in text
+    refused(init(tmp_path / "p", toy_file), "holds a project already")
+
+
+def test_default_labels_box_stays_clear_of_the_guard(tmp_path, toy_file):
+    assert init(tmp_path / "p", toy_file).exit_code == 0
+    labels_box, _, test_box = Project(tmp_path / "p").boxes()
+    assert test_box is not None and test_box.offset_zyx == (0, 0, 192)
+    assert labels_box.stop_zyx[2] == 192 - 16  # context of 8 voxels or a patch of 16, whichever is wider
+
+
+@pytest.mark.parametrize(
+    ("words", "settings", "sentences"),
+    [
+        ([], {"image": "imag"}, ["holds no dataset 'imag'", "Did you mean 'image'"]),
+        (["--labels-box", "0:8,0:96,0:200", "--test-box", TEST_BOX], {}, ["overlaps the test box", "Move one"]),
+        (["--labels-box", "0:9,0:96,0:64"], {}, ["reaches outside the image, which holds 0:8,0:96,0:240"]),
+        (["--labels-box", "0:8,0:96"], {}, ["expected Z0:Z1,Y0:Y1,X0:X1"]),
+        (["--labels-box", "0:1,0:2,0:2", "--test-box", TEST_BOX], {}, ["holds no foreground in the labels box"]),
+        (["--val-box", "0:8,0:96,100:120", "--labels-box", LABELS_BOX], {}, ["must be a part of the labels box"]),
+        (["--voxel-size", "10,10,30"], {}, ["expected Z, Y, X, slowest first. Did you pass X, Y, Z?"]),
+        (["--voxel-size", "30,10"], {}, ["expected Z,Y,X in nanometres"]),
+        (["--voxel-size", "30,20,20"], {}, ["--voxel-size says (30.0, 20.0, 20.0)"]),
+        (["--preset", "desktop"], {}, ["preset is 'desktop'; expected one of laptop, paper"]),
+        (["--set", "query.bugdet=3"], {}, ["unknown key 'query.bugdet'; the nearest valid one is 'query.budget'"]),
+        (["--set", "query.budget"], {}, ["expected KEY=VALUE"]),
+        (["--budget", "0"], {}, ["query.budget is 0"]),
+        (["--set", "segmentation.filters=[8,8]"], {}, ["segmentation.filters"]),
+    ],
+)
+def test_init_explains_what_does_not_fit(tmp_path, toy_file, words, settings, sentences):
+    refused(init(tmp_path / "p", toy_file, *words, **settings), *sentences)
+    assert not (tmp_path / "p" / "twostream.yaml").exists()
+
+
+def test_volumes_that_do_not_fit(tmp_path, toy_file):
+    path = tmp_path / "other.h5"
+    with h5py.File(path, "w") as file:
+        file["small"] = np.ones((4, 8, 8), np.uint8)
+        file["empty"] = np.zeros(SHAPE_ZYX, np.uint16)
+        file["floats"] = np.zeros(SHAPE_ZYX, np.float32)
+        for name in file:
+            file[name].attrs["voxel_size_nm"] = VOXEL_SIZE_NM
+        file["bare"] = np.zeros(SHAPE_ZYX, np.uint8)
+    image = ["init", tmp_path / "p", "--image", f"{toy_file}:image", "--task", "mitochondria"]
+    refused(call(*image, "--labels", f"{path}:small"), "has (4, 8, 8) voxels", "they must be alike")
+    refused(call(*image, "--labels", f"{path}:empty"), "holds no foreground; S cannot learn")
+    refused(call(*image, "--labels", f"{path}:floats"), "expected integer labels")
+    refused(call(*image, "--labels", tmp_path / "none.h5:a"), "does not exist")
+    refused(call(*image), "init needs --labels")
+    bare = ["init", tmp_path / "p", "--image", f"{path}:bare", "--labels", f"{toy_file}:mitochondria", "--task", "mitochondria"]
+    refused(call(*bare), "states no voxel size", "pass --voxel-size Z,Y,X")
+    refused(call(*image[:-1], "axons", "--labels", f"{toy_file}:mitochondria"), "task")
+
+
+def test_a_yaml_that_was_edited_wrongly(tmp_path, toy_file):
+    init(tmp_path / "p", toy_file, "--labels-box", LABELS_BOX)
+    path = tmp_path / "p" / "twostream.yaml"
+    good = path.read_text()
+    for text, sentence in (
+        (good.replace("num_steps: 60", "num_stpes: 60"), "unknown key 'segmentation.num_stpes'; the nearest valid one is 'segmentation.num_steps'"),
+        (good.replace("task: mitochondria", "task: [unclosed"), "is not valid YAML"),
+        (good.replace("test: 0:8", "test: 9:8"), "boxes:"),
+        ("just words", "expected settings by name"),
+    ):
+        path.write_text(text)
+        refused(call("status", tmp_path / "p"), sentence)
+
+
+def test_steps_by_name_and_in_their_order(tmp_path, toy_file):
+    root = tmp_path / "p"
+    refused(call("status", root), "holds no twostream.yaml")
+    assert init(root, toy_file, "--labels-box", LABELS_BOX, "--budget", "5").exit_code == 0
+    refused(call("suggest", root), "the next step of round 0 is train")
+    for step in ("train", "predict", "propose", "embed", "suggest"):
+        result = call(step, root)
+        assert result.exit_code == 0 and f"round 0: {step} done" in result.output, result.output
+    assert "had been done already" in call("train", root).output
+    refused(call("refit", root), "5 queries wait for answers")
+    result = call("status", root)
+    assert "round 0 waits for 5 of 5 answers" in result.output
+    waiting = call("run", root, "--rounds", "1")
+    assert waiting.exit_code == 0 and "waits for 5 answers" in waiting.output and "twostream answer" in waiting.output
+    answers = tmp_path / "a.csv"
+    for text, sentence in (
+        ("query,kind\n1,maybe\n", "line 2: kind is 'maybe'; expected one of true, nothing, shape"),
+        ("query,kind\n77,true\n", "query 77 is not open"),
+        ("query,kind\n1,true\n1,nothing\n", "line 3: query 1 is not open"),
+        ("id,kind\n1,true\n", "expected query and kind"),
+    ):
+        answers.write_text(text)
+        refused(call("answer", root, answers, "--annotator", "ann"), sentence)
+    assert "round 0 waits for 5 of 5" in call("status", root).output  # a bad table records nothing
+    answers.write_text("query,kind,seconds\n" + "".join(f"{i},{k},2\n" for i, k in zip(range(1, 6), ["true", "nothing"] * 3, strict=False)))
+    assert "5 answers recorded" in call("answer", root, answers, "--annotator", "ann").output
+    assert call("refit", root).exit_code == 0
+    assert "round 1: refit done" not in call("predict", root).output
+    refused(call("export", root, "--what", "axons", "-o", tmp_path / "x"), "--what is 'axons'; expected one of answers")
+    refused(call("export", root, "--what", "answers", "--format", "xls", "-o", tmp_path / "x"), "can be written as csv, jsonl")
+    assert call("export", root, "--what", "answers", "-o", tmp_path / "x.csv").exit_code == 0
+    refused(call("export", root, "--what", "answers", "-o", tmp_path / "x.csv"), "exists already")
+    assert call("report", root).exit_code == 0 and (root / "report.html").stat().st_size > 10_000
+
+
+def test_query_on_files(tmp_path):
+    data = np.load(Path(__file__).parent / "golden" / "two_stream_1.npz")
+    for name in ("supervised", "unsupervised"):
+        np.save(tmp_path / f"{name}.npy", data[name])
+    (tmp_path / "rows.txt").write_text("\n".join(map(str, data["answered"])))
+    words = ["query", "--supervised", tmp_path / "supervised.npy", "--unsupervised", tmp_path / "unsupervised.npy"]
+    for variant in ("published", "corrected"):
+        out = tmp_path / f"{variant}.csv"
+        result = call(*words, "--answered", tmp_path / "rows.txt", "--clusters", *data["clusters"], "--variant", variant, "-o", out)
+        assert result.exit_code == 0, result.output
+        rows = [int(line.split(",")[0]) for line in out.read_text().splitlines()[1:]]
+        assert out.read_text().startswith("row,") and rows == data[variant].tolist()
+    (tmp_path / "rows.txt").write_text("")
+    assert call(*words, "--answered", tmp_path / "rows.txt", "--budget", "7", "-o", tmp_path / "b.csv").exit_code == 0
+    assert len((tmp_path / "b.csv").read_text().splitlines()) == 8
+    (tmp_path / "rows.txt").write_text("99999")
+    refused(call(*words, "--answered", tmp_path / "rows.txt", "-o", tmp_path / "c.csv"), "names row 99999")
+    np.save(tmp_path / "supervised.npy", np.array([{"a": 1}], object), allow_pickle=True)
+    refused(call(*words, "-o", tmp_path / "c.csv"), "cannot be read as .npy without pickles")
+    np.save(tmp_path / "supervised.npy", np.zeros((3, 2)))
+    refused(call(*words, "-o", tmp_path / "c.csv"), "expected (3, D), one row per y")
+    assert not (tmp_path / "c.csv").exists()
+
+
+LIGHT = ("answers", "candidates", "config", "exchange", "ledger", "metrics", "patches", "project", "query", "report", "status", "task", "volume", "cli")
+
+
+@pytest.mark.parametrize("room", LIGHT)
+def test_what_a_laptop_needs_imports_no_torch(room):
+    code = f"import sys, twostream.{room}; print([m for m in ('torch', 'lightning', 'monai') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ast.literal_eval(done.stdout) == []
+
+
+def test_help_lists_every_command():
+    text = call("--help").output
+    for name in ("demo", "init", "run", "train", "predict", "propose", "embed", "suggest", "refit", "status", "report", "export", "query"):
+        assert name in text

@@ -1,0 +1,271 @@
+"""The whole loop: twice the same, killed at any moment the same, and never a glance at the test box."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from twostream.candidates import from_table, read_table
+from twostream.errors import ProjectError
+from twostream.exchange import export, read_answers
+from twostream.loop import run
+from twostream.project import Project, fork_project
+from twostream.status import status_lines
+
+ROUND_FILES = {
+    "config.yaml", "checkpoint.ckpt", "candidates.parquet", "ids.npy", "latents_supervised.npy",
+    "latents_unsupervised.npy", "metrics.json",
+}  # fmt: skip
+
+
+def outcome(root):
+    """All that two runs must share: queries, answers, scores, latents; times excepted."""
+    project = Project(root)
+    queries = [(q.round, q.candidate.id, str(q.candidate.box), q.reason, q.is_audit) for q in project.ledger.queries()]
+    answers = [(a.query, a.candidate, a.kind) for a in project.ledger.all_answers()]
+    latents = [np.load(path).tobytes() for path in sorted(root.glob("rounds/*/latents_*.npy"))]
+    return queries, answers, project.ledger.scores(), latents
+
+
+@pytest.fixture(scope="module")
+def truth(toy_file):
+    return f"{toy_file}:mitochondria"
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, toy_file, truth):
+    """An undisturbed run of two rounds."""
+    from conftest import LABELS_BOX, TEST_BOX, TINY
+
+    from twostream.project import create_project
+
+    project = create_project(
+        tmp_path_factory.mktemp("finished") / "project",
+        task="mitochondria",
+        image=f"{toy_file}:image",
+        labels=truth,
+        labels_box=LABELS_BOX,
+        test_box=TEST_BOX,
+        budget=6,
+        overrides=TINY,
+    )
+    result = run(project, rounds=2, truth_uri=truth)
+    assert result.finished
+    return project
+
+
+def test_n_batches_leave_n_plus_one_scored_rounds(finished):
+    for number in range(3):
+        names = {path.name for path in finished.round_dir(number).iterdir()}
+        assert names >= ROUND_FILES
+        assert ("queries.jsonl" in names) == ("answers.jsonl" in names) == (number < 2)
+        assert ("probability.zarr" in names) == ("segmentation.zarr" in names) == (number == 2)
+        assert not any("partial" in name or "resume" in name for name in names)
+    metrics = [json.loads(finished.path(number, "metrics.json").read_text()) for number in range(3)]
+    assert [m["num_answers"] for m in metrics] == [0, 6, 12]
+    assert [m["round"] for m in metrics] == [0, 1, 2]
+    expected = {
+        "candidate_recall", "candidate_accuracy", "roi_accuracy", "average_precision", "instance_f1",
+        "foreground_iou", "curated_accuracy",
+    }  # fmt: skip
+    assert all(set(m["scores"]) == expected for m in metrics)
+
+
+def test_s_finds_the_blobs_and_doubts_none(finished):
+    scores = finished.ledger.scores()[0]["scores"]
+    assert scores["candidate_recall"] > 0.8  # decoys look the same, so recall is what a sane S must have
+    assert 0.4 < scores["candidate_accuracy"] < 1.0
+
+
+def test_rows_agree_between_table_ids_and_latents(finished):
+    for number in range(3):
+        table = read_table(finished.path(number, "candidates.parquet"))
+        ids = np.load(finished.path(number, "ids.npy"))
+        assert table["id"].to_pylist() == ids.tolist() and len(set(ids.tolist())) == len(ids)
+        assert {"label", "parent_ids", "box_z0", "center_z", "num_voxels", "score", "angle_deg"} <= set(table.column_names)
+        for name, width in (("supervised", 3), ("unsupervised", 4)):
+            latents = np.load(finished.path(number, f"latents_{name}.npy"))
+            assert latents.shape == (len(ids), width) and latents.dtype == np.float32
+
+
+def test_labels_are_the_values_in_the_segmentation(finished):
+    from twostream.volume import open_volume
+
+    segmentation = open_volume(str(finished.path(2, "segmentation.zarr")))
+    for candidate in from_table(read_table(finished.path(2, "candidates.parquet"))):
+        np.testing.assert_array_equal(segmentation.read(candidate.box) == candidate.label, candidate.mask > 0)
+
+
+def test_nothing_near_the_test_box_or_in_the_labels_was_asked(finished):
+    labels_box, _, test_box = finished.boxes()
+    asked = finished.ledger.queries()
+    assert len(asked) == 12 and len({q.candidate.id for q in asked}) == 12
+    for query in asked:
+        assert not query.candidate.box.intersects(finished.guarded_box)
+        assert not query.candidate.box.intersects(labels_box)
+    assert finished.guarded_box.contains(test_box) and finished.guarded_box != test_box
+
+
+def test_answers_follow_the_truth_rule(finished, truth):
+    from twostream.loop import open_truth
+
+    rule = open_truth(finished, truth)
+    kinds = {a.candidate: a.kind for a in finished.ledger.current_answers()}
+    for query in finished.ledger.queries():
+        assert kinds[query.candidate.id] is rule.judge(query.candidate).kind
+    assert len(set(kinds.values())) > 1  # blobs and decoys were both asked
+
+
+def test_two_runs_are_the_same(finished, make_project, truth):
+    again = make_project()
+    run(again, rounds=2, truth_uri=truth)
+    assert outcome(again.root) == outcome(finished.root)
+
+
+MOMENTS = {
+    "training S": "rounds/000/checkpoint.resume",
+    "writing the probability": "rounds/000/probability.zarr.partial",
+    "training a stream": "rounds/000/supervised.ckpt",
+    "first scores": "rounds/000/metrics.json",
+    "answering": "rounds/000/queries.jsonl",
+    "refitting": "rounds/001/config.yaml",
+    "proposing again": "rounds/001/candidates.parquet",
+    "asking again": "rounds/001/queries.jsonl",
+}
+
+
+def test_killed_at_any_moment_it_ends_the_same(finished, make_project, truth):
+    """One run, killed with SIGKILL as soon as each moment shows, and started again each time."""
+    project = make_project("killed")
+    command = [sys.executable, "-m", "twostream", "run", str(project.root), "--rounds", "2", "--truth", truth]
+    survived = []
+    for moment, name in MOMENTS.items():
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        deadline = time.monotonic() + 240
+        while process.poll() is None and not (project.root / name).exists() and time.monotonic() < deadline:
+            time.sleep(0.005)
+        if process.poll() is None:
+            os.kill(process.pid, signal.SIGKILL)
+            process.wait()
+        else:
+            survived.append((moment, process.stderr.read().decode()[-2000:]))
+        process.stderr.close()
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert len(survived) < len(MOMENTS) / 2, survived  # else this test kills nothing
+    assert outcome(project.root) == outcome(finished.root)
+
+
+def test_a_fork_shares_round_0_and_goes_its_own_way(finished, make_project, truth, tmp_path):
+    project = make_project()
+    run(project, rounds=0, truth_uri=truth)
+    fork = fork_project(project, tmp_path / "fork", ["query.strategy=random"])
+    assert fork.ledger.scores() == {0: finished.ledger.scores()[0]}
+    run(fork, rounds=1, truth_uri=truth)
+    assert fork.ledger.scores()[1]["num_answers"] == 6
+    assert {q.strategy for q in fork.ledger.queries()} == {"random"}
+    same = fork_project(project, tmp_path / "same", [])
+    run(same, rounds=1, truth_uri=truth)
+    assert same.ledger.scores()[1] == finished.ledger.scores()[1]
+
+
+def test_a_person_can_answer_instead(make_project, tmp_path, toy_file):
+    project = make_project()
+    waiting = run(project, rounds=1)
+    assert (waiting.step, waiting.num_open, waiting.finished) == ("answer", 6, False)
+    assert "round 0 waits for 6 of 6 answers" in "\n".join(status_lines(project))
+    export(project, "queries", tmp_path / "queries.csv", "csv")
+    lines = (tmp_path / "queries.csv").read_text().splitlines()
+    kinds = ["true", "true", "true", "nothing", "nothing", ""]
+    header = lines[0].split(",")
+    column = header.index("kind")
+
+    def filled(line, kind):
+        head, tail = line.rsplit(",", len(header) - column)[0], line.rsplit(",", len(header) - column)[2:]
+        return ",".join([head, kind, *tail])
+
+    answers = tmp_path / "answers.csv"
+    answers.write_text("\n".join([lines[0], *(filled(a, k) for a, k in zip(lines[1:], kinds, strict=True))]))
+    assert read_answers(project, answers, "ann") == 5
+    assert run(project, rounds=1).num_open == 1
+    last = project.ledger.open_queries()[0].id
+    answers.write_text(f"query,kind\n{last},unsure\n")
+    assert read_answers(project, answers, "ann") == 1
+    assert run(project, rounds=1).finished
+    assert project.ledger.scores()[1]["num_answers"] == 6
+
+
+def test_without_a_test_box_audits_estimate_accuracy(make_project, truth, toy_file, tmp_path):
+    import h5py
+
+    with h5py.File(tmp_path / "part.h5", "w") as file, h5py.File(toy_file) as toy:
+        file.attrs["voxel_size_nm"] = toy.attrs["voxel_size_nm"]
+        labels = toy["mitochondria"][:]
+        labels[:, :, 64:] = 0
+        file["labels"] = labels
+    project = make_project(labels=f"{tmp_path / 'part.h5'}:labels", test_box=None, budget=10, overrides=("query.audit_share=0.3",))
+    assert project.boxes()[2] is None
+    run(project, rounds=1, truth_uri=truth)
+    audits = [q for q in project.ledger.queries() if q.is_audit]
+    assert len(audits) == 3
+    metrics = project.ledger.scores()[1]
+    assert metrics["audit"]["num_audited"] == 3 and set(metrics["scores"]) == {"curated_accuracy"}
+    low, high = metrics["audit"]["interval"]
+    assert 0 <= low < metrics["audit"]["candidate_accuracy"] <= high <= 1
+    from twostream.refit import collect
+
+    trained_on = {str(lesson.box) for lesson in collect(project.ledger, 1)[0]}
+    assert trained_on and not trained_on & {str(q.candidate.box) for q in audits}
+
+
+def test_the_pool_runs_dry_with_a_sentence(make_project, truth, capfd):
+    project = make_project(budget=500)
+    with pytest.raises(ProjectError, match=r"no candidate is left to ask in round [12]"):
+        run(project, rounds=3, truth_uri=truth)
+    assert "fewer than the budget of 500: asking them all" in capfd.readouterr().err
+    assert 0 < len(project.ledger.queries()) < 100
+
+
+def test_no_candidates_is_said(make_project):
+    project = make_project(overrides=("candidates.min_object_nm3=1e15", "segmentation.num_steps=1"))
+    with pytest.raises(ProjectError, match="S proposed no candidates in round 0"):
+        run(project, rounds=1)
+
+
+def test_two_processes_do_not_meet(make_project):
+    project = make_project()
+    with project.locked(), pytest.raises(ProjectError, match="another process is at work"):
+        run(Project(project.root), rounds=1)
+
+
+def test_exports(finished, tmp_path):
+    import csv
+
+    import h5py
+
+    from twostream.volume import open_volume
+
+    for what, name in (("answers", "a.jsonl"), ("candidates", "c.csv"), ("candidates", "c.parquet"), ("answers", "a.csv")):
+        export(finished, what, tmp_path / name, None)
+    assert len((tmp_path / "a.jsonl").read_text().splitlines()) == 12
+    export(finished, "segmentation", tmp_path / "s.h5", None)
+    with h5py.File(tmp_path / "s.h5") as file:
+        assert file["main"].shape == finished.image.shape_zyx
+        assert file["main"].attrs["voxel_size_nm"].tolist() == [30.0, 10.0, 10.0]
+    export(finished, "dataset", tmp_path / "d", None)
+    rows = list(csv.DictReader(open(tmp_path / "d" / "objects.csv")))
+    volume = open_volume(str(tmp_path / "d" / "segmentation.zarr"))
+    values = volume.read(volume.box)
+    answers = {a.candidate: a.kind for a in finished.ledger.current_answers()}
+    true = {c for c, kind in answers.items() if kind == "true"}
+    assert {int(r["id"]) for r in rows if r["origin"] == "true"} == true
+    assert not {int(r["id"]) for r in rows} & {c for c, kind in answers.items() if kind in ("nothing", "shape")}
+    for query in finished.ledger.queries():
+        if query.candidate.id in true:
+            inside = values[query.candidate.box.slices][query.candidate.mask > 0]
+            assert (inside == query.candidate.id).mean() > 0.9
