@@ -13,7 +13,7 @@ demo: $(STAMP)  ## the whole loop on synthetic tissue, about 8 minutes on 2 core
 	$(BIN)/twostream demo
 
 test: $(STAMP)  ## all tests that need neither GPU nor network
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(STAMP)  ## ruff, mypy and the layers
 	$(BIN)/ruff check src tests benchmarks

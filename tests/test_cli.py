@@ -90,7 +90,16 @@ def test_volumes_that_do_not_fit(tmp_path, toy_file):
     refused(call(*image, "--labels", f"{path}:floats"), "expected integer labels")
     refused(call(*image, "--labels", tmp_path / "none.h5:a"), "does not exist")
     refused(call(*image), "init needs --labels")
-    bare = ["init", tmp_path / "p", "--image", f"{path}:bare", "--labels", f"{toy_file}:mitochondria", "--task", "mitochondria"]
+    bare = [
+        "init",
+        tmp_path / "p",
+        "--image",
+        f"{path}:bare",
+        "--labels",
+        f"{toy_file}:mitochondria",
+        "--task",
+        "mitochondria",
+    ]
     refused(call(*bare), "states no voxel size", "pass --voxel-size Z,Y,X")
     refused(call(*image[:-1], "axons", "--labels", f"{toy_file}:mitochondria"), "task")
 
@@ -100,7 +109,10 @@ def test_a_yaml_that_was_edited_wrongly(tmp_path, toy_file):
     path = tmp_path / "p" / "twostream.yaml"
     good = path.read_text()
     for text, sentence in (
-        (good.replace("num_steps: 60", "num_stpes: 60"), "unknown key 'segmentation.num_stpes'; the nearest valid one is 'segmentation.num_steps'"),
+        (
+            good.replace("num_steps: 60", "num_stpes: 60"),
+            "unknown key 'segmentation.num_stpes'; the nearest valid one is 'segmentation.num_steps'",
+        ),
         (good.replace("task: mitochondria", "task: [unclosed"), "is not valid YAML"),
         (good.replace("test: 0:8", "test: 9:8"), "boxes:"),
         ("just words", "expected settings by name"),
@@ -133,12 +145,18 @@ def test_steps_by_name_and_in_their_order(tmp_path, toy_file):
         answers.write_text(text)
         refused(call("answer", root, answers, "--annotator", "ann"), sentence)
     assert "round 0 waits for 5 of 5" in call("status", root).output  # a bad table records nothing
-    answers.write_text("query,kind,seconds\n" + "".join(f"{i},{k},2\n" for i, k in zip(range(1, 6), ["true", "nothing"] * 3, strict=False)))
+    answers.write_text(
+        "query,kind,seconds\n"
+        + "".join(f"{i},{k},2\n" for i, k in zip(range(1, 6), ["true", "nothing"] * 3, strict=False))
+    )
     assert "5 answers recorded" in call("answer", root, answers, "--annotator", "ann").output
     assert call("refit", root).exit_code == 0
     assert "round 1: refit done" not in call("predict", root).output
     refused(call("export", root, "--what", "axons", "-o", tmp_path / "x"), "--what is 'axons'; expected one of answers")
-    refused(call("export", root, "--what", "answers", "--format", "xls", "-o", tmp_path / "x"), "can be written as csv, jsonl")
+    refused(
+        call("export", root, "--what", "answers", "--format", "xls", "-o", tmp_path / "x"),
+        "can be written as csv, jsonl",
+    )
     assert call("export", root, "--what", "answers", "-o", tmp_path / "x.csv").exit_code == 0
     refused(call("export", root, "--what", "answers", "-o", tmp_path / "x.csv"), "exists already")
     assert call("report", root).exit_code == 0 and (root / "report.html").stat().st_size > 10_000
@@ -152,7 +170,17 @@ def test_query_on_files(tmp_path):
     words = ["query", "--supervised", tmp_path / "supervised.npy", "--unsupervised", tmp_path / "unsupervised.npy"]
     for variant in ("published", "corrected"):
         out = tmp_path / f"{variant}.csv"
-        result = call(*words, "--answered", tmp_path / "rows.txt", "--clusters", *data["clusters"], "--variant", variant, "-o", out)
+        result = call(
+            *words,
+            "--answered",
+            tmp_path / "rows.txt",
+            "--clusters",
+            *data["clusters"],
+            "--variant",
+            variant,
+            "-o",
+            out,
+        )
         assert result.exit_code == 0, result.output
         rows = [int(line.split(",")[0]) for line in out.read_text().splitlines()[1:]]
         assert out.read_text().startswith("row,") and rows == data[variant].tolist()
@@ -168,7 +196,22 @@ def test_query_on_files(tmp_path):
     assert not (tmp_path / "c.csv").exists()
 
 
-LIGHT = ("answers", "candidates", "config", "exchange", "ledger", "metrics", "patches", "project", "query", "report", "status", "task", "volume", "cli")
+LIGHT = (
+    "answers",
+    "candidates",
+    "config",
+    "exchange",
+    "ledger",
+    "metrics",
+    "patches",
+    "project",
+    "query",
+    "report",
+    "status",
+    "task",
+    "volume",
+    "cli",
+)
 
 
 @pytest.mark.parametrize("room", LIGHT)
@@ -180,5 +223,19 @@ def test_what_a_laptop_needs_imports_no_torch(room):
 
 def test_help_lists_every_command():
     text = call("--help").output
-    for name in ("demo", "init", "run", "train", "predict", "propose", "embed", "suggest", "refit", "status", "report", "export", "query"):
+    for name in (
+        "demo",
+        "init",
+        "run",
+        "train",
+        "predict",
+        "propose",
+        "embed",
+        "suggest",
+        "refit",
+        "status",
+        "report",
+        "export",
+        "query",
+    ):
         assert name in text

@@ -87,7 +87,9 @@ def test_rows_agree_between_table_ids_and_latents(finished):
         table = read_table(finished.path(number, "candidates.parquet"))
         ids = np.load(finished.path(number, "ids.npy"))
         assert table["id"].to_pylist() == ids.tolist() and len(set(ids.tolist())) == len(ids)
-        assert {"label", "parent_ids", "box_z0", "center_z", "num_voxels", "score", "angle_deg"} <= set(table.column_names)
+        assert {"label", "parent_ids", "box_z0", "center_z", "num_voxels", "score", "angle_deg"} <= set(
+            table.column_names
+        )
         for name, width in (("supervised", 3), ("unsupervised", 4)):
             latents = np.load(finished.path(number, f"latents_{name}.npy"))
             assert latents.shape == (len(ids), width) and latents.dtype == np.float32
@@ -208,7 +210,9 @@ def test_without_a_test_box_audits_estimate_accuracy(make_project, truth, toy_fi
         labels = toy["mitochondria"][:]
         labels[:, :, 64:] = 0
         file["labels"] = labels
-    project = make_project(labels=f"{tmp_path / 'part.h5'}:labels", test_box=None, budget=10, overrides=("query.audit_share=0.3",))
+    project = make_project(
+        labels=f"{tmp_path / 'part.h5'}:labels", test_box=None, budget=10, overrides=("query.audit_share=0.3",)
+    )
     assert project.boxes()[2] is None
     run(project, rounds=1, truth_uri=truth)
     audits = [q for q in project.ledger.queries() if q.is_audit]
@@ -250,7 +254,12 @@ def test_exports(finished, tmp_path):
 
     from twostream.volume import open_volume
 
-    for what, name in (("answers", "a.jsonl"), ("candidates", "c.csv"), ("candidates", "c.parquet"), ("answers", "a.csv")):
+    for what, name in (
+        ("answers", "a.jsonl"),
+        ("candidates", "c.csv"),
+        ("candidates", "c.parquet"),
+        ("answers", "a.csv"),
+    ):
         export(finished, what, tmp_path / name, None)
     assert len((tmp_path / "a.jsonl").read_text().splitlines()) == 12
     export(finished, "segmentation", tmp_path / "s.h5", None)
@@ -258,7 +267,7 @@ def test_exports(finished, tmp_path):
         assert file["main"].shape == finished.image.shape_zyx
         assert file["main"].attrs["voxel_size_nm"].tolist() == [30.0, 10.0, 10.0]
     export(finished, "dataset", tmp_path / "d", None)
-    rows = list(csv.DictReader(open(tmp_path / "d" / "objects.csv")))
+    rows = list(csv.DictReader((tmp_path / "d" / "objects.csv").read_text().splitlines()))
     volume = open_volume(str(tmp_path / "d" / "segmentation.zarr"))
     values = volume.read(volume.box)
     answers = {a.candidate: a.kind for a in finished.ledger.current_answers()}

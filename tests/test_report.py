@@ -96,7 +96,7 @@ def store(
 class Page(HTMLParser):
     """Counts what a browser would fetch, and cards; notices tags that are left open."""
 
-    VOID = {"meta", "link", "br", "img", "input", "hr"}
+    VOID = frozenset({"meta", "link", "br", "img", "input", "hr"})
 
     def __init__(self, text: str) -> None:
         super().__init__()

@@ -162,7 +162,7 @@ def test_the_ignore_mask_is_honoured(world):
 
 
 def test_training_learns_and_is_stored(world, tmp_path):
-    image, labels = world
+    _, labels = world
     bright = MemoryVolume(np.where(labels.read(labels.box) > 0, 200, 60).astype(np.uint8), SIZE)
     config = TINY.model_copy(update={"num_steps": 60, "learning_rate": 1e-2})
     s = segmenter(config=config)

@@ -136,7 +136,7 @@ def test_a_bad_voxel_size_is_explained(tmp_path, marked, size, sentence):
 
 
 def test_a_missing_voxel_size_is_demanded(tmp_path, marked):
-    with pytest.raises(VolumeError, match="states no voxel size .* pass --voxel-size Z,Y,X"):
+    with pytest.raises(VolumeError, match=r"states no voxel size .* pass --voxel-size Z,Y,X"):
         open_volume(hdf5(tmp_path / "a.h5", marked))
 
 
@@ -148,7 +148,7 @@ def test_two_voxel_sizes_that_disagree(tmp_path, marked):
 
 def test_missing_things_are_named(tmp_path, marked):
     uri = hdf5(tmp_path / "a.h5", marked, voxel_size_nm=SIZE)
-    with pytest.raises(VolumeError, match="holds no dataset 'me'; it holds: em. Did you mean 'em'"):
+    with pytest.raises(VolumeError, match=r"holds no dataset 'me'; it holds: em\. Did you mean 'em'"):
         open_volume(uri.replace(":em", ":me"))
     with pytest.raises(VolumeError, match="does not exist; check the path"):
         open_volume(str(tmp_path / "none.h5:em"))

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -182,7 +183,7 @@ def series_of(row: int) -> int:
 
 def shown_uri(uri: str) -> str:
     """A URI without the folders it lies in: ``/home/me/a.h5:raw`` -> ``a.h5:raw``; synthetic ones hold none."""
-    scheme, separator, rest = uri.rpartition("://")
+    scheme, _, rest = uri.rpartition("://")
     if scheme == "synthetic":
         return uri
     inside_file = re.fullmatch(r"(.*?\.(?:h5|hdf5?|n5))(:.*)", rest, flags=re.DOTALL | re.IGNORECASE)
@@ -468,7 +469,7 @@ def latent_space(project: Project, name: str) -> dict[str, Any] | None:
         "num_marked": sum(len(mark.rows) for mark in marks),
         "kinds": [mark.kind for mark in marks],
         "streams": [_stream(project, round_number, stream, rows, level, marks, name) for stream in STREAMS],
-        "steps": [f"{number(a, digits)}–{number(b, digits)}" for a, b in zip(edges, edges[1:], strict=False)],
+        "steps": [f"{number(a, digits)}–{number(b, digits)}" for a, b in pairwise(edges)],
     }
 
 

@@ -55,7 +55,15 @@ class Tile:
     @classmethod
     def blank(cls, grid: Grid, owners: Partition, section_nm: float) -> Tile:
         polarity, cleft, mitochondrion = (np.zeros(grid.shape, np.uint64) for _ in range(3))
-        return cls(grid, owners, polarity, cleft, mitochondrion, _membranes(owners, section_nm), np.full(grid.shape, 1e3, np.float32))
+        return cls(
+            grid,
+            owners,
+            polarity,
+            cleft,
+            mitochondrion,
+            _membranes(owners, section_nm),
+            np.full(grid.shape, 1e3, np.float32),
+        )
 
 
 def _soft(value: np.ndarray, width: float) -> np.ndarray:

@@ -1,0 +1,37 @@
+"""What is shipped: the wheel holds all it needs, and starts without this checkout."""
+
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_the_wheel_is_whole(tmp_path):
+    copy = tmp_path / "checkout"  # setuptools leaves a build folder behind, which must not feed the next wheel
+    shutil.copytree(ROOT / "src", copy / "src", ignore=shutil.ignore_patterns("*.egg-info", "__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, copy / name)
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(copy)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (wheel,) = tmp_path.glob("twostream_connectomics-*.whl")
+    zipfile.ZipFile(wheel).extractall(tmp_path / "unpacked")
+    assert (tmp_path / "unpacked" / "twostream" / "templates" / "report.html").is_file()
+    shipped = {p.relative_to(tmp_path / "unpacked") for p in (tmp_path / "unpacked" / "twostream").rglob("*.py")}
+    assert shipped == {p.relative_to(ROOT / "src") for p in (ROOT / "src" / "twostream").rglob("*.py")}
+    environment = os.environ | {"PYTHONPATH": str(tmp_path / "unpacked")}
+    code = "import twostream.cli, sys; print(twostream.cli.__file__)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, cwd=tmp_path)
+    assert found.stdout.strip().startswith(str(tmp_path)), found.stderr
+
+
+def test_errors_are_one_tree_and_it_is_drawn():
+    from twostream import errors
+
+    classes = [c for c in vars(errors).values() if isinstance(c, type) and c.__module__ == errors.__name__]
+    assert all(issubclass(c, errors.TwoStreamError) for c in classes)
+    assert all(c.__name__ in errors.__doc__ for c in classes)
