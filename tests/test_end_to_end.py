@@ -278,3 +278,20 @@ def test_exports(finished, tmp_path):
         if query.candidate.id in true:
             inside = values[query.candidate.box.slices][query.candidate.mask > 0]
             assert (inside == query.candidate.id).mean() > 0.9
+
+
+def test_what_is_frozen_cannot_be_changed_later(make_project):
+    project = make_project()
+    run(project, rounds=0)
+    path = project.root / "twostream.yaml"
+    path.write_text(path.read_text().replace("test: 0:8,0:96,192:240", "test: 0:8,0:96,200:240"))
+    with pytest.raises(ProjectError, match="boxes in .* is .* but round 0 was made with .* it is frozen"):
+        run(Project(project.root), rounds=1)
+
+
+def test_a_half_trained_state_of_other_settings_is_not_taken_up(make_project, capfd):
+    project = make_project(overrides=("segmentation.num_steps=2",))
+    project.open_round(0)
+    project.path(0, "checkpoint.resume").write_bytes(b"cut off")
+    run(project, rounds=0)
+    assert "damaged or of other settings: training begins anew" in capfd.readouterr().err

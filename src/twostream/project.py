@@ -39,6 +39,8 @@ FIRST_STEPS = ("train", "predict", "propose", "embed", "score", "suggest", "answ
 LATER_STEPS = ("refit", *FIRST_STEPS[1:])
 TEST_SHARE = 0.2
 VAL_SHARE = 0.2
+FROZEN = ("task", "boxes", "patches", "streams.supervised", "streams.unsupervised")
+"""Settings that later rounds must share with round 0: scores would not compare, or snapshots not fit the streams."""
 COVERED_SHARE = 0.5
 """A default test box is set only where at least this part of it lies in the labelled extent."""
 
@@ -273,8 +275,25 @@ class Project:
                 raise ProjectError(f"another process is at work in {self.root}; wait for it, or stop it.") from None
             yield
 
+    def check_frozen(self) -> None:
+        """Raise ProjectError where a setting that is frozen with round 0 has been changed since."""
+        path = self.path(0, "config.yaml")
+        if not path.exists():
+            return
+        before, now = yaml.safe_load(path.read_text())["config"], self.config.model_dump(mode="json")
+        for key in FROZEN:
+            was, is_now = before, now
+            for part in key.split("."):
+                was, is_now = was[part], is_now[part]
+            if was != is_now:
+                raise ProjectError(
+                    f"{key} in {self.root / CONFIG_NAME} is {is_now}, but round 0 was made with {was}; it is frozen, so "
+                    f"that rounds can be compared. Change it back, or make a new project with `twostream init`."
+                )
+
     def open_round(self, round_number: int) -> None:
         """Make the folder of a round and write what it will be made with."""
+        self.check_frozen()
         directory = self.round_dir(round_number)
         directory.mkdir(parents=True, exist_ok=True)
         packages = ("twostream-connectomics", "torch", "monai", "lightning", "numpy", "scikit-learn")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import pickle
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -129,7 +130,7 @@ def fit(
     if num_steps == 0:
         return []
     stretch = min(STEPS_PER_CHECKPOINT, num_steps)
-    resume = _usable(resume_path)
+    resume = _usable(resume_path, module)
 
     with _quiet(), progress.task(description, total=num_steps) as advance:
         trainer = lightning.Trainer(
@@ -160,9 +161,21 @@ def fit(
     return module.losses
 
 
-def _usable(path: Path) -> Path | None:
+def _usable(path: Path, module: FitModule) -> Path | None:
+    """The checkpoint to take up: none, if there is none or it was made with other settings."""
     path.with_suffix(".writing").unlink(missing_ok=True)
-    return path if path.exists() else None
+    if not path.exists():
+        return None
+    wanted = {name: value.shape for name, value in module.state_dict().items()}
+    try:
+        stored = torch.load(path, weights_only=False)["state_dict"]
+        fits = {name: value.shape for name, value in stored.items()} == wanted
+    except (OSError, RuntimeError, EOFError, KeyError, pickle.UnpicklingError):
+        fits = False
+    if not fits:
+        progress.say(f"  the half-trained state in {path} is damaged or of other settings: training begins anew")
+        path.unlink()
+    return path if fits else None
 
 
 @contextmanager
