@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from twostream.errors import InputError
+from twostream.execution import InProcess, PickledInProcess
 from twostream.geometry import Box
 from twostream.segmentation.augment import augment
 from twostream.segmentation.config import SegmentationConfig, fold_for
@@ -14,7 +15,7 @@ from twostream.segmentation.network import fold, strides_for
 from twostream.segmentation.predict import plan, predict
 from twostream.segmentation.train import Segmenter, crop_shape, new_segmenter, train
 from twostream.task import Mitochondria, SynapsePolarity
-from twostream.volume import MemoryVolume
+from twostream.volume import MemoryVolume, create_volume
 
 SIZE = (30.0, 8.0, 8.0)
 TINY = SegmentationConfig(
@@ -197,6 +198,17 @@ def test_prediction_does_not_show_the_blocks():
         results.append(output.read(output.box).astype(int))
     for other in results[1:]:
         assert abs(results[0] - other).max() <= 1
+
+
+def test_prediction_can_travel_to_a_worker(tmp_path):
+    image = MemoryVolume(np.random.default_rng(0).integers(0, 255, (8, 20, 24)).astype(np.uint8), SIZE)
+    results = []
+    for number, executor in enumerate((InProcess(), PickledInProcess())):
+        path = str(tmp_path / f"{number}.zarr")
+        output = create_volume(path, shape_zyx=(8, 20, 24), dtype=np.uint8, voxel_size_nm=SIZE, num_channels=1)
+        predict(segmenter(), image, output, TINY, executor)
+        results.append(output.read(output.box))
+    np.testing.assert_array_equal(*results)
 
 
 def test_the_plan_covers_the_image_once():

@@ -287,8 +287,8 @@ class Project:
                 was, is_now = was[part], is_now[part]
             if was != is_now:
                 raise ProjectError(
-                    f"{key} in {self.root / CONFIG_NAME} is {is_now}, but round 0 was made with {was}; it is frozen, so "
-                    f"that rounds can be compared. Change it back, or make a new project with `twostream init`."
+                    f"{key} in {self.root / CONFIG_NAME} is {is_now}, but round 0 was made with {was}; "
+                    f"it is frozen, so that rounds can be compared. Change it back, or make a new project with `twostream init`."
                 )
 
     def open_round(self, round_number: int) -> None:

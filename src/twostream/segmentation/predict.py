@@ -6,11 +6,13 @@ Knows S, volumes and blocks; must not know candidates or rounds.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from twostream import progress
+from twostream.execution import Executor, InProcess
 from twostream.geometry import Block, Box, grid
 from twostream.segmentation.config import SegmentationConfig, context_voxels
 from twostream.segmentation.train import Segmenter, stride_of
@@ -26,7 +28,27 @@ def predict_block(segmenter: Segmenter, image: np.ndarray) -> np.ndarray:
         return torch.round(255 * probability).to(torch.uint8).cpu().numpy()
 
 
-def predict(segmenter: Segmenter, image: Volume, output: Volume, config: SegmentationConfig) -> None:
+@dataclass(frozen=True)
+class PredictBlock:
+    """Reads a block with its context, predicts it, writes it; travels to a worker with S and both volumes."""
+
+    segmenter: Segmenter
+    image: Volume
+    output: Volume
+
+    def __call__(self, block: Block) -> None:
+        padded = _rounded_up(block.read_box, stride_of(self.segmenter))
+        probability = predict_block(self.segmenter, read_padded(self.image, padded))
+        self.output.write(block.write_box, probability[(slice(None), *block.write_box.relative_to(padded).slices)])
+
+
+def predict(
+    segmenter: Segmenter,
+    image: Volume,
+    output: Volume,
+    config: SegmentationConfig,
+    executor: Executor | None = None,
+) -> None:
     """Fill ``output`` with S's probability for every voxel of ``image``.
 
     Args:
@@ -34,15 +56,12 @@ def predict(segmenter: Segmenter, image: Volume, output: Volume, config: Segment
         image: (Z, Y, X) uint8.
         output: (C, Z, Y, X) uint8 of the same extent.
         config: block shape and context.
+        executor: where blocks are predicted; None is here, one after the other.
     """
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    segmenter.network.to(device).eval()
-    blocks = list(plan(segmenter, image, config))
+    segmenter.network.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+    blocks = plan(segmenter, image, config)
     with progress.task("predict", total=len(blocks)) as advance:
-        for block in blocks:
-            padded = _rounded_up(block.read_box, stride_of(segmenter))
-            probability = predict_block(segmenter, read_padded(image, padded))
-            output.write(block.write_box, probability[(slice(None), *block.write_box.relative_to(padded).slices)])
+        for _ in (executor or InProcess()).map(PredictBlock(segmenter, image, output), blocks):
             advance(1)
     segmenter.network.cpu()
 
