@@ -34,7 +34,7 @@ class InProcess(Executor):
 
 
 class PickledInProcess(Executor):
-    """As ``InProcess``, but everything that would travel to a worker is pickled, so tests see what would break there."""
+    """As ``InProcess``, but all that would travel to a worker is pickled, so tests see what would break there."""
 
     def map(self, fn: Callable[[Item], Result], blocks: Iterable[Item]) -> Iterator[tuple[Item, Result]]:
         packed = pickle.dumps(fn)

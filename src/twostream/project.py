@@ -288,7 +288,8 @@ class Project:
             if was != is_now:
                 raise ProjectError(
                     f"{key} in {self.root / CONFIG_NAME} is {is_now}, but round 0 was made with {was}; "
-                    f"it is frozen, so that rounds can be compared. Change it back, or make a new project with `twostream init`."
+                    f"it is frozen, so that rounds can be compared. "
+                    f"Change it back, or make a new project with `twostream init`."
                 )
 
     def open_round(self, round_number: int) -> None:
