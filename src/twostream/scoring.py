@@ -28,7 +28,7 @@ from twostream.task import FOUND_IOU, GOOD_IOU, Judgement, Task
 from twostream.volume import Volume
 
 
-def test_box_scores(
+def scores_on_test_box(
     segmentation: Volume,
     probability: Volume,
     truth: Truth,

@@ -39,7 +39,7 @@ from twostream.patches import PatchPair, candidate_angle, cut, random_patches
 from twostream.project import Project, write_array, write_folder, write_text
 from twostream.query import Scorer, get_strategy
 from twostream.refit import collect, lessons_of, refit
-from twostream.scoring import audit_estimate, choose_final_threshold, curated_accuracy, plain, test_box_scores
+from twostream.scoring import audit_estimate, choose_final_threshold, curated_accuracy, plain, scores_on_test_box
 from twostream.segmentation.predict import predict
 from twostream.segmentation.train import Segmenter, new_segmenter, train
 from twostream.streams.active_clustering import fine_tune
@@ -340,7 +340,7 @@ def score_step(project: Project, number: int, truth: Truth | None) -> Detail:
     test_box = project.boxes()[2]
     if test_box is not None:
         judge = truth or Truth(project.labels, project.labels_ignore, project.task)
-        scores = test_box_scores(
+        scores = scores_on_test_box(
             open_volume(str(project.path(number, "segmentation.zarr"))),
             open_volume(str(project.path(number, "probability.zarr"))),
             judge,

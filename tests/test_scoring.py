@@ -1,0 +1,177 @@
+"""Scores of a test box: what its border cuts, what is ignored, and that two ways to the truth rule agree."""
+
+import math
+
+import cc3d
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from twostream.annotator import SimulatedAnnotator, Truth
+from twostream.answers import AnswerKind
+from twostream.candidates import Candidate, clean, extract
+from twostream.geometry import Box
+from twostream.ledger import Ledger, Query
+from twostream.metrics import Overlaps
+from twostream.patches import PatchPair
+from twostream.refit import collect
+from twostream.scoring import choose_final_threshold, curated_accuracy, plain, scores_on_test_box
+from twostream.task import Mitochondria, SynapsePolarity
+from twostream.volume import MemoryVolume
+
+SIZE = (30.0, 8.0, 8.0)
+
+
+def volume(array):
+    return MemoryVolume(np.asarray(array), SIZE)
+
+
+def bars(*spans, width=40):
+    """A (1, 4, width) label array with one label per (start, stop) along X."""
+    array = np.zeros((1, 4, width), np.uint32)
+    for label, (start, stop) in enumerate(spans, start=1):
+        array[:, 1:3, start:stop] = label
+    return array
+
+
+def scores(segmentation, truth, box, ignore=None, level=200):
+    probability = np.where(segmentation > 0, level, 0).astype(np.uint8)
+    candidates = extract(segmentation, probability, Mitochondria(), (0, 0, 0))
+    judge = Truth(volume(truth), None if ignore is None else volume(ignore), Mitochondria())
+    return scores_on_test_box(
+        volume(segmentation), volume(probability[None]), judge, candidates, box, threshold=0.5, min_voxels=1
+    )
+
+
+BOX = Box((0, 0, 10), (1, 4, 30))  # its left face lies inside the volume, its right face is the volume's own
+
+
+def test_a_perfect_segmentation_scores_one():
+    truth = bars((12, 16), (20, 26), (36, 40))
+    result = scores(truth, truth, BOX)
+    assert (
+        result.pop("num_test_truth") == result.pop("num_test_candidates") == 3
+    )  # the volume's own border cuts nothing
+    assert all(value == 1.0 for value in result.values()), result
+
+
+def test_what_the_border_cuts_does_not_count():
+    truth = bars((6, 14), (20, 26))
+    result = scores(truth, truth, BOX)
+    assert result["num_test_truth"] == result["num_test_candidates"] == 1
+    assert result["candidate_recall"] == result["candidate_accuracy"] == result["average_precision"] == 1.0
+    nothing = scores(bars((6, 14)), bars((20, 26)), BOX)
+    assert nothing["num_test_candidates"] == 0 and nothing["candidate_recall"] == 0.0
+    # a candidate on a cut object, itself not cut, is set aside as well
+    aside = scores(bars((10, 13), (20, 26)), bars((6, 13), (20, 26)), Box((0, 0, 9), (1, 4, 31)))
+    assert aside["num_test_candidates"] == 1
+
+
+def test_false_and_missed_ones_count():
+    result = scores(bars((12, 16), (30, 34)), bars((12, 16), (20, 26)), BOX)
+    assert result["candidate_recall"] == 0.5 and result["candidate_accuracy"] == 0.5 and result["instance_f1"] == 0.5
+    assert result["foreground_iou"] == 8 / 28
+
+
+def test_proposing_nothing_never_wins():
+    result = scores(bars(), bars((12, 16)), BOX)
+    assert result["candidate_recall"] == result["candidate_accuracy"] == result["average_precision"] == 0.0
+    assert result["instance_f1"] == 0.0 and result["foreground_iou"] == 0.0
+
+
+def test_ignored_fragments_count_neither_way():
+    ignore = (bars((30, 34)) > 0).astype(np.uint8)
+    result = scores(bars((12, 16), (30, 34)), bars((12, 16)), BOX, ignore)
+    assert result["num_test_candidates"] == 1 and result["candidate_accuracy"] == result["foreground_iou"] == 1.0
+
+
+def test_nothing_to_find_is_not_a_number():
+    result = scores(bars((12, 16)), bars(), BOX)
+    assert math.isnan(result["candidate_recall"]) and math.isnan(result["average_precision"])
+    assert plain(result)["candidate_recall"] is None
+
+
+def random_world(seed, task):
+    """Random truth and a segmentation that is a noisy version of it, in the task's label convention."""
+    rng = np.random.default_rng(seed)
+    field = ndimage.gaussian_filter(rng.normal(size=(6, 40, 40)), (0.7, 2, 2))
+    other = field + 0.35 * field.std() * ndimage.gaussian_filter(rng.normal(size=field.shape), (0.7, 2, 2)) / 0.1
+    labels = []
+    for array in (field, other):
+        instance = cc3d.connected_components(array > 0.8 * field.std(), connectivity=26, out_dtype=np.uint32)
+        if task.num_sides == 2:
+            side = (ndimage.gaussian_filter(rng.normal(size=field.shape), 3) > 0).astype(np.uint32)
+            instance = np.where(instance > 0, 2 * instance - side, 0).astype(np.uint32)
+        labels.append(clean(instance, task, 3))
+    ignore = (ndimage.gaussian_filter(rng.normal(size=field.shape), 2) > 0.08).astype(np.uint8)
+    return labels[0], labels[1], ignore
+
+
+@pytest.mark.parametrize("task", [Mitochondria(), SynapsePolarity()], ids=lambda t: t.name)
+@pytest.mark.parametrize("with_ignore", [False, True])
+def test_one_candidate_is_judged_as_the_whole_volume_is(task, with_ignore):
+    seen = set()
+    for seed in range(12):
+        truth, segmentation, ignore = random_world(seed, task)
+        hidden = ignore if with_ignore else None
+        judge = Truth(volume(truth), volume(ignore) if with_ignore else None, task)
+        whole = task.judge(Overlaps.of(segmentation, truth, hidden))
+        for candidate in extract(segmentation, np.full(truth.shape, 9, np.uint8), task, (0, 0, 0)):
+            assert judge.judge(candidate).kind is whole[candidate.label].kind
+            seen.add(whole[candidate.label].kind)
+    assert {AnswerKind.TRUE, AnswerKind.SHAPE, AnswerKind.NOTHING} <= seen
+
+
+def test_the_annotator_errs_at_its_rate_and_the_same_way_each_time():
+    truth = bars((12, 16))
+    judge = Truth(volume(truth), None, Mitochondria())
+    mask = np.ones((1, 2, 4), np.uint8)
+    candidates = [Candidate(i, 1, Box((0, 1, 12), mask.shape), mask, 0.5) for i in range(1, 401)]
+    annotator = SimulatedAnnotator(judge, error_rate=0.1, seed=3)
+    said = [annotator.kind(c) for c in candidates]
+    assert 20 < said.count(AnswerKind.NOTHING) < 65
+    assert said == [SimulatedAnnotator(judge, error_rate=0.1, seed=3).kind(c) for c in candidates]
+
+
+def test_curated_accuracy_takes_answers_before_the_scorer():
+    truth = Truth(volume(bars((12, 16))), None, Mitochondria())
+    mask = np.ones((1, 2, 4), np.uint8)
+    good, bad = (Candidate(i, 1, Box((0, 1, x), mask.shape), mask, 0.5) for i, x in ((1, 12), (2, 30)))
+    wrong = np.array([0.1, 0.9])
+    assert curated_accuracy(wrong, np.array([math.nan, math.nan]), truth, [good, bad]) == 0.0
+    assert curated_accuracy(wrong, np.array([1.0, math.nan]), truth, [good, bad]) == 0.5
+    assert curated_accuracy(1 - wrong, np.array([math.nan, math.nan]), truth, [good, bad]) == 1.0
+
+
+def test_the_final_threshold_is_where_the_overlap_is_best():
+    labels = bars((10, 20))
+    probability = np.where(labels > 0, 180, 90).astype(np.uint8)[None]
+    assert 90 / 255 <= choose_final_threshold(probability, labels, None, Mitochondria()) < 180 / 255
+
+
+def test_lessons_come_from_answers_that_say_something_about_voxels(tmp_path):
+    ledger = Ledger(tmp_path / "ledger.sqlite")
+    mask = np.ones((1, 2, 4), np.uint8)
+    patch = PatchPair(np.zeros((2, 2), np.uint8), np.zeros((2, 2), np.int8), 0.0, 0, 0.0)
+    kinds = ["true", "nothing", "shape", "swapped", "unsure", "skipped", "corrected", "true"]
+    queries = [
+        Query(Candidate(i, 1, Box((0, 0, 10 * i), mask.shape), mask, 0.5), patch, "random", is_audit=i == 8)
+        for i in range(1, 9)
+    ]
+    ledger.ask(0, queries)
+    from twostream.ledger import Answer
+
+    drawn = Box((0, 5, 5), mask.shape), mask
+    for number, kind in enumerate(kinds, start=1):
+        ledger.tell(Answer(number, AnswerKind(kind), "ann", drawing=drawn if kind == "corrected" else None))
+    ledger.tell(Answer(None, AnswerKind.MISSED, "ann", drawing=(Box((0, 7, 7), mask.shape), mask)))
+    lessons, asked_in = collect(ledger, before_round=1)
+    assert [(lesson.teaches, lesson.box.offset_zyx) for lesson in lessons] == [
+        ("mask", (0, 0, 10)),
+        ("background", (0, 0, 20)),
+        ("exchanged", (0, 0, 40)),
+        ("drawn", (0, 5, 5)),
+        ("drawn", (0, 7, 7)),
+    ]
+    assert asked_in.tolist() == [0] * 5
+    assert collect(ledger, before_round=0)[0] == []
