@@ -4,6 +4,7 @@
     ├── InputError                 what came in from outside is not usable: file, array, option, table
     │   ├── ConfigError            a YAML key or ``--set`` option is unknown or out of range
     │   └── VolumeError            a volume cannot be opened, read or written
+    │       └── NoVoxelSizeError   its file states no voxel size, and none was given
     ├── LedgerError                an answer, query or registration contradicts what the ledger holds
     └── ProjectError               the project folder is not in the state the command needs
 
@@ -25,6 +26,10 @@ class ConfigError(InputError):
 
 class VolumeError(InputError):
     """A volume cannot be opened, read or written."""
+
+
+class NoVoxelSizeError(VolumeError):
+    """A volume's file states no voxel size, and none was given."""
 
 
 class LedgerError(TwoStreamError):

@@ -25,7 +25,7 @@ from pydantic import Field
 
 from twostream.candidates import CandidateConfig
 from twostream.config import Config, apply_overrides, parse_config
-from twostream.errors import ConfigError, InputError, ProjectError
+from twostream.errors import ConfigError, InputError, NoVoxelSizeError, ProjectError
 from twostream.geometry import Box
 from twostream.ledger import Ledger
 from twostream.patches import PatchConfig
@@ -541,8 +541,8 @@ def _states_none(uri: str) -> bool:
     """Whether the file at ``uri`` opens only once it is told a voxel size."""
     try:
         open_volume(uri)
-    except InputError as error:
-        return "voxel size" in str(error)
+    except NoVoxelSizeError:
+        return True
     return False
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from twostream.errors import VolumeError
+from twostream.errors import NoVoxelSizeError, VolumeError
 from twostream.geometry import Box
 from twostream.volume.volume import Volume, check_voxel_size
 
@@ -60,7 +60,7 @@ class Hdf5Volume(Volume):
                 if stored is None and name in attributes:
                     stored = check_voxel_size(np.asarray(attributes[name]).tolist(), self.uri)
         if given is None and stored is None:
-            raise VolumeError(
+            raise NoVoxelSizeError(
                 f"{self.uri} states no voxel size (attribute voxel_size_nm or resolution); "
                 f"pass --voxel-size Z,Y,X in nanometres."
             )

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import tensorstore
 
-from twostream.errors import VolumeError
+from twostream.errors import NoVoxelSizeError, VolumeError
 from twostream.geometry import Box
 from twostream.volume.volume import Volume, VoxelSize, check_voxel_size
 
@@ -40,7 +40,7 @@ class ZarrVolume(Volume):
         self.shape_zyx = (z, y, x)
         self.dtype = self._store.dtype.numpy_dtype
         if voxel_size_nm is None and stored is None:
-            raise VolumeError(f"{self.uri} states no voxel size; pass --voxel-size Z,Y,X in nanometres.")
+            raise NoVoxelSizeError(f"{self.uri} states no voxel size; pass --voxel-size Z,Y,X in nanometres.")
         given = stored if voxel_size_nm is None else voxel_size_nm
         assert given is not None
         self.voxel_size_nm = check_voxel_size(given, self.uri)
