@@ -20,7 +20,8 @@ import h5py
 import numpy as np
 import pytest
 
-from twostream.project import Project, create_project
+from twostream.founding import create_project
+from twostream.project import Project
 
 SHAPE_ZYX = (8, 96, 240)
 VOXEL_SIZE_NM = (30.0, 10.0, 10.0)

@@ -13,8 +13,9 @@ import pytest
 from twostream.candidates import from_table, read_table
 from twostream.errors import ProjectError
 from twostream.exchange import export, read_answers
+from twostream.founding import fork_project
 from twostream.loop import run
-from twostream.project import Project, fork_project
+from twostream.project import Project
 from twostream.status import status_lines
 
 ROUND_FILES = {
@@ -42,7 +43,7 @@ def finished(tmp_path_factory, toy_file, truth):
     """An undisturbed run of two rounds."""
     from conftest import LABELS_BOX, TEST_BOX, TINY
 
-    from twostream.project import create_project
+    from twostream.founding import create_project
 
     project = create_project(
         tmp_path_factory.mktemp("finished") / "project",

@@ -110,7 +110,7 @@ def init(
     debug: Debug = False,
 ) -> None:
     """Make a project: check the volumes, freeze the boxes, write twostream.yaml."""
-    from twostream.project import create_project
+    from twostream.founding import create_project
 
     if labels is None:
         raise InputError(
@@ -213,7 +213,8 @@ def fork(
     debug: Debug = False,
 ) -> None:
     """A second project that shares round 0, to compare strategies: --set query.strategy=random."""
-    from twostream.project import Project, fork_project
+    from twostream.founding import fork_project
+    from twostream.project import Project
 
     fork_project(Project(directory), target, set_ or [])
     print(f"{target} shares round 0 of {directory}; next: twostream run {target}")

@@ -15,10 +15,12 @@ from rich.console import Console
 from rich.table import Table
 
 from twostream import progress
+from twostream.atomic import write_folder
 from twostream.errors import InputError, TwoStreamError
+from twostream.founding import create_project, fork_project
 from twostream.geometry import grid
 from twostream.loop import run
-from twostream.project import CONFIG_NAME, Project, create_project, fork_project, write_folder
+from twostream.project import CONFIG_NAME, Project
 from twostream.report import write_report
 from twostream.volume import create_volume, open_volume
 

@@ -21,11 +21,12 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from twostream.answers import MEANING, AnswerKind
+from twostream.atomic import write_folder, write_jsonl, write_text
 from twostream.candidates import Candidate, from_table, read_table
 from twostream.errors import InputError, ProjectError
 from twostream.geometry import Box
 from twostream.ledger import Answer, Query
-from twostream.project import Project, write_folder, write_jsonl, write_text
+from twostream.project import Project
 from twostream.volume import create_volume, open_volume
 
 FORMATS = {

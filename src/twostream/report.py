@@ -20,10 +20,11 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from twostream.answers import AnswerKind
+from twostream.atomic import write_text
 from twostream.candidates import read_table
 from twostream.errors import ProjectError, TwoStreamError
 from twostream.ledger import Answer, Query
-from twostream.project import LATER_STEPS, Project, write_text
+from twostream.project import LATER_STEPS, Project
 from twostream.report_figures import (
     NUM_SERIES,
     Curve,

@@ -21,6 +21,7 @@ import numpy as np
 
 from twostream import progress
 from twostream.annotator import Truth
+from twostream.atomic import write_array, write_folder, write_text
 from twostream.candidates import (
     Candidate,
     choose_threshold,
@@ -36,7 +37,7 @@ from twostream.errors import ProjectError
 from twostream.exchange import export_queries
 from twostream.ledger import Query
 from twostream.patches import PatchPair, candidate_angle, cut, random_patches
-from twostream.project import Project, write_array, write_folder, write_text
+from twostream.project import Project
 from twostream.query import Scorer, get_strategy
 from twostream.refit import collect, lessons_of, refit
 from twostream.scoring import audit_estimate, choose_final_threshold, curated_accuracy, plain, scores_on_test_box

@@ -1,0 +1,44 @@
+"""Files that are there whole or not at all: written under a partial name, then renamed.
+
+Knows disks; must not know what is written.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text)
+    os.replace(partial, path)
+
+
+def write_array(path: Path, array: np.ndarray) -> None:
+    """Write ``.npy`` whole or not at all."""
+    partial = path.with_name(path.name + ".partial")
+    with open(partial, "wb") as handle:
+        np.save(handle, array, allow_pickle=False)
+    os.replace(partial, path)
+
+
+def write_jsonl(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Write one JSON object per line, whole or not at all."""
+    write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
+
+
+def write_folder(path: Path, fill: Callable[[Path], Any]) -> None:
+    """Make a folder whole or not at all: ``fill`` makes it under a partial name."""
+    partial = path.with_name(path.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    fill(partial)
+    shutil.rmtree(path, ignore_errors=True)
+    os.replace(partial, path)

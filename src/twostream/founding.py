@@ -1,0 +1,244 @@
+"""How a project comes to be: made from volumes and boxes that were checked, or forked from another.
+
+Knows volumes, settings and the folder; must not import torch. Whatever does not fit is refused here, before a step
+has been paid for.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from twostream.atomic import write_text
+from twostream.config import apply_overrides, parse_config
+from twostream.errors import ConfigError, InputError, ProjectError
+from twostream.geometry import Box
+from twostream.ledger import Ledger
+from twostream.project import CONFIG_NAME, FIRST_STEPS, Project, check_labels, guard_voxels, states_no_voxel_size
+from twostream.settings import PRESETS, ProjectConfig
+from twostream.volume import Volume, open_volume
+
+TEST_SHARE = 0.2
+VAL_SHARE = 0.2
+COVERED_SHARE = 0.5
+"""A default test box is set only where at least this part of it lies in the labelled extent."""
+
+
+def create_project(
+    root: Path,
+    *,
+    task: str,
+    image: str,
+    labels: str,
+    voxel_size_nm: Sequence[float] | None = None,
+    labels_box: str | None = None,
+    val_box: str | None = None,
+    test_box: str | None = None,
+    preset: str = "laptop",
+    seed: int = 0,
+    budget: int = 50,
+    overrides: Sequence[str] = (),
+) -> Project:
+    """Make a project folder, with everything that came in checked.
+
+    Args:
+        root: folder to make; must not hold a project.
+        task: polarity, cleft or mitochondria.
+        image: URI of the (Z, Y, X) uint8 image.
+        labels: URI of the labels, of the image's extent.
+        voxel_size_nm: (z, y, x) nm, for files that do not state it.
+        labels_box, val_box, test_box: Z0:Z1,Y0:Y1,X0:X1; see ``BoxesConfig`` and ``default_boxes``.
+        preset: "laptop" or "paper".
+        seed: of everything random.
+        budget: answers per round.
+        overrides: ``a.b=value``, last word.
+
+    Raises:
+        InputError: anything that came in does not fit.
+        ProjectError: there is a project already.
+    """
+    if (root / CONFIG_NAME).exists():
+        raise ProjectError(
+            f"{root} holds a project already; choose another folder, or go on with `twostream run {root}`."
+        )
+    if preset not in PRESETS:
+        raise ConfigError(f"preset is {preset!r}; expected one of {', '.join(PRESETS)}.")
+    size = None if voxel_size_nm is None else [float(v) for v in voxel_size_nm]
+    image_volume = open_volume(image, size)
+    label_size = size if size is not None else (image_volume.voxel_size_nm if states_no_voxel_size(labels) else None)
+    label_volume = open_volume(labels, label_size)
+    check_labels(label_volume, image_volume)
+    values: dict[str, Any] = {
+        "task": task,
+        "seed": seed,
+        "image": {"uri": _absolute(image)} | ({"voxel_size_nm": size} if size else {}),
+        "labels": {"uri": _absolute(labels)} | ({"voxel_size_nm": list(label_size)} if label_size else {}),
+        "boxes": {"labels": labels_box or "0:1,0:1,0:1", "val": val_box or "0:1,0:1,0:1", "test": test_box},
+        "query": {"budget": budget},
+    }
+    values |= PRESETS[preset]
+    values = apply_overrides(values, overrides)
+    config = parse_config(ProjectConfig, values, source="twostream init")
+    values["boxes"] = default_boxes(config, image_volume, label_volume, labels_box, val_box, test_box)
+    config = parse_config(ProjectConfig, values, source="twostream init")
+    root.mkdir(parents=True, exist_ok=True)
+    write_text(root / CONFIG_NAME, yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+    return Project(root)
+
+
+def fork_project(source: Project, root: Path, overrides: Sequence[str]) -> Project:
+    """A second project that shares round 0 with ``source`` up to what was asked, to compare strategies.
+
+    Args:
+        source: a project whose round 0 is scored.
+        root: folder to make.
+        overrides: ``a.b=value``; only ``query``, ``refit``, ``annotator`` and ``rounds`` may differ,
+            because round 0 is shared.
+
+    Raises:
+        ProjectError: round 0 of ``source`` is not ready, or ``root`` holds a project.
+        ConfigError: an override that would have changed round 0.
+    """
+    shared = [step for step in FIRST_STEPS if step not in ("suggest", "answer")]
+    done = source.ledger.finished_steps()
+    if any((0, step) not in done for step in shared):
+        raise ProjectError(f"round 0 of {source.root} is not finished; run `twostream run {source.root}` first.")
+    if (root / CONFIG_NAME).exists():
+        raise ProjectError(f"{root} holds a project already; choose another folder.")
+    free = ("query", "refit", "annotator", "rounds")
+    for option in overrides:
+        if option.split("=")[0].split(".")[0] not in free:
+            raise ConfigError(f"--set got {option!r}; a fork shares round 0, so only {', '.join(free)} may differ.")
+    values = apply_overrides(source.config.model_dump(mode="json"), overrides)
+    config = parse_config(ProjectConfig, values, source="twostream fork")
+    partial = root / "rounds" / "000.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    skip = shutil.ignore_patterns("queries.jsonl", "answers.jsonl", "*.partial", "*.resume")
+    shutil.copytree(source.round_dir(0), partial, ignore=skip)
+    shutil.rmtree(root / "rounds" / "000", ignore_errors=True)
+    os.replace(partial, root / "rounds" / "000")
+    (root / "ledger.sqlite").unlink(missing_ok=True)
+    ledger = Ledger(root / "ledger.sqlite")
+    import_round_zero(source.ledger, ledger, shared)
+    ledger.close()
+    # The YAML comes last: a folder without it is no project, so a fork that was killed is simply made again.
+    write_text(root / CONFIG_NAME, yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+    return Project(root)
+
+
+def import_round_zero(source: Ledger, target: Ledger, steps: Sequence[str]) -> None:
+    """Copy registration, score and finished steps of round 0 into a new ledger."""
+    target.register(0, range(1, source.next_id(1)))
+    target.store_score(0, source.scores()[0])
+    done = source.finished_steps()
+    for step in steps:
+        detail = dict(done[(0, step)])
+        target.finish_step(0, step, detail.pop("seconds"), detail)
+
+
+def default_boxes(
+    config: ProjectConfig,
+    image: Volume,
+    labels: Volume,
+    labels_box: str | None,
+    val_box: str | None,
+    test_box: str | None,
+) -> dict[str, str | None]:
+    """The three boxes of a new project: what was given, checked, and defaults for the rest.
+
+    Test box: the last fifth along the axis that is longest in nm (ties: X), where labels cover it. Labels box: the
+    labelled extent without test box and guard. Validation box: the last fifth of the labels box along its longest axis.
+
+    Raises:
+        InputError: a box outside the image, boxes that overlap where they must not, or no foreground to learn from.
+    """
+    given = {
+        name: Box.parse(text) for name, text in (("labels", labels_box), ("val", val_box), ("test", test_box)) if text
+    }
+    for name, box in given.items():
+        if not image.box.contains(box):
+            raise InputError(f"--{name}-box {box} reaches outside the image, which holds {image.box} (Z, Y, X voxels).")
+    extent = labelled_extent(labels)
+    if extent is None:
+        raise InputError(f"{labels.uri} holds no foreground; S cannot learn from labels that are all 0.")
+    test = given.get("test")
+    if test is None:
+        test = _last_share(image.box, image.voxel_size_nm, TEST_SHARE)
+        covered = extent.intersection(test).num_voxels >= COVERED_SHARE * test.num_voxels
+        test = test if covered else None
+    guarded = test.grown(guard_voxels(config, image.voxel_size_nm)) if test else None
+    box = given.get("labels") or (_without(extent, guarded) if guarded else extent)
+    if box.num_voxels == 0:
+        raise InputError(
+            f"no labels are left outside the test box {test} and its guard; pass --labels-box and --test-box."
+        )
+    if test is not None and box.intersects(test):
+        raise InputError(
+            f"labels box {box} overlaps the test box {test}; S must never learn from the test box. Move one."
+        )
+    if not (labels.read(box) > 0).any():
+        raise InputError(f"{labels.uri} holds no foreground in the labels box {box}; choose a box with objects in it.")
+    val = given.get("val") or _last_share(box, image.voxel_size_nm, VAL_SHARE)
+    if not box.contains(val) or val == box:
+        raise InputError(
+            f"validation box {val} must be a part of the labels box {box}, and leave some of it to train on."
+        )
+    return {"labels": str(box), "val": str(val), "test": None if test is None else str(test)}
+
+
+def labelled_extent(labels: Volume) -> Box | None:
+    """Bounding box of the foreground, read in slabs; None without any."""
+    extent: Box | None = None
+    for z in range(0, labels.shape_zyx[0], 16):
+        slab = Box((z, 0, 0), (min(16, labels.shape_zyx[0] - z), *labels.shape_zyx[1:]))
+        where = np.argwhere(labels.read(slab) > 0)
+        if len(where):
+            part = Box.from_corners(where.min(0).tolist(), (where.max(0) + 1).tolist()).shifted(slab.offset_zyx)
+            extent = (
+                part
+                if extent is None
+                else Box.from_corners(
+                    np.minimum(extent.offset_zyx, part.offset_zyx).tolist(),
+                    np.maximum(extent.stop_zyx, part.stop_zyx).tolist(),
+                )
+            )
+    return extent
+
+
+def _last_share(box: Box, voxel_size_nm: Sequence[float], share: float) -> Box:
+    """The last ``share`` of ``box`` along the axis that is longest in nm; ties go to X."""
+    length = [s * v for s, v in zip(box.shape_zyx, voxel_size_nm, strict=True)]
+    axis = max(range(3), key=lambda a: (length[a], a))
+    start = list(box.offset_zyx)
+    start[axis] = box.stop_zyx[axis] - max(1, round(share * box.shape_zyx[axis]))
+    return Box.from_corners(start, box.stop_zyx)
+
+
+def _without(extent: Box, guarded: Box) -> Box:
+    """The largest box of ``extent`` that shares no voxel with ``guarded``."""
+    parts = [extent]
+    for axis in range(3):
+        for low in (True, False):
+            start, stop = list(extent.offset_zyx), list(extent.stop_zyx)
+            if low:
+                stop[axis] = min(stop[axis], guarded.offset_zyx[axis])
+            else:
+                start[axis] = max(start[axis], guarded.stop_zyx[axis])
+            parts.append(Box.from_corners(start, stop))
+    apart = [part for part in parts if not part.intersects(guarded)]
+    return max(apart, key=lambda part: part.num_voxels)
+
+
+def _absolute(uri: str) -> str:
+    """A URI that means the same from any folder."""
+    prefix, separator, rest = uri.partition("://")
+    if separator and prefix != "zarr":
+        return uri
+    path = rest if separator else uri
+    return (f"{prefix}://" if separator else "") + os.path.abspath(path)
