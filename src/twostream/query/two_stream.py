@@ -14,6 +14,7 @@ import numpy as np
 from scipy.spatial.distance import cdist
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
+from threadpoolctl import threadpool_limits
 
 from twostream.errors import InputError
 from twostream.query.strategy import Pool, Selection, Strategy, register_strategy
@@ -163,7 +164,9 @@ def _nearest(features: np.ndarray, answers: np.ndarray) -> np.ndarray:
 
 
 def _kmeans(features: np.ndarray, num_clusters: int, seed: int, **settings: Any) -> tuple[np.ndarray, np.ndarray]:
-    with warnings.catch_warnings():
+    # One thread: several would add their partial sums in the order in which they happen to finish, and a last digit
+    # decides between near ties. The same pool and seed must give the same rows.
+    with warnings.catch_warnings(), threadpool_limits(limits=1):
         # Duplicates give fewer clusters than asked for; the caller tops up.
         warnings.filterwarnings("ignore", category=ConvergenceWarning)
         model = KMeans(min(num_clusters, len(features)), random_state=seed, **settings).fit(features)
