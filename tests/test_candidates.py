@@ -139,6 +139,8 @@ def test_the_threshold_for_proposing_wins_recall_first():
         probability[0, 0, 2:8, 10 * i + 2 : 10 * i + 8] = level
     task = Mitochondria()
     chosen = choose_threshold(probability, truth, None, task, CandidateConfig(min_recall=0.9), 1)
-    assert chosen < 60 / 255
-    assert choose_threshold(probability, truth, None, task, CandidateConfig(min_recall=0.6), 1) > 60 / 255 or chosen
-    assert choose_threshold(probability, truth, None, task, CandidateConfig(threshold=0.77), 1) == 0.77
+    assert chosen[0] < 60 / 255 and chosen[1] == 1.0
+    # with less recall wanted, the low threshold still wins: it has more good candidates
+    assert choose_threshold(probability, truth, None, task, CandidateConfig(min_recall=0.6), 1) == chosen
+    fixed = choose_threshold(probability, truth, None, task, CandidateConfig(threshold=0.77), 1)
+    assert fixed == (0.77, pytest.approx(1 / 3))

@@ -16,7 +16,14 @@ from twostream.patches import PatchPair
 
 @pytest.fixture
 def ledger(tmp_path):
-    return Ledger(tmp_path / "ledger.sqlite")
+    return Ledger(tmp_path / "ledger.sqlite", create=True)
+
+
+@pytest.fixture
+def asking(ledger):
+    """A ledger whose round 0 has candidates 1 to 9."""
+    ledger.register(0, range(1, 10))
+    return ledger
 
 
 def query(identity, **settings):
@@ -30,9 +37,9 @@ def tell(ledger, number, kind, annotator="ann", **settings):
     return ledger.tell(Answer(number, AnswerKind(kind), annotator, **settings))
 
 
-def test_a_snapshot_comes_back_as_it_was_asked(ledger):
-    ledger.ask(0, [query(1), query(2, is_audit=True)])
-    first, second = ledger.open_queries()
+def test_a_snapshot_comes_back_as_it_was_asked(asking):
+    asking.ask(0, [query(1), query(2, is_audit=True)])
+    first, second = asking.open_queries()
     original = query(1)
     np.testing.assert_array_equal(first.candidate.mask, original.candidate.mask)
     np.testing.assert_array_equal(first.patch.image, original.patch.image)
@@ -63,108 +70,108 @@ def test_ids_stay_within_what_javascript_holds(ledger):
         ledger.register(1, [MAX_ID + 1])
 
 
-def test_a_round_asks_once(ledger):
+def test_a_round_asks_once(asking):
     for _ in range(2):
-        ledger.ask(0, [query(1), query(2)])
-    assert len(ledger.queries()) == 2
+        asking.ask(0, [query(1), query(2)])
+    assert len(asking.queries()) == 2
     with pytest.raises(LedgerError, match="round 0 has asked 2 candidates already"):
-        ledger.ask(0, [query(3)])
+        asking.ask(0, [query(3)])
 
 
-def test_nothing_is_asked_twice_but_what_was_skipped(ledger):
-    ledger.ask(0, [query(1), query(2), query(3)])
+def test_nothing_is_asked_twice_but_what_was_skipped(asking):
+    asking.ask(0, [query(1), query(2), query(3)])
     for number, kind in ((1, "true"), (2, "unsure"), (3, "skipped")):
-        tell(ledger, number, kind)
+        tell(asking, number, kind)
     for identity in (1, 2):
         with pytest.raises(LedgerError, match=f"candidate {identity} has been asked before"):
-            ledger.ask(1, [query(identity)])
-    ledger.ask(1, [query(3)])
-    assert ledger.spent()[0] == 2  # skipped does not count
+            asking.ask(1, [query(identity)])
+    asking.ask(1, [query(3)])
+    assert asking.spent()[0] == 2  # skipped does not count
 
 
-def test_an_open_query_is_not_asked_again(ledger):
-    ledger.ask(0, [query(1)])
+def test_an_open_query_is_not_asked_again(asking):
+    asking.ask(0, [query(1)])
     with pytest.raises(LedgerError, match="asked before"):
-        ledger.ask(1, [query(1)])
+        asking.ask(1, [query(1)])
 
 
 @pytest.mark.parametrize(
     ("kind", "y"),
     [("true", 1.0), ("nothing", 0.0), ("shape", 0.0), ("swapped", 1.0), ("unsure", None), ("skipped", None)],
 )
-def test_every_answer_has_its_y(ledger, kind, y):
-    ledger.ask(0, [query(1)])
-    assert math.isnan(ledger.pool()[1].y) and not ledger.pool()[1].askable
-    tell(ledger, 1, kind)
-    verdict = ledger.pool()[1]
+def test_every_answer_has_its_y(asking, kind, y):
+    asking.ask(0, [query(1)])
+    assert math.isnan(asking.pool()[1].y) and not asking.pool()[1].askable
+    tell(asking, 1, kind)
+    verdict = asking.pool()[1]
     assert verdict.kind == kind and (math.isnan(verdict.y) if y is None else verdict.y == y)
-    assert ledger.open_queries() == [] and verdict.askable == (kind == "skipped")
+    assert asking.open_queries() == [] and verdict.askable == (kind == "skipped")
 
 
-def test_two_people(ledger):
-    ledger.ask(0, [query(1)])
-    tell(ledger, 1, "true", "ann")
-    tell(ledger, 1, "shape", "bob")
-    assert math.isnan(ledger.pool()[1].y) and ledger.pool()[1].kind is None
-    tell(ledger, 1, "nothing", "eve", adjudicates=True)
-    assert ledger.pool()[1].y == 0.0 and ledger.pool()[1].kind is AnswerKind.NOTHING
+def test_two_people(asking):
+    asking.ask(0, [query(1)])
+    tell(asking, 1, "true", "ann")
+    tell(asking, 1, "shape", "bob")
+    assert math.isnan(asking.pool()[1].y) and asking.pool()[1].kind is None
+    tell(asking, 1, "nothing", "eve", adjudicates=True)
+    assert asking.pool()[1].y == 0.0 and asking.pool()[1].kind is AnswerKind.NOTHING
 
 
-def test_two_people_agree_on_y_if_not_on_the_kind(ledger):
-    ledger.ask(0, [query(1)])
-    tell(ledger, 1, "nothing", "ann")
-    tell(ledger, 1, "shape", "bob")
-    assert ledger.pool()[1].y == 0.0 and ledger.pool()[1].kind is None
+def test_two_people_agree_on_y_if_not_on_the_kind(asking):
+    asking.ask(0, [query(1)])
+    tell(asking, 1, "nothing", "ann")
+    tell(asking, 1, "shape", "bob")
+    assert asking.pool()[1].y == 0.0 and asking.pool()[1].kind is None
 
 
-def test_changing_ones_mind_supersedes(ledger):
-    ledger.ask(0, [query(1)])
-    first = tell(ledger, 1, "true", seconds=3.0)
+def test_changing_ones_mind_supersedes(asking):
+    asking.ask(0, [query(1)])
+    first = tell(asking, 1, "true", seconds=3.0)
     with pytest.raises(LedgerError, match=r"ann has answered query 1 already \(answer 1\)"):
-        tell(ledger, 1, "nothing")
-    tell(ledger, 1, "nothing", seconds=2.0, supersedes=first)
-    assert ledger.pool()[1].y == 0.0
-    assert ledger.spent() == (1, 5.0)
-    assert len(ledger.all_answers()) == 2 and len(ledger.current_answers()) == 1
+        tell(asking, 1, "nothing")
+    tell(asking, 1, "nothing", seconds=2.0, supersedes=first)
+    assert asking.pool()[1].y == 0.0
+    assert asking.spent() == (1, 5.0)
+    assert len(asking.all_answers()) == 2 and len(asking.current_answers()) == 1
     with pytest.raises(LedgerError, match="no current answer"):
-        tell(ledger, 1, "true", supersedes=first)
+        tell(asking, 1, "true", supersedes=first)
 
 
-def test_drawings_and_missed_objects(ledger):
-    ledger.ask(0, [query(1)])
+def test_drawings_and_missed_objects(asking):
+    asking.ask(0, [query(1)])
     drawn = np.ones((1, 2, 2), np.uint8)
     with pytest.raises(LedgerError, match="needs a drawn mask"):
-        tell(ledger, 1, "corrected")
-    tell(ledger, 1, "corrected", drawing=(Box((0, 0, 0), drawn.shape), drawn))
-    ledger.tell(Answer(None, AnswerKind.MISSED, "ann", drawing=(Box((5, 5, 5), drawn.shape), drawn)))
-    box, mask = ledger.current_answers()[1].drawing
+        tell(asking, 1, "corrected")
+    tell(asking, 1, "corrected", drawing=(Box((0, 0, 0), drawn.shape), drawn))
+    asking.tell(Answer(None, AnswerKind.MISSED, "ann", drawing=(Box((5, 5, 5), drawn.shape), drawn)))
+    box, mask = asking.current_answers()[1].drawing
     assert box == Box((5, 5, 5), (1, 2, 2)) and (mask == drawn).all()
-    assert ledger.spent()[0] == 2
+    assert asking.spent()[0] == 2
 
 
-def test_nonsense_is_refused(ledger):
+def test_nonsense_is_refused(asking):
     with pytest.raises(LedgerError, match="there is no query 9"):
-        tell(ledger, 9, "true")
+        tell(asking, 9, "true")
     with pytest.raises(LedgerError, match="only 'missed' has none"):
-        ledger.tell(Answer(None, AnswerKind.TRUE, "ann"))
-    ledger.ask(0, [query(1)])
+        asking.tell(Answer(None, AnswerKind.TRUE, "ann"))
+    asking.ask(0, [query(1)])
     with pytest.raises(LedgerError, match="expected a time of at least 0"):
-        tell(ledger, 1, "true", seconds=-1.0)
-    assert ledger.all_answers() == []
+        tell(asking, 1, "true", seconds=-1.0)
+    assert asking.all_answers() == []
 
 
 @pytest.mark.parametrize("statement", ["DELETE FROM answer", "UPDATE answer SET kind = 'true'", "DELETE FROM query"])
-def test_the_ledger_forgets_nothing(ledger, statement):
-    ledger.ask(0, [query(1)])
-    tell(ledger, 1, "nothing")
+def test_the_ledger_forgets_nothing(asking, statement):
+    asking.ask(0, [query(1)])
+    tell(asking, 1, "nothing")
     with pytest.raises(sqlite3.DatabaseError, match="append-only"):
-        ledger._connection.execute(statement)
+        asking._connection.execute(statement)
 
 
-def test_it_is_on_disk_at_once_and_opens_again(ledger):
-    ledger.ask(0, [query(1)])
-    tell(ledger, 1, "true")
-    assert Ledger(ledger.path).pool()[1].y == 1.0
+def test_it_is_on_disk_at_once_and_opens_again(asking):
+    asking.ask(0, [query(1)])
+    tell(asking, 1, "true")
+    assert Ledger(asking.path).pool()[1].y == 1.0
 
 
 def test_scores_and_steps_are_recorded_once(ledger):
@@ -188,3 +195,51 @@ def test_a_newer_schema_is_refused(ledger):
     ledger._connection.execute("PRAGMA user_version = 99")
     with pytest.raises(LedgerError, match=r"schema 99; this version reads up to \d+"):
         Ledger(ledger.path)
+
+
+def test_only_registered_candidates_are_asked(asking):
+    with pytest.raises(LedgerError, match="candidate 77 was never registered"):
+        asking.ask(0, [query(77)])
+
+
+def test_audits_stay_audits(asking):
+    asking.ask(0, [query(1), query(2, is_audit=True)])
+    tell(asking, 1, "skipped")
+    tell(asking, 2, "skipped")
+    for other in (query(1, is_audit=True), query(2)):
+        with pytest.raises(LedgerError, match="cannot change between audit and ordinary query"):
+            asking.ask(1, [other])
+    asking.ask(1, [query(1), query(2, is_audit=True)])
+    assert [q.round for q in asking.newest_queries(2).values()] == [1, 1]
+    assert [q.round for q in asking.newest_queries(1).values()] == [0, 0]
+
+
+def test_several_answers_are_recorded_all_or_none(asking):
+    asking.ask(0, [query(1), query(2)])
+    good, bad = Answer(1, AnswerKind.TRUE, "ann"), Answer(9, AnswerKind.TRUE, "ann")
+    with pytest.raises(LedgerError, match="there is no query 9"):
+        asking.tell_all([good, bad])
+    assert asking.all_answers() == []
+    assert len(asking.tell_all([good, Answer(2, AnswerKind.SHAPE, "ann")])) == 2
+
+
+def test_a_drawing_must_fit_its_box(asking):
+    asking.ask(0, [query(1)])
+    for mask in (np.ones((2, 2, 2), np.uint8), np.zeros((1, 2, 2), np.uint8), np.ones((1, 2, 2), bool)):
+        with pytest.raises(LedgerError, match="a drawn mask is"):
+            tell(asking, 1, "corrected", drawing=(Box((0, 0, 0), (1, 2, 2)), mask))
+
+
+def test_the_answer_that_decided_is_known(asking):
+    asking.ask(0, [query(1)])
+    drawn = np.ones((1, 2, 2), np.uint8)
+    tell(asking, 1, "true", "ann")
+    tell(asking, 1, "corrected", "boss", adjudicates=True, drawing=(Box((0, 0, 0), drawn.shape), drawn))
+    tell(asking, 1, "true", "eve")
+    verdict = asking.pool()[1]
+    assert verdict.kind is AnswerKind.CORRECTED and verdict.answer.annotator == "boss"
+
+
+def test_a_lost_ledger_is_not_replaced(tmp_path):
+    with pytest.raises(LedgerError, match="is missing; restore it"):
+        Ledger(tmp_path / "ledger.sqlite")

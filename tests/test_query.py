@@ -32,7 +32,7 @@ class StrategyExam:
 
     def strategy(self, seed=0):
         settings = {"num_clusters": (4, 3)} if self.name == "two-stream" else {}
-        return get_strategy(self.name, random_state=seed, **settings)
+        return get_strategy(self.name, settings, random_state=seed)
 
     def pool(self, number=60, num_answered=10, seed=0):
         rng = np.random.default_rng(seed)
@@ -186,8 +186,13 @@ def test_bad_settings_are_named():
         TwoStream(variant="adaptiv")
     with pytest.raises(InputError, match="strategy is 'best'; expected one of"):
         get_strategy("best")
-    with pytest.raises(InputError, match="strategy 'random'"):
-        get_strategy("random", clusters=3)
+    with pytest.raises(InputError, match="strategy 'random' has no setting 'clusters'"):
+        get_strategy("random", {"clusters": 3})
+    for bad in ([2.5, 1], ["a", 2], [3], 0):
+        with pytest.raises(InputError, match="expected two whole numbers"):
+            TwoStream(num_clusters=bad)
+    with pytest.raises(InputError, match="D >= 1"):
+        Random().query(np.zeros((4, 0)), np.full(4, np.nan), batch_size=1)
 
 
 def test_a_strategy_of_ones_own():

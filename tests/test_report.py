@@ -14,7 +14,7 @@ from twostream.answers import AnswerKind
 from twostream.candidates import Candidate, to_table, write_table
 from twostream.errors import ProjectError
 from twostream.geometry import Box
-from twostream.ledger import Answer, Query
+from twostream.ledger import Answer, Ledger, Query
 from twostream.patches import PatchPair
 from twostream.project import Project
 from twostream.report import COUNTS, SCORES, duration, kind_of, number, order, rows_to_draw, shown_uri, write_report
@@ -36,6 +36,7 @@ def make_project(root: Path, *, task: str = "polarity", strategy: str = "two-str
         "query": {"strategy": strategy, "budget": 4},
     }
     (root / "twostream.yaml").write_text(yaml.safe_dump(values))
+    Ledger(root / "ledger.sqlite", create=True).close()
     return Project(root)
 
 

@@ -150,7 +150,8 @@ def test_the_final_threshold_is_where_the_overlap_is_best():
 
 
 def test_lessons_come_from_answers_that_say_something_about_voxels(tmp_path):
-    ledger = Ledger(tmp_path / "ledger.sqlite")
+    ledger = Ledger(tmp_path / "ledger.sqlite", create=True)
+    ledger.register(0, range(1, 9))
     mask = np.ones((1, 2, 4), np.uint8)
     patch = PatchPair(np.zeros((2, 2), np.uint8), np.zeros((2, 2), np.int8), 0.0, 0, 0.0)
     kinds = ["true", "nothing", "shape", "swapped", "unsure", "skipped", "corrected", "true"]

@@ -100,6 +100,7 @@ def lessons_of(world, lessons=(), task=None, rim_nm=0.0, ignore=None):
         labels_box=Box((0, 0, 0), (8, 40, 24)),
         val_box=Box((0, 0, 20), (8, 40, 4)),
         test_box=Box((0, 0, 44), (8, 40, 16)),
+        guarded_box=Box((0, 0, 42), (8, 40, 18)),
         crop_shape_zyx=(4, 24, 24),
         lessons=lessons,
         rim_nm=rim_nm,
@@ -145,6 +146,36 @@ def test_the_rim_of_a_true_answer_is_ignored_but_not_of_a_drawn_one(world):
         lesson = Lesson(Box((3, 15, 30), mask.shape), mask, teaches)
         painted = lessons_of(world, [lesson], rim_nm=8.0)._painted[0]
         assert (painted == 1).sum() == expected
+
+
+def test_the_test_box_is_not_seen_in_a_mirror_either(world):
+    image, labels = world
+    thin = MemoryVolume(image.read(Box((0, 0, 0), (2, 40, 60))), SIZE)  # thinner than the crop: padded by mirroring
+    thin_labels = MemoryVolume(labels.read(Box((0, 0, 0), (2, 40, 60))), SIZE)
+    lessons = Lessons(
+        thin, thin_labels, None, Mitochondria(),
+        labels_box=Box((0, 0, 0), (2, 40, 24)), val_box=Box((0, 0, 20), (2, 40, 4)),
+        test_box=Box((0, 0, 44), (2, 40, 16)), guarded_box=None, crop_shape_zyx=(4, 24, 24),
+        lessons=[Lesson(Box((0, 10, 38), (2, 8, 5)), np.ones((2, 8, 5), np.uint8), "mask")],
+    )  # fmt: skip
+    assert max(lessons.answer_crop(np.random.default_rng(s), 0)[0].max() for s in range(20)) < 44 * 4
+
+
+def test_nothing_is_taught_in_the_validation_box_or_near_the_test_box(world):
+    drawn = Lesson(Box((0, 10, 18), (8, 20, 30)), np.ones((8, 20, 30), np.uint8), "drawn")
+    lessons = lessons_of(world, [drawn])
+    for seed in range(20):
+        image, target = lessons.answer_crop(np.random.default_rng(seed), 0)
+        column = image[0, 0].astype(int) // 4
+        assert (target[0][:, :, ((column >= 20) & (column < 24)) | (column >= 42)] == IGNORE).all()
+
+
+def test_the_newer_lesson_holds(world):
+    mask = np.ones((2, 9, 9), np.uint8)
+    older, newer = (Lesson(Box((3, 15, 27), mask.shape), mask, teaches) for teaches in ("background", "drawn"))
+    image, target = lessons_of(world, [older, newer]).answer_crop(np.random.default_rng(0), 0)
+    beyond_the_labels = image[0, 0].astype(int) // 4 >= 24
+    assert set(np.unique(target[0][:, :, beyond_the_labels])) == {1, IGNORE}
 
 
 def test_exchanged_sides_are_taught_exchanged(world):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from twostream.answers import MEANING, AnswerKind
-from twostream.errors import ConfigError
+from twostream.errors import ConfigError, InputError
 from twostream.metrics import Overlaps
 from twostream.task import Mitochondria, SynapsePolarity, get_task
 
@@ -92,6 +92,16 @@ def test_crops_name_the_sides():
     mask = SynapsePolarity().crop(labels, 2)
     assert mask.dtype == np.uint8 and mask[0, 8, 30] == 1 and mask[0, 8, 24] == 2 and mask[0, 8, 6] == 0
     assert Mitochondria().crop(labels, 2).sum() == (labels == 2).sum()
+
+
+def test_label_values_are_checked():
+    Mitochondria().check_values({0, 1, 7}, "a.h5:m")
+    SynapsePolarity().check_values({0, 1, 2, 5}, "a.h5:s")
+    for values in ({0, -1}, {0, 2**64 - 1}):
+        with pytest.raises(InputError, match=r"a.h5:m holds the label .* set those to 0 first"):
+            Mitochondria().check_values(values, "a.h5:m")
+    with pytest.raises(InputError, match="none has both sides"):
+        SynapsePolarity().check_values({0, 2, 4}, "a.h5:s")
 
 
 def test_an_unknown_task_is_named():

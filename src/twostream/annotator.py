@@ -36,6 +36,7 @@ class Truth:
             for value, count in zip(values.tolist(), counts.tolist(), strict=True):
                 if value:
                     self.sizes[value] = self.sizes.get(value, 0) + count
+        task.check_values(set(self.sizes), labels.uri)
 
     def judge(self, candidate: Candidate) -> Judgement:
         """The truth rule for one candidate, by the mask that it carries."""

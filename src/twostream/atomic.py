@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from twostream.errors import InputError
+
 
 def write_text(path: Path, text: str) -> None:
     """Write a file whole or not at all."""
@@ -28,6 +30,18 @@ def write_array(path: Path, array: np.ndarray) -> None:
     with open(partial, "wb") as handle:
         np.save(handle, array, allow_pickle=False)
     os.replace(partial, path)
+
+
+def read_array(path: Path) -> np.ndarray:
+    """Read ``.npy``.
+
+    Raises:
+        InputError: missing, damaged or pickled.
+    """
+    try:
+        return np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"{path} cannot be read as .npy without pickles: {error}.") from None
 
 
 def write_jsonl(path: Path, rows: Sequence[dict[str, Any]]) -> None:

@@ -16,6 +16,7 @@ import cc3d
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import Field
 
 from twostream.config import Config
 from twostream.errors import InputError
@@ -40,9 +41,9 @@ class CandidateConfig(Config):
         min_object_nm3: smaller ones are dust; None takes the task's.
     """
 
-    threshold: float | None = None
-    min_recall: float = 0.9
-    min_object_nm3: float | None = None
+    threshold: float | None = Field(None, gt=0, lt=1)
+    min_recall: float = Field(0.9, ge=0, le=1)
+    min_object_nm3: float | None = Field(None, ge=0, allow_inf_nan=False)
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ def choose_threshold(
     task: Task,
     config: CandidateConfig,
     min_voxels: int,
-) -> float:
+) -> tuple[float, float]:
     """Threshold for proposing, on the labelled box: recall first, then as many good candidates as possible.
 
     Args:
@@ -122,13 +123,12 @@ def choose_threshold(
         truth: (Z, Y, X) labels of the same box; ``ignore`` likewise or None.
 
     Returns:
-        In (0, 1). Among thresholds that reach ``min_recall`` at IoU > 0.2 (all, if none does: then those of
+        Threshold, and candidate recall on the labelled box with it, both in [0, 1]. Among thresholds that reach
+        ``min_recall`` at IoU > 0.2 (all, if none does: then those of
         the highest recall), the one with the best balance of good candidates and candidates (F1).
     """
-    if config.threshold is not None:
-        return config.threshold
     rows = []
-    for threshold in thresholds_to_try():
+    for threshold in thresholds_to_try() if config.threshold is None else [config.threshold]:
         segmentation = clean(task.decode(probability, threshold), task, min_voxels)
         overlaps = Overlaps.of(segmentation, truth, ignore)
         judged = task.judge(overlaps)
@@ -138,7 +138,8 @@ def choose_threshold(
         good = sum(j.truth > 0 for j in judged.values())
         rows.append((recall, 2 * good / (len(judged) + num_truth), float(threshold)))
     wanted = min(config.min_recall, max(row[0] for row in rows))
-    return max((row for row in rows if row[0] >= wanted), key=lambda row: (row[1], row[2]))[2]
+    recall, _, chosen = max((row for row in rows if row[0] >= wanted), key=lambda row: (row[1], row[2]))
+    return chosen, recall
 
 
 def extract(

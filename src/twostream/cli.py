@@ -6,6 +6,7 @@ answer at once and everywhere.
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Callable
@@ -46,15 +47,27 @@ def _helpful(command: Callable[..., Any]) -> Callable[..., Any]:
                 raise
             print(f"twostream: {error}", file=sys.stderr)
             raise typer.Exit(1) from None
-        except OSError as error:
-            if kwargs.get("debug") or isinstance(error, BrokenPipeError):
+        except (typer.Exit, typer.Abort, typer.BadParameter, BrokenPipeError):
+            raise
+        except Exception as error:
+            if kwargs.get("debug"):
                 raise
-            print(
-                f"twostream: the system refused: {error}. Is the disk full, or the folder read-only?", file=sys.stderr
-            )
+            print(f"twostream: {_sentence(error)}", file=sys.stderr)
             raise typer.Exit(1) from None
 
     return wrapped
+
+
+def _sentence(error: Exception) -> str:
+    """Words for an error that is not ours."""
+    words = " ".join(str(error).split())
+    if isinstance(error, OSError):
+        hint = {errno.ENOSPC: " The disk is full.", errno.EROFS: " The file system is read-only."}
+        return f"the system refused: {words}.{hint.get(error.errno or 0, '')}"
+    return (
+        f"unexpected {type(error).__name__}: {words}. Nothing half-done counts as done; the traceback that --debug "
+        f"shows helps us to mend it."
+    )
 
 
 @app.callback(invoke_without_command=True)

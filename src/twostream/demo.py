@@ -81,20 +81,6 @@ SHORT = {
     "curated_accuracy": "curated accur.",
 }
 """Names of the scores that leave room for all of them in a terminal of 80 columns."""
-# A demonstration has ten minutes on two cores for seven models; steps are what it saves on.
-SETTINGS = {
-    "polarity": ("segmentation.num_steps=300", "refit.num_steps=100"),
-    "mitochondria": ("segmentation.num_steps=200", "refit.num_steps=80"),
-}
-COMMON = (
-    "num_threads=1",
-    "segmentation.filters=[8,16,32,48]",
-    "segmentation.max_pixel_size_nm=16",
-    "segmentation.patch_shape_zyx=[8,64,64]",
-    "streams.supervised.num_steps=150",
-    "streams.unsupervised.num_steps=200",
-    "streams.active_clustering.num_steps=40",
-)
 
 
 def run_demo(out: Path, *, task: str, rounds: int, seed: int) -> Path:

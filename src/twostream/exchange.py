@@ -115,16 +115,14 @@ def read_answers(project: Project, path: Path, annotator: str) -> int:
             raise InputError(f"{path}, line {line}: kind is {kind!r}; expected one of {', '.join(ANSWERABLE)}.")
         try:
             number, seconds = int(row["query"]), float(row.get("seconds") or 0)
-        except ValueError:
+        except (TypeError, ValueError):
             raise InputError(f"{path}, line {line}: query and seconds must be numbers.") from None
         if number not in waiting or number in answers:
             raise InputError(f"{path}, line {line}: query {number} is not open (never asked, or answered already).")
         if not math.isfinite(seconds) or seconds < 0:
             raise InputError(f"{path}, line {line}: seconds is {seconds}; expected a time of at least 0.")
         answers[number] = Answer(number, AnswerKind(kind), annotator, reason=row.get("reason") or "", seconds=seconds)
-    for answer in answers.values():
-        project.ledger.tell(answer)
-    return len(answers)
+    return len(project.ledger.tell_all(list(answers.values())))
 
 
 def export(project: Project, what: str, output: Path, format_: str | None) -> str:
@@ -226,11 +224,17 @@ def _export_dataset(project: Project, output: Path) -> str:
             value = np.uint64(identity)
             labels = painted * value if project.task.num_sides == 1 else np.uint64(2) * value - (np.uint64(2) - painted)
             volume.write(box, np.where(mask > 0, labels, values))
-        _write_rows([row for *_, row in objects], path / "objects.csv", "csv")
-        write_text(path / "dataset.json", json.dumps(_dataset_facts(project, number, objects), indent=1) + "\n")
+        rows = []
+        for identity, box, _, row in objects:
+            # Later objects are painted over earlier ones: what an answer has replaced is gone, and is not listed.
+            left = int((project.task.instances(volume.read(box)) == identity).sum())
+            if left:
+                rows.append(row | {"num_voxels": left})
+        _write_rows(rows, path / "objects.csv", "csv")
+        write_text(path / "dataset.json", json.dumps(_dataset_facts(project, number, rows), indent=1) + "\n")
 
     write_folder(output, fill)
-    return f"curated data set written to {output}: {len(objects)} objects"
+    return f"curated data set written to {output}"
 
 
 def curated_objects(project: Project, number: int) -> list[tuple[int, Box, np.ndarray, dict[str, Any]]]:
@@ -243,7 +247,6 @@ def curated_objects(project: Project, number: int) -> list[tuple[int, Box, np.nd
     """
     verdicts = project.ledger.pool()
     queries = {query.candidate.id: query for query in project.ledger.queries()}
-    answers = {answer.candidate: answer for answer in project.ledger.current_answers() if answer.candidate}
     result = []
     for candidate in from_table(read_table(project.path(number, "candidates.parquet"))):
         verdict = verdicts.get(candidate.id)
@@ -255,12 +258,12 @@ def curated_objects(project: Project, number: int) -> list[tuple[int, Box, np.nd
         if kind is AnswerKind.SWAPPED:
             mask = np.where(mask > 0, 3 - mask, 0).astype(np.uint8)
         elif kind is AnswerKind.CORRECTED:
-            drawing = answers[identity].drawing
-            assert drawing is not None
-            box, mask = drawing
+            answer = verdicts[identity].answer
+            assert answer is not None and answer.drawing is not None
+            box, mask = answer.drawing
         elif kind is not AnswerKind.TRUE:
             continue
-        result.append(_object(candidate, box, mask, query, answers.get(identity)))
+        result.append(_object(candidate, box, mask, query, verdicts[identity].answer))
     next_id = project.ledger.next_id(number + 1)
     for answer in project.ledger.current_answers():
         if answer.kind is AnswerKind.MISSED and answer.drawing is not None:
@@ -286,18 +289,18 @@ def _object(
     return candidate.id, box, mask, row
 
 
-def _dataset_facts(project: Project, number: int, objects: Sequence[Any]) -> dict[str, Any]:
+def _dataset_facts(project: Project, number: int, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     metrics = project.ledger.scores().get(number, {})
     scores = metrics.get("scores", {})
-    answered = sum(row["origin"] != "model" for *_, row in objects)
+    answered = sum(row["origin"] != "model" for row in rows)
     facts = {
         "task": project.task.name,
         "value": "id" if project.task.num_sides == 1 else "presynaptic 2*id-1, postsynaptic 2*id",
         "voxel_size_nm_zyx": list(project.image.voxel_size_nm),
         "round": number,
-        "num_objects": len(objects),
+        "num_objects": len(rows),
         "num_answered": answered,
-        "num_model_only": len(objects) - answered,
+        "num_model_only": len(rows) - answered,
         "estimated_precision_from_audits": metrics.get("audit"),
         "measured_on_test_box": {k: scores.get(k) for k in ("candidate_accuracy", "candidate_recall")}
         if scores

@@ -15,13 +15,22 @@ from typing import Any
 import numpy as np
 import yaml
 
-from twostream.atomic import write_text
+from twostream.atomic import write_folder, write_text
 from twostream.config import apply_overrides, parse_config
-from twostream.errors import ConfigError, InputError, ProjectError
-from twostream.geometry import Box
+from twostream.errors import ConfigError, InputError, ProjectError, TwoStreamError
+from twostream.geometry import Box, grid
 from twostream.ledger import Ledger
-from twostream.project import CONFIG_NAME, FIRST_STEPS, Project, check_labels, guard_voxels, states_no_voxel_size
+from twostream.project import (
+    CONFIG_NAME,
+    FIRST_STEPS,
+    LEDGER_NAME,
+    Project,
+    check_labels,
+    guard_voxels,
+    states_no_voxel_size,
+)
 from twostream.settings import PRESETS, ProjectConfig
+from twostream.task import Task, get_task
 from twostream.volume import Volume, open_volume
 
 TEST_SHARE = 0.2
@@ -69,6 +78,8 @@ def create_project(
         )
     if preset not in PRESETS:
         raise ConfigError(f"preset is {preset!r}; expected one of {', '.join(PRESETS)}.")
+    if any(option.split("=")[0].split(".")[0] == "boxes" for option in overrides):
+        raise ConfigError("--set cannot change boxes; pass --labels-box, --val-box and --test-box.")
     size = None if voxel_size_nm is None else [float(v) for v in voxel_size_nm]
     image_volume = open_volume(image, size)
     label_size = size if size is not None else (image_volume.voxel_size_nm if states_no_voxel_size(labels) else None)
@@ -88,8 +99,10 @@ def create_project(
     values["boxes"] = default_boxes(config, image_volume, label_volume, labels_box, val_box, test_box)
     config = parse_config(ProjectConfig, values, source="twostream init")
     root.mkdir(parents=True, exist_ok=True)
+    (root / LEDGER_NAME).unlink(missing_ok=True)  # of a founding that was killed: without its YAML it is no project's
+    Ledger(root / LEDGER_NAME, create=True).close()
     write_text(root / CONFIG_NAME, yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
-    return Project(root)
+    return _checked(root)
 
 
 def fork_project(source: Project, root: Path, overrides: Sequence[str]) -> Project:
@@ -109,27 +122,35 @@ def fork_project(source: Project, root: Path, overrides: Sequence[str]) -> Proje
     done = source.ledger.finished_steps()
     if any((0, step) not in done for step in shared):
         raise ProjectError(f"round 0 of {source.root} is not finished; run `twostream run {source.root}` first.")
-    if (root / CONFIG_NAME).exists():
-        raise ProjectError(f"{root} holds a project already; choose another folder.")
+    if root.exists() and any(root.iterdir()):
+        raise ProjectError(f"{root} is not empty; choose another folder.")
     free = ("query", "refit", "annotator", "rounds")
     for option in overrides:
         if option.split("=")[0].split(".")[0] not in free:
             raise ConfigError(f"--set got {option!r}; a fork shares round 0, so only {', '.join(free)} may differ.")
     values = apply_overrides(source.config.model_dump(mode="json"), overrides)
     config = parse_config(ProjectConfig, values, source="twostream fork")
-    partial = root / "rounds" / "000.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    skip = shutil.ignore_patterns("queries.jsonl", "answers.jsonl", "*.partial", "*.resume")
-    shutil.copytree(source.round_dir(0), partial, ignore=skip)
-    shutil.rmtree(root / "rounds" / "000", ignore_errors=True)
-    os.replace(partial, root / "rounds" / "000")
-    (root / "ledger.sqlite").unlink(missing_ok=True)
-    ledger = Ledger(root / "ledger.sqlite")
-    import_round_zero(source.ledger, ledger, shared)
-    ledger.close()
-    # The YAML comes last: a folder without it is no project, so a fork that was killed is simply made again.
-    write_text(root / CONFIG_NAME, yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+
+    def fill(partial: Path) -> None:
+        skip = shutil.ignore_patterns("queries.jsonl", "answers.jsonl", "*.partial", "*.resume", "*.writing")
+        shutil.copytree(source.round_dir(0), partial / "rounds" / "000", ignore=skip)
+        ledger = Ledger(partial / LEDGER_NAME, create=True)
+        import_round_zero(source.ledger, ledger, shared)
+        ledger.close()
+        write_text(partial / CONFIG_NAME, yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+        _checked(partial)
+
+    write_folder(root, fill)
     return Project(root)
+
+
+def _checked(root: Path) -> Project:
+    """The project, or none: a setting that only shows to be wrong on loading leaves no YAML behind."""
+    try:
+        return Project(root)
+    except TwoStreamError:
+        (root / CONFIG_NAME).unlink()
+        raise
 
 
 def import_round_zero(source: Ledger, target: Ledger, steps: Sequence[str]) -> None:
@@ -164,7 +185,7 @@ def default_boxes(
     for name, box in given.items():
         if not image.box.contains(box):
             raise InputError(f"--{name}-box {box} reaches outside the image, which holds {image.box} (Z, Y, X voxels).")
-    extent = labelled_extent(labels)
+    extent = labelled_extent(labels, get_task(config.task))
     if extent is None:
         raise InputError(f"{labels.uri} holds no foreground; S cannot learn from labels that are all 0.")
     test = given.get("test")
@@ -192,22 +213,23 @@ def default_boxes(
     return {"labels": str(box), "val": str(val), "test": None if test is None else str(test)}
 
 
-def labelled_extent(labels: Volume) -> Box | None:
-    """Bounding box of the foreground, read in slabs; None without any."""
+def labelled_extent(labels: Volume, task: Task) -> Box | None:
+    """Bounding box of the foreground, read in slabs; None without any.
+
+    Raises:
+        InputError: values that are no labels of the task.
+    """
     extent: Box | None = None
-    for z in range(0, labels.shape_zyx[0], 16):
-        slab = Box((z, 0, 0), (min(16, labels.shape_zyx[0] - z), *labels.shape_zyx[1:]))
-        where = np.argwhere(labels.read(slab) > 0)
+    values: set[int] = set()
+    for block in grid(labels.box, (16, *labels.shape_zyx[1:])):
+        array = labels.read(block.write_box)
+        values |= set(np.unique(array).tolist())
+        where = np.argwhere(array > 0)
         if len(where):
-            part = Box.from_corners(where.min(0).tolist(), (where.max(0) + 1).tolist()).shifted(slab.offset_zyx)
-            extent = (
-                part
-                if extent is None
-                else Box.from_corners(
-                    np.minimum(extent.offset_zyx, part.offset_zyx).tolist(),
-                    np.maximum(extent.stop_zyx, part.stop_zyx).tolist(),
-                )
-            )
+            part = Box.from_corners(where.min(0).tolist(), (where.max(0) + 1).tolist())
+            part = part.shifted(block.write_box.offset_zyx)
+            extent = part if extent is None else extent.hull(part)
+    task.check_values(values, labels.uri)
     return extent
 
 

@@ -113,6 +113,13 @@ class Box:
             [min(a, b) for a, b in zip(self.stop_zyx, other.stop_zyx, strict=True)],
         )
 
+    def hull(self, other: Box) -> Box:
+        """The smallest box that holds both."""
+        return Box.from_corners(
+            [min(a, b) for a, b in zip(self.offset_zyx, other.offset_zyx, strict=True)],
+            [max(a, b) for a, b in zip(self.stop_zyx, other.stop_zyx, strict=True)],
+        )
+
     def intersects(self, other: Box) -> bool:
         return self.intersection(other).num_voxels > 0
 

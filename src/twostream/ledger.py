@@ -117,22 +117,33 @@ class Verdict:
         y: 1, 0, or NaN.
         kind: the answer that counts; None where annotators disagree.
         askable: whether a later round may ask again.
+        answer: the answer that decided (of several that agree, the newest); None without one.
     """
 
     y: float
     kind: AnswerKind | None
     askable: bool
+    answer: Answer | None = None
 
 
 class Ledger:
-    """Open (or create) the ledger at ``path``.
+    """Open the ledger at ``path``.
+
+    Args:
+        path: the file.
+        create: make it if it is not there. Without this a missing ledger is an error: it is the only memory, and a
+            project that has lost it must not begin again over its own rounds.
 
     Raises:
-        LedgerError: the file is no ledger, or was written by a newer version.
+        LedgerError: the file is missing, is no ledger, or was written by a newer version.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, create: bool = False) -> None:
         self.path = path
+        if not create and not path.is_file():
+            raise LedgerError(
+                f"{path} is missing; restore it from a copy, or make a new project with `twostream init`."
+            )
         self._connection = sqlite3.connect(path, timeout=60, isolation_level=None)
         self._connection.row_factory = sqlite3.Row
         try:
@@ -211,9 +222,13 @@ class Ledger:
         Asking again for a round that has asked is no error if the candidates are the same.
 
         Raises:
-            LedgerError: the round has asked others, or a candidate is not to be asked again.
+            LedgerError: the round has asked others, or a candidate is unknown, not to be asked again, or was asked as
+                an audit before and is not now (or the reverse: an audit must stay a random draw).
         """
         ids = [q.candidate.id for q in queries]
+        unknown = sorted(i for i in ids if not 1 <= i < self.next_id(round_number + 1))
+        if unknown:
+            raise LedgerError(f"candidate {unknown[0]} was never registered; ask only about candidates of the round.")
         with self._transaction():
             rows = self._connection.execute(
                 "SELECT candidate FROM query WHERE round = ? ORDER BY position", (round_number,)
@@ -227,7 +242,10 @@ class Ledger:
             repeated = sorted(barred & set(ids))
             if repeated:
                 raise LedgerError(f"candidate {repeated[0]} has been asked before and is not to be asked again.")
+            audited = {query.candidate.id: query.is_audit for query in self.queries()}
             for position, query in enumerate(queries):
+                if audited.get(query.candidate.id, query.is_audit) != query.is_audit:
+                    raise LedgerError(f"candidate {query.candidate.id} cannot change between audit and ordinary query.")
                 self._insert_query(round_number, position, query)
 
     def _insert_query(self, round_number: int, position: int, query: Query) -> None:
@@ -258,6 +276,11 @@ class Ledger:
         rows = self._connection.execute("SELECT * FROM query ORDER BY round, position").fetchall()
         return [_query(row) for row in rows if round_number in (None, row["round"])]
 
+    def newest_queries(self, before_round: int) -> dict[int, Query]:
+        """{candidate id: its newest query} of all rounds before ``before_round``, by id."""
+        newest = {query.candidate.id: query for query in self.queries() if query.round < before_round}
+        return dict(sorted(newest.items()))
+
     def open_queries(self) -> list[Query]:
         """Queries without an answer, in the order in which they were asked."""
         answered = {answer.query for answer in self.current_answers()}
@@ -275,36 +298,36 @@ class Ledger:
             LedgerError: no such query, a second answer by the same annotator that does not supersede the first,
                 a superseded answer to another query, or a drawing that is missing.
         """
-        needs_drawing = MEANING[answer.kind].teaches == "drawn"
-        if needs_drawing and answer.drawing is None:
-            raise LedgerError(f"an answer {answer.kind.value!r} needs a drawn mask; none came.")
-        if (answer.query is None) != (answer.kind is AnswerKind.MISSED):
-            raise LedgerError(
-                f"an answer {answer.kind.value!r} came with query {answer.query}; only 'missed' has none."
-            )
-        if not (math.isfinite(answer.seconds) and answer.seconds >= 0):
-            raise LedgerError(f"seconds is {answer.seconds}; expected a time of at least 0.")
+        return self.tell_all([answer])[0]
+
+    def tell_all(self, answers: Sequence[Answer]) -> list[int]:
+        """Record several answers, all of them or none; see ``tell``."""
+        for answer in answers:
+            _check_answer(answer)
         with self._transaction():
-            candidate, round_number = self._about(answer)
-            self._check_superseding(answer)
-            drawing = None
-            if answer.drawing is not None:
-                box, mask = answer.drawing
-                drawing = self._insert("drawing", box=str(box), mask=pack_mask(mask))
-            return self._insert(
-                "answer",
-                query=answer.query,
-                candidate=candidate,
-                round=round_number,
-                kind=answer.kind.value,
-                annotator=answer.annotator,
-                reason=answer.reason,
-                drawing=drawing,
-                seconds=answer.seconds,
-                answered_at=_now(),
-                supersedes=answer.supersedes,
-                adjudicates=int(answer.adjudicates),
-            )
+            return [self._tell(answer) for answer in answers]
+
+    def _tell(self, answer: Answer) -> int:
+        candidate, round_number = self._about(answer)
+        self._check_superseding(answer)
+        drawing = None
+        if answer.drawing is not None:
+            box, mask = answer.drawing
+            drawing = self._insert("drawing", box=str(box), mask=pack_mask(mask))
+        return self._insert(
+            "answer",
+            query=answer.query,
+            candidate=candidate,
+            round=round_number,
+            kind=answer.kind.value,
+            annotator=answer.annotator,
+            reason=answer.reason,
+            drawing=drawing,
+            seconds=answer.seconds,
+            answered_at=_now(),
+            supersedes=answer.supersedes,
+            adjudicates=int(answer.adjudicates),
+        )
 
     def _about(self, answer: Answer) -> tuple[int | None, int]:
         if answer.query is None:
@@ -424,6 +447,23 @@ class Ledger:
         return int(cursor.lastrowid or 0)
 
 
+def _check_answer(answer: Answer) -> None:
+    """Raise LedgerError where an answer contradicts itself."""
+    if MEANING[answer.kind].teaches == "drawn" and answer.drawing is None:
+        raise LedgerError(f"an answer {answer.kind.value!r} needs a drawn mask; none came.")
+    if (answer.query is None) != (answer.kind is AnswerKind.MISSED):
+        raise LedgerError(f"an answer {answer.kind.value!r} came with query {answer.query}; only 'missed' has none.")
+    if not (math.isfinite(answer.seconds) and answer.seconds >= 0):
+        raise LedgerError(f"seconds is {answer.seconds}; expected a time of at least 0.")
+    if answer.drawing is not None:
+        box, mask = answer.drawing
+        if mask.shape != box.shape_zyx or mask.dtype != np.uint8 or not mask.any():
+            raise LedgerError(
+                f"a drawn mask is {mask.shape} {mask.dtype} for a box of {box.shape_zyx}; "
+                f"expected uint8 of the box's shape with at least one voxel drawn."
+            )
+
+
 def _verdict(answers: list[Answer]) -> Verdict:
     settled = [a for a in answers if a.adjudicates] or answers
     kinds = {a.kind for a in settled[-1:]} if settled[-1].adjudicates else {a.kind for a in settled}
@@ -431,7 +471,9 @@ def _verdict(answers: list[Answer]) -> Verdict:
     said = kinds - {AnswerKind.SKIPPED} or kinds
     values = {MEANING[kind].y for kind in said}
     y = values.pop() if len(said) == 1 or (len(values) == 1 and not any(map(math.isnan, values))) else math.nan
-    return Verdict(y, next(iter(said)) if len(said) == 1 else None, askable)
+    decided = next(iter(said)) if len(said) == 1 else None
+    newest = next((a for a in reversed(settled) if a.kind is decided), None)
+    return Verdict(y, decided, askable, newest)
 
 
 def _query(row: sqlite3.Row) -> Query:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+from pydantic import Field
 from scipy import ndimage
 
 from twostream.candidates import Candidate
@@ -38,8 +39,8 @@ class PatchConfig(Config):
         pixel_size_nm: in-plane size of a patch pixel; None takes the task's.
     """
 
-    width_px: int = 64
-    pixel_size_nm: float | None = None
+    width_px: int = Field(64, ge=8)
+    pixel_size_nm: float | None = Field(None, gt=0, allow_inf_nan=False)
 
 
 @dataclass(frozen=True)

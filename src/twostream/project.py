@@ -7,6 +7,7 @@ proofread on any laptop. How a project is made is in ``founding.py``.
 from __future__ import annotations
 
 import fcntl
+import math
 import platform
 import zlib
 from collections.abc import Iterator, Sequence
@@ -23,15 +24,25 @@ from twostream.config import parse_config
 from twostream.errors import ConfigError, InputError, NoVoxelSizeError, ProjectError
 from twostream.geometry import Box
 from twostream.ledger import Ledger
+from twostream.query import Strategy, get_strategy
 from twostream.segmentation.config import context_voxels, fold_for
 from twostream.settings import ProjectConfig
 from twostream.task import Task, get_task
 from twostream.volume import Volume, open_ignore_mask, open_volume
 
 CONFIG_NAME = "twostream.yaml"
+LEDGER_NAME = "ledger.sqlite"
 FIRST_STEPS = ("train", "predict", "propose", "embed", "score", "suggest", "answer")
 LATER_STEPS = ("refit", *FIRST_STEPS[1:])
-FROZEN = ("task", "boxes", "patches", "streams.supervised", "streams.unsupervised")
+FROZEN = (
+    "task",
+    "boxes",
+    "patches",
+    "segmentation.filters",
+    "segmentation.max_pixel_size_nm",
+    "streams.supervised",
+    "streams.unsupervised",
+)
 """Settings that later rounds must share with round 0: scores would not compare, or snapshots not fit the streams."""
 
 
@@ -54,14 +65,15 @@ class Project:
                 f"{root} holds no {CONFIG_NAME}; make a project with `twostream init {root} --image ...`."
             )
         try:
-            values = yaml.safe_load(path.read_text())
-        except yaml.YAMLError as error:
-            raise ConfigError(f"{path} is not valid YAML: {error}.") from None
+            values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}.") from None
         if not isinstance(values, dict):
             raise ConfigError(f"{path} holds {type(values).__name__}; expected settings by name.")
         self.config = parse_config(ProjectConfig, values, source=str(path))
         self.task: Task = get_task(self.config.task)
         self.boxes()
+        self.strategy(seed=0)
 
     # -- inputs ---------------------------------------------------------------------------------------------------
 
@@ -107,6 +119,22 @@ class Project:
         except InputError as error:
             raise ConfigError(f"{self.root / CONFIG_NAME}: boxes: {error}") from None
 
+    def strategy(self, seed: int) -> Strategy:
+        """The configured strategy; two-stream without ``num_clusters`` shares the budget out about evenly.
+
+        Raises:
+            ConfigError: no such strategy, or a setting that it does not have.
+        """
+        config = self.config.query
+        settings = dict(config.settings)
+        if config.strategy == "two-stream" and "num_clusters" not in settings:
+            fine = max(1, min(10, round(math.sqrt(config.budget))))
+            settings["num_clusters"] = (max(1, config.budget // fine), fine)
+        try:
+            return get_strategy(config.strategy, settings, random_state=seed)
+        except InputError as error:
+            raise ConfigError(f"{self.root / CONFIG_NAME}: query: {error}") from None
+
     @property
     def pixel_size_nm(self) -> float:
         """In-plane size of a patch pixel."""
@@ -129,7 +157,7 @@ class Project:
 
     @cached_property
     def ledger(self) -> Ledger:
-        return Ledger(self.root / "ledger.sqlite")
+        return Ledger(self.root / LEDGER_NAME)
 
     def round_dir(self, round_number: int) -> Path:
         return self.root / "rounds" / f"{round_number:03d}"

@@ -22,32 +22,29 @@ def collect(ledger: Ledger, before_round: int) -> tuple[list[Lesson], np.ndarray
     """Lessons from all answers to queries asked before ``before_round``, audits excepted.
 
     Returns:
-        The lessons, and (L,) int64 rounds in which they were asked. Candidates whose annotators disagree, and
+        The lessons, oldest first, and (L,) int64 rounds in which they were asked.
+        Candidates whose annotators disagree, and
         answers that teach nothing about voxels (shape, unsure, skipped), give none.
     """
     verdicts = ledger.pool()
-    newest = {
-        query.candidate.id: query for query in ledger.queries() if query.round < before_round and not query.is_audit
-    }
-    answers = {a.candidate: a for a in ledger.current_answers() if a.candidate is not None}
-    lessons, rounds = [], []
-    for identity, query in sorted(newest.items()):
+    lessons: list[tuple[int, Lesson]] = []
+    for identity, query in ledger.newest_queries(before_round).items():
         verdict = verdicts[identity]
+        if query.is_audit:
+            continue
         teaches = MEANING[verdict.kind].teaches if verdict.kind else ""
         if not teaches:
             continue
         box, mask = query.candidate.box, query.candidate.mask
         if teaches == "drawn":
-            drawing = answers[identity].drawing
-            assert drawing is not None
-            box, mask = drawing
-        lessons.append(Lesson(box, mask, teaches))
-        rounds.append(query.round)
+            assert verdict.answer is not None and verdict.answer.drawing is not None
+            box, mask = verdict.answer.drawing
+        lessons.append((query.round, Lesson(box, mask, teaches)))
     for answer in ledger.current_answers():
         if answer.query is None and answer.drawing is not None and answer.round < before_round:
-            lessons.append(Lesson(*answer.drawing, "drawn"))
-            rounds.append(answer.round)
-    return lessons, np.asarray(rounds, np.int64)
+            lessons.append((answer.round, Lesson(*answer.drawing, "drawn")))
+    lessons.sort(key=lambda item: item[0])
+    return [lesson for _, lesson in lessons], np.array([asked_in for asked_in, _ in lessons], np.int64)
 
 
 def lessons_of(project: Project, segmenter: Segmenter, lessons: Sequence[Lesson] = ()) -> Lessons:
@@ -61,6 +58,7 @@ def lessons_of(project: Project, segmenter: Segmenter, lessons: Sequence[Lesson]
         labels_box=labels_box,
         val_box=val_box,
         test_box=test_box,
+        guarded_box=project.guarded_box,
         crop_shape_zyx=crop_shape(segmenter, project.config.segmentation),
         lessons=lessons,
         rim_nm=project.config.refit.rim_nm,

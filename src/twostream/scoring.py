@@ -171,7 +171,7 @@ def curated_accuracy(probability: np.ndarray, y: np.ndarray, truth: Truth, candi
 def audit_estimate(ledger: Ledger) -> dict[str, Any]:
     """Accuracy of the candidates estimated from the audit share: value, 95 percent interval, number of audits."""
     verdicts = ledger.pool()
-    audited = {query.candidate.id for query in ledger.queries() if query.is_audit}
+    audited = {query.candidate.id for query in ledger.queries() if query.is_audit}  # audits stay audits
     values = [verdicts[i].y for i in sorted(audited) if not math.isnan(verdicts[i].y)]
     low, high = wilson_interval(sum(v == 1 for v in values), len(values))
     estimate = sum(values) / len(values) if values else None

@@ -48,7 +48,7 @@ def query_files(
         # Which answer was given does not matter here, only that the row has one.
         y[_read_rows(answered, num_rows)] = 1.0
     settings = {"num_clusters": clusters, "variant": variant, "first": first} if strategy == "two-stream" else {}
-    chosen = get_strategy(strategy, random_state=seed, **settings).suggest(
+    chosen = get_strategy(strategy, settings, random_state=seed).suggest(
         streams, y, batch_size=clusters[0] * clusters[1] if budget is None else budget
     )
     names = list(chosen.reasons[0]) if chosen.reasons else []

@@ -22,9 +22,14 @@ def status_lines(project: Project) -> list[str]:
         )
         if "audit" in metrics:
             low, high = metrics["audit"]["interval"]
-            lines.append(f"  accuracy by audit: {low:.2f} to {high:.2f} ({metrics['audit']['num_audited']} audited)")
+            lines.append(
+                f"  accuracy by audit: {low:.2f} to {high:.2f} ({metrics['audit']['num_audited']} audited); "
+                f"candidate recall on the labelled box: {metrics['candidate_recall_on_labels']:.2f}"
+            )
     if step == "answer" and waiting:
         lines.append(f"round {number} waits for {len(waiting)} of {len(project.ledger.queries(number))} answers")
+    elif step == "suggest" and number >= project.config.rounds:
+        lines.append(f"all {number} rounds are done; `twostream run {project.root} --rounds {number + 1}` asks another")
     else:
         lines.append(f"next: {step} of round {number}; `twostream run {project.root}` does it")
     return lines

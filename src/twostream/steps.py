@@ -21,7 +21,7 @@ import numpy as np
 
 from twostream import progress
 from twostream.annotator import Truth
-from twostream.atomic import write_array, write_folder, write_text
+from twostream.atomic import read_array, write_array, write_folder, write_text
 from twostream.candidates import (
     Candidate,
     choose_threshold,
@@ -38,7 +38,7 @@ from twostream.exchange import export_queries
 from twostream.ledger import Query
 from twostream.patches import PatchPair, candidate_angle, cut, random_patches
 from twostream.project import Project
-from twostream.query import Scorer, get_strategy
+from twostream.query import Scorer
 from twostream.refit import collect, lessons_of, refit
 from twostream.scoring import audit_estimate, choose_final_threshold, curated_accuracy, plain, scores_on_test_box
 from twostream.segmentation.predict import predict
@@ -111,7 +111,11 @@ def _active_clustering(project: Project, number: int) -> list[float]:
         return []
     network = load_stream(project.path(number - 1, "unsupervised.ckpt"))
     verdicts = project.ledger.pool()
-    queries = [q for q in project.ledger.queries() if not q.is_audit and not math.isnan(verdicts[q.candidate.id].y)]
+    queries = [
+        query
+        for identity, query in project.ledger.newest_queries(number).items()
+        if not query.is_audit and not math.isnan(verdicts[identity].y)
+    ]
     patches = np.stack([q.patch.image for q in queries]) if queries else np.zeros((0, 1, 1), np.uint8)
     vae = project.config.streams.unsupervised
     losses = fine_tune(
@@ -156,7 +160,7 @@ def propose_step(project: Project, number: int, truth: Truth | None) -> Detail:
     on_labels = probability.read(labels_box)
     known = project.labels.read(labels_box)
     hidden = None if ignore is None else ignore.read(labels_box)
-    threshold = choose_threshold(on_labels, known, hidden, task, project.config.candidates, min_voxels)
+    threshold, recall = choose_threshold(on_labels, known, hidden, task, project.config.candidates, min_voxels)
     inside = val_box.relative_to(labels_box).slices
     final = choose_final_threshold(
         on_labels[(slice(None), *inside)], known[inside], None if hidden is None else hidden[inside], task
@@ -187,7 +191,8 @@ def propose_step(project: Project, number: int, truth: Truth | None) -> Detail:
             shutil.rmtree(project.path(number - 1, name), ignore_errors=True)
     first = project.ledger.next_id(number)
     detail = {"num_candidates": len(candidates), "num_new": sum(c.id >= first for c in candidates)}
-    return detail | {"num_in_pool": sum(askable), "threshold": threshold, "final_threshold": final}
+    thresholds = {"threshold": threshold, "recall_on_labels": recall, "final_threshold": final}
+    return detail | {"num_in_pool": sum(askable)} | thresholds
 
 
 def known_candidates(project: Project, before_round: int) -> list[Candidate]:
@@ -210,9 +215,14 @@ def embed_step(project: Project, number: int, truth: Truth | None) -> Detail:
     candidates = from_table(read_table(project.path(number, "candidates.parquet")))
     pairs = cut_pairs(project, candidates)
     if number == 0:
-        in_pool = [pair for pair, c in zip(pairs, candidates, strict=True) if may_be_asked(project, c)] or pairs
+        in_pool = [pair for pair, c in zip(pairs, candidates, strict=True) if may_be_asked(project, c)]
+        if not in_pool:
+            raise ProjectError(
+                f"all {len(candidates)} candidates lie in the labels box or near the test box, so there is nothing to "
+                f"ask; make the labels box or the test box smaller."
+            )
         _fit_streams(project, in_pool)
-    write_array(project.path(number, "ids.npy"), np.array([c.id for c in candidates], np.int64))
+    write_array(project.path(number, "ids.npy"), np.array([c.id for c in candidates], np.uint64))
     for name, latents in latents_of(project, number, pairs).items():
         write_array(project.path(number, f"latents_{name}.npy"), latents)
     return {"num_candidates": len(candidates)}
@@ -305,15 +315,15 @@ class Pool:
 def pool_of(project: Project, number: int) -> Pool:
     """The pool of round ``number`` as it stood before that round asked."""
     verdicts = project.ledger.pool()
-    asked = {q.candidate.id: q for q in project.ledger.queries() if q.round < number}
+    asked = project.ledger.newest_queries(number)
     candidates = from_table(read_table(project.path(number, "candidates.parquet")))
     # Audits estimate, they do not teach: to every strategy and scorer they are rows that may not be asked.
-    snapshots = [q for i, q in sorted(asked.items()) if not verdicts[i].askable]
+    snapshots = [q for i, q in asked.items() if not verdicts[i].askable]
     gone = {q.candidate.id for q in snapshots}
     rows = [i for i, c in enumerate(candidates) if may_be_asked(project, c) and c.id not in gone]
     fresh = latents_of(project, number, [q.patch for q in snapshots])
     streams = {
-        name: np.concatenate([np.load(project.path(number, f"latents_{name}.npy"))[rows], fresh[name]])
+        name: np.concatenate([read_array(project.path(number, f"latents_{name}.npy"))[rows], fresh[name]])
         for name in ("supervised", "unsupervised")
     }
     y = np.array([math.nan] * len(rows) + [math.nan if q.is_audit else verdicts[q.candidate.id].y for q in snapshots])
@@ -327,6 +337,9 @@ def pool_of(project: Project, number: int) -> Pool:
 
 def score_step(project: Project, number: int, truth: Truth | None) -> Detail:
     """metrics.json of the round."""
+    if number in project.ledger.scores():  # killed after the score was recorded
+        write_text(project.path(number, "metrics.json"), json.dumps(project.ledger.scores()[number], indent=1) + "\n")
+        return {}
     num_answers, seconds = project.ledger.spent()
     detail = project.ledger.finished_steps()[(number, "propose")]
     labels_only = truth is None
@@ -359,7 +372,9 @@ def score_step(project: Project, number: int, truth: Truth | None) -> Detail:
         y = np.where(np.isnan(pool.y) & pool.excluded, _audited(project, pool), pool.y)
         metrics["scores"]["curated_accuracy"] = curated_accuracy(pool.probability, y, truth, pool.candidates)
     if test_box is None:
+        # Accuracy never stands alone: without a test box, recall is known only where S has learned.
         metrics["audit"] = audit_estimate(project.ledger)
+        metrics["candidate_recall_on_labels"] = detail["recall_on_labels"]
     metrics = plain(metrics)
     write_text(project.path(number, "metrics.json"), json.dumps(metrics, indent=1) + "\n")
     project.ledger.store_score(number, metrics)
@@ -375,6 +390,9 @@ def _audited(project: Project, pool: Pool) -> np.ndarray:
 def suggest_step(project: Project, number: int, truth: Truth | None) -> Detail:
     """The strategy chooses; the ledger asks -> queries.jsonl."""
     config = project.config.query
+    if asked := project.ledger.queries(number):  # killed after the batch was asked
+        export_queries(project, number)
+        return {"num_queries": len(asked), "num_audits": sum(q.is_audit for q in asked)}
     pool = pool_of(project, number)
     num_askable = int((~pool.excluded).sum())
     if num_askable == 0:
@@ -388,9 +406,9 @@ def suggest_step(project: Project, number: int, truth: Truth | None) -> Detail:
         )
     batch_size = min(config.budget, num_askable)
     audits = _draw_audits(project, number, pool, batch_size)
-    excluded = pool.excluded.copy()
+    excluded = pool.excluded | _asked_as(project, number, pool, audit=True)
     excluded[audits] = True
-    strategy = get_strategy(config.strategy, random_state=project.seed(number, "query"), **strategy_settings(project))
+    strategy = project.strategy(project.seed(number, "query"))
     queries = []
     if batch_size > len(audits):
         chosen = strategy.suggest(
@@ -402,22 +420,12 @@ def suggest_step(project: Project, number: int, truth: Truth | None) -> Detail:
         ]
         queries = [(int(i), config.strategy, r, False) for i, r in zip(chosen.rows, reasons, strict=True)]
     queries += [(int(i), "audit", {}, True) for i in audits]
-    asked = [pool.candidates[i] for i, *_ in queries]
-    pairs = cut_pairs(project, asked)
-    batch = [Query(c, p, s, r, a) for c, p, (_, s, r, a) in zip(asked, pairs, queries, strict=True)]
+    chosen_candidates = [pool.candidates[i] for i, *_ in queries]
+    pairs = cut_pairs(project, chosen_candidates)
+    batch = [Query(c, p, s, r, a) for c, p, (_, s, r, a) in zip(chosen_candidates, pairs, queries, strict=True)]
     project.ledger.ask(number, batch)
     export_queries(project, number)
     return {"num_queries": len(batch), "num_audits": len(audits)}
-
-
-def strategy_settings(project: Project) -> dict[str, Any]:
-    """The strategy's settings; two-stream without clusters gets the published ten fine ones per coarse one."""
-    settings = dict(project.config.query.settings)
-    if project.config.query.strategy == "two-stream" and "num_clusters" not in settings:
-        budget = project.config.query.budget
-        fine = max(1, min(10, round(math.sqrt(budget))))
-        settings["num_clusters"] = (max(1, budget // fine), fine)
-    return settings
 
 
 def _draw_audits(project: Project, number: int, pool: Pool, batch_size: int) -> np.ndarray:
@@ -425,8 +433,14 @@ def _draw_audits(project: Project, number: int, pool: Pool, batch_size: int) -> 
     if project.boxes()[2] is not None:
         return np.zeros(0, np.int64)
     rng = np.random.default_rng(project.seed(number, "audit"))
-    wanted = round(project.config.query.audit_share * batch_size)
-    return rng.choice(np.flatnonzero(~pool.excluded), wanted, replace=False)
+    free = np.flatnonzero(~(pool.excluded | _asked_as(project, number, pool, audit=False)))
+    return rng.choice(free, min(len(free), round(project.config.query.audit_share * batch_size)), replace=False)
+
+
+def _asked_as(project: Project, number: int, pool: Pool, *, audit: bool) -> np.ndarray:
+    """(N,) bool: asked before as an audit (or not), and skipped; it must not change sides."""
+    before = {i: query.is_audit for i, query in project.ledger.newest_queries(number).items()}
+    return np.array([before.get(c.id) is audit for c in pool.candidates], bool)
 
 
 def _last(losses: Sequence[float]) -> float | None:

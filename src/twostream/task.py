@@ -16,7 +16,7 @@ import numpy as np
 from scipy import ndimage
 
 from twostream.answers import AnswerKind
-from twostream.errors import ConfigError
+from twostream.errors import ConfigError, InputError
 from twostream.metrics import Overlaps, match_one_to_one
 
 GOOD_IOU = 0.5
@@ -26,6 +26,8 @@ FOUND_IOU = 0.2
 """A truth object counts as proposed, and a region of interest as right, beyond this IoU (Lin 2019, evaluate_syn)."""
 CLEFT_PX = 7
 """In-plane gap between the sides of one synapse that the union target spans; a cleft and its membranes are 50 nm."""
+MAX_LABEL = 2**62
+"""Above this no data set numbers its objects; values there stand for "unlabelled"."""
 IGNORED_SHARE = 0.5
 """A candidate that lies mostly on ignored voxels is judged neither right nor wrong."""
 
@@ -71,6 +73,30 @@ class Task(ABC):
     @abstractmethod
     def decode(self, probability: np.ndarray, threshold: float) -> np.ndarray:
         """Instances: (C, Z, Y, X) uint8 probability (255 = 1), threshold in [0, 1] -> (Z, Y, X) uint32 labels."""
+
+    def check_values(self, values: set[int], source: str) -> None:
+        """Check the label values of a whole volume.
+
+        Args:
+            values: all that occur, 0 included or not.
+            source: the volume; opens the error message.
+
+        Raises:
+            InputError: a negative value, one that stands for "unlabelled" elsewhere, or no pairs where there must be.
+        """
+        odd = sorted(v for v in values if v < 0 or v > MAX_LABEL)
+        if odd:
+            raise InputError(
+                f"{source} holds the label {odd[0]}; expected 0 for background and instances up to 2^62. "
+                f"Some data sets mark unlabelled voxels so; set those to 0 first."
+            )
+        pairs = {(v + 1) // 2 for v in values if v}
+        whole = sum({2 * n - 1, 2 * n} <= values for n in pairs)
+        if self.num_sides == 2 and pairs and whole == 0:
+            raise InputError(
+                f"{source}: of {len(pairs)} synapses none has both sides; expected the presynaptic side of "
+                f"synapse n at 2n-1 and the postsynaptic one at 2n. Are these instance labels without polarity?"
+            )
 
     def instances(self, segmentation: np.ndarray) -> np.ndarray:
         """Labels with the sides of one object joined: (v + 1) // 2 for polarity, v otherwise; any shape."""

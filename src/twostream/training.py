@@ -25,7 +25,6 @@ from twostream import progress
 
 STEPS_PER_CHECKPOINT = 25
 """What a kill can cost: at laptop sizes some ten seconds."""
-BEST_NUM_THREADS = max(1, len(os.sched_getaffinity(0)))
 WARMUP_SHARE = 0.1
 
 Sample = Callable[[int], Any]
@@ -170,7 +169,7 @@ def _usable(path: Path, module: FitModule) -> Path | None:
     try:
         stored = torch.load(path, weights_only=False)["state_dict"]
         fits = {name: value.shape for name, value in stored.items()} == wanted
-    except (OSError, RuntimeError, EOFError, KeyError, pickle.UnpicklingError):
+    except (OSError, RuntimeError, EOFError, KeyError, ValueError, pickle.UnpicklingError):
         fits = False
     if not fits:
         progress.say(f"  the half-trained state in {path} is damaged or of other settings: training begins anew")
@@ -196,8 +195,8 @@ def _quiet() -> Iterator[None]:
 
 
 def use_threads(num_threads: int) -> None:
-    """Fix the number of threads (0 = all cores) and the algorithms: sums in another order give other weights."""
-    torch.set_num_threads(num_threads or BEST_NUM_THREADS)
+    """Fix the number of threads and the algorithms: sums in another order give other weights."""
+    torch.set_num_threads(num_threads)
     # On a CPU everything here is exact; on CUDA the interpolation has no exact gradient, which is no reason to stop.
     torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
 

@@ -8,6 +8,7 @@ strategy is only its idea: ``_select``.
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -140,8 +141,8 @@ def check_pool(
     if y.ndim != 1:
         raise InputError(f"y has shape {y.shape}; expected (N,).")
     for name, array in streams.items():
-        if array.ndim != 2 or len(array) != len(y):
-            raise InputError(f"stream {name!r} has shape {array.shape}; expected ({len(y)}, D), one row per y.")
+        if array.ndim != 2 or len(array) != len(y) or array.shape[1] == 0:
+            raise InputError(f"stream {name!r} has shape {array.shape}; expected ({len(y)}, D), one row per y, D >= 1.")
         bad = np.flatnonzero(~np.isfinite(array).all(1))
         if len(bad):
             raise InputError(
@@ -169,7 +170,7 @@ def _check_probability(probability: np.ndarray | None, num_rows: int) -> np.ndar
     return array
 
 
-STRATEGIES: dict[str, Callable[..., Strategy]] = {}
+STRATEGIES: dict[str, type[Strategy]] = {}
 
 
 def register_strategy(name: str) -> Callable[[type[Strategy]], type[Strategy]]:
@@ -182,15 +183,22 @@ def register_strategy(name: str) -> Callable[[type[Strategy]], type[Strategy]]:
     return register
 
 
-def get_strategy(name: str, **settings: Any) -> Strategy:
+def get_strategy(name: str, settings: Mapping[str, Any] | None = None, *, random_state: int = 0) -> Strategy:
     """The strategy called ``name``.
+
+    Args:
+        name: as registered.
+        settings: keyword arguments of its class, without ``random_state``.
+        random_state: its seed.
 
     Raises:
         InputError: no such strategy, or a setting that it does not have.
     """
     if name not in STRATEGIES:
         raise InputError(f"strategy is {name!r}; expected one of {', '.join(sorted(STRATEGIES))}.")
-    try:
-        return STRATEGIES[name](**settings)
-    except TypeError as error:
-        raise InputError(f"strategy {name!r}: {error}.") from None
+    cls, given = STRATEGIES[name], dict(settings or {})
+    known = [key for key in inspect.signature(cls).parameters if key != "random_state"]
+    unknown = sorted(set(map(str, given)) - set(known))
+    if unknown:
+        raise InputError(f"strategy {name!r} has no setting {unknown[0]!r}; it has: {', '.join(known) or 'none'}.")
+    return cls(**given, random_state=random_state)

@@ -52,9 +52,7 @@ class TwoStream(Strategy):
             raise InputError(f"first is {first!r}; expected 'supervised' or 'unsupervised'.")
         if variant not in ("corrected", "published"):
             raise InputError(f"variant is {variant!r}; expected 'corrected' or 'published'.")
-        if len(num_clusters) != 2 or min(num_clusters) < 1:
-            raise InputError(f"num_clusters is {num_clusters}; expected two whole numbers >= 1: coarse and fine.")
-        self.num_clusters = (int(num_clusters[0]), int(num_clusters[1]))
+        self.num_clusters = _two_numbers(num_clusters)
         self.first = first
         self.variant = variant
 
@@ -124,6 +122,18 @@ class TwoStream(Strategy):
         """Rows beside the medoids where duplicates left k-means with fewer clusters than queries."""
         spare = rows[~np.isin(rows, picked)][:number]
         return [(int(r), {"fine": -1, "stands_for": 1, "distance_to_center": 0.0}) for r in spare]
+
+
+def _two_numbers(num_clusters: Any) -> tuple[int, int]:
+    try:
+        coarse, fine = num_clusters
+        if int(coarse) != coarse or int(fine) != fine or min(coarse, fine) < 1:
+            raise ValueError
+    except (TypeError, ValueError):
+        raise InputError(
+            f"num_clusters is {num_clusters!r}; expected two whole numbers >= 1: coarse, and fine per coarse."
+        ) from None
+    return int(coarse), int(fine)
 
 
 def share_budget(sizes: list[int], batch_size: int, num_fine: int) -> list[int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pydantic import Field
+from pydantic import Field, NonNegativeInt, PositiveInt
 
 from twostream.config import Config
 
@@ -27,16 +27,16 @@ class SegmentationConfig(Config):
         context_zyx: folded voxels that S sees around what it predicts; also the guard around the test box.
     """
 
-    filters: tuple[int, ...] = Field((12, 24, 48, 64), min_length=3)
-    max_pixel_size_nm: float | None = None
-    patch_shape_zyx: tuple[int, int, int] = (8, 96, 96)
+    filters: tuple[PositiveInt, ...] = Field((12, 24, 48, 64), min_length=3)
+    max_pixel_size_nm: float | None = Field(None, gt=0, allow_inf_nan=False)
+    patch_shape_zyx: tuple[PositiveInt, PositiveInt, PositiveInt] = (8, 96, 96)
     batch_size: int = Field(2, ge=1)
     num_steps: int = Field(300, ge=0)
     learning_rate: float = Field(3e-3, gt=0)
     foreground_share: float = Field(0.7, ge=0, le=1)
     augment: bool = True
-    block_shape_zyx: tuple[int, int, int] = (16, 160, 160)
-    context_zyx: tuple[int, int, int] = (3, 24, 24)
+    block_shape_zyx: tuple[PositiveInt, PositiveInt, PositiveInt] = (16, 160, 160)
+    context_zyx: tuple[NonNegativeInt, NonNegativeInt, NonNegativeInt] = (3, 24, 24)
 
 
 class RefitConfig(Config):

@@ -33,6 +33,20 @@ class Lesson:
     teaches: str
 
 
+class _Blanked(Volume):
+    """A volume whose voxels in one box read as a constant: what mirrors it, mirrors the constant."""
+
+    def __init__(self, volume: Volume, hidden: Box, grey: int) -> None:
+        self.uri, self.shape_zyx, self.num_channels = volume.uri, volume.shape_zyx, volume.num_channels
+        self.voxel_size_nm, self.dtype = volume.voxel_size_nm, volume.dtype
+        self._volume, self._hidden, self._grey = volume, hidden, grey
+
+    def _read(self, box: Box) -> np.ndarray:
+        array = self._volume.read(box)
+        array[self._hidden.intersection(box).relative_to(box).slices] = self._grey
+        return array
+
+
 class Lessons:
     """Everything S may learn from, ready to be cropped.
 
@@ -44,8 +58,9 @@ class Lessons:
         labels_box: what may be learned of ``labels``.
         val_box: part of it that is never trained on.
         test_box: what must not be seen at all, or None.
+        guarded_box: test box and guard: no target there, whoever drew it; or None.
         crop_shape_zyx: voxels of a training crop.
-        lessons: answered masks.
+        lessons: answered masks, oldest first: where they overlap, the newer one holds.
         rim_nm: voxels this near the border of an answered foreground mask are ignored.
     """
 
@@ -59,12 +74,13 @@ class Lessons:
         labels_box: Box,
         val_box: Box,
         test_box: Box | None,
+        guarded_box: Box | None,
         crop_shape_zyx: tuple[int, int, int],
         lessons: Sequence[Lesson] = (),
         rim_nm: float = 0.0,
     ) -> None:
-        self._image, self._task = image, task
-        self._test_box = test_box
+        self._task = task
+        self._untaught = [box for box in (val_box, guarded_box, test_box) if box is not None]
         self._crop_shape = crop_shape_zyx
         self.lessons = list(lessons)
         self._rim = to_voxels(rim_nm, image.voxel_size_nm)
@@ -74,8 +90,7 @@ class Lessons:
         if ignore is not None:
             self._target[:, (ignore.read(labels_box) > 0) & (truth == 0)] = IGNORE
         self._target[(slice(None), *val_box.relative_to(labels_box).slices)] = IGNORE
-        grey = image.read(labels_box)
-        self.grey = float(grey.mean()), float(grey.std())
+        self._image = image if test_box is None else _Blanked(image, test_box, int(image.read(labels_box).mean()))
         self._foreground = np.argwhere(self._target[task.foreground] == 1)
         self._regions: dict[int, tuple[Box, np.ndarray]] = {}
         self._painted = [self._paint(lesson) for lesson in self.lessons]
@@ -108,23 +123,24 @@ class Lessons:
         region, grey = self._region(key, about)
         image = grey[crop.relative_to(region).slices]
         target = np.full((len(self._task.channels), *crop.shape_zyx), IGNORE, np.uint8)
-        common = crop.intersection(self._labels_box)
-        if common.num_voxels:
-            inside = (slice(None), *common.relative_to(self._labels_box).slices)
-            target[(slice(None), *common.relative_to(crop).slices)] = self._target[inside]
         for lesson, painted in zip(self.lessons, self._painted, strict=True):
             common = crop.intersection(lesson.box)
             if common.num_voxels:
                 part = target[(slice(None), *common.relative_to(crop).slices)]
                 new = painted[(slice(None), *common.relative_to(lesson.box).slices)]
-                # The labelled box knows better than an answer about a mask that reaches into it.
-                part[...] = np.where((new != IGNORE) & (part == IGNORE), new, part)
-        if self._test_box is not None and crop.intersects(self._test_box):
-            hidden = crop.intersection(self._test_box).relative_to(crop).slices
-            image = image.copy()
-            image[hidden] = np.uint8(self.grey[0])
-            target[(slice(None), *hidden)] = IGNORE
+                part[...] = np.where(new != IGNORE, new, part)
+        self._lay_labels_over(target, crop)
+        for box in self._untaught:
+            target[(slice(None), *crop.intersection(box).relative_to(crop).slices)] = IGNORE
         return image, target
+
+    def _lay_labels_over(self, target: np.ndarray, crop: Box) -> None:
+        """The labelled box knows better than an answer about a mask that reaches into it."""
+        common = crop.intersection(self._labels_box)
+        if common.num_voxels:
+            known = self._target[(slice(None), *common.relative_to(self._labels_box).slices)]
+            part = target[(slice(None), *common.relative_to(crop).slices)]
+            part[...] = np.where(known != IGNORE, known, part)
 
     def _region(self, key: int, about: Box) -> tuple[Box, np.ndarray]:
         """All that crops about one place can reach, read once."""
@@ -151,8 +167,8 @@ class Lessons:
             labels = (labels > 0).astype(np.uint8)
         sure = mask > 0
         if lesson.teaches != "drawn" and any(self._rim):
-            size = [2 * min(r, 2) + 1 for r in self._rim]
-            size[0] = 1  # sections are thick: a rim along Z would swallow thin objects whole
+            # In plane only: sections are thick, and a rim along Z would swallow thin objects whole.
+            size = (1, 2 * self._rim[1] + 1, 2 * self._rim[2] + 1)
             core = ndimage.binary_erosion(sure, np.ones(size, bool))
             sure = core if core.any() else sure
         return np.where(sure[None], self._task.target(labels), np.uint8(IGNORE))

@@ -5,6 +5,7 @@ Knows arrays, crops and checkpoints; where crops come from (labelled box or answ
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,7 +57,7 @@ class Segmenter:
             state = torch.load(path, weights_only=True)
             network = build(state["architecture"], seed=0)
             network.load_state_dict(state["weights"])
-        except (OSError, KeyError, RuntimeError, EOFError) as error:
+        except (OSError, KeyError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
             raise InputError(f"{path} is no checkpoint of S: {error}. Run `twostream train` again.") from None
         network.eval()
         return cls(network, state["architecture"], state["mean"], state["std"])

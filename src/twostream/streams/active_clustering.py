@@ -78,7 +78,7 @@ def fine_tune(
 
     Args:
         network: the unsupervised stream.
-        draw: a raw patch, as in its first training.
+        draw: a raw patch from anywhere in the image.
         answered: (N, W, W) float32 in [-1, 1], aligned image patches of answered candidates.
         y: (N,) 0 or 1.
         vae: settings of the stream's own loss.

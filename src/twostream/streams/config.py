@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from pydantic import Field, PositiveInt
 
 from twostream.config import Config
 
@@ -20,7 +20,7 @@ class VaeConfig(Config):
     """
 
     latent_dim: int = Field(32, ge=1)
-    hidden_dims: tuple[int, ...] = (16, 32, 64, 64)
+    hidden_dims: tuple[PositiveInt, ...] = Field((16, 32, 64, 64), min_length=1)
     kld_weight: float = Field(1e-4, ge=0)
     num_steps: int = Field(300, ge=1)
     batch_size: int = Field(64, ge=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,6 @@ def load_stream(path: Path) -> Vae:
         config = VaeConfig.model_validate(state["config"])
         network = Vae(state["width"], config.latent_dim, config.hidden_dims)
         network.load_state_dict(state["weights"])
-    except (OSError, KeyError, RuntimeError, EOFError) as error:
+    except (OSError, KeyError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
         raise InputError(f"{path} is no checkpoint of a stream: {error}. Run `twostream embed` again.") from None
     return network.eval()

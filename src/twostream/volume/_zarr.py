@@ -110,6 +110,13 @@ def _open_store(path: Path, uri: str) -> Any:
 
 def _ome_level(path: Path, uri: str) -> tuple[Path, VoxelSize | None]:
     """Path of the finest level and its voxel size in nm; the path itself for a bare array."""
+    try:
+        return _parse_ome(path, uri)
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, IndexError, TypeError, StopIteration) as error:
+        raise VolumeError(f"{uri}: its metadata cannot be read ({type(error).__name__}: {error}).") from None
+
+
+def _parse_ome(path: Path, uri: str) -> tuple[Path, VoxelSize | None]:
     attributes: dict[str, Any] = {}
     if (path / ".zattrs").exists():
         attributes = json.loads((path / ".zattrs").read_text())
