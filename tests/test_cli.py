@@ -239,3 +239,68 @@ def test_help_lists_every_command():
         "query",
     ):
         assert name in text
+
+
+def test_a_lost_ledger_is_not_begun_again(tmp_path, toy_file):
+    root = tmp_path / "p"
+    assert init(root, toy_file, "--labels-box", LABELS_BOX).exit_code == 0
+    assert call("train", root).exit_code == 0
+    (root / "ledger.sqlite").unlink()
+    checkpoint = (root / "rounds" / "000" / "checkpoint.ckpt").read_bytes()
+    for command in ("status", "run", "report", "predict"):
+        refused(call(command, root), "ledger.sqlite is missing; restore it")
+    assert (root / "rounds" / "000" / "checkpoint.ckpt").read_bytes() == checkpoint
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--set", "boxes.test=null"], "--set cannot change boxes; pass --labels-box"),
+        (["--set", "query.strategy=best"], "strategy is 'best'; expected one of"),
+        (["--set", "query.settings={clusters: 3}"], "has no setting 'clusters'; it has: num_clusters, first, variant"),
+        (["--set", "query.settings={random_state: 3}"], "has no setting 'random_state'"),
+        (["--set", "query.settings={num_clusters: [a, b]}"], "expected two whole numbers"),
+        (["--set", "streams.supervised.hidden_dims=[]"], "streams.supervised.hidden_dims"),
+        (["--set", "patches.width_px=0"], "patches.width_px is 0"),
+        (["--set", "segmentation.patch_shape_zyx=[0,0,0]"], "segmentation.patch_shape_zyx"),
+        (["--set", "segmentation.context_zyx=[-1,0,0]"], "segmentation.context_zyx"),
+        (["--set", "candidates.threshold=.nan"], "candidates.threshold"),
+    ],
+)
+def test_bad_settings_are_refused_before_anything_is_trained(tmp_path, toy_file, words, sentence):
+    refused(init(tmp_path / "p", toy_file, "--labels-box", LABELS_BOX, *words), sentence)
+    assert not (tmp_path / "p" / "twostream.yaml").exists()
+
+
+def test_damaged_files_are_named(tmp_path, toy_file):
+    root = tmp_path / "p"
+    assert init(root, toy_file, "--labels-box", LABELS_BOX).exit_code == 0
+    first = root / "rounds" / "000"
+    for step, broken, sentence in (
+        ("train", "checkpoint.ckpt", "is no checkpoint of S"),
+        ("predict", None, None),
+        ("propose", "candidates.parquet", "cannot be read as a candidate table"),
+        ("embed", "latents_supervised.npy", "cannot be read as .npy without pickles"),
+    ):
+        assert call(step, root).exit_code == 0
+        if broken:
+            good = (first / broken).read_bytes()
+            (first / broken).write_bytes(b"damaged")
+            refused(call("run", root, "--truth", f"{toy_file}:mitochondria", "--rounds", "1"), sentence)
+            (first / broken).write_bytes(good)
+    config = root / "twostream.yaml"
+    config.write_bytes(b"\xff\xfe\x00")
+    refused(call("status", root), "is not valid YAML")
+
+
+def test_a_fork_needs_an_empty_folder(tmp_path, toy_file):
+    root = tmp_path / "p"
+    assert init(root, toy_file, "--labels-box", LABELS_BOX).exit_code == 0
+    refused(call("fork", root, tmp_path / "f"), "round 0 of", "is not finished")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "precious.txt").write_text("keep")
+    call("run", root, "--rounds", "0")
+    refused(call("fork", root, tmp_path / "full"), "is not empty; choose another folder")
+    refused(call("fork", root, tmp_path / "f", "--set", "segmentation.num_steps=3"), "a fork shares round 0")
+    refused(call("fork", root, tmp_path / "f", "--set", "query.strategy=best"), "strategy is 'best'")
+    assert (tmp_path / "full" / "precious.txt").read_text() == "keep" and not (tmp_path / "f").exists()

@@ -53,6 +53,10 @@ def write_folder(path: Path, fill: Callable[[Path], Any]) -> None:
     """Make a folder whole or not at all: ``fill`` makes it under a partial name."""
     partial = path.with_name(path.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
-    fill(partial)
+    try:
+        fill(partial)
+    except Exception:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
     shutil.rmtree(path, ignore_errors=True)
     os.replace(partial, path)
