@@ -11,6 +11,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -72,13 +73,13 @@ SCENES = {
     ),
 }
 SHORT = {
-    "candidate_recall": "cand. recall",
-    "candidate_accuracy": "cand. accur.",
-    "roi_accuracy": "roi accur.",
+    "candidate_recall": "cand.\nrec.",
+    "candidate_accuracy": "cand.\nacc.",
+    "roi_accuracy": "roi\nacc.",
     "average_precision": "AP",
-    "instance_f1": "inst. F1",
-    "foreground_iou": "fg. IoU",
-    "curated_accuracy": "curated accur.",
+    "instance_f1": "inst.\nF1",
+    "foreground_iou": "fg.\nIoU",
+    "curated_accuracy": "cur.\nacc.",
 }
 """Names of the scores that leave room for all of them in a terminal of 80 columns."""
 
@@ -188,14 +189,19 @@ def _project(out: Path, task: str, seed: int, image: str, labels: str) -> Projec
 
 
 def _print_scores(projects: list[Project]) -> None:
-    table = Table(title="Scores on the test box, by what was asked", caption="Definitions are in the report.")
+    table = Table(
+        title="Scores on the test box, by what was asked",
+        caption="cand. candidates · rec. recall · acc. accuracy · cur. curated pool; definitions are in the report",
+        box=box.SIMPLE,
+        padding=(0, 1, 0, 0),
+    )
     names = list(projects[0].ledger.scores()[0]["scores"])
-    for column in ("", "round", "answers", *(SHORT.get(name, name) for name in names)):
+    for column in ("", "round", "asked", *(SHORT.get(name, name) for name in names)):
         table.add_column(column, justify="right" if column else "left", no_wrap=not column)
     for project in projects:
         for number, metrics in project.ledger.scores().items():
             values = [metrics["scores"].get(name) for name in names]
-            shown = ["–" if value is None else f"{value:.3f}" for value in values]
+            shown = ["–" if value is None else f"{value:.2f}" for value in values]
             table.add_row(project.config.query.strategy, str(number), str(metrics["num_answers"]), *shown)
         table.add_section()
     Console().print(table)
