@@ -66,9 +66,9 @@ SCENES = {
     ),
     "mitochondria": Scene(
         "mitochondria",
-        (40, 512, 896),
-        "0:40,0:512,0:144",
-        12,
+        (36, 480, 800),
+        "0:36,0:480,0:144",
+        8,
         (*COMMON, "segmentation.num_steps=200", "refit.num_steps=80"),
     ),
 }
