@@ -17,7 +17,7 @@ import torch
 from twostream.errors import InputError
 from twostream.segmentation.augment import augment
 from twostream.segmentation.config import SegmentationConfig, fold_for
-from twostream.segmentation.losses import IGNORE, bce_dice
+from twostream.segmentation.losses import bce_dice
 from twostream.segmentation.network import FoldedUNet, build, strides_for, total_stride
 from twostream.task import Task
 from twostream.training import FitModule, fit, save_whole
@@ -149,6 +149,3 @@ def train(
         resume_path=resume_path,
         description=description,
     )
-
-
-__all__ = ["IGNORE", "Crop", "Segmenter", "crop_shape", "new_segmenter", "stride_of", "train"]
