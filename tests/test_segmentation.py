@@ -8,7 +8,7 @@ from twostream.errors import InputError
 from twostream.execution import InProcess, PickledInProcess
 from twostream.geometry import Box
 from twostream.segmentation.augment import augment
-from twostream.segmentation.config import SegmentationConfig, fold_for
+from twostream.segmentation.config import AugmentConfig, SegmentationConfig, fold_for
 from twostream.segmentation.lessons import Lesson, Lessons
 from twostream.segmentation.losses import IGNORE, bce_dice
 from twostream.segmentation.network import fold, strides_for
@@ -76,7 +76,7 @@ def test_augmentation_moves_image_and_target_together():
     image[1, 2:5, 9:14] = 100
     target = (image[None] > 50).astype(np.uint8)
     for _ in range(20):
-        varied, moved = augment(image, target, rng)
+        varied, moved = augment(image, target, AugmentConfig(), rng)
         if moved.sum() != target.sum():
             pytest.fail("augmentation lost voxels of the target")
         sections = varied.max((1, 2)) > 50  # a section may be blanked, its target stays

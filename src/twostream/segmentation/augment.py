@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-CHANCE_MISSING_SECTION = 0.1
-CHANCE_GREY = 0.8
+from twostream.segmentation.config import AugmentConfig
 
 
-def augment(image: np.ndarray, target: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def augment(
+    image: np.ndarray, target: np.ndarray, config: AugmentConfig, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
     """Vary one crop.
 
     Args:
@@ -22,12 +23,12 @@ def augment(image: np.ndarray, target: np.ndarray, rng: np.random.Generator) -> 
     turns = int(rng.integers(4))
     flips = tuple(axis for axis in (-3, -2, -1) if rng.random() < 0.5)
     image, target = (np.flip(np.rot90(a, turns, (-2, -1)), flips).copy() for a in (image, target))
-    if rng.random() < CHANCE_GREY:
+    if rng.random() < config.grey:
         image = image * np.float32(rng.uniform(0.75, 1.3)) + np.float32(rng.uniform(-0.4, 0.4))
         drift = rng.uniform(-0.15, 0.15, (len(image), 1, 1))  # sections are stained and imaged one by one
         image = (image + drift).astype(np.float32)
-    if rng.random() < 0.5:
+    if rng.random() < config.noise:
         image = image + rng.normal(0, rng.uniform(0, 0.3), image.shape).astype(np.float32)
-    if len(image) > 2 and rng.random() < CHANCE_MISSING_SECTION:
+    if len(image) > 2 and rng.random() < config.missing_section:
         image[rng.integers(len(image))] = np.float32(rng.choice([-2.0, 0.0, 2.0]))
     return image, target

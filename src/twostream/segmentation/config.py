@@ -3,10 +3,96 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 
 from twostream.config import Config
+
+
+Chance = Annotated[float, Field(ge=0, le=1)]
+
+
+class AugmentConfig(Config):
+    """How often each variation happens to a training crop, and how strong it is.
+
+    Attributes:
+        flip: whether crops are flipped along each axis and turned by quarters, each with chance 1/2.
+        rescale, elastic, grey, noise, missing_section, missing_part, misalignment, motion_blur, cut_noise, cut_blur:
+            chance per crop.
+        rotate: chance of a turn in plane by any angle.
+        rescale_range: in-plane factors.
+        elastic_sigma_px: width of the in-plane displacement field; elastic_alpha_px its largest displacement.
+        misalignment_px: largest shift of a section, or of all sections from one on, against the rest.
+    """
+
+    flip: bool = True
+    rotate: Chance = 0.2
+    rescale: Chance = 0.2
+    rescale_range: tuple[float, float] = (0.8, 1.25)
+    elastic: Chance = 0.2
+    elastic_sigma_px: float = Field(12.0, gt=0)
+    elastic_alpha_px: float = Field(6.0, ge=0)
+    grey: Chance = 0.8
+    noise: Chance = 0.5
+    missing_section: Chance = 0.1
+    missing_part: Chance = 0.1
+    misalignment: Chance = 0.1
+    misalignment_px: int = Field(8, ge=0)
+    motion_blur: Chance = 0.1
+    cut_noise: Chance = 0.1
+    cut_blur: Chance = 0.1
+
+
+class LossConfig(Config):
+    """What S is punished for. Terms of weight 0 are not computed.
+
+    Attributes:
+        cross_entropy: weight of the (class-weighted) cross-entropy.
+        dice: weight of the Dice loss.
+        non_overlap: weight of mean(P(pre) P(post) stop-gradient P(union)): no voxel is before and after at once.
+            Polarity only; the exclusive form needs none.
+        max_positive_weight: clip of the ratio of background to foreground voxels that weighs foreground.
+        dice_smooth: voxels added to both sides of the fraction.
+    """
+
+    cross_entropy: float = Field(1.0, ge=0)
+    dice: float = Field(1.0, ge=0)
+    non_overlap: float = Field(0.0, ge=0)
+    max_positive_weight: float = Field(19.0, ge=1)
+    dice_smooth: float = Field(100.0, gt=0)
+
+
+class OptimizerConfig(Config):
+    """The optimizer and its schedule: linear warm-up, then a cosine to zero.
+
+    Attributes:
+        name: "adamw", or "sgd" with momentum 0.9.
+        weight_decay: of the optimizer.
+        warmup_steps: None is a tenth of all steps.
+        precision: as Lightning writes it; "16-mixed" and "bf16-mixed" are for GPUs.
+        devices: GPUs to use; on a CPU always one process.
+    """
+
+    name: Literal["adamw", "sgd"] = "adamw"
+    weight_decay: float = Field(0.01, ge=0)
+    warmup_steps: int | None = Field(None, ge=0)
+    precision: Literal["32", "16-mixed", "bf16-mixed"] = "32"
+    devices: int = Field(1, ge=1)
+
+
+class WatchConfig(Config):
+    """What is watched while S trains.
+
+    Attributes:
+        every_steps: steps between two looks at the validation box; 0 never looks.
+        patience: looks without a better loss after which training stops; None never stops early.
+        tensorboard: whether curves and image panels are written for TensorBoard.
+    """
+
+    every_steps: int = Field(0, ge=0)
+    patience: int | None = Field(None, ge=1)
+    tensorboard: bool = False
 
 
 class SegmentationConfig(Config):
@@ -14,29 +100,45 @@ class SegmentationConfig(Config):
 
     Attributes:
         filters: channels per level; the number of levels is their number.
-        max_pixel_size_nm: in-plane, voxels finer than this are folded into channels before the first
-            convolution (space to depth), so that nothing is lost and speed is won; the logits are interpolated
-            back. None takes the task's pixel size.
+        max_pixel_size_nm: voxels finer than this are folded into channels before the first convolution (space to
+            depth), so that nothing is lost and speed is won; the logits are interpolated back. None takes the
+            task's pixel size.
+        sections: "3d" lets levels see neighbouring sections once their pixels are as coarse as sections are thick
+            (2.5D on thick sections); "2d" never does.
+        exclusive: polarity only: one class per voxel (softmax) instead of three independent channels.
         patch_shape_zyx: training crop, in folded voxels.
         batch_size: crops per step.
         num_steps: of the first training, on the labelled box.
-        learning_rate: peak, of AdamW.
+        learning_rate: peak.
         foreground_share: share of the training crops that are centred on an object.
-        augment: whether training crops are varied.
-        block_shape_zyx: voxels predicted at once, in folded voxels, without context.
-        context_zyx: folded voxels that S sees around what it predicts; also the guard around the test box.
+        reject_below_voxels: a crop with fewer foreground voxels (of the image) is drawn anew ...
+        reject_chance: ... with this chance, a bounded number of times.
+        window_shape_zyx: what the network sees at once when it predicts, in folded voxels.
+        context_zyx: folded voxels by which windows overlap, so that S sees as much around what it predicts; also
+            the guard around the test box.
+        block_shape_zyx: unit of prediction work, read and written at once, in folded voxels.
+        test_time_flips: predictions averaged over flips and quarter turns: 1 (none), 4, 8 or 16.
     """
 
     filters: tuple[PositiveInt, ...] = Field((12, 24, 48, 64), min_length=3)
     max_pixel_size_nm: float | None = Field(None, gt=0, allow_inf_nan=False)
+    sections: Literal["3d", "2d"] = "3d"
+    exclusive: bool = False
     patch_shape_zyx: tuple[PositiveInt, PositiveInt, PositiveInt] = (8, 96, 96)
     batch_size: int = Field(2, ge=1)
     num_steps: int = Field(300, ge=0)
     learning_rate: float = Field(3e-3, gt=0)
-    foreground_share: float = Field(0.7, ge=0, le=1)
-    augment: bool = True
-    block_shape_zyx: tuple[PositiveInt, PositiveInt, PositiveInt] = (16, 160, 160)
+    foreground_share: Chance = 0.7
+    reject_below_voxels: int = Field(0, ge=0)
+    reject_chance: Chance = 0.95
+    augment: AugmentConfig = AugmentConfig()
+    loss: LossConfig = LossConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    watch: WatchConfig = WatchConfig()
+    window_shape_zyx: tuple[PositiveInt, PositiveInt, PositiveInt] = (16, 192, 192)
+    block_shape_zyx: tuple[PositiveInt, PositiveInt, PositiveInt] = (64, 1024, 1024)
     context_zyx: tuple[NonNegativeInt, NonNegativeInt, NonNegativeInt] = (3, 24, 24)
+    test_time_flips: Literal[1, 4, 8, 16] = 1
 
 
 class RefitConfig(Config):

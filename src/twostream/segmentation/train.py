@@ -137,8 +137,7 @@ def train(
         rng = np.random.default_rng([seed, t])
         grey, target = crop(rng)
         image = segmenter.normalise(grey)
-        if config.augment:
-            image, target = augment(image, target, rng)
+        image, target = augment(image, target, config.augment, rng)
         return torch.from_numpy(image[None]), torch.from_numpy(target)
 
     return fit(
