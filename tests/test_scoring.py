@@ -36,8 +36,8 @@ def bars(*spans, width=40):
 
 def scores(segmentation, truth, box, ignore=None, level=200):
     probability = np.where(segmentation > 0, level, 0).astype(np.uint8)
-    candidates = extract(segmentation, probability, Mitochondria(), (0, 0, 0))
-    judge = Truth(volume(truth), None if ignore is None else volume(ignore), Mitochondria())
+    candidates = extract(segmentation, probability, Mitochondria((30.0, 8.0, 8.0)), (0, 0, 0))
+    judge = Truth(volume(truth), None if ignore is None else volume(ignore), Mitochondria((30.0, 8.0, 8.0)))
     return scores_on_test_box(
         volume(segmentation), volume(probability[None]), judge, candidates, box, threshold=0.5, min_voxels=1
     )
@@ -107,7 +107,9 @@ def random_world(seed, task):
     return labels[0], labels[1], ignore
 
 
-@pytest.mark.parametrize("task", [Mitochondria(), SynapsePolarity()], ids=lambda t: t.name)
+@pytest.mark.parametrize(
+    "task", [Mitochondria((30.0, 8.0, 8.0)), SynapsePolarity((30.0, 8.0, 8.0))], ids=lambda t: t.name
+)
 @pytest.mark.parametrize("with_ignore", [False, True])
 def test_one_candidate_is_judged_as_the_whole_volume_is(task, with_ignore):
     seen = set()
@@ -124,7 +126,7 @@ def test_one_candidate_is_judged_as_the_whole_volume_is(task, with_ignore):
 
 def test_the_annotator_errs_at_its_rate_and_the_same_way_each_time():
     truth = bars((12, 16))
-    judge = Truth(volume(truth), None, Mitochondria())
+    judge = Truth(volume(truth), None, Mitochondria((30.0, 8.0, 8.0)))
     mask = np.ones((1, 2, 4), np.uint8)
     candidates = [Candidate(i, 1, Box((0, 1, 12), mask.shape), mask, 0.5) for i in range(1, 401)]
     annotator = SimulatedAnnotator(judge, error_rate=0.1, seed=3)
@@ -134,7 +136,7 @@ def test_the_annotator_errs_at_its_rate_and_the_same_way_each_time():
 
 
 def test_curated_accuracy_takes_answers_before_the_scorer():
-    truth = Truth(volume(bars((12, 16))), None, Mitochondria())
+    truth = Truth(volume(bars((12, 16))), None, Mitochondria((30.0, 8.0, 8.0)))
     mask = np.ones((1, 2, 4), np.uint8)
     good, bad = (Candidate(i, 1, Box((0, 1, x), mask.shape), mask, 0.5) for i, x in ((1, 12), (2, 30)))
     wrong = np.array([0.1, 0.9])
@@ -146,7 +148,7 @@ def test_curated_accuracy_takes_answers_before_the_scorer():
 def test_the_final_threshold_is_where_the_overlap_is_best():
     labels = bars((10, 20))
     probability = np.where(labels > 0, 180, 90).astype(np.uint8)[None]
-    assert 90 / 255 <= choose_final_threshold(probability, labels, None, Mitochondria()) < 180 / 255
+    assert 90 / 255 <= choose_final_threshold(probability, labels, None, Mitochondria((30.0, 8.0, 8.0))) < 180 / 255
 
 
 def test_lessons_come_from_answers_that_say_something_about_voxels(tmp_path):

@@ -27,7 +27,7 @@ from twostream.ledger import Ledger
 from twostream.query import Strategy, get_strategy
 from twostream.segmentation.config import context_voxels, fold_for
 from twostream.settings import ProjectConfig
-from twostream.task import Task, get_task
+from twostream.task import TASKS, Task, get_task
 from twostream.volume import Volume, open_ignore_mask, open_volume
 
 CONFIG_NAME = "twostream.yaml"
@@ -38,8 +38,11 @@ FROZEN = (
     "task",
     "boxes",
     "patches",
+    "decoding.channels",
     "segmentation.filters",
     "segmentation.max_pixel_size_nm",
+    "segmentation.sections",
+    "segmentation.exclusive",
     "streams.supervised",
     "streams.unsupervised",
 )
@@ -71,7 +74,6 @@ class Project:
         if not isinstance(values, dict):
             raise ConfigError(f"{path} holds {type(values).__name__}; expected settings by name.")
         self.config = parse_config(ProjectConfig, values, source=str(path))
-        self.task: Task = get_task(self.config.task)
         self.boxes()
         self.strategy(seed=0)
 
@@ -87,6 +89,11 @@ class Project:
                 f"expected grey values, uint8 (Z, Y, X)."
             )
         return volume
+
+    @cached_property
+    def task(self) -> Task:
+        """What is looked for, at the image's voxel size."""
+        return get_task(self.config.task, self.image.voxel_size_nm, self.config.decoding)
 
     @cached_property
     def labels(self) -> Volume:
@@ -245,7 +252,7 @@ def check_labels(labels: Volume, image: Volume) -> None:
 
 def guard_voxels(config: ProjectConfig, voxel_size_nm: Sequence[float]) -> tuple[int, int, int]:
     """Guard around the test box: S's context or a patch, whichever is wider, along Z, Y, X in voxels."""
-    task = get_task(config.task)
+    task = TASKS[config.task]
     fold = fold_for(voxel_size_nm, config.segmentation.max_pixel_size_nm or task.pixel_size_nm)
     context = context_voxels(config.segmentation, fold)
     width_nm = config.patches.width_px * (config.patches.pixel_size_nm or task.pixel_size_nm)

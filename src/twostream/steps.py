@@ -39,14 +39,15 @@ from twostream.ledger import Query
 from twostream.patches import PatchPair, candidate_angle, cut, random_patches
 from twostream.project import Project
 from twostream.query import Scorer
-from twostream.refit import collect, lessons_of, refit
+from twostream.refit import LabelledCrops, collect, lessons_of, refit, validation_crops
 from twostream.scoring import audit_estimate, choose_final_threshold, curated_accuracy, plain, scores_on_test_box
 from twostream.segmentation.predict import predict
-from twostream.segmentation.train import Segmenter, new_segmenter, train
+from twostream.segmentation.train import Segmenter, Training, crop_shape, new_segmenter, train
 from twostream.streams.active_clustering import fine_tune
 from twostream.streams.config import VaeConfig
 from twostream.streams.encode import encode, image_input, mask_input
 from twostream.streams.fit import Draw, fit_stream, load_stream, new_stream, save_stream
+from twostream.training import save_whole
 from twostream.volume import create_volume, open_volume
 
 Detail = dict[str, Any]
@@ -68,29 +69,45 @@ def train_step(project: Project, number: int, truth: Truth | None) -> Detail:
     )
     lessons = lessons_of(project, segmenter)
     path = project.path(number, "checkpoint.ckpt")
-    losses = train(
+    training = train(
         segmenter,
-        lambda rng: lessons.labelled_crop(rng, config.foreground_share),
+        LabelledCrops(lessons, config),
         config,
         num_steps=config.num_steps,
         learning_rate=config.learning_rate,
         seed=project.seed(number, "crops"),
         resume_path=path.with_suffix(".resume"),
         description="train S",
+        validation=_validation(project, segmenter),
     )
-    segmenter.save(path, losses)
+    return _store(segmenter, training, path)
+
+
+def _validation(project: Project, segmenter: Segmenter) -> tuple[np.ndarray, np.ndarray] | None:
+    """Crops of the validation box, if they are to be looked at while S is trained."""
+    if not project.config.segmentation.watch.every_steps:
+        return None
+    return validation_crops(project, crop_shape(segmenter, project.config.segmentation))
+
+
+def _store(segmenter: Segmenter, training: Training, path: Path) -> Detail:
+    """S beside what is left of its training: best weights in ``path``; the last ones in last.ckpt where they differ."""
+    if training.looks:
+        save_whole({"weights": training.last, "architecture": segmenter.architecture}, path.with_name("last.ckpt"))
+    segmenter.save(path, training)
     path.with_suffix(".resume").unlink(missing_ok=True)
-    return {"num_steps": len(losses), "final_loss": _last(losses)}
+    best = min(training.looks, key=lambda look: look[1])[0] if training.looks else None
+    return {"num_steps": len(training.losses), "final_loss": _last(training.losses), "best_step": best}
 
 
 def refit_step(project: Project, number: int, truth: Truth | None) -> Detail:
     """Round r > 0: S and the unsupervised stream learn from the answers -> both checkpoints."""
     path = project.path(number, "checkpoint.ckpt")
     found, asked_in = collect(project.ledger, before_round=number)
-    losses: list[float] = []
+    detail: Detail = {}
     if not path.exists():
         segmenter = Segmenter.load(project.path(number - 1, "checkpoint.ckpt"))
-        losses = refit(
+        training = refit(
             segmenter,
             lessons_of(project, segmenter, found),
             asked_in,
@@ -98,11 +115,11 @@ def refit_step(project: Project, number: int, truth: Truth | None) -> Detail:
             project.config.refit,
             seed=project.seed(number, "crops"),
             resume_path=path.with_suffix(".resume"),
+            validation=_validation(project, segmenter),
         )
-        segmenter.save(path, losses)
-    path.with_suffix(".resume").unlink(missing_ok=True)
+        detail = _store(segmenter, training, path)
     stream_losses = _active_clustering(project, number)
-    return {"num_lessons": len(found), "final_loss": _last(losses), "active_clustering_steps": len(stream_losses)}
+    return {"num_lessons": len(found), "active_clustering_steps": len(stream_losses)} | detail
 
 
 def _active_clustering(project: Project, number: int) -> list[float]:
