@@ -7,8 +7,7 @@ import torch
 from twostream.errors import InputError
 from twostream.execution import InProcess, PickledInProcess
 from twostream.geometry import Box
-from twostream.segmentation.augment import augment
-from twostream.segmentation.config import AugmentConfig, SegmentationConfig, fold_for
+from twostream.segmentation.config import SegmentationConfig, fold_for
 from twostream.segmentation.lessons import Lesson, Lessons
 from twostream.segmentation.losses import IGNORE, bce_dice
 from twostream.segmentation.network import fold, strides_for
@@ -68,19 +67,6 @@ def test_the_loss_falls_as_the_logits_become_right():
     signed = target.float() * 2 - 1
     losses = [bce_dice(scale * signed, target).item() for scale in (-2.0, 0.0, 2.0, 8.0)]
     assert losses == sorted(losses, reverse=True) and losses[-1] < 0.9
-
-
-def test_augmentation_moves_image_and_target_together():
-    rng = np.random.default_rng(0)
-    image = np.zeros((4, 16, 16), np.float32)
-    image[1, 2:5, 9:14] = 100
-    target = (image[None] > 50).astype(np.uint8)
-    for _ in range(20):
-        varied, moved = augment(image, target, AugmentConfig(), rng)
-        if moved.sum() != target.sum():
-            pytest.fail("augmentation lost voxels of the target")
-        sections = varied.max((1, 2)) > 50  # a section may be blanked, its target stays
-        np.testing.assert_array_equal((varied > 30)[sections], moved[0][sections] > 0)
 
 
 @pytest.fixture
