@@ -7,8 +7,7 @@ import torch
 from twostream.errors import InputError
 from twostream.geometry import Box
 from twostream.refit import LabelledCrops
-from twostream.segmentation.augment import augment
-from twostream.segmentation.config import AugmentConfig, SegmentationConfig, fold_for
+from twostream.segmentation.config import SegmentationConfig, fold_for
 from twostream.segmentation.lessons import Lesson, Lessons
 from twostream.segmentation.network import fold, strides_for
 from twostream.segmentation.train import Segmenter, crop_shape, new_segmenter, train
@@ -54,19 +53,6 @@ def test_anisotropy_follows_the_voxel_size():
     assert strides_for((40, 4, 4), (1, 2, 2), 4, 8) == ([(1, 2, 2), (1, 2, 2), (2, 2, 2)], [1, 1, 3, 3])
     assert strides_for((10, 10, 10), (1, 1, 1), 3, 80) == ([(2, 2, 2), (2, 2, 2)], [3, 3, 3])
     assert strides_for((10, 10, 10), (1, 1, 1), 3, 3) == ([(1, 2, 2), (1, 2, 2)], [3, 3, 3])
-
-
-def test_augmentation_moves_image_and_target_together():
-    rng = np.random.default_rng(0)
-    image = np.zeros((4, 16, 16), np.float32)
-    image[1, 2:5, 9:14] = 100
-    target = (image[None] > 50).astype(np.uint8)
-    for _ in range(20):
-        varied, moved = augment(image, target, AugmentConfig(), rng)
-        if moved.sum() != target.sum():
-            pytest.fail("augmentation lost voxels of the target")
-        sections = varied.max((1, 2)) > 50  # a section may be blanked, its target stays
-        np.testing.assert_array_equal((varied > 30)[sections], moved[0][sections] > 0)
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from twostream.config import Config
 
@@ -28,7 +28,7 @@ class AugmentConfig(Config):
     flip: bool = True
     rotate: Chance = 0.2
     rescale: Chance = 0.2
-    rescale_range: tuple[float, float] = (0.8, 1.25)
+    rescale_range: tuple[PositiveFloat, PositiveFloat] = (0.8, 1.25)
     elastic: Chance = 0.2
     elastic_sigma_px: float = Field(12.0, gt=0)
     elastic_alpha_px: float = Field(6.0, ge=0)

@@ -25,6 +25,7 @@ from twostream.segmentation.train import Segmenter, stride_of
 from twostream.volume import Volume, read_padded
 
 Triple = tuple[int, int, int]
+WINDOWS_AT_ONCE = 2
 GAUSSIAN_SIGMA = 0.125
 """Width of the blending weights as a share of the window (Isensee 2021, nnU-Net)."""
 
@@ -123,7 +124,7 @@ def predict_folded(segmenter: Segmenter, image: np.ndarray, lattice: Lattice, te
         return sliding_window_inference(
             folded,
             lattice.window_zyx,
-            1,
+            WINDOWS_AT_ONCE,
             averaged(network, test_time_flips),
             overlap=overlap,
             mode="gaussian",
