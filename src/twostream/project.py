@@ -145,7 +145,7 @@ class Project:
     @property
     def pixel_size_nm(self) -> float:
         """In-plane size of a patch pixel."""
-        return self.config.patches.pixel_size_nm or self.task.pixel_size_nm
+        return self.config.patches.pixel_size_nm or TASKS[self.config.task].pixel_size_nm
 
     @property
     def min_voxels(self) -> int:
