@@ -8,6 +8,7 @@ from twostream.errors import InputError
 from twostream.geometry import Box
 from twostream.refit import LabelledCrops
 from twostream.segmentation.config import SegmentationConfig, fold_for
+from twostream.segmentation.describe import describe
 from twostream.segmentation.lessons import Lesson, Lessons
 from twostream.segmentation.network import fold, strides_for
 from twostream.segmentation.train import Segmenter, crop_shape, new_segmenter, train
@@ -206,3 +207,34 @@ def test_crops_with_hardly_any_foreground_are_drawn_anew(world):
 def test_a_broken_checkpoint_is_named(tmp_path):
     with pytest.raises(InputError, match="is no checkpoint of S"):
         Segmenter.load(tmp_path / "none.ckpt")
+
+
+@pytest.mark.parametrize("task", [Mitochondria(SIZE), SynapsePolarity(SIZE)], ids=lambda t: t.name)
+@pytest.mark.parametrize("exclusive", [False, True])
+def test_a_description_counts_what_training_would_keep(task, exclusive):
+    if exclusive and task.name != "polarity":
+        pytest.skip("the exclusive form is one of synapses")
+    config = TINY.model_copy(update={"exclusive": exclusive, "patch_shape_zyx": (4, 32, 32), "batch_size": 3})
+    s = segmenter(task, config)
+    described = describe(s, config, SIZE)
+    weights = {p.untyped_storage().data_ptr() for p in s.network.parameters()}
+    kept = {}
+
+    def keep(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = tensor
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
+        logit = s.network.train()(torch.randn(3, 1, *described.crop_shape_zyx))
+        target = torch.zeros(3, len(task.channels), *described.crop_shape_zyx, dtype=torch.uint8)
+        loss = s.head.loss(logit, target, config.loss)
+    assert loss.requires_grad
+    real = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+    assert described.activation_bytes == pytest.approx(real, rel=0.1)
+    assert described.num_parameters == sum(p.numel() for p in s.network.parameters())
+    assert described.weight_bytes == 16 * described.num_parameters  # weights, gradients, two moments of AdamW
+    text = "\n".join(described.lines())
+    for word in (f"{described.num_parameters:,} parameters", "4 x 32 x 32 voxels", "6, 18 crops", "GB"):
+        assert word in text

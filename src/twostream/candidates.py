@@ -37,11 +37,13 @@ class CandidateConfig(Config):
 
     Attributes:
         threshold: of the foreground probability; None chooses it on the labelled box, for recall.
+        final_threshold: of the final segmentation; None chooses it on the validation box, for foreground IoU.
         min_recall: candidate recall (IoU > 0.2) wanted on the labelled box where S allows it.
         min_object_nm3: smaller ones are dust; None takes the task's.
     """
 
     threshold: float | None = Field(None, gt=0, lt=1)
+    final_threshold: float | None = Field(None, gt=0, lt=1)
     min_recall: float = Field(0.9, ge=0, le=1)
     min_object_nm3: float | None = Field(None, ge=0, allow_inf_nan=False)
 

@@ -7,20 +7,22 @@ proofread on any laptop. How a project is made is in ``founding.py``.
 from __future__ import annotations
 
 import fcntl
+import json
 import math
 import platform
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import yaml
 
 from twostream.atomic import write_text
-from twostream.config import parse_config
+from twostream.config import apply_overrides, parse_config
 from twostream.errors import ConfigError, InputError, NoVoxelSizeError, ProjectError
 from twostream.geometry import Box
 from twostream.ledger import Ledger
@@ -220,6 +222,23 @@ class Project:
                     f"it is frozen, so that rounds can be compared. "
                     f"Change it back, or make a new project with `twostream init`."
                 )
+
+    def rewrite(self, changes: Mapping[str, Any]) -> None:
+        """Change settings in ``twostream.yaml``; the file as it was is kept beside it, ending in ``.old``.
+
+        Args:
+            changes: {"a.b": value}.
+
+        Raises:
+            ConfigError: a key or a value is not valid; nothing is written.
+        """
+        path = self.root / CONFIG_NAME
+        text = path.read_text(encoding="utf-8")
+        options = [f"{key}={json.dumps(value)}" for key, value in changes.items()]
+        values = apply_overrides(yaml.safe_load(text), options)
+        self.config = parse_config(ProjectConfig, values, source=str(path))
+        write_text(path.with_suffix(".yaml.old"), text)
+        write_text(path, yaml.safe_dump(values, sort_keys=False))
 
     def open_round(self, round_number: int) -> None:
         """Make the folder of a round and write what it will be made with."""

@@ -19,8 +19,8 @@ from twostream.project import Project
 from twostream.segmentation.config import RefitConfig, SegmentationConfig
 from twostream.segmentation.lessons import Lesson, Lessons, hidden_behind
 from twostream.segmentation.train import Segmenter, Training, crop_shape, train
-from twostream.task import IGNORE
-from twostream.volume import read_padded
+from twostream.task import IGNORE, Task
+from twostream.volume import Volume, read_padded
 
 
 def collect(ledger: Ledger, before_round: int) -> tuple[list[Lesson], np.ndarray]:
@@ -70,27 +70,33 @@ def lessons_of(project: Project, segmenter: Segmenter, lessons: Sequence[Lesson]
     )
 
 
-def validation_crops(project: Project, crop_shape_zyx: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+def validation_crops(
+    image: Volume,
+    labels: Volume,
+    ignore: Volume | None,
+    task: Task,
+    val_box: Box,
+    test_box: Box | None,
+    crop_shape_zyx: Sequence[int],
+) -> tuple[np.ndarray, np.ndarray]:
     """The validation box in crops: images (N, Z, Y, X) uint8 and levels (N, C, Z, Y, X) uint8.
 
-    Crops that reach beyond the box show the tissue there and ignore its labels.
+    Crops that reach beyond the box show the tissue there and ignore its labels; the test box is hidden.
     """
-    _, val_box, test_box = project.boxes()
-    shape = tuple(int(s) for s in crop_shape_zyx)
-    truth = project.labels.read(val_box)
-    known = project.task.target(truth)
-    if project.labels_ignore is not None:
-        known[:, (project.labels_ignore.read(val_box) > 0) & (truth == 0)] = IGNORE
-    image = hidden_behind(project.image, test_box, int(project.image.read(val_box).mean()))
+    z, y, x = crop_shape_zyx
+    truth = labels.read(val_box)
+    known = task.target(truth)
+    if ignore is not None:
+        known[:, (ignore.read(val_box) > 0) & (truth == 0)] = IGNORE
+    shown = hidden_behind(image, test_box, int(image.read(val_box).mean()))
     images, levels = [], []
-    for block in grid(val_box, shape):
-        crop = Box(block.write_box.offset_zyx, shape)  # type: ignore[arg-type]
-        target = np.full((len(known), *shape), IGNORE, np.uint8)
+    for block in grid(val_box, (z, y, x)):
+        crop = Box(block.write_box.offset_zyx, (z, y, x))
+        target = np.full((len(known), z, y, x), IGNORE, np.uint8)
         inside = crop.intersection(val_box)
-        target[(slice(None), *inside.relative_to(crop).slices)] = known[
-            (slice(None), *inside.relative_to(val_box).slices)
-        ]
-        images.append(read_padded(image, crop))
+        part = known[(slice(None), *inside.relative_to(val_box).slices)]
+        target[(slice(None), *inside.relative_to(crop).slices)] = part
+        images.append(read_padded(shown, crop))
         levels.append(target)
     return np.stack(images), np.stack(levels)
 

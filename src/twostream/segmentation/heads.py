@@ -115,7 +115,7 @@ class ExclusiveHead(Head):
         cost = functional.cross_entropy(logit, label, reduction="none") * known
         per_voxel = weight[label] * known
         total = config.cross_entropy * (cost * per_voxel).sum() / per_voxel.sum().clamp(min=1)
-        if config.dice and known.any():
+        if config.dice:
             total = total + config.dice * dice_loss(self.probability(logit), target, config.dice_smooth)
         return total
 

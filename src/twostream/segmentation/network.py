@@ -38,6 +38,9 @@ class FoldedUNet(nn.Module):
         depth: Sequence[int],
     ) -> None:
         super().__init__()
+        self.arguments: dict[str, Any] = {
+            "num_logits": num_logits, "filters": filters, "fold_zyx": fold_zyx, "strides": strides, "depth": depth
+        }  # fmt: skip
         self.fold_zyx = fold_zyx
         folded = fold_zyx[0] * fold_zyx[1] * fold_zyx[2]
         kernels = [(d, 3, 3) for d in depth]
