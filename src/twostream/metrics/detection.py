@@ -149,10 +149,10 @@ def candidate_recall(overlaps: Overlaps, min_iou: float = 0.2, *, truth: Collect
 
 
 def _counted(overlaps: Overlaps, hits: Collection[int], ignored_share: float) -> set[int]:
-    """Candidates of the table without those mostly ignored, unless they hit."""
+    """Candidates with a voxel outside the ignore mask, without those mostly inside it, unless they hit."""
     sizes = overlaps.candidate_sizes()
     mostly = {c for c, n in overlaps.ignored.items() if n >= ignored_share * (n + sizes.get(c, 0))}
-    return (set(sizes) | set(overlaps.ignored)) - (mostly - set(hits))
+    return set(sizes) - (mostly - set(hits))
 
 
 def precision_recall_f1(true_positives: int, num_candidates: int, num_truth: int) -> tuple[float, float, float]:
