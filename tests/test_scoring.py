@@ -126,6 +126,9 @@ def test_the_border_rule_holds_at_any_threshold():
     for min_iou, hits in ((0.2, 1), (0.5, 1), (0.65, 1), (0.75, 0), (1.0, 0)):
         found = region(segmentation, truth, Mitochondria()).detection(min_iou)
         assert (found.num_hits, found.num_candidates, found.num_truth) == (hits, 1, 1)
+    # a fragment of a cut object, too small to be matched and not cut itself, is set aside all the same
+    fragment = bars((12, 15), (24, 28)), bars((6, 22), (24, 34))
+    assert region(*fragment, Mitochondria()).detection().truth_of == {2: 0}
     # a cut candidate counts through its match: at 0.75 it is a miss, it does not vanish
     reaching = bars((6, 16)), bars((11, 15))
     assert [region(*reaching, Mitochondria()).detection(t).truth_of for t in (0.5, 0.75)] == [{1: 1}, {1: 0}]
