@@ -19,7 +19,7 @@ from twostream.scoring import Region, choose_final_threshold, curated_accuracy, 
 from twostream.task import Mitochondria, SynapsePolarity, SynapticCleft
 from twostream.volume import MemoryVolume
 
-SIZE = SIZE
+SIZE = (30.0, 8.0, 8.0)
 
 
 def volume(array):
