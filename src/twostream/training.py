@@ -20,6 +20,7 @@ from typing import Any
 
 import lightning
 import torch
+from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch.utils.data import DataLoader, Dataset
 
@@ -147,8 +148,11 @@ class FitModule(lightning.LightningModule):
         self.best = checkpoint.get("best")
 
 
-class _SaveAndShow(lightning.Callback):
-    """Checkpoint at the end of each stretch of steps; progress after each step."""
+class _SaveAndShow(Checkpoint):
+    """Checkpoint at the end of each stretch of steps; progress after each step.
+
+    A ``Checkpoint``, because Lightning calls those last: what a look has found belongs in the file.
+    """
 
     def __init__(self, path: Path, advance: Callable[[int], None]) -> None:
         self._path, self._advance = path, advance
@@ -209,7 +213,7 @@ def fit(
             precision=precision if on_gpu else "32-true",
             logger=TensorBoardLogger(tensorboard_dir.parent, name=tensorboard_dir.name) if tensorboard_dir else False,
             log_every_n_steps=1,
-            enable_checkpointing=False,
+            enable_checkpointing=True,
             enable_progress_bar=False,
             enable_model_summary=False,
             reload_dataloaders_every_n_epochs=1,
