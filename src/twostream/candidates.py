@@ -80,7 +80,7 @@ class Candidate:
 
 def thresholds_to_try() -> np.ndarray:
     """Thresholds among which one is chosen; dense at the low end, where recall is won."""
-    return np.array([0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8])
+    return np.array([0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9])
 
 
 def clean(segmentation: np.ndarray, task: Task, min_voxels: int) -> np.ndarray:

@@ -52,7 +52,8 @@ class LossConfig(Config):
         non_overlap: weight of mean(P(pre) P(post) stop-gradient P(union)): no voxel is before and after at once.
             Polarity only; the exclusive form needs none.
         distance: weight of the squared error of a signed-distance channel.
-        max_positive_weight: clip of the ratio of background to foreground voxels that weighs foreground.
+        max_positive_weight: clip of the ratio of background to foreground voxels that weighs foreground. Published
+            configurations have 19, which swells masks until neighbours merge: measured in LOG.md.
         dice_smooth: voxels added to both sides of the fraction.
     """
 
@@ -60,7 +61,7 @@ class LossConfig(Config):
     dice: float = Field(1.0, ge=0)
     non_overlap: float = Field(0.0, ge=0)
     distance: float = Field(1.0, ge=0)
-    max_positive_weight: float = Field(19.0, ge=1)
+    max_positive_weight: float = Field(2.0, ge=1)
     dice_smooth: float = Field(100.0, gt=0)
 
 

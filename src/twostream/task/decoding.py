@@ -35,8 +35,8 @@ class DecodingConfig(Config):
     """
 
     channels: tuple[Literal["foreground", "contour", "distance"], ...] = ("foreground",)
-    method: Literal["components", "watershed"] = "components"
-    seed_threshold: float = Field(0.8, ge=0, lt=1)
+    method: Literal["components", "watershed"] = "watershed"
+    seed_threshold: float = Field(0.95, ge=0, lt=1)
     seed_contour: float = Field(0.5, gt=0, le=1)
     seed_distance: float = Field(0.5, ge=0, lt=1)
     min_seed_nm3: float = Field(1e5, ge=0)
