@@ -5,6 +5,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from twostream import training
 from twostream.geometry import Box
 from twostream.refit import LabelledCrops, validation_crops
 from twostream.segmentation.config import OptimizerConfig, SegmentationConfig, WatchConfig
@@ -177,3 +178,15 @@ def test_the_rate_warms_up_and_falls_to_nothing(tmp_path, name, warmup, first):
     assert rates[0] == pytest.approx(0.1 * first) and max(rates) == pytest.approx(0.1) and rates[-1] < 0.002
     peak = int(np.argmax(rates))
     assert rates[: peak + 1] == sorted(rates[: peak + 1]) and rates[peak:] == sorted(rates[peak:], reverse=True)
+
+
+def test_several_devices_share_the_samples_and_end_with_one_s(world, tmp_path, monkeypatch):
+    """Two processes on the CPU stand for two GPUs: the same road, by pickling and back."""
+    monkeypatch.setattr(training, "_accelerator", lambda devices: ("cpu", devices))
+    config = CONFIG.model_copy(update={"optimizer": OptimizerConfig(devices=2), "num_steps": 8, "batch_size": 1})
+    before = new_segmenter(Mitochondria(SIZE), config, voxel_size_nm=SIZE, num_sections=8, grey=(80.0, 40.0), seed=0)
+    s, course = fitted(world, tmp_path, config)
+    assert len(course.losses) == 8 and [step for step, _ in course.looks] == [4, 8]
+    assert not same(weights(s), weights(before))
+    with torch.inference_mode():
+        assert torch.isfinite(s.network(torch.zeros(1, 1, 4, 16, 16))).all()

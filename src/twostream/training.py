@@ -158,6 +158,10 @@ class _SaveAndShow(Checkpoint):
         self._path, self._advance = path, advance
         self._shown = 0
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What travels to the processes of several GPUs: all but the terminal."""
+        return vars(self) | {"_advance": _unseen}
+
     def on_train_batch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
         self._advance(trainer.global_step - self._shown)
         self._shown = trainer.global_step
@@ -167,6 +171,15 @@ class _SaveAndShow(Checkpoint):
         trainer.save_checkpoint(whole)
         if trainer.is_global_zero:
             os.replace(whole, self._path)
+
+
+def _unseen(steps: int) -> None:
+    """Progress of a process that has no terminal."""
+
+
+def _accelerator(devices: int) -> tuple[str, int]:
+    """What to train on, and on how many: the GPUs that are there, or the one CPU."""
+    return ("cuda", min(devices, torch.cuda.device_count())) if torch.cuda.is_available() else ("cpu", 1)
 
 
 def fit(
@@ -201,16 +214,15 @@ def fit(
         return []
     stretch = min(module.look_every or STEPS_PER_CHECKPOINT, STEPS_PER_CHECKPOINT, num_steps)
     resume = _usable(resume_path, module)
-    on_gpu = torch.cuda.is_available()
-    devices = min(devices, torch.cuda.device_count()) if on_gpu else 1
+    accelerator, devices = _accelerator(devices)
     with _quiet(), progress.task(description, total=num_steps) as advance:
         trainer = lightning.Trainer(
             max_steps=num_steps,
             max_epochs=-1,
-            accelerator="auto",
+            accelerator=accelerator,
             devices=devices,
             strategy="ddp_spawn" if devices > 1 else "auto",
-            precision=precision if on_gpu else "32-true",
+            precision=precision if accelerator == "cuda" else "32-true",
             logger=TensorBoardLogger(tensorboard_dir.parent, name=tensorboard_dir.name) if tensorboard_dir else False,
             log_every_n_steps=1,
             enable_checkpointing=True,
