@@ -162,6 +162,40 @@ def test_steps_by_name_and_in_their_order(tmp_path, toy_file):
     assert call("report", root).exit_code == 0 and (root / "report.html").stat().st_size > 10_000
 
 
+def test_a_dry_run_says_what_would_be_trained_and_trains_nothing(tmp_path, toy_file):
+    root = tmp_path / "p"
+    assert init(root, toy_file).exit_code == 0
+    result = call("train", root, "--dry-run")
+    assert result.exit_code == 0, result.output
+    for word in ("parameters, filters 4, 8, 8", "4 x 32 x 32 voxels", "60, 120 crops", "GB of activations"):
+        assert word in result.output
+    assert not (root / "rounds").exists() and "train" in call("status", root).output
+
+
+def test_tuning_tries_the_validation_box_and_writes_only_when_told(tmp_path, toy_file):
+    root = tmp_path / "p"
+    assert init(root, toy_file, "--labels-box", LABELS_BOX).exit_code == 0
+    refused(call("tune", root), "has no probability yet", "twostream predict")
+    for step in ("train", "predict"):
+        assert call(step, root).exit_code == 0
+    before = (root / "twostream.yaml").read_text()
+    result = call("tune", root)
+    assert result.exit_code == 0, result.output
+    assert "validation box" in result.output and "objects" in result.output
+    lines = [line for line in result.output.splitlines() if line.startswith("F1 ")]
+    scores = [float(line.split()[1]) for line in lines]
+    assert len(lines) == 10 and scores == sorted(scores, reverse=True) and scores[0] > 0
+    assert (root / "twostream.yaml").read_text() == before
+    assert call("tune", root, "--write").exit_code == 0
+    assert (root / "twostream.yaml.old").read_text() == before
+    written = Project(root).config
+    assert f"final_threshold={written.candidates.final_threshold} method={written.decoding.method}" in lines[0]
+    assert call("propose", root).exit_code == 0
+    assert (
+        Project(root).ledger.finished_steps()[(0, "propose")]["final_threshold"] == written.candidates.final_threshold
+    )
+
+
 def test_query_on_files(tmp_path):
     data = np.load(Path(__file__).parent / "golden" / "two_stream_1.npz")
     for name in ("supervised", "unsupervised"):
@@ -228,6 +262,7 @@ def test_help_lists_every_command():
         "init",
         "run",
         "train",
+        "tune",
         "predict",
         "propose",
         "embed",

@@ -220,7 +220,10 @@ def propose_step(project: Project, number: int, truth: Truth | None) -> Detail:
         )
     candidates = identify(proposed, known_candidates(project, number), project.ledger.next_id(number))
     askable = [may_be_asked(project, c) for c in candidates]
-    table = to_table(candidates, angle_deg=[candidate_angle(c) for c in candidates], in_pool=askable)
+    extra: dict[str, Sequence[object]] = {"angle_deg": [candidate_angle(c) for c in candidates], "in_pool": askable}
+    if task.num_sides == 2:
+        extra["sides"] = [sides_of(c) for c in candidates]
+    table = to_table(candidates, **extra)
     write_table(table, project.path(number, "candidates.parquet"))
     project.ledger.register(number, [c.id for c in candidates])
     if number > 0:
@@ -230,7 +233,18 @@ def propose_step(project: Project, number: int, truth: Truth | None) -> Detail:
     first = project.ledger.next_id(number)
     detail = {"num_candidates": len(candidates), "num_new": sum(c.id >= first for c in candidates)}
     thresholds = {"threshold": threshold, "recall_on_labels": recall, "final_threshold": final}
+    if task.num_sides == 2:
+        alone = sum(side != "both" for side in extra["sides"])
+        detail["num_without_partner"] = alone
+        if alone:
+            progress.say(f"  {alone} of {len(candidates)} candidates have one side only (column `sides`)")
     return detail | {"num_in_pool": sum(askable)} | thresholds
+
+
+def sides_of(candidate: Candidate) -> str:
+    """Which sides of a synapse a candidate has: both, pre or post."""
+    values = set(np.unique(candidate.mask).tolist()) - {0}
+    return "both" if values == {1, 2} else "pre" if values == {1} else "post"
 
 
 NUM_SHOWN = 10
