@@ -28,7 +28,7 @@ from twostream.config import apply_overrides, parse_config
 from twostream.geometry import Box
 from twostream.refit import LabelledCrops, validation_crops
 from twostream.scoring import choose_final_threshold, scores_on_test_box
-from twostream.segmentation.config import SegmentationConfig
+from twostream.segmentation.config import SegmentationConfig, shapes_for
 from twostream.segmentation.lessons import Lessons
 from twostream.segmentation.predict import predict
 from twostream.segmentation.train import Segmenter, crop_shape, new_segmenter, train
@@ -124,11 +124,13 @@ class Fitted:
 
 def fit(case: Case, data: Path, seed: int, train_seed: int, overrides: list[str], resume: Path) -> Fitted:
     """Train S on the case's labels."""
-    config = parse_config(SegmentationConfig, apply_overrides(case.settings, overrides), source="--set")
     labels_box, val_box, test_box = (Box.parse(b) for b in (case.labels_box, case.val_box, case.test_box))
     shape = ",".join(str(s) for s in labels_box.shape_zyx)
     image, labels, ignore = load(case, case.train, data, train_seed, shape)
     task = get_task(case.task, image.voxel_size_nm, DecodingConfig(**case.decoding))
+    pixel_size_nm = case.settings.get("max_pixel_size_nm") or task.pixel_size_nm
+    settings = {**shapes_for(image.voxel_size_nm, pixel_size_nm), **case.settings}
+    config = parse_config(SegmentationConfig, apply_overrides(settings, overrides), source="--override")
     hidden = test_box if case.train == case.test and "://" not in case.train else None
     grey = image.read(labels_box)
     segmenter = new_segmenter(

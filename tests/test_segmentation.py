@@ -7,7 +7,7 @@ import torch
 from twostream.errors import InputError
 from twostream.geometry import Box
 from twostream.refit import LabelledCrops
-from twostream.segmentation.config import SegmentationConfig, fold_for
+from twostream.segmentation.config import SegmentationConfig, fold_for, shapes_for
 from twostream.segmentation.describe import describe
 from twostream.segmentation.lessons import Lesson, Lessons
 from twostream.segmentation.network import fold, strides_for
@@ -190,6 +190,13 @@ def test_training_learns_and_is_stored(world, tmp_path):
     x = torch.randn(1, 1, 4, 16, 16)
     with torch.inference_mode():
         assert torch.equal(s.network.eval()(x), back.network(x))
+
+
+def test_isotropic_voxels_get_boxes_as_high_as_wide():
+    assert shapes_for((40, 4, 4), 10) == {} == shapes_for((30, 8, 8), 8)
+    assert (
+        shapes_for((10, 10, 10), 10)["patch_shape_zyx"] == (32, 48, 48) == shapes_for((5, 5, 5), 10)["patch_shape_zyx"]
+    )
 
 
 def test_crops_with_hardly_any_foreground_are_drawn_anew(world):

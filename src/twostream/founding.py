@@ -29,8 +29,9 @@ from twostream.project import (
     guard_voxels,
     states_no_voxel_size,
 )
+from twostream.segmentation.config import shapes_for
 from twostream.settings import PRESETS, ProjectConfig
-from twostream.task import Task, get_task
+from twostream.task import TASKS, Task, get_task
 from twostream.volume import Volume, open_volume
 
 TEST_SHARE = 0.2
@@ -96,6 +97,8 @@ def create_project(
     values |= PRESETS[preset]
     values = apply_overrides(values, overrides)
     config = parse_config(ProjectConfig, values, source="twostream init")
+    values["segmentation"] = _shapes(config, image_volume) | values.get("segmentation", {})
+    config = parse_config(ProjectConfig, values, source="twostream init")
     values["boxes"] = default_boxes(config, image_volume, label_volume, labels_box, val_box, test_box)
     config = parse_config(ProjectConfig, values, source="twostream init")
     root.mkdir(parents=True, exist_ok=True)
@@ -103,6 +106,12 @@ def create_project(
     Ledger(root / LEDGER_NAME, create=True).close()
     write_text(root / CONFIG_NAME, yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
     return _checked(root)
+
+
+def _shapes(config: ProjectConfig, image: Volume) -> dict[str, Any]:
+    """Crop and window that fit the voxels, for what neither preset nor options say."""
+    pixel_size_nm = config.segmentation.max_pixel_size_nm or TASKS[config.task].pixel_size_nm
+    return {name: list(shape) for name, shape in shapes_for(image.voxel_size_nm, pixel_size_nm).items()}
 
 
 def fork_project(source: Project, root: Path, overrides: Sequence[str]) -> Project:

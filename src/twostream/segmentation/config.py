@@ -9,6 +9,8 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from twostream.config import Config
 
+ISOTROPIC_RATIO = 2.0
+"""Sections thicker than this many pixels are thick: the first level of S does not look across them."""
 Chance = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -173,6 +175,26 @@ def fold_for(voxel_size_nm: Sequence[float], pixel_size_nm: float) -> tuple[int,
     """Voxels to fold into one along Z, Y, X, so that S looks at voxels of about ``pixel_size_nm`` or coarser."""
     in_plane = max(1, round(pixel_size_nm / max(voxel_size_nm[1:])))
     return max(1, round(pixel_size_nm / voxel_size_nm[0])), in_plane, in_plane
+
+
+def shapes_for(voxel_size_nm: Sequence[float], pixel_size_nm: float) -> dict[str, tuple[int, int, int]]:
+    """Crop, window, block and context for a new project, where nobody has chosen: the defaults are for thick sections.
+
+    Isotropic voxels get boxes as high as they are wide, of as many voxels: a crop of eight voxels would show a
+    mitochondrion as a slice.
+
+    Returns:
+        Fields of ``SegmentationConfig``; empty where its defaults fit.
+    """
+    z, y = (v * f for v, f in zip(voxel_size_nm[:2], fold_for(voxel_size_nm, pixel_size_nm)[:2], strict=True))
+    if z >= ISOTROPIC_RATIO * y:
+        return {}
+    return {
+        "patch_shape_zyx": (32, 48, 48),
+        "window_shape_zyx": (64, 96, 96),
+        "block_shape_zyx": (128, 384, 384),
+        "context_zyx": (16, 16, 16),
+    }
 
 
 def context_voxels(config: SegmentationConfig, fold_zyx: Sequence[int]) -> tuple[int, int, int]:

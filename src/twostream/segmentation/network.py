@@ -12,6 +12,8 @@ import torch
 from monai.networks.nets import DynUNet
 from torch import nn
 
+from twostream.segmentation.config import ISOTROPIC_RATIO
+
 Triple = tuple[int, int, int]
 
 
@@ -101,7 +103,7 @@ def strides_for(
     strides: list[Triple] = []
     depth: list[int] = []
     for level in range(num_levels):
-        depth.append(3 if z < 2 * y and num_sections > 1 else 1)
+        depth.append(3 if z < ISOTROPIC_RATIO * y and num_sections > 1 else 1)
         if level < num_levels - 1:
             step = 2 if z < 1.5 * y and num_sections >= 4 else 1
             strides.append((step, 2, 2))
