@@ -144,3 +144,14 @@ def test_the_threshold_for_proposing_wins_recall_first():
     assert choose_threshold(probability, truth, None, task, CandidateConfig(min_recall=0.6), 1) == chosen
     fixed = choose_threshold(probability, truth, None, task, CandidateConfig(threshold=0.77), 1)
     assert fixed == (0.77, pytest.approx(1 / 3))
+
+
+def test_where_every_threshold_does_as_well_the_middle_one_is_chosen():
+    truth = np.zeros((1, 10, 300), np.uint32)
+    probability = np.zeros((1, 1, 10, 300), np.uint8)
+    for i in range(30):
+        truth[0, 2:8, 10 * i + 2 : 10 * i + 8] = i + 1
+        probability[0, 0, 2:8, 10 * i + 2 : 10 * i + 8] = 250 if i else 20  # one is seen below 0.1 only
+    task = Mitochondria((30.0, 8.0, 8.0))
+    assert choose_threshold(probability, truth, None, task, CandidateConfig(), 1) == (0.5, pytest.approx(29 / 30))
+    assert choose_threshold(probability, truth, None, task, CandidateConfig(min_recall=1.0), 1) == (0.05, 1.0)

@@ -28,6 +28,8 @@ SAME_IOU = 0.7
 """A candidate keeps its id if it still covers the mask that was asked at least this well."""
 PARENT_SHARE = 0.25
 """A new candidate names as parents the old ones that share this part of the smaller of the two masks."""
+PLATEAU = 0.05
+"""F1 that one object in twenty is worth: labelled boxes hold few, and differences below that are chance."""
 CELL_ZYX = (32, 128, 128)
 """Bucket of the spatial index; several candidates wide, so that each falls into a few buckets."""
 
@@ -126,8 +128,8 @@ def choose_threshold(
 
     Returns:
         Threshold, and candidate recall on the labelled box with it, both in [0, 1]. Among thresholds that reach
-        ``min_recall`` at IoU > 0.2 (all, if none does: then those of
-        the highest recall), the one with the best balance of good candidates and candidates (F1).
+        ``min_recall`` at IoU > 0.2 (if none does: those of the highest recall) and come within ``PLATEAU`` of the
+        best balance of good candidates and candidates (F1), the one nearest to 0.5.
     """
     rows = []
     for threshold in thresholds_to_try() if config.threshold is None else [config.threshold]:
@@ -140,7 +142,11 @@ def choose_threshold(
         good = sum(j.truth > 0 for j in judged.values())
         rows.append((recall, 2 * good / (len(judged) + num_truth), float(threshold)))
     wanted = min(config.min_recall, max(row[0] for row in rows))
-    recall, _, chosen = max((row for row in rows if row[0] >= wanted), key=lambda row: (row[1], row[2]))
+    enough = [row for row in rows if row[0] >= wanted]
+    best = max(f1 for _, f1, _ in enough)
+    # S has seen this box: it is sharp there, and every threshold does about as well. The outermost of them would be
+    # chosen by a single object, and swell or shrink every mask elsewhere.
+    recall, _, chosen = min((row for row in enough if row[1] >= best - PLATEAU), key=lambda row: abs(row[2] - 0.5))
     return chosen, recall
 
 

@@ -33,6 +33,9 @@ from twostream.volume import Volume
 STRICT_IOU = 0.75
 """A second threshold beside ``GOOD_IOU``: what is found may still be drawn badly."""
 
+PLATEAU = 0.02
+"""Share of the best foreground IoU that is not worth a threshold far from 0.5."""
+
 
 def scores_on_test_box(
     segmentation: Volume,
@@ -164,13 +167,16 @@ def _cut(instances: np.ndarray, box: Box, whole: Box) -> set[int]:
 
 
 def choose_final_threshold(probability: np.ndarray, labels: np.ndarray, ignore: np.ndarray | None, task: Task) -> float:
-    """Threshold of the final segmentation: best foreground IoU over (C, Z, Y, X) uint8 and (Z, Y, X) labels."""
+    """Threshold of the final segmentation over (C, Z, Y, X) uint8 and (Z, Y, X) labels.
+
+    Of those within ``PLATEAU`` of the best foreground IoU the one nearest to 0.5: a validation box holds a few objects.
+    """
     hidden = None if ignore is None else (ignore > 0) & (labels == 0)
-    best = max(
-        (foreground_iou(probability[task.foreground] > 255 * t, labels > 0, hidden), -abs(t - 0.5), float(t))
-        for t in np.arange(0.2, 0.85, 0.05)
-    )
-    return round(best[2], 2)
+    foreground, truth = probability[task.foreground], labels > 0
+    tried = [round(float(t), 2) for t in np.arange(0.2, 0.85, 0.05)]
+    iou = {t: foreground_iou(foreground > 255 * t, truth, hidden) for t in tried}
+    best = max((v for v in iou.values() if not math.isnan(v)), default=0.0)
+    return min((t for t in tried if not iou[t] < (1 - PLATEAU) * best), key=lambda t: (abs(t - 0.5), t))
 
 
 def curated_accuracy(probability: np.ndarray, y: np.ndarray, truth: Truth, candidates: Sequence[Candidate]) -> float:
