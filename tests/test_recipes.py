@@ -1,5 +1,9 @@
 """Recipes: each parses, holds the published values, makes a project of its data set, and one of them trains."""
 
+import re
+import shutil
+from pathlib import Path
+
 import h5py
 import numpy as np
 import pytest
@@ -16,6 +20,7 @@ from twostream.segmentation.config import fold_for
 from twostream.segmentation.network import strides_for, total_stride
 from twostream.settings import ProjectConfig
 
+ROOT = Path(__file__).parent.parent
 PUBLISHED = {
     # filters, training crop, crops per step, steps, learning rate, rejection, flips (METHOD section 8)
     "cremi_cleft": ((32, 64, 96, 128, 160), (17, 257, 257), 2 * 3, 150_000, 0.02, 1000, 8),
@@ -152,13 +157,41 @@ def test_boxes_given_by_hand_are_the_last_word(tmp_path, data):
     assert labels.stop_zyx[0] == 60 and test.offset_zyx[0] == 100
 
 
-def test_a_recipe_trains(tmp_path, data):
+def test_a_recipe_trains_and_the_documented_lines_apply_it(tmp_path, data, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    shutil.copy(data / "lucchi_train.h5", tmp_path / "data" / "lucchi_test.h5")
     words = ["--recipe", "lucchi_mitochondria", "--data", data, "--preset", "paper"]
-    result = init(tmp_path / "p", *words, sets=(*TINY, "segmentation.optimizer.warmup_steps=1"))
+    result = init(tmp_path / "lucchi", *words, sets=(*TINY, "segmentation.optimizer.warmup_steps=1"))
     assert result.exit_code == 0, result.output
-    result = CliRunner().invoke(app, ["train", str(tmp_path / "p")])
+    result = CliRunner().invoke(app, ["train", str(tmp_path / "lucchi")])
     assert result.exit_code == 0, result.output
-    assert (tmp_path / "p" / "rounds" / "000" / "checkpoint.ckpt").is_file()
+    (lines,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "recipes.md").read_text(), re.DOTALL)
+    exec(compile(lines, "docs/recipes.md", "exec"), {})
+    assert 0 <= float(capsys.readouterr().out.split()[-1]) <= 1
+    assert (tmp_path / "lucchi_test.zarr").is_dir()
+
+
+def test_the_documented_table_is_that_of_the_recipes():
+    text = (ROOT / "docs" / "recipes.md").read_text()
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|")]
+    rows = {first: rest for first, *rest in cells}
+    names = ("cremi_cleft", "jwr15_polarity", "lucchi_mitochondria", "mitoem_r")
+    for column, name in enumerate(names):
+        s = configuration(RECIPES[name], "paper").segmentation
+        assert name in rows[""][column]
+        for row, value in (
+            ("filters", ", ".join(map(str, s.filters))),
+            ("training crop, here", " x ".join(map(str, s.patch_shape_zyx))),
+            ("steps", f"{s.num_steps:,}"),
+            ("peak learning rate", f"{s.learning_rate:g}"),
+            ("window, here", " x ".join(map(str, s.window_shape_zyx))),
+            ("context, from the published stride", ", ".join(map(str, s.context_zyx))),
+            ("predictions averaged", str(s.test_time_flips)),
+            ("loss: cross-entropy, Dice, non-overlap", ", ".join(f"{w:g}" for w in LOSSES[name])),
+        ):
+            assert rows[row][column] == value, row
+        assert rows["crops per step (per GPU x GPUs)"][column].startswith(f"{s.batch_size} ")
 
 
 def refused(result, *sentences):
