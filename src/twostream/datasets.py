@@ -41,7 +41,7 @@ from twostream.errors import InputError
 
 DOWNLOADS = "downloads"
 SLAB = 8
-"""Sections that are held and written at once: 130 MB of a 4096 x 4096 image, and one chunk thick on disk."""
+"""Sections that are written at once, one chunk thick on disk: with sections of 4096 x 4096, 1.2 GB of memory in all."""
 CHUNK_PX = 128
 TIMEOUT_SECONDS = 60
 CLEFT_BACKGROUND = np.uint64(0xFFFFFFFFFFFFFFFF)
@@ -139,17 +139,16 @@ def get_dataset(
     """
     dataset = find_dataset(name)
     results = [folder / f"{volume}.h5" for volume in dataset.volumes]
-    if all(path.exists() for path in results):
-        progress.say(f"{name} is in {folder} already; delete its .h5 files to make them anew")
-        return results
     downloads = folder / DOWNLOADS
     with _disk(folder):
-        downloads.mkdir(parents=True, exist_ok=True)
         for path, (volume, needed) in zip(results, dataset.volumes.items(), strict=True):
-            if not path.exists():
-                remotes = [remote for remote in dataset.files if remote.name in needed]
-                files = {r.name: _fetch(r, downloads, _addresses(r, dataset, url)) for r in remotes}
-                _convert(dataset, volume, files, path, voxel_size_nm)
+            if path.exists():
+                progress.say(f"{path} is there already; delete it to have it made anew")
+                continue
+            downloads.mkdir(parents=True, exist_ok=True)
+            remotes = [remote for remote in dataset.files if remote.name in needed]
+            files = {r.name: _fetch(r, downloads, _addresses(r, dataset, url)) for r in remotes}
+            _convert(dataset, volume, files, path, voxel_size_nm)
     return results
 
 
@@ -210,13 +209,19 @@ def _download(url: str, path: Path, sha256: str | None, published: bool, refusal
         refusals.append(f"{url} is no http(s) address.")
         return False
 
+    # A folder of its own, so that what a killed download leaves behind is found and cleared by the next.
+    partial = path.with_name(f"{path.name}.partial")
+    known = None if sha256 is None else f"sha256:{sha256}"
+
     def fetch(**options: Any) -> None:
+        shutil.rmtree(partial, ignore_errors=True)
         bar = _Bar(path.name)
         get = pooch.HTTPDownloader(progressbar=bar, chunk_size=2**20, timeout=TIMEOUT_SECONDS, **options)
         try:
-            pooch.retrieve(url, sha256 and f"sha256:{sha256}", fname=path.name, path=str(path.parent), downloader=get)
+            os.replace(pooch.retrieve(url, known, fname=path.name, path=str(partial), downloader=get), path)
         finally:
             bar.end()
+            shutil.rmtree(partial, ignore_errors=True)
 
     progress.say(f"fetching {url}")
     try:
