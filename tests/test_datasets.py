@@ -15,9 +15,9 @@ import pytest
 import requests
 from typer.testing import CliRunner
 
-from twostream import datasets
 from twostream.cli import app
-from twostream.datasets import CLEFT_BACKGROUND, CLEFT_UNKNOWN, DATASETS, get_dataset, number_synapses
+from twostream.datasets import DATASETS, DataSet, Remote, get_dataset, layouts
+from twostream.datasets.layouts import CLEFT_BACKGROUND, CLEFT_UNKNOWN, number_synapses
 from twostream.errors import InputError
 from twostream.geometry import Box
 from twostream.task import get_task
@@ -74,11 +74,11 @@ def trusted(monkeypatch):
     def trust(name, files):
         dataset = DATASETS[name]
         remotes = tuple(
-            datasets.Remote(r.name, r.urls, r.sha256 and hashlib.sha256(files[r.name]).hexdigest())
+            Remote(r.name, r.urls, r.sha256 and hashlib.sha256(files[r.name]).hexdigest())
             for r in dataset.files
             if r.name in files
         )
-        monkeypatch.setitem(DATASETS, name, datasets.DataSet(**{**vars(dataset), "files": remotes}))
+        monkeypatch.setitem(DATASETS, name, DataSet(**{**vars(dataset), "files": remotes}))
 
     return trust
 
@@ -345,10 +345,9 @@ def test_the_next_address_is_tried(tmp_path, server, trusted, monkeypatch):
     trusted("mitoem-r", server.files)
     dataset = DATASETS["mitoem-r"]
     files = tuple(
-        datasets.Remote(r.name, (f"{server.url}/nowhere.zip", f"{server.url}/{r.name}"), r.sha256)
-        for r in dataset.files
+        Remote(r.name, (f"{server.url}/nowhere.zip", f"{server.url}/{r.name}"), r.sha256) for r in dataset.files
     )
-    monkeypatch.setitem(DATASETS, "mitoem-r", datasets.DataSet(**{**vars(dataset), "files": files}))
+    monkeypatch.setitem(DATASETS, "mitoem-r", DataSet(**{**vars(dataset), "files": files}))
     assert get_dataset("mitoem-r", tmp_path / "data")[0].exists()
     assert server.asked.count("nowhere.zip") == 2
 
@@ -367,7 +366,7 @@ def refuse(tmp_path, name, url, *sentences):
 
 def test_404_and_no_network(tmp_path, server):
     refuse(tmp_path, "jwr15", server.url, "jwr15_synapse.zip answered 404", "pass --url", "put the file there by hand")
-    refuse(tmp_path, "jwr15", "http://127.0.0.1:9", "cannot be reached; is there a network", "pass --url")
+    refuse(tmp_path, "jwr15", "http://127.0.0.1:9", "cannot be reached (is there a network?)", "pass --url")
     refuse(tmp_path, "jwr15", "ftp://host/folder", "is no http(s) address")
 
 
@@ -430,7 +429,7 @@ def test_wrong_contents(tmp_path, server, trusted):
     refuse(tmp_path, "mitoem-r", server.url, "section 2 is missing from its 3")
 
 
-@pytest.mark.parametrize(("room", "name"), [(datasets, "_store"), (pooch, "retrieve")])
+@pytest.mark.parametrize(("room", "name"), [(layouts, "store"), (pooch, "retrieve")])
 def test_a_full_disk(tmp_path, server, monkeypatch, room, name):
     server.files = lucchi_files(tmp_path)
 
