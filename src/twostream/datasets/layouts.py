@@ -38,7 +38,8 @@ Convert = Callable[[Paths, str, h5py.File], Sequence[float] | None]
 """(files by name, volume, HDF5 file to fill) -> voxel size (z, y, x) nm that the source states, or None."""
 
 CLEFT_BACKGROUND = np.uint64(0xFFFFFFFFFFFFFFFF)
-CLEFT_UNKNOWN = np.uint64(0xFFFFFFFFFFFFFFFE)
+CLEFT_UNKNOWN = (np.uint64(0xFFFFFFFFFFFFFFFD), np.uint64(0xFFFFFFFFFFFFFFFE))
+"""Reserved values of CREMI: public scoring code leaves out voxels of these, and takes the highest for background."""
 MIN_SYNAPSE_VOXELS = 16
 """Of labels that only say before and after, smaller pieces are specks (METHOD section 6, published code)."""
 SIZE_ATTRIBUTES = ("voxel_size_nm", "resolution")
@@ -74,12 +75,12 @@ def cremi(files: Paths, volume: str, file: h5py.File) -> Sequence[float] | None:
         zero = np.uint64(highest + 1 if has_background else 0)
 
         def ids(section: np.ndarray) -> np.ndarray:
-            known = np.where((section == CLEFT_BACKGROUND) | (section == CLEFT_UNKNOWN), np.uint64(0), section)
+            known = np.where(section >= min(CLEFT_UNKNOWN), np.uint64(0), section)
             return np.where(section == 0, zero, known).astype(np.uint32)
 
         store(file, "clefts", planes.of(map(ids, slabs(clefts)), 0, np.uint32), raw.shape, np.uint32)
         if has_unknown or clefts.shape != raw.shape:
-            unknown = ((section == CLEFT_UNKNOWN).astype(np.uint8) for section in slabs(clefts))
+            unknown = (np.isin(section, CLEFT_UNKNOWN).astype(np.uint8) for section in slabs(clefts))
             store(file, "clefts_ignore", planes.of(unknown, 1, np.uint8), raw.shape, np.uint8)
         return None if size is None else [float(v) for v in size]
 
@@ -88,10 +89,10 @@ def _range_of_clefts(clefts: h5py.Dataset) -> tuple[int, bool, bool]:
     """Largest id, and whether the reserved values for background and for unknown occur; raises InputError."""
     highest, has_background, has_unknown = 0, False, False
     for section in slabs(clefts):
-        values = section[section < CLEFT_UNKNOWN]
+        values = section[section < min(CLEFT_UNKNOWN)]
         highest = max(highest, int(values.max()) if values.size else 0)
         has_background |= bool((section == CLEFT_BACKGROUND).any())
-        has_unknown |= bool((section == CLEFT_UNKNOWN).any())
+        has_unknown |= bool(np.isin(section, CLEFT_UNKNOWN).any())
     if highest >= 2**32 - 1:
         raise InputError(
             f"{clefts.file.filename}: cleft {highest} occurs; expected ids below 2^32 - 1, and 2^64 - 1 for none."
