@@ -32,7 +32,7 @@ def test_clean_drops_dust_and_numbers_in_raster_order():
     segmentation[0, 0, 6:] = 4
     segmentation[0, 1, :3] = 2
     segmentation[1, 2, 7] = 1  # dust
-    result = clean(segmentation, Mitochondria(), min_voxels=2)
+    result = clean(segmentation, Mitochondria((30.0, 8.0, 8.0)), min_voxels=2)
     assert result[0, 0, 7] == 1 and result[0, 1, 0] == 2 and result[1, 2, 7] == 0
 
 
@@ -40,7 +40,7 @@ def test_clean_keeps_the_sides_of_synapses_together():
     segmentation = np.zeros((1, 2, 8), np.uint32)
     segmentation[0, 0, :4] = 5, 5, 6, 6
     segmentation[0, 1, :3] = 2, 2, 2  # a synapse without a presynaptic side
-    result = clean(segmentation, SynapsePolarity(), min_voxels=2)
+    result = clean(segmentation, SynapsePolarity((30.0, 8.0, 8.0)), min_voxels=2)
     assert result[0, 0, :4].tolist() == [1, 1, 2, 2]
     assert result[0, 1, :3].tolist() == [4, 4, 4]
 
@@ -50,7 +50,7 @@ def test_extract_gives_box_mask_and_score():
     segmentation[1, 1:3, 2:4] = 1
     segmentation[1, 1, 2] = 0
     probability = np.full(segmentation.shape, 51, np.uint8)
-    (candidate,) = extract(segmentation, probability, Mitochondria(), (10, 20, 30))
+    (candidate,) = extract(segmentation, probability, Mitochondria((30.0, 8.0, 8.0)), (10, 20, 30))
     assert candidate.box == Box((11, 21, 32), (1, 2, 2))
     assert candidate.num_voxels == 3 and candidate.score == pytest.approx(0.2)
     np.testing.assert_allclose(candidate.center_zyx, [11, 21 + 2 / 3, 32 + 2 / 3])
@@ -137,7 +137,7 @@ def test_the_threshold_for_proposing_wins_recall_first():
     for i, level in enumerate((230, 140, 60)):  # three objects that S sees ever less well
         truth[0, 2:8, 10 * i + 2 : 10 * i + 8] = i + 1
         probability[0, 0, 2:8, 10 * i + 2 : 10 * i + 8] = level
-    task = Mitochondria()
+    task = Mitochondria((30.0, 8.0, 8.0))
     chosen = choose_threshold(probability, truth, None, task, CandidateConfig(min_recall=0.9), 1)
     assert chosen[0] < 60 / 255 and chosen[1] == 1.0
     # with less recall wanted, the low threshold still wins: it has more good candidates

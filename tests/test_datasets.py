@@ -208,7 +208,7 @@ def test_cremi(tmp_path, server, trusted):
     assert (clefts == 7).sum() == 3 * 4 * 6 and clefts[8, 8, 8] == 8 and clefts[1, 2, 3] == 7
     ignore = open_ignore_mask(f"{paths[0]}:clefts")
     assert np.argwhere(ignore.read(ignore.box)).tolist() == [[5, 5, 5], [5, 5, 6]]
-    get_task("cleft").check_values(set(np.unique(clefts).tolist()), "cremi")
+    get_task("cleft", image.voxel_size_nm).check_values(set(np.unique(clefts).tolist()), "cremi")
     with h5py.File(paths[0]) as file:
         assert "cremi.org" in file.attrs["source"] and "CREMI" in file.attrs["citation"] and file.attrs["license"]
 
@@ -282,7 +282,7 @@ def test_jwr15(tmp_path, server):
     assert image.voxel_size_nm == (30, 8, 8) and (array == grey()).all()
     _, synapses = read(paths[0], "synapses")
     assert (synapses == sides).all() and synapses.dtype == np.uint32
-    get_task("polarity").check_values(set(np.unique(synapses).tolist()), "jwr15")
+    get_task("polarity", image.voxel_size_nm).check_values(set(np.unique(synapses).tolist()), "jwr15")
     assert [p.name for p in (tmp_path / "data" / "downloads").iterdir() if "partial" in p.name] == []
 
 

@@ -71,8 +71,9 @@ def test_n_batches_leave_n_plus_one_scored_rounds(finished):
     assert [m["num_answers"] for m in metrics] == [0, 6, 12]
     assert [m["round"] for m in metrics] == [0, 1, 2]
     expected = {
-        "candidate_recall", "candidate_accuracy", "roi_accuracy", "average_precision", "instance_f1",
-        "foreground_iou", "curated_accuracy",
+        "candidate_recall", "candidate_accuracy", "roi_accuracy", "average_precision", "average_precision_75",
+        "instance_f1", "instance_f1_75", "instance_precision", "instance_recall", "foreground_iou", "mean_iou",
+        "curated_accuracy",
     }  # fmt: skip
     assert all(set(m["scores"]) == expected for m in metrics)
 

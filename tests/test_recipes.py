@@ -100,10 +100,18 @@ def test_the_paper_form_holds_the_published_values(recipe):
     voxel_size = DATASETS[recipe.dataset].voxel_size_nm
     fold = fold_for(voxel_size, s.max_pixel_size_nm)
     assert fold == (1, 1, 1)  # the published network sees the voxels as they are
-    stride = total_stride(fold, strides_for(voxel_size, fold, len(s.filters), recipe.num_sections or 100))
+    strides, _ = strides_for(voxel_size, fold, len(s.filters), recipe.num_sections or 100)
+    stride = total_stride(fold, strides)
     assert all(p % n == 0 for p, n in zip(s.patch_shape_zyx, stride, strict=True))
     assert all(p % n == 0 for p, n in zip(s.window_shape_zyx, stride, strict=True))
     assert all(0 <= c - p < max(n, 2) for p, c, n in zip(s.patch_shape_zyx, crop, stride, strict=True))
+
+
+def test_mitoem_predicts_contours_as_published():
+    for name in ("mitoem_r", "mitoem_h"):
+        decoding = configuration(RECIPES[name], "paper").decoding
+        assert decoding.channels == ("foreground", "contour") and decoding.method == "watershed"
+        assert (decoding.seed_threshold, decoding.seed_contour) == (0.85, 0.6)
 
 
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=lambda r: r.name)
@@ -145,7 +153,7 @@ def test_the_laptop_form_keeps_to_a_part_of_wide_planes(tmp_path):
     given = dict.fromkeys(("task", "image", "labels", "labels_box", "val_box", "test_box"))
     for preset, width in (("laptop", 640), ("paper", 1250)):
         arguments = founding_arguments("cremi_cleft", tmp_path, preset=preset, given=given)
-        assert arguments["labels_box"] == f"0:96,0:{width},0:{width}"
+        assert arguments["labels_box"] == f"0:92,0:{width},0:{width}"
         assert arguments["test_box"] == f"100:125,0:{width},0:{width}"
 
 
@@ -186,7 +194,7 @@ def test_the_documented_table_is_that_of_the_recipes():
             ("steps", f"{s.num_steps:,}"),
             ("peak learning rate", f"{s.learning_rate:g}"),
             ("window, here", " x ".join(map(str, s.window_shape_zyx))),
-            ("context, from the published stride", ", ".join(map(str, s.context_zyx))),
+            ("overlap of windows", ", ".join(map(str, s.context_zyx))),
             ("predictions averaged", str(s.test_time_flips)),
             ("loss: cross-entropy, Dice, non-overlap", ", ".join(f"{w:g}" for w in LOSSES[name])),
         ):

@@ -12,11 +12,11 @@ from twostream.answers import AnswerKind
 from twostream.candidates import Candidate, clean, extract
 from twostream.geometry import Box
 from twostream.ledger import Ledger, Query
-from twostream.metrics import Overlaps
+from twostream.metrics import Overlaps, foreground_iou
 from twostream.patches import PatchPair
 from twostream.refit import collect
-from twostream.scoring import choose_final_threshold, curated_accuracy, plain, scores_on_test_box
-from twostream.task import Mitochondria, SynapsePolarity
+from twostream.scoring import Region, choose_final_threshold, curated_accuracy, plain, scores_on_test_box
+from twostream.task import Mitochondria, SynapsePolarity, SynapticCleft
 from twostream.volume import MemoryVolume
 
 SIZE = (30.0, 8.0, 8.0)
@@ -34,10 +34,11 @@ def bars(*spans, width=40):
     return array
 
 
-def scores(segmentation, truth, box, ignore=None, level=200):
+def scores(segmentation, truth, box, ignore=None, level=200, task=None):
+    task = task or Mitochondria(SIZE)
     probability = np.where(segmentation > 0, level, 0).astype(np.uint8)
-    candidates = extract(segmentation, probability, Mitochondria(), (0, 0, 0))
-    judge = Truth(volume(truth), None if ignore is None else volume(ignore), Mitochondria())
+    candidates = extract(segmentation, probability, task, (0, 0, 0))
+    judge = Truth(volume(truth), None if ignore is None else volume(ignore), task)
     return scores_on_test_box(
         volume(segmentation), volume(probability[None]), judge, candidates, box, threshold=0.5, min_voxels=1
     )
@@ -91,6 +92,95 @@ def test_nothing_to_find_is_not_a_number():
     assert plain(result)["candidate_recall"] is None
 
 
+def test_a_badly_drawn_one_is_found_but_not_at_the_strict_threshold():
+    result = scores(bars((12, 15), (20, 26)), bars((12, 17), (20, 26)), BOX)  # IoU 0.6 and 1
+    assert result["instance_f1"] == result["instance_precision"] == result["instance_recall"] == 1.0
+    assert result["instance_f1_75"] == 0.5 and result["average_precision"] == 1.0
+    assert result["average_precision_75"] == 0.25  # equal scores enter together: half of the truth at precision 1/2
+    mixed = scores(bars((12, 16), (30, 34)), bars((12, 16), (20, 26), (35, 38)), BOX)
+    assert (mixed["instance_precision"], mixed["instance_recall"]) == (0.5, 1 / 3)
+    # of 120 voxels 8 are foreground in both, 8 in the prediction alone, 18 in the truth alone, 86 in neither
+    assert mixed["mean_iou"] == pytest.approx((8 / 34 + 86 / 112) / 2)
+
+
+def test_clefts_are_scored_by_distance_as_well():
+    assert "cremi_score_nm" not in scores(bars((12, 16)), bars((12, 16)), BOX)
+    result = scores(bars((14, 18)), bars((12, 16)), BOX, task=SynapticCleft(SIZE))
+    assert result["cleft_distance_false_positive_nm"] == (0 + 0 + 8 + 16) / 4
+    assert result["cleft_distance_false_negative_nm"] == (16 + 8 + 0 + 0) / 4
+    assert result["cremi_score_nm"] == 6.0
+    ignore = (bars((16, 18)) > 0).astype(np.uint8)  # what is predicted there costs nothing
+    assert scores(bars((14, 18)), bars((12, 16)), BOX, ignore, task=SynapticCleft(SIZE))["cremi_score_nm"] == 3.0
+    assert scores(bars(), bars((12, 16)), BOX, task=SynapticCleft(SIZE))["cremi_score_nm"] == 1000.0
+
+
+def region(values, labels, task, box=BOX, ignore=None):
+    whole = Box.whole(labels.shape)
+    hidden = None if ignore is None else ignore[box.slices]
+    return Region.of(values[box.slices], labels[box.slices], hidden, task, box, whole)
+
+
+def test_the_border_rule_holds_at_any_threshold():
+    truth = bars((8, 20), (24, 34))  # the first is cut; 10 voxels long in the box
+    segmentation = bars((10, 16), (24, 31))  # IoU 0.6 with the cut one, 0.7 with the other
+    for min_iou, hits in ((0.2, 1), (0.5, 1), (0.65, 1), (0.75, 0), (1.0, 0)):
+        found = region(segmentation, truth, Mitochondria(SIZE)).detection(min_iou)
+        assert (found.num_hits, found.num_candidates, found.num_truth) == (hits, 1, 1)
+    # a fragment of a cut object, too small to be matched and not cut itself, is set aside all the same
+    fragment = bars((12, 15), (24, 28)), bars((6, 22), (24, 34))
+    assert region(*fragment, Mitochondria(SIZE)).detection().truth_of == {2: 0}
+    # a cut candidate counts through its match: at 0.75 it is a miss, it does not vanish
+    reaching = bars((6, 16)), bars((11, 15))
+    assert [region(*reaching, Mitochondria(SIZE)).detection(t).truth_of for t in (0.5, 0.75)] == [
+        {1: 1},
+        {1: 0},
+    ]
+    # at 0.3 it may count through a match that 0.5 would not make
+    reaching = bars((6, 22)), bars((11, 16))
+    assert [region(*reaching, Mitochondria(SIZE)).detection(t).truth_of for t in (0.3, 0.5)] == [{1: 1}, {}]
+
+
+def test_a_synapse_turned_round_is_no_hit_at_any_threshold():
+    labels = np.zeros((1, 4, 40), np.uint32)
+    labels[:, 1:3, 12:15], labels[:, 1:3, 15:18] = 1, 2
+    labels[:, 1:3, 22:25], labels[:, 1:3, 25:28] = 3, 4
+    turned = labels.copy()
+    turned[labels == 1], turned[labels == 2] = 2, 1
+    for min_iou in (0.2, 0.5, 0.75):
+        found = region(turned, labels, SynapsePolarity(SIZE)).detection(min_iou)
+        assert found.truth_of == {1: 0, 2: 2} and found.f1 == 0.5
+        assert region(labels, labels, SynapsePolarity(SIZE)).detection(min_iou).f1 == 1.0
+
+
+def brute_sides(values, labels, label, truth):
+    """Voxels that a candidate shares with like sides of a truth synapse, less those with unlike sides."""
+    difference = 0
+    for c, t in zip(values.ravel().tolist(), labels.ravel().tolist(), strict=True):
+        if c and t and (c + 1) // 2 == label and (t + 1) // 2 == truth:
+            difference += 1 if c % 2 == t % 2 else -1
+    return difference
+
+
+@pytest.mark.parametrize("min_iou", [0.5, 0.75])
+def test_polarity_f1_equals_a_loop_over_pairs_of_synapses(min_iou):
+    task, tally = SynapsePolarity(SIZE), [0, 0, 0]
+    for seed in range(8):
+        labels, values, _ = random_world(seed, task)
+        right = wrong = 0
+        theirs, mine = task.instances(labels), task.instances(values)
+        for c in set(np.unique(mine).tolist()) - {0}:
+            for t in set(np.unique(theirs[mine == c]).tolist()) - {0}:
+                # At 0.5 and above no label can be in two such pairs, but for a tie at exactly 0.5.
+                if foreground_iou(mine == c, theirs == t) >= min_iou:
+                    turned = brute_sides(values, labels, c, t) <= 0
+                    right, wrong = right + (not turned), wrong + turned
+        found = region(values, labels, task, Box.whole(labels.shape)).detection(min_iou)
+        total = len(np.unique(mine)) + len(np.unique(theirs)) - 2
+        assert found.num_hits == right and found.f1 == pytest.approx(2 * right / total)
+        tally = [tally[0] + right, tally[1] + wrong, tally[2] + total]
+    assert min(tally) > 3
+
+
 def random_world(seed, task):
     """Random truth and a segmentation that is a noisy version of it, in the task's label convention."""
     rng = np.random.default_rng(seed)
@@ -107,7 +197,7 @@ def random_world(seed, task):
     return labels[0], labels[1], ignore
 
 
-@pytest.mark.parametrize("task", [Mitochondria(), SynapsePolarity()], ids=lambda t: t.name)
+@pytest.mark.parametrize("task", [Mitochondria(SIZE), SynapsePolarity(SIZE)], ids=lambda t: t.name)
 @pytest.mark.parametrize("with_ignore", [False, True])
 def test_one_candidate_is_judged_as_the_whole_volume_is(task, with_ignore):
     seen = set()
@@ -124,7 +214,7 @@ def test_one_candidate_is_judged_as_the_whole_volume_is(task, with_ignore):
 
 def test_the_annotator_errs_at_its_rate_and_the_same_way_each_time():
     truth = bars((12, 16))
-    judge = Truth(volume(truth), None, Mitochondria())
+    judge = Truth(volume(truth), None, Mitochondria(SIZE))
     mask = np.ones((1, 2, 4), np.uint8)
     candidates = [Candidate(i, 1, Box((0, 1, 12), mask.shape), mask, 0.5) for i in range(1, 401)]
     annotator = SimulatedAnnotator(judge, error_rate=0.1, seed=3)
@@ -134,7 +224,7 @@ def test_the_annotator_errs_at_its_rate_and_the_same_way_each_time():
 
 
 def test_curated_accuracy_takes_answers_before_the_scorer():
-    truth = Truth(volume(bars((12, 16))), None, Mitochondria())
+    truth = Truth(volume(bars((12, 16))), None, Mitochondria(SIZE))
     mask = np.ones((1, 2, 4), np.uint8)
     good, bad = (Candidate(i, 1, Box((0, 1, x), mask.shape), mask, 0.5) for i, x in ((1, 12), (2, 30)))
     wrong = np.array([0.1, 0.9])
@@ -146,7 +236,7 @@ def test_curated_accuracy_takes_answers_before_the_scorer():
 def test_the_final_threshold_is_where_the_overlap_is_best():
     labels = bars((10, 20))
     probability = np.where(labels > 0, 180, 90).astype(np.uint8)[None]
-    assert 90 / 255 <= choose_final_threshold(probability, labels, None, Mitochondria()) < 180 / 255
+    assert 90 / 255 <= choose_final_threshold(probability, labels, None, Mitochondria(SIZE)) < 180 / 255
 
 
 def test_lessons_come_from_answers_that_say_something_about_voxels(tmp_path):

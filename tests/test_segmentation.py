@@ -5,17 +5,15 @@ import pytest
 import torch
 
 from twostream.errors import InputError
-from twostream.execution import InProcess, PickledInProcess
 from twostream.geometry import Box
-from twostream.segmentation.augment import augment
-from twostream.segmentation.config import AugmentConfig, SegmentationConfig, fold_for
+from twostream.refit import LabelledCrops
+from twostream.segmentation.config import SegmentationConfig, fold_for
+from twostream.segmentation.describe import describe
 from twostream.segmentation.lessons import Lesson, Lessons
-from twostream.segmentation.losses import IGNORE, bce_dice
 from twostream.segmentation.network import fold, strides_for
-from twostream.segmentation.predict import plan, predict
 from twostream.segmentation.train import Segmenter, crop_shape, new_segmenter, train
-from twostream.task import Mitochondria, SynapsePolarity
-from twostream.volume import MemoryVolume, create_volume
+from twostream.task import CERTAIN, IGNORE, Mitochondria, SynapsePolarity
+from twostream.volume import MemoryVolume
 
 SIZE = (30.0, 8.0, 8.0)
 TINY = SegmentationConfig(
@@ -25,7 +23,12 @@ TINY = SegmentationConfig(
 
 def segmenter(task=None, config=TINY, seed=0):
     return new_segmenter(
-        task or Mitochondria(), config, voxel_size_nm=SIZE, num_sections=8, grey=(100.0, 20.0), seed=seed
+        task or Mitochondria((30.0, 8.0, 8.0)),
+        config,
+        voxel_size_nm=SIZE,
+        num_sections=8,
+        grey=(100.0, 20.0),
+        seed=seed,
     )
 
 
@@ -38,49 +41,19 @@ def test_folding_moves_every_voxel_into_the_channel_of_its_place():
 
 
 def test_folded_networks_give_logits_for_every_voxel():
-    s = new_segmenter(Mitochondria(), TINY, voxel_size_nm=(40, 4, 4), num_sections=8, grey=(100.0, 20.0), seed=0)
+    s = new_segmenter(
+        Mitochondria((30.0, 8.0, 8.0)), TINY, voxel_size_nm=(40, 4, 4), num_sections=8, grey=(100.0, 20.0), seed=0
+    )
     assert s.network.fold_zyx == (1, 2, 2)
     assert s.network(torch.zeros(1, 1, 4, 32, 32)).shape == (1, 1, 4, 32, 32)
 
 
 def test_anisotropy_follows_the_voxel_size():
     assert fold_for((40, 4, 4), 10) == (1, 2, 2) and fold_for((10, 10, 10), 10) == (1, 1, 1)
-    assert strides_for((40, 4, 4), (1, 2, 2), 4, 8) == [(1, 2, 2), (1, 2, 2), (2, 2, 2)]
-    assert strides_for((10, 10, 10), (1, 1, 1), 3, 80) == [(2, 2, 2), (2, 2, 2)]
-    assert strides_for((10, 10, 10), (1, 1, 1), 3, 3) == [(1, 2, 2), (1, 2, 2)]
-
-
-def test_ignored_voxels_have_no_gradient_and_no_say():
-    logit = torch.randn(1, 2, 2, 4, 4, requires_grad=True)
-    target = torch.randint(0, 2, (1, 2, 2, 4, 4)).to(torch.uint8)
-    target[:, :, 1] = IGNORE
-    loss = bce_dice(logit, target)
-    loss.backward()
-    assert (logit.grad[:, :, 1] == 0).all() and (logit.grad[:, :, 0] != 0).any()
-    other = logit.detach().clone()
-    other[:, :, 1] += 5
-    assert bce_dice(other, target) == pytest.approx(loss.item())
-    assert bce_dice(logit, torch.full_like(target, IGNORE)).item() == 0
-
-
-def test_the_loss_falls_as_the_logits_become_right():
-    target = (torch.rand(1, 1, 4, 8, 8) < 0.2).to(torch.uint8)
-    signed = target.float() * 2 - 1
-    losses = [bce_dice(scale * signed, target).item() for scale in (-2.0, 0.0, 2.0, 8.0)]
-    assert losses == sorted(losses, reverse=True) and losses[-1] < 0.9
-
-
-def test_augmentation_moves_image_and_target_together():
-    rng = np.random.default_rng(0)
-    image = np.zeros((4, 16, 16), np.float32)
-    image[1, 2:5, 9:14] = 100
-    target = (image[None] > 50).astype(np.uint8)
-    for _ in range(20):
-        varied, moved = augment(image, target, AugmentConfig(), rng)
-        if moved.sum() != target.sum():
-            pytest.fail("augmentation lost voxels of the target")
-        sections = varied.max((1, 2)) > 50  # a section may be blanked, its target stays
-        np.testing.assert_array_equal((varied > 30)[sections], moved[0][sections] > 0)
+    assert fold_for((5, 5, 5), 10) == (2, 2, 2)
+    assert strides_for((40, 4, 4), (1, 2, 2), 4, 8) == ([(1, 2, 2), (1, 2, 2), (2, 2, 2)], [1, 1, 3, 3])
+    assert strides_for((10, 10, 10), (1, 1, 1), 3, 80) == ([(2, 2, 2), (2, 2, 2)], [3, 3, 3])
+    assert strides_for((10, 10, 10), (1, 1, 1), 3, 3) == ([(1, 2, 2), (1, 2, 2)], [3, 3, 3])
 
 
 @pytest.fixture
@@ -96,7 +69,7 @@ def lessons_of(world, lessons=(), task=None, rim_nm=0.0, ignore=None):
     return Lessons(
         *world,
         ignore,
-        task or Mitochondria(),
+        task or Mitochondria((30.0, 8.0, 8.0)),
         labels_box=Box((0, 0, 0), (8, 40, 24)),
         val_box=Box((0, 0, 20), (8, 40, 4)),
         test_box=Box((0, 0, 44), (8, 40, 16)),
@@ -110,7 +83,7 @@ def lessons_of(world, lessons=(), task=None, rim_nm=0.0, ignore=None):
 def test_everything_outside_the_labelled_box_is_ignored(world):
     lessons = lessons_of(world)
     for seed in range(20):
-        image, target = lessons.labelled_crop(np.random.default_rng(seed), 0.5)
+        image, target = lessons.labelled_crop(np.random.default_rng(seed), TINY)
         assert image.shape == (4, 24, 24) and target.shape == (1, 4, 24, 24)
         column = image[0, 0].astype(int) // 4  # the ramp tells where the crop was
         outside = (column >= 20) & (column < 44)
@@ -129,7 +102,7 @@ def test_the_test_box_is_never_seen(world):
     assert seen
 
 
-@pytest.mark.parametrize(("teaches", "inside"), [("mask", 1), ("background", 0), ("drawn", 1)])
+@pytest.mark.parametrize(("teaches", "inside"), [("mask", CERTAIN), ("background", 0), ("drawn", CERTAIN)])
 def test_what_an_answer_teaches(world, teaches, inside):
     mask = np.zeros((2, 9, 9), np.uint8)
     mask[:, 1:8, 1:8] = 1
@@ -137,7 +110,7 @@ def test_what_an_answer_teaches(world, teaches, inside):
     _, target = lessons_of(world, [lesson]).answer_crop(np.random.default_rng(0), 0)
     known = target[0] != IGNORE
     from_answer = known & (target[0] == inside)
-    assert from_answer.any() and from_answer.sum() >= (mask > 0).sum() * (inside == 1)
+    assert from_answer.any() and from_answer.sum() >= (mask > 0).sum() * (inside == CERTAIN)
 
 
 def test_the_rim_of_a_true_answer_is_ignored_but_not_of_a_drawn_one(world):
@@ -145,7 +118,7 @@ def test_the_rim_of_a_true_answer_is_ignored_but_not_of_a_drawn_one(world):
     for teaches, expected in (("mask", 2 * 7 * 7), ("drawn", 2 * 9 * 9)):
         lesson = Lesson(Box((3, 15, 30), mask.shape), mask, teaches)
         painted = lessons_of(world, [lesson], rim_nm=8.0)._painted[0]
-        assert (painted == 1).sum() == expected
+        assert (painted == CERTAIN).sum() == expected
 
 
 def test_the_test_box_is_not_seen_in_a_mirror_either(world):
@@ -153,7 +126,7 @@ def test_the_test_box_is_not_seen_in_a_mirror_either(world):
     thin = MemoryVolume(image.read(Box((0, 0, 0), (2, 40, 60))), SIZE)  # thinner than the crop: padded by mirroring
     thin_labels = MemoryVolume(labels.read(Box((0, 0, 0), (2, 40, 60))), SIZE)
     lessons = Lessons(
-        thin, thin_labels, None, Mitochondria(),
+        thin, thin_labels, None, Mitochondria((30.0, 8.0, 8.0)),
         labels_box=Box((0, 0, 0), (2, 40, 24)), val_box=Box((0, 0, 20), (2, 40, 4)),
         test_box=Box((0, 0, 44), (2, 40, 16)), guarded_box=None, crop_shape_zyx=(4, 24, 24),
         lessons=[Lesson(Box((0, 10, 38), (2, 8, 5)), np.ones((2, 8, 5), np.uint8), "mask")],
@@ -175,15 +148,16 @@ def test_the_newer_lesson_holds(world):
     older, newer = (Lesson(Box((3, 15, 27), mask.shape), mask, teaches) for teaches in ("background", "drawn"))
     image, target = lessons_of(world, [older, newer]).answer_crop(np.random.default_rng(0), 0)
     beyond_the_labels = image[0, 0].astype(int) // 4 >= 24
-    assert set(np.unique(target[0][:, :, beyond_the_labels])) == {1, IGNORE}
+    assert set(np.unique(target[0][:, :, beyond_the_labels])) == {CERTAIN, IGNORE}
 
 
 def test_exchanged_sides_are_taught_exchanged(world):
     mask = np.zeros((2, 6, 8), np.uint8)
     mask[..., :4], mask[..., 4:] = 1, 2
     lesson = Lesson(Box((3, 15, 30), mask.shape), mask, "exchanged")
-    pre, post, union = lessons_of(world, [lesson], task=SynapsePolarity())._painted[0]
-    assert (pre[..., 4:] == 1).all() and (pre[..., :4] == 0).all() and (post[..., :4] == 1).all() and (union == 1).all()
+    pre, post, union = lessons_of(world, [lesson], task=SynapsePolarity((30.0, 8.0, 8.0)))._painted[0]
+    assert (pre[..., 4:] == CERTAIN).all() and (pre[..., :4] == 0).all()
+    assert (post[..., :4] == CERTAIN).all() and (union == CERTAIN).all()
 
 
 def test_the_ignore_mask_is_honoured(world):
@@ -200,9 +174,9 @@ def test_training_learns_and_is_stored(world, tmp_path):
     s = segmenter(config=config)
     lessons = lessons_of((bright, labels))
     assert crop_shape(s, config) == (4, 16, 16)
-    losses = train(
+    training = train(
         s,
-        lambda rng: lessons.labelled_crop(rng, 0.7),
+        LabelledCrops(lessons, config),
         config,
         num_steps=60,
         learning_rate=1e-2,
@@ -210,46 +184,57 @@ def test_training_learns_and_is_stored(world, tmp_path):
         resume_path=tmp_path / "s.resume",
         description="test",
     )
-    assert np.mean(losses[-10:]) < 0.7 * np.mean(losses[:5])
-    s.save(tmp_path / "s.ckpt", losses)
+    assert np.mean(training.losses[-10:]) < 0.7 * np.mean(training.losses[:5])
+    s.save(tmp_path / "s.ckpt", training)
     back = Segmenter.load(tmp_path / "s.ckpt")
     x = torch.randn(1, 1, 4, 16, 16)
     with torch.inference_mode():
         assert torch.equal(s.network.eval()(x), back.network(x))
 
 
-def test_prediction_does_not_show_the_blocks():
-    rng = np.random.default_rng(0)
-    image = MemoryVolume(rng.integers(0, 255, (8, 40, 56)).astype(np.uint8), SIZE)
-    s = segmenter()  # its context is at least what a voxel depends on
-    results = []
-    for block_shape in ((4, 16, 16), (8, 32, 16), (8, 64, 64)):
-        output = MemoryVolume(np.zeros((1, 8, 40, 56), np.uint8), SIZE)
-        predict(s, image, output, TINY.model_copy(update={"block_shape_zyx": block_shape}))
-        results.append(output.read(output.box).astype(int))
-    for other in results[1:]:
-        assert abs(results[0] - other).max() <= 1
+def test_crops_with_hardly_any_foreground_are_drawn_anew(world):
+    lessons = lessons_of(world)
 
+    def share_of_empty(config):
+        crops = (lessons.labelled_crop(np.random.default_rng(s), config)[1] for s in range(60))
+        return np.mean([(crop == CERTAIN).sum() < 60 for crop in crops])
 
-def test_prediction_can_travel_to_a_worker(tmp_path):
-    image = MemoryVolume(np.random.default_rng(0).integers(0, 255, (8, 20, 24)).astype(np.uint8), SIZE)
-    results = []
-    for number, executor in enumerate((InProcess(), PickledInProcess())):
-        path = str(tmp_path / f"{number}.zarr")
-        output = create_volume(path, shape_zyx=(8, 20, 24), dtype=np.uint8, voxel_size_nm=SIZE, num_channels=1)
-        predict(segmenter(), image, output, TINY, executor)
-        results.append(output.read(output.box))
-    np.testing.assert_array_equal(*results)
-
-
-def test_the_plan_covers_the_image_once():
-    image = MemoryVolume(np.zeros((5, 37, 41), np.uint8), SIZE)
-    counts = np.zeros(image.shape_zyx, int)
-    for block in plan(segmenter(), image, TINY):
-        counts[block.write_box.slices] += 1
-    assert (counts == 1).all()
+    careless = TINY.model_copy(update={"foreground_share": 0.0})
+    assert share_of_empty(careless) > 0.03
+    assert share_of_empty(careless.model_copy(update={"reject_below_voxels": 60, "reject_chance": 1.0})) == 0
 
 
 def test_a_broken_checkpoint_is_named(tmp_path):
     with pytest.raises(InputError, match="is no checkpoint of S"):
         Segmenter.load(tmp_path / "none.ckpt")
+
+
+@pytest.mark.parametrize("task", [Mitochondria(SIZE), SynapsePolarity(SIZE)], ids=lambda t: t.name)
+@pytest.mark.parametrize("exclusive", [False, True])
+def test_a_description_counts_what_training_would_keep(task, exclusive):
+    if exclusive and task.name != "polarity":
+        pytest.skip("the exclusive form is one of synapses")
+    config = TINY.model_copy(update={"exclusive": exclusive, "patch_shape_zyx": (4, 32, 32), "batch_size": 3})
+    s = segmenter(task, config)
+    described = describe(s, config, SIZE)
+    weights = {p.untyped_storage().data_ptr() for p in s.network.parameters()}
+    kept = {}
+
+    def keep(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = tensor
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
+        logit = s.network.train()(torch.randn(3, 1, *described.crop_shape_zyx))
+        target = torch.zeros(3, len(task.channels), *described.crop_shape_zyx, dtype=torch.uint8)
+        loss = s.head.loss(logit, target, config.loss)
+    assert loss.requires_grad
+    real = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+    assert described.activation_bytes == pytest.approx(real, rel=0.1)
+    assert described.num_parameters == sum(p.numel() for p in s.network.parameters())
+    assert described.weight_bytes == 16 * described.num_parameters  # weights, gradients, two moments of AdamW
+    text = "\n".join(described.lines())
+    for word in (f"{described.num_parameters:,} parameters", "4 x 32 x 32 voxels", "6, 18 crops", "GB"):
+        assert word in text

@@ -6,7 +6,7 @@ import pytest
 from twostream.answers import MEANING, AnswerKind
 from twostream.errors import ConfigError, InputError
 from twostream.metrics import Overlaps
-from twostream.task import Mitochondria, SynapsePolarity, get_task
+from twostream.task import CERTAIN, Mitochondria, SynapsePolarity, get_task
 
 
 def judge(task, segmentation, truth, ignore=None):
@@ -29,19 +29,19 @@ def row(*values):
     ],
 )
 def test_the_truth_rule(candidate, truth, kind):
-    assert judge(Mitochondria(), candidate, truth)[1].kind is kind
+    assert judge(Mitochondria((30.0, 8.0, 8.0)), candidate, truth)[1].kind is kind
 
 
 def test_a_merger_is_a_matter_of_shape_and_each_truth_is_matched_once():
-    merger = judge(Mitochondria(), row(1, 1, 1, 1, 1, 1), row(5, 5, 0, 6, 6, 6))
+    merger = judge(Mitochondria((30.0, 8.0, 8.0)), row(1, 1, 1, 1, 1, 1), row(5, 5, 0, 6, 6, 6))
     assert merger[1].kind is AnswerKind.TRUE and merger[1].truth == 6  # IoU 3/6 with the larger one
-    split = judge(Mitochondria(), row(1, 1, 2, 2), row(5, 5, 5, 5))
+    split = judge(Mitochondria((30.0, 8.0, 8.0)), row(1, 1, 2, 2), row(5, 5, 5, 5))
     assert [split[i].kind for i in (1, 2)] == [AnswerKind.TRUE, AnswerKind.SHAPE]
 
 
 def test_a_candidate_on_ignored_voxels_is_not_judged():
     ignore = row(1, 1, 1, 0)
-    assert judge(Mitochondria(), row(1, 1, 1, 1), row(0, 0, 0, 0), ignore)[1].kind is AnswerKind.UNSURE
+    assert judge(Mitochondria((30.0, 8.0, 8.0)), row(1, 1, 1, 1), row(0, 0, 0, 0), ignore)[1].kind is AnswerKind.UNSURE
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_a_candidate_on_ignored_voxels_is_not_judged():
     ],
 )
 def test_polarity_must_be_the_right_way_round(candidate, kind):
-    assert judge(SynapsePolarity(), candidate, row(9, 9, 10, 10))[1].kind is kind
+    assert judge(SynapsePolarity((30.0, 8.0, 8.0)), candidate, row(9, 9, 10, 10))[1].kind is kind
 
 
 def test_every_kind_means_what_the_contract_says():
@@ -77,11 +77,11 @@ def two_synapses():
 
 
 def test_polarity_target_decodes_to_what_it_was_made_of():
-    task, labels = SynapsePolarity(), two_synapses()
+    task, labels = SynapsePolarity((30.0, 8.0, 8.0)), two_synapses()
     target = task.target(labels)
-    assert target.shape == (3, 2, 20, 40) and set(np.unique(target)) == {0, 1}
-    assert (target[2][target[0] > 0] == 1).all() and target[2, 0, 8, 10] == 1  # the union spans the cleft
-    decoded = task.decode((target * 255).astype(np.uint8), 0.5)
+    assert target.shape == (3, 2, 20, 40) and set(np.unique(target)) == {0, CERTAIN}
+    assert (target[2][target[0] > 0] > 0).all() and target[2, 0, 8, 10] == CERTAIN  # the union spans the cleft
+    decoded = task.decode(target, 0.5)
     np.testing.assert_array_equal(decoded % 2, labels % 2)
     kinds = judge(task, decoded, labels)
     assert {j.kind for j in kinds.values()} == {AnswerKind.TRUE} and len(kinds) == 2
@@ -89,21 +89,21 @@ def test_polarity_target_decodes_to_what_it_was_made_of():
 
 def test_crops_name_the_sides():
     labels = two_synapses()
-    mask = SynapsePolarity().crop(labels, 2)
+    mask = SynapsePolarity((30.0, 8.0, 8.0)).crop(labels, 2)
     assert mask.dtype == np.uint8 and mask[0, 8, 30] == 1 and mask[0, 8, 24] == 2 and mask[0, 8, 6] == 0
-    assert Mitochondria().crop(labels, 2).sum() == (labels == 2).sum()
+    assert Mitochondria((30.0, 8.0, 8.0)).crop(labels, 2).sum() == (labels == 2).sum()
 
 
 def test_label_values_are_checked():
-    Mitochondria().check_values({0, 1, 7}, "a.h5:m")
-    SynapsePolarity().check_values({0, 1, 2, 5}, "a.h5:s")
+    Mitochondria((30.0, 8.0, 8.0)).check_values({0, 1, 7}, "a.h5:m")
+    SynapsePolarity((30.0, 8.0, 8.0)).check_values({0, 1, 2, 5}, "a.h5:s")
     for values in ({0, -1}, {0, 2**64 - 1}):
         with pytest.raises(InputError, match=r"a.h5:m holds the label .* set those to 0 first"):
-            Mitochondria().check_values(values, "a.h5:m")
+            Mitochondria((30.0, 8.0, 8.0)).check_values(values, "a.h5:m")
     with pytest.raises(InputError, match="none has both sides"):
-        SynapsePolarity().check_values({0, 2, 4}, "a.h5:s")
+        SynapsePolarity((30.0, 8.0, 8.0)).check_values({0, 2, 4}, "a.h5:s")
 
 
 def test_an_unknown_task_is_named():
     with pytest.raises(ConfigError, match="task is 'axon'; expected one of polarity, cleft, mitochondria"):
-        get_task("axon")
+        get_task("axon", (30, 8, 8))

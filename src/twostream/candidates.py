@@ -37,11 +37,13 @@ class CandidateConfig(Config):
 
     Attributes:
         threshold: of the foreground probability; None chooses it on the labelled box, for recall.
+        final_threshold: of the final segmentation; None chooses it on the validation box, for foreground IoU.
         min_recall: candidate recall (IoU > 0.2) wanted on the labelled box where S allows it.
         min_object_nm3: smaller ones are dust; None takes the task's.
     """
 
     threshold: float | None = Field(None, gt=0, lt=1)
+    final_threshold: float | None = Field(None, gt=0, lt=1)
     min_recall: float = Field(0.9, ge=0, le=1)
     min_object_nm3: float | None = Field(None, ge=0, allow_inf_nan=False)
 
@@ -78,7 +80,7 @@ class Candidate:
 
 def thresholds_to_try() -> np.ndarray:
     """Thresholds among which one is chosen; dense at the low end, where recall is won."""
-    return np.array([0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8])
+    return np.array([0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9])
 
 
 def clean(segmentation: np.ndarray, task: Task, min_voxels: int) -> np.ndarray:

@@ -225,6 +225,42 @@ def run(
         )
 
 
+@app.command()
+@_helpful
+def train(
+    directory: Dir,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would be trained: parameters, crop, steps, memory.")
+    ] = False,
+    debug: Debug = False,
+) -> None:
+    """Train S on the labelled box (round 0)."""
+    from twostream.loop import run_step
+    from twostream.project import Project
+
+    if dry_run:
+        from twostream.steps import describe_training
+
+        print("\n".join(describe_training(Project(directory)).lines()))
+        return
+    number, done = run_step(Project(directory), "train")
+    print(f"round {number}: train {'done' if done else 'had been done already'}")
+
+
+@app.command()
+@_helpful
+def tune(
+    directory: Dir,
+    write: Annotated[bool, typer.Option("--write", help="Put the best setting into twostream.yaml.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Try thresholds and decoding on the validation box, best first."""
+    from twostream.project import Project
+    from twostream.steps import tune_project
+
+    print("\n".join(tune_project(Project(directory), write=write)))
+
+
 def _step_command(name: str, text: str) -> None:
     @app.command(name, help=text)
     @_helpful
@@ -237,7 +273,6 @@ def _step_command(name: str, text: str) -> None:
 
 
 for _name, _text in (
-    ("train", "Train S on the labelled box (round 0)."),
     ("predict", "S over the whole image."),
     ("propose", "Probability to candidates."),
     ("embed", "Both streams see every candidate (round 0 trains them first)."),

@@ -27,6 +27,7 @@ from twostream.errors import InputError, ProjectError
 from twostream.geometry import Box
 from twostream.ledger import Answer, Query
 from twostream.project import Project
+from twostream.task import TASKS
 from twostream.volume import create_volume, open_volume
 
 FORMATS = {
@@ -294,8 +295,8 @@ def _dataset_facts(project: Project, number: int, rows: Sequence[dict[str, Any]]
     scores = metrics.get("scores", {})
     answered = sum(row["origin"] != "model" for row in rows)
     facts = {
-        "task": project.task.name,
-        "value": "id" if project.task.num_sides == 1 else "presynaptic 2*id-1, postsynaptic 2*id",
+        "task": project.config.task,
+        "value": "id" if TASKS[project.config.task].num_sides == 1 else "presynaptic 2*id-1, postsynaptic 2*id",
         "voxel_size_nm_zyx": list(project.image.voxel_size_nm),
         "round": number,
         "num_objects": len(rows),

@@ -187,7 +187,7 @@ def default_boxes(
     for name, box in given.items():
         if not image.box.contains(box):
             raise InputError(f"--{name}-box {box} reaches outside the image, which holds {image.box} (Z, Y, X voxels).")
-    extent = labelled_extent(labels, get_task(config.task))
+    extent = labelled_extent(labels, get_task(config.task, image.voxel_size_nm, config.decoding))
     if extent is None:
         raise InputError(f"{labels.uri} holds no foreground; S cannot learn from labels that are all 0.")
     test = given.get("test")

@@ -7,27 +7,29 @@ proofread on any laptop. How a project is made is in ``founding.py``.
 from __future__ import annotations
 
 import fcntl
+import json
 import math
 import platform
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import yaml
 
 from twostream.atomic import write_text
-from twostream.config import parse_config
+from twostream.config import apply_overrides, parse_config
 from twostream.errors import ConfigError, InputError, NoVoxelSizeError, ProjectError
 from twostream.geometry import Box
 from twostream.ledger import Ledger
 from twostream.query import Strategy, get_strategy
 from twostream.segmentation.config import context_voxels, fold_for
 from twostream.settings import ProjectConfig
-from twostream.task import Task, get_task
+from twostream.task import TASKS, Task, get_task
 from twostream.volume import Volume, open_ignore_mask, open_volume
 
 CONFIG_NAME = "twostream.yaml"
@@ -38,8 +40,11 @@ FROZEN = (
     "task",
     "boxes",
     "patches",
+    "decoding.channels",
     "segmentation.filters",
     "segmentation.max_pixel_size_nm",
+    "segmentation.sections",
+    "segmentation.exclusive",
     "streams.supervised",
     "streams.unsupervised",
 )
@@ -71,7 +76,6 @@ class Project:
         if not isinstance(values, dict):
             raise ConfigError(f"{path} holds {type(values).__name__}; expected settings by name.")
         self.config = parse_config(ProjectConfig, values, source=str(path))
-        self.task: Task = get_task(self.config.task)
         self.boxes()
         self.strategy(seed=0)
 
@@ -87,6 +91,11 @@ class Project:
                 f"expected grey values, uint8 (Z, Y, X)."
             )
         return volume
+
+    @cached_property
+    def task(self) -> Task:
+        """What is looked for, at the image's voxel size."""
+        return get_task(self.config.task, self.image.voxel_size_nm, self.config.decoding)
 
     @cached_property
     def labels(self) -> Volume:
@@ -138,7 +147,7 @@ class Project:
     @property
     def pixel_size_nm(self) -> float:
         """In-plane size of a patch pixel."""
-        return self.config.patches.pixel_size_nm or self.task.pixel_size_nm
+        return self.config.patches.pixel_size_nm or TASKS[self.config.task].pixel_size_nm
 
     @property
     def min_voxels(self) -> int:
@@ -214,6 +223,23 @@ class Project:
                     f"Change it back, or make a new project with `twostream init`."
                 )
 
+    def rewrite(self, changes: Mapping[str, Any]) -> None:
+        """Change settings in ``twostream.yaml``; the file as it was is kept beside it, ending in ``.old``.
+
+        Args:
+            changes: {"a.b": value}.
+
+        Raises:
+            ConfigError: a key or a value is not valid; nothing is written.
+        """
+        path = self.root / CONFIG_NAME
+        text = path.read_text(encoding="utf-8")
+        options = [f"{key}={json.dumps(value)}" for key, value in changes.items()]
+        values = apply_overrides(yaml.safe_load(text), options)
+        self.config = parse_config(ProjectConfig, values, source=str(path))
+        write_text(path.with_suffix(".yaml.old"), text)
+        write_text(path, yaml.safe_dump(values, sort_keys=False))
+
     def open_round(self, round_number: int) -> None:
         """Make the folder of a round and write what it will be made with."""
         self.check_frozen()
@@ -245,7 +271,7 @@ def check_labels(labels: Volume, image: Volume) -> None:
 
 def guard_voxels(config: ProjectConfig, voxel_size_nm: Sequence[float]) -> tuple[int, int, int]:
     """Guard around the test box: S's context or a patch, whichever is wider, along Z, Y, X in voxels."""
-    task = get_task(config.task)
+    task = TASKS[config.task]
     fold = fold_for(voxel_size_nm, config.segmentation.max_pixel_size_nm or task.pixel_size_nm)
     context = context_voxels(config.segmentation, fold)
     width_nm = config.patches.width_px * (config.patches.pixel_size_nm or task.pixel_size_nm)

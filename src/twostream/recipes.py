@@ -74,6 +74,7 @@ class Recipe:
         boxes: labels, val and test of the paper form, as sections Z0:Z1; whole planes.
         laptop_width_px: the laptop form keeps its boxes to this many rows and columns; None keeps whole planes.
         segmentation: settings of S in the paper form, on top of the preset.
+        decoding: likewise, of what S predicts and how that becomes instances.
     """
 
     name: str
@@ -85,6 +86,7 @@ class Recipe:
     boxes: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     laptop_width_px: int | None = None
     segmentation: Mapping[str, Any] = field(default_factory=dict)
+    decoding: Mapping[str, Any] = field(default_factory=dict)
 
     def settings(self, preset: str) -> dict[str, Any]:
         """The recipe's part of ``twostream.yaml``: the preset, and in the paper form the published values.
@@ -97,6 +99,8 @@ class Recipe:
         values = dict(PRESETS[preset])
         if preset == "paper":
             values["segmentation"] = values.get("segmentation", {}) | SHARED | dict(self.segmentation)
+            if self.decoding:
+                values["decoding"] = dict(self.decoding)
         return values
 
 
@@ -173,13 +177,20 @@ _MITOEM_SEGMENTATION: dict[str, Any] = {
     "learning_rate": 0.04,
     "loss": PUBLISHED_LOSS | {"cross_entropy": 1.0, "dice": 0.5},
     "window_shape_zyx": [16, 256, 256],
-    "context_zyx": [4, 64, 64],
+    "context_zyx": [8, 128, 128],
     "test_time_flips": 4,
 }
+_MITOEM_DECODING: dict[str, Any] = {
+    "channels": ["foreground", "contour"],
+    "method": "watershed",
+    "seed_threshold": 0.85,
+    "seed_contour": 0.6,
+}
 _MITOEM_ABOUT = (
-    "Mitochondria of {what}, 8 x 8 x 30 nm. Labels: the published training sections 0-399, of which the last 40 "
-    "choose thresholds; test: the published validation sections 400-499; of the published test sections 500-999 no "
-    "labels are public, they are where candidates are asked. S has no contour channel (published: BC)."
+    "Mitochondria of {what}, 8 x 8 x 30 nm; foreground and contour (published: BC). Labels: the published training "
+    "sections but for 8 as guard, the last 40 choose thresholds; test: the published validation sections 400-499; of "
+    "the published test sections 500-999 no labels are public, they are where candidates are asked. The contour target "
+    "is `decoding.contour_nm` wide, the published one is given in pixels."
 )
 
 RECIPES: dict[str, Recipe] = {
@@ -194,7 +205,7 @@ RECIPES: dict[str, Recipe] = {
             dataset="cremi",
             volume="cremi_a",
             num_sections=125,
-            boxes={"labels": (0, 96), "val": (80, 96), "test": (100, 125)},
+            boxes={"labels": (0, 92), "val": (76, 92), "test": (100, 125)},
             laptop_width_px=640,
             segmentation={
                 "filters": [32, 64, 96, 128, 160],
@@ -207,7 +218,7 @@ RECIPES: dict[str, Recipe] = {
                 "reject_chance": 0.95,
                 "loss": PUBLISHED_LOSS | {"cross_entropy": 1.0, "dice": 0.0},
                 "window_shape_zyx": [16, 256, 256],
-                "context_zyx": [4, 64, 64],
+                "context_zyx": [8, 128, 128],
                 "test_time_flips": 8,
             },
         ),
@@ -230,7 +241,7 @@ RECIPES: dict[str, Recipe] = {
                 "reject_chance": 0.95,
                 "loss": PUBLISHED_LOSS | {"cross_entropy": 1.0, "dice": 0.5, "non_overlap": 4.0},
                 "window_shape_zyx": [32, 256, 256],
-                "context_zyx": [8, 64, 64],
+                "context_zyx": [16, 128, 128],
                 "test_time_flips": 1,
             },
         ),
@@ -238,12 +249,13 @@ RECIPES: dict[str, Recipe] = {
             name="lucchi_mitochondria",
             about="Mitochondria of the EPFL hippocampus, 5 x 5 x 5 nm. Published: trained on the training volume "
             "whole, tested on the test volume. Here: a project on the training volume, its last 30 sections as test "
-            "box for the rounds; docs/recipes.md says how S is then applied to the test volume.",
+            "box for the rounds; windows overlap by 28, not 56 voxels, because that is also the guard; "
+            "docs/recipes.md says how S is then applied to the test volume.",
             task="mitochondria",
             dataset="lucchi",
             volume="lucchi_train",
             num_sections=165,
-            boxes={"labels": (0, 125), "val": (100, 125), "test": (135, 165)},
+            boxes={"labels": (0, 107), "val": (87, 107), "test": (135, 165)},
             segmentation={
                 "filters": [28, 36, 48, 64, 80],
                 "max_pixel_size_nm": 5.0,
@@ -264,9 +276,10 @@ RECIPES: dict[str, Recipe] = {
             dataset="mitoem-r",
             volume="mitoem_r",
             num_sections=1000,
-            boxes={"labels": (0, 400), "val": (360, 400), "test": (400, 500)},
+            boxes={"labels": (0, 392), "val": (352, 392), "test": (400, 500)},
             laptop_width_px=512,
             segmentation=_MITOEM_SEGMENTATION,
+            decoding=_MITOEM_DECODING,
         ),
         Recipe(
             name="mitoem_h",
@@ -275,9 +288,10 @@ RECIPES: dict[str, Recipe] = {
             dataset="mitoem-h",
             volume="mitoem_h",
             num_sections=1000,
-            boxes={"labels": (0, 400), "val": (360, 400), "test": (400, 500)},
+            boxes={"labels": (0, 392), "val": (352, 392), "test": (400, 500)},
             laptop_width_px=512,
             segmentation=_MITOEM_SEGMENTATION,
+            decoding=_MITOEM_DECODING,
         ),
     )
 }

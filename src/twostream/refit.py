@@ -5,17 +5,22 @@ Knows the ledger's answers and S's training; must not know strategies or the ord
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from twostream.answers import MEANING
+from twostream.geometry import Box, grid
 from twostream.ledger import Ledger
 from twostream.project import Project
 from twostream.segmentation.config import RefitConfig, SegmentationConfig
-from twostream.segmentation.lessons import Lesson, Lessons
-from twostream.segmentation.train import Crop, Segmenter, crop_shape, train
+from twostream.segmentation.lessons import Lesson, Lessons, hidden_behind
+from twostream.segmentation.train import Segmenter, Training, crop_shape, train
+from twostream.task import IGNORE, Task
+from twostream.volume import Volume, read_padded
 
 
 def collect(ledger: Ledger, before_round: int) -> tuple[list[Lesson], np.ndarray]:
@@ -65,6 +70,37 @@ def lessons_of(project: Project, segmenter: Segmenter, lessons: Sequence[Lesson]
     )
 
 
+def validation_crops(
+    image: Volume,
+    labels: Volume,
+    ignore: Volume | None,
+    task: Task,
+    val_box: Box,
+    test_box: Box | None,
+    crop_shape_zyx: Sequence[int],
+) -> tuple[np.ndarray, np.ndarray]:
+    """The validation box in crops: images (N, Z, Y, X) uint8 and levels (N, C, Z, Y, X) uint8.
+
+    Crops that reach beyond the box show the tissue there and ignore its labels; the test box is hidden.
+    """
+    z, y, x = crop_shape_zyx
+    truth = labels.read(val_box)
+    known = task.target(truth)
+    if ignore is not None:
+        known[:, (ignore.read(val_box) > 0) & (truth == 0)] = IGNORE
+    shown = hidden_behind(image, test_box, int(image.read(val_box).mean()))
+    images, levels = [], []
+    for block in grid(val_box, (z, y, x)):
+        crop = Box(block.write_box.offset_zyx, (z, y, x))
+        target = np.full((len(known), z, y, x), IGNORE, np.uint8)
+        inside = crop.intersection(val_box)
+        part = known[(slice(None), *inside.relative_to(val_box).slices)]
+        target[(slice(None), *inside.relative_to(crop).slices)] = part
+        images.append(read_padded(shown, crop))
+        levels.append(target)
+    return np.stack(images), np.stack(levels)
+
+
 def refit(
     segmenter: Segmenter,
     lessons: Lessons,
@@ -74,45 +110,72 @@ def refit(
     *,
     seed: int,
     resume_path: Path,
-) -> list[float]:
-    """Fine-tune S in place on answers and replay.
+    validation: tuple[np.ndarray, np.ndarray] | None = None,
+) -> Training:
+    """Fit S in place to answers and replay.
 
     Args:
         segmenter: S of the round before.
         lessons: labelled box and answers.
         asked_in: (L,) round of each lesson.
         config, settings: of S and of refitting.
+        validation: crops that are looked at, see ``SegmentationModule``.
 
     Returns:
-        The loss of every step.
+        The course of the training.
     """
+    warm = settings.start == "warm"
+    teacher = copy.deepcopy(segmenter.network) if settings.distill else None
+    if not warm:
+        segmenter.restart(seed)
     return train(
         segmenter,
-        draw_crop(lessons, asked_in, config, settings),
+        LessonCrops(lessons, asked_in, config, settings),
         config,
-        num_steps=settings.num_steps,
-        learning_rate=settings.learning_rate,
+        num_steps=settings.num_steps if warm else config.num_steps,
+        learning_rate=settings.learning_rate if warm else config.learning_rate,
         seed=seed,
         resume_path=resume_path,
         description="refit S",
+        validation=validation,
+        teacher=teacher,
+        distill=settings.distill,
+        freeze_norm=settings.freeze_norm and warm,
     )
 
 
-def draw_crop(lessons: Lessons, asked_in: np.ndarray, config: SegmentationConfig, settings: RefitConfig) -> Crop:
-    """Crops of which ``replay_share`` come from the labelled box and the rest from about an answer.
+class LessonCrops:
+    """Draws crops of which ``replay_share`` come from the labelled box and the rest from about an answer.
 
     Lessons of the newest round are drawn more often; those that show an object and those that show none equally
     often, however the answers fell: a round of mostly False would otherwise teach S to see nothing.
     """
-    background = np.array([lesson.teaches == "background" for lesson in lessons.lessons], bool)
-    newest = asked_in == asked_in.max() if len(asked_in) else np.zeros(0, bool)
 
-    def crop(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        if len(background) == 0 or rng.random() < settings.replay_share:
-            return lessons.labelled_crop(rng, config.foreground_share)
-        rows = np.arange(len(background))
-        for keep in (newest if rng.random() < settings.recent_share else rows >= 0, background == (rng.random() < 0.5)):
+    def __init__(
+        self, lessons: Lessons, asked_in: np.ndarray, config: SegmentationConfig, settings: RefitConfig
+    ) -> None:
+        self._lessons, self._config, self._settings = lessons, config, settings
+        self._background = np.array([lesson.teaches == "background" for lesson in lessons.lessons], bool)
+        self._newest = asked_in == asked_in.max() if len(asked_in) else np.zeros(0, bool)
+
+    def __call__(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Image and target levels of one crop."""
+        if len(self._background) == 0 or rng.random() < self._settings.replay_share:
+            return self._lessons.labelled_crop(rng, self._config)
+        rows = np.arange(len(self._background))
+        recent = self._newest if rng.random() < self._settings.recent_share else rows >= 0
+        for keep in (recent, self._background == (rng.random() < 0.5)):
             rows = rows[keep[rows]] if keep[rows].any() else rows
-        return lessons.answer_crop(rng, int(rng.choice(rows)))
+        return self._lessons.answer_crop(rng, int(rng.choice(rows)))
 
-    return crop
+
+@dataclass(frozen=True)
+class LabelledCrops:
+    """Draws crops of the labelled box."""
+
+    lessons: Lessons
+    config: SegmentationConfig
+
+    def __call__(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Image and target levels of one crop."""
+        return self.lessons.labelled_crop(rng, self.config)

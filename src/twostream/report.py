@@ -36,6 +36,7 @@ from twostream.report_figures import (
     principal_plane,
     score_levels,
 )
+from twostream.task import TASKS
 
 Metrics = Mapping[str, Any]
 """What ``metrics.json`` of a round holds."""
@@ -439,7 +440,7 @@ def _short(value: Any) -> str:
 
 def sides(project: Project) -> list[tuple[str, str]]:
     """Legend of the mask's colours: (class of the style sheet, words)."""
-    if project.task.num_sides == 2:
+    if TASKS[project.config.task].num_sides == 2:
         return [("pre", "presynaptic side"), ("post", "postsynaptic side")]
     return [("single", "candidate's mask")]
 

@@ -17,15 +17,21 @@ from twostream.candidates import Candidate, clean
 from twostream.geometry import Box
 from twostream.ledger import Ledger
 from twostream.metrics import (
+    CleftDistances,
+    Detection,
     Overlaps,
-    average_precision,
+    VoxelCounts,
+    candidate_recall,
     foreground_iou,
     match_one_to_one,
-    precision_recall_f1,
+    roi_accuracy,
     wilson_interval,
 )
 from twostream.task import FOUND_IOU, GOOD_IOU, Judgement, Task
 from twostream.volume import Volume
+
+STRICT_IOU = 0.75
+"""A second threshold beside ``GOOD_IOU``: what is found may still be drawn badly."""
 
 
 def scores_on_test_box(
@@ -51,7 +57,7 @@ def scores_on_test_box(
         min_voxels: smaller instances of the final segmentation are dust.
 
     Returns:
-        The names of ``CONTRACTS`` section 5; NaN where there is nothing to score.
+        The scores of ``docs/scores.md`` but for ``curated_accuracy``; NaN where there is nothing to score.
     """
     task = truth.task
     labels = truth.labels.read(test_box)
@@ -59,28 +65,34 @@ def scores_on_test_box(
     level = probability.read(test_box)
     score_of = {c.label: c.score for c in candidates}
     proposed = Region.of(segmentation.read(test_box), labels, ignore, task, test_box, truth.labels.box)
-    found = proposed.found()
     judged = proposed.judged()
-    order = sorted(judged)
-    good = np.array([judged[label].kind is AnswerKind.TRUE for label in order], bool)
-    roi = np.array([judged[label].best_iou > FOUND_IOU for label in order], bool)
-    score = np.array([score_of[label] for label in order], float)
+    good = sum(judgement.kind is AnswerKind.TRUE for judgement in judged.values())
     final_values = clean(task.decode(level, threshold), task, min_voxels)
     final = Region.of(final_values, labels, ignore, task, test_box, truth.labels.box)
-    final_judged = final.judged()
-    hits = sum(j.kind is AnswerKind.TRUE for j in final_judged.values())
-    return {
-        "candidate_recall": len(found) / len(proposed.truth) if proposed.truth else math.nan,
-        "candidate_accuracy": float(good.mean()) if len(good) else 0.0,
-        "roi_accuracy": float(roi.mean()) if len(roi) else 0.0,
-        "average_precision": average_precision(score, good, len(proposed.truth)),
-        "instance_f1": precision_recall_f1(hits, len(final_judged), len(final.truth))[2],
-        "foreground_iou": foreground_iou(
-            final_values > 0, labels > 0, None if ignore is None else (ignore > 0) & (labels == 0)
-        ),
-        "num_test_candidates": len(order),
+    final_detection = final.detection()
+    hidden = None if ignore is None else (ignore > 0) & (labels == 0)
+    voxels = VoxelCounts.of(final_values, labels, hidden)
+    scores = {
+        "candidate_recall": candidate_recall(proposed.instances, FOUND_IOU, truth=proposed.truth),
+        "candidate_accuracy": good / len(judged) if judged else 0.0,
+        "roi_accuracy": roi_accuracy(proposed.instances, FOUND_IOU, candidates=judged),
+        "average_precision": proposed.detection().average_precision(score_of),
+        "average_precision_75": proposed.detection(STRICT_IOU).average_precision(score_of),
+        "instance_f1": final_detection.f1,
+        "instance_f1_75": final.detection(STRICT_IOU).f1,
+        "instance_precision": final_detection.precision,
+        "instance_recall": final_detection.recall,
+        "foreground_iou": voxels.foreground_iou,
+        "mean_iou": voxels.mean_iou,
+        "num_test_candidates": len(judged),
         "num_test_truth": len(proposed.truth),
     }
+    if task.name == "cleft":
+        distances = CleftDistances.of(final_values, labels, truth.labels.voxel_size_nm, ignore=hidden)
+        scores["cleft_distance_false_positive_nm"] = distances.false_positive_nm
+        scores["cleft_distance_false_negative_nm"] = distances.false_negative_nm
+        scores["cremi_score_nm"] = distances.cremi_score_nm
+    return scores
 
 
 class Region:
@@ -88,12 +100,15 @@ class Region:
 
     Attributes:
         table: overlaps of raw label values.
+        instances: the same with the sides of one object joined.
         truth: instance labels that count as objects to be found.
         cut: instance labels of the segmentation that the border cuts.
     """
 
     def __init__(self, table: Overlaps, truth: set[int], cut: set[int], task: Task) -> None:
         self.table, self.truth, self.cut, self._task = table, truth, cut, task
+        self.instances = task.instance_overlaps(table)
+        self._said = task.judge(table)
 
     @classmethod
     def of(
@@ -105,26 +120,32 @@ class Region:
         cut_truth = _cut(task.instances(labels), box, whole)
         return cls(table, instances - cut_truth, _cut(task.instances(values), box, whole), task)
 
-    def found(self) -> set[int]:
-        """Truth instances with a candidate at IoU > 0.2."""
-        _, t, iou = self._task.instance_overlaps(self.table).iou()
-        return set(t[iou > FOUND_IOU].tolist()) & self.truth
-
     def judged(self) -> dict[int, Judgement]:
-        """Candidates that count: not ignored, not matched with a cut object, not cut themselves without a match."""
-        matched = match_one_to_one(self._task.instance_overlaps(self.table), GOOD_IOU)
-        result = {}
-        for label, judgement in self._task.judge(self.table).items():
-            partner = matched.get(label, (0, 0.0))[0]
-            if judgement.kind is AnswerKind.UNSURE or (partner and partner not in self.truth):
+        """What the truth says of every candidate that counts at ``GOOD_IOU``; see ``detection``."""
+        counted = self.detection().truth_of
+        return {label: said for label, said in self._said.items() if label in counted}
+
+    def detection(self, min_iou: float = GOOD_IOU) -> Detection:
+        """Candidates that count, and the truth instances that they hit, the right way round, at ``min_iou`` or more.
+
+        Candidates that count: not ignored, not matched with a cut object, not cut themselves without a match. For
+        this, a match needs the smaller of ``min_iou`` and ``GOOD_IOU``: a stricter threshold turns hits into misses,
+        it takes no candidate out of the count.
+        """
+        matched = match_one_to_one(self.instances, min(min_iou, GOOD_IOU))
+        truth_of = {}
+        for label, said in self._said.items():
+            partner, iou = matched.get(label, (0, 0.0))
+            right = partner > 0 and self._task.same_way_round(self.table, label, partner)
+            if (partner and partner not in self.truth) or (said.kind is AnswerKind.UNSURE and not right):
                 continue
             if partner or not (label in self.cut or self._over_cut_truth(label)):
-                result[label] = judgement
-        return result
+                truth_of[label] = partner if right and iou >= min_iou else 0
+        return Detection(truth_of, len(self.truth))
 
     def _over_cut_truth(self, label: int) -> bool:
         """Whether most of what a candidate shares with the truth belongs to objects that the border cuts."""
-        table = self._task.instance_overlaps(self.table)
+        table = self.instances
         mine = (table.candidate == label) & (table.truth > 0)
         shared = int(table.count[mine].sum())
         counted = np.isin(table.truth[mine], list(self.truth))

@@ -14,6 +14,7 @@ from twostream.config import Config
 from twostream.patches import PatchConfig
 from twostream.segmentation.config import RefitConfig, SegmentationConfig
 from twostream.streams.config import StreamsConfig
+from twostream.task import DecodingConfig
 
 
 class VolumeConfig(Config):
@@ -78,6 +79,7 @@ class ProjectConfig(Config):
     num_threads: int = Field(2, ge=1)
     segmentation: SegmentationConfig = SegmentationConfig()
     refit: RefitConfig = RefitConfig()
+    decoding: DecodingConfig = DecodingConfig()
     candidates: CandidateConfig = CandidateConfig()
     patches: PatchConfig = PatchConfig()
     streams: StreamsConfig = StreamsConfig()

@@ -11,7 +11,7 @@ def status_lines(project: Project) -> list[str]:
     waiting = project.ledger.open_queries()
     num_answers, seconds = project.ledger.spent()
     lines = [
-        f"{project.task.name} in {project.config.image.uri}",
+        f"{project.config.task} in {project.config.image.uri}",
         f"strategy {project.config.query.strategy}, {project.config.query.budget} answers a round, "
         f"{num_answers} given so far ({seconds / 60:.1f} minutes of annotation)",
     ]

@@ -37,16 +37,19 @@ from twostream.errors import ProjectError
 from twostream.exchange import export_queries
 from twostream.ledger import Query
 from twostream.patches import PatchPair, candidate_angle, cut, random_patches
-from twostream.project import Project
+from twostream.project import CONFIG_NAME, Project
 from twostream.query import Scorer
-from twostream.refit import collect, lessons_of, refit
+from twostream.refit import LabelledCrops, collect, lessons_of, refit, validation_crops
 from twostream.scoring import audit_estimate, choose_final_threshold, curated_accuracy, plain, scores_on_test_box
+from twostream.segmentation.describe import Description, describe
 from twostream.segmentation.predict import predict
-from twostream.segmentation.train import Segmenter, new_segmenter, train
+from twostream.segmentation.train import Segmenter, Training, crop_shape, new_segmenter, train
 from twostream.streams.active_clustering import fine_tune
 from twostream.streams.config import VaeConfig
 from twostream.streams.encode import encode, image_input, mask_input
 from twostream.streams.fit import Draw, fit_stream, load_stream, new_stream, save_stream
+from twostream.training import save_whole
+from twostream.tuning import FEW_OBJECTS, tune
 from twostream.volume import create_volume, open_volume
 
 Detail = dict[str, Any]
@@ -54,43 +57,78 @@ NUM_RANDOM_PATCHES = 4096
 """Raw patches that the unsupervised stream is trained on: a few per learned step, held in memory."""
 
 
-def train_step(project: Project, number: int, truth: Truth | None) -> Detail:
-    """Round 0: S learns from the labelled box alone -> checkpoint.ckpt."""
-    config = project.config.segmentation
+def new_s(project: Project) -> Segmenter:
+    """S as round 0 begins it: untrained, its grey values those of the labelled box."""
     grey = project.image.read(project.boxes()[0])
-    segmenter = new_segmenter(
+    return new_segmenter(
         project.task,
-        config,
+        project.config.segmentation,
         voxel_size_nm=project.image.voxel_size_nm,
         num_sections=project.image.shape_zyx[0],
         grey=(float(grey.mean()), float(grey.std())),
-        seed=project.seed(number, "S"),
+        seed=project.seed(0, "S"),
     )
+
+
+def describe_training(project: Project) -> Description:
+    """What `train` would do."""
+    return describe(new_s(project), project.config.segmentation, project.image.voxel_size_nm)
+
+
+def train_step(project: Project, number: int, truth: Truth | None) -> Detail:
+    """Round 0: S learns from the labelled box alone -> checkpoint.ckpt."""
+    config = project.config.segmentation
+    segmenter = new_s(project)
     lessons = lessons_of(project, segmenter)
     path = project.path(number, "checkpoint.ckpt")
-    losses = train(
+    training = train(
         segmenter,
-        lambda rng: lessons.labelled_crop(rng, config.foreground_share),
+        LabelledCrops(lessons, config),
         config,
         num_steps=config.num_steps,
         learning_rate=config.learning_rate,
         seed=project.seed(number, "crops"),
         resume_path=path.with_suffix(".resume"),
         description="train S",
+        validation=_validation(project, segmenter),
     )
-    segmenter.save(path, losses)
+    return _store(segmenter, training, path)
+
+
+def _validation(project: Project, segmenter: Segmenter) -> tuple[np.ndarray, np.ndarray] | None:
+    """Crops of the validation box, if they are to be looked at while S is trained."""
+    if not project.config.segmentation.watch.every_steps:
+        return None
+    _, val_box, test_box = project.boxes()
+    return validation_crops(
+        project.image,
+        project.labels,
+        project.labels_ignore,
+        project.task,
+        val_box,
+        test_box,
+        crop_shape(segmenter, project.config.segmentation),
+    )
+
+
+def _store(segmenter: Segmenter, training: Training, path: Path) -> Detail:
+    """S beside what is left of its training: best weights in ``path``; the last ones in last.ckpt where they differ."""
+    if training.looks:
+        save_whole({"weights": training.last, "architecture": segmenter.architecture}, path.with_name("last.ckpt"))
+    segmenter.save(path, training)
     path.with_suffix(".resume").unlink(missing_ok=True)
-    return {"num_steps": len(losses), "final_loss": _last(losses)}
+    best = min(training.looks, key=lambda look: look[1])[0] if training.looks else None
+    return {"num_steps": len(training.losses), "final_loss": _last(training.losses), "best_step": best}
 
 
 def refit_step(project: Project, number: int, truth: Truth | None) -> Detail:
     """Round r > 0: S and the unsupervised stream learn from the answers -> both checkpoints."""
     path = project.path(number, "checkpoint.ckpt")
     found, asked_in = collect(project.ledger, before_round=number)
-    losses: list[float] = []
+    detail: Detail = {}
     if not path.exists():
         segmenter = Segmenter.load(project.path(number - 1, "checkpoint.ckpt"))
-        losses = refit(
+        training = refit(
             segmenter,
             lessons_of(project, segmenter, found),
             asked_in,
@@ -98,11 +136,11 @@ def refit_step(project: Project, number: int, truth: Truth | None) -> Detail:
             project.config.refit,
             seed=project.seed(number, "crops"),
             resume_path=path.with_suffix(".resume"),
+            validation=_validation(project, segmenter),
         )
-        segmenter.save(path, losses)
-    path.with_suffix(".resume").unlink(missing_ok=True)
+        detail = _store(segmenter, training, path)
     stream_losses = _active_clustering(project, number)
-    return {"num_lessons": len(found), "final_loss": _last(losses), "active_clustering_steps": len(stream_losses)}
+    return {"num_lessons": len(found), "active_clustering_steps": len(stream_losses)} | detail
 
 
 def _active_clustering(project: Project, number: int) -> list[float]:
@@ -162,7 +200,7 @@ def propose_step(project: Project, number: int, truth: Truth | None) -> Detail:
     hidden = None if ignore is None else ignore.read(labels_box)
     threshold, recall = choose_threshold(on_labels, known, hidden, task, project.config.candidates, min_voxels)
     inside = val_box.relative_to(labels_box).slices
-    final = choose_final_threshold(
+    final = project.config.candidates.final_threshold or choose_final_threshold(
         on_labels[(slice(None), *inside)], known[inside], None if hidden is None else hidden[inside], task
     )
     everything = probability.read(probability.box)
@@ -193,6 +231,45 @@ def propose_step(project: Project, number: int, truth: Truth | None) -> Detail:
     detail = {"num_candidates": len(candidates), "num_new": sum(c.id >= first for c in candidates)}
     thresholds = {"threshold": threshold, "recall_on_labels": recall, "final_threshold": final}
     return detail | {"num_in_pool": sum(askable)} | thresholds
+
+
+NUM_SHOWN = 10
+"""Settings that `tune` prints."""
+
+
+def tune_project(project: Project, *, write: bool = False) -> list[str]:
+    """Tune decoding on the validation box, with the probability of the newest round that has one.
+
+    Returns:
+        Lines for a terminal, the best settings first.
+
+    Raises:
+        ProjectError: no round has been predicted.
+        InputError: the validation box holds no object.
+    """
+    predicted = [n for n, step in project.ledger.finished_steps() if step == "predict"]
+    if not predicted:
+        raise ProjectError(f"{project.root} has no probability yet; run `twostream predict {project.root}` first.")
+    number = max(predicted)
+    val_box = project.boxes()[1]
+    probability = open_volume(str(project.path(number, "probability.zarr"))).read(val_box)
+    ignore = None if project.labels_ignore is None else project.labels_ignore.read(val_box)
+    trials = tune(probability, project.labels.read(val_box), ignore, project.task, project.min_voxels)
+    lines = [f"round {number}, validation box {val_box}: {trials[0].num_truth} objects, {len(trials)} settings"]
+    if trials[0].num_truth < FEW_OBJECTS:
+        lines.append(f"fewer than {FEW_OBJECTS} objects: the order below is mostly luck")
+    for trial in trials[:NUM_SHOWN]:
+        words = " ".join(f"{k}={v}" for k, v in trial.decoding.items())
+        lines.append(
+            f"F1 {trial.instance_f1:.3f}  foreground IoU {trial.foreground_iou:.3f}  "
+            f"candidates.final_threshold={trial.threshold} {words}"
+        )
+    if write:
+        best = trials[0]
+        changes = {f"decoding.{k}": v for k, v in best.decoding.items()}
+        project.rewrite(changes | {"candidates.final_threshold": best.threshold})
+        lines.append(f"the first is now in {project.root / CONFIG_NAME}; the old file is beside it, ending in .old")
+    return lines
 
 
 def known_candidates(project: Project, before_round: int) -> list[Candidate]:

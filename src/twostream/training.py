@@ -7,6 +7,7 @@ takes up the last checkpoint and ends with the same weights.
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
 import os
@@ -19,6 +20,8 @@ from typing import Any
 
 import lightning
 import torch
+from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.loggers import TensorBoardLogger
 from torch.utils.data import DataLoader, Dataset
 
 from twostream import progress
@@ -26,6 +29,7 @@ from twostream import progress
 STEPS_PER_CHECKPOINT = 25
 """What a kill can cost: at laptop sizes some ten seconds."""
 WARMUP_SHARE = 0.1
+SGD_MOMENTUM = 0.9
 
 Sample = Callable[[int], Any]
 
@@ -44,33 +48,89 @@ class _Samples(Dataset[Any]):
 
 
 class FitModule(lightning.LightningModule):
-    """A network with its loss, fitted by ``fit``. Subclasses say what one step costs.
+    """A network with its loss, fitted by ``fit``. Subclasses say what one step costs, and may look at themselves.
 
     Args:
         network: what is trained.
         learning_rate: peak of a linear warm-up and cosine decay.
+        optimizer: "adamw" or "sgd".
+        weight_decay: of the optimizer.
+        warmup_steps: None is a tenth of all steps.
+        look_every: steps between two calls of ``look``; 0 never looks.
+        patience: looks without a better loss after which training stops; None never.
+
+    Attributes:
+        losses: of every step.
+        looks: (step, loss) of every look.
+        best: the weights of the best look and its loss, or None before the first.
     """
 
-    def __init__(self, network: torch.nn.Module, learning_rate: float) -> None:
+    def __init__(
+        self,
+        network: torch.nn.Module,
+        learning_rate: float,
+        *,
+        optimizer: str = "adamw",
+        weight_decay: float = 0.01,
+        warmup_steps: int | None = None,
+        look_every: int = 0,
+        patience: int | None = None,
+    ) -> None:
         super().__init__()
         self.network = network
-        self.learning_rate = learning_rate
+        self.learning_rate, self.optimizer_name, self.weight_decay = learning_rate, optimizer, weight_decay
+        self.warmup_steps, self.look_every, self.patience = warmup_steps, look_every, patience
         self.losses: list[float] = []
+        self.looks: list[tuple[int, float]] = []
+        self.best: dict[str, Any] | None = None
 
     def loss(self, batch: Any, generator: torch.Generator) -> torch.Tensor:
         """Scalar loss of one batch; any randomness comes from ``generator``, seeded by the step."""
+        raise NotImplementedError
+
+    def look(self) -> float:
+        """Loss on what is never trained on; called with the network in evaluation mode and no gradient."""
         raise NotImplementedError
 
     def training_step(self, batch: Any, batch_index: int) -> torch.Tensor:
         generator = torch.Generator().manual_seed(self.global_step)
         loss = self.loss(batch, generator)
         self.losses.append(float(loss.detach()))
+        if self.logger:
+            self.log("loss", loss.detach())
         return loss
 
+    def on_train_epoch_end(self) -> None:
+        """An epoch is the stretch between two looks (or checkpoints)."""
+        before = self.looks[-1][0] if self.looks else 0
+        due = self.look_every and self.global_step // self.look_every > before // self.look_every
+        if not due and not (self.look_every and self.global_step >= self.trainer.max_steps > before):
+            return
+        self.network.eval()
+        with torch.no_grad():
+            loss = self.look()
+        self.network.train()
+        self.looks.append((self.global_step, loss))
+        if self.logger:
+            self.log("validation loss", loss)
+        if self.best is None or loss < self.best["loss"]:
+            weights = {name: value.detach().cpu().clone() for name, value in self.network.state_dict().items()}
+            self.best = {"loss": loss, "step": self.global_step, "weights": weights}
+        since = sum(step > self.best["step"] for step, _ in self.looks)
+        if self.patience is not None and since >= self.patience:
+            self.trainer.should_stop = True
+
     def configure_optimizers(self) -> Any:
-        optimizer = torch.optim.AdamW(self.network.parameters(), lr=self.learning_rate)
+        parameters = [p for p in self.network.parameters() if p.requires_grad]
+        optimizer: torch.optim.Optimizer
+        if self.optimizer_name == "sgd":
+            optimizer = torch.optim.SGD(
+                parameters, lr=self.learning_rate, momentum=SGD_MOMENTUM, weight_decay=self.weight_decay
+            )
+        else:
+            optimizer = torch.optim.AdamW(parameters, lr=self.learning_rate, weight_decay=self.weight_decay)
         total = max(int(self.trainer.max_steps), 1)
-        warmup = max(1, round(WARMUP_SHARE * total))
+        warmup = max(1, round(WARMUP_SHARE * total) if self.warmup_steps is None else min(self.warmup_steps, total))
 
         def factor(step: int) -> float:
             if step < warmup:
@@ -81,18 +141,26 @@ class FitModule(lightning.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["losses"] = self.losses
+        checkpoint["losses"], checkpoint["looks"], checkpoint["best"] = self.losses, self.looks, self.best
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.losses = list(checkpoint["losses"])
+        self.losses, self.looks = list(checkpoint["losses"]), list(checkpoint.get("looks", []))
+        self.best = checkpoint.get("best")
 
 
-class _SaveAndShow(lightning.Callback):
-    """Checkpoint at the end of each stretch of steps; progress after each step."""
+class _SaveAndShow(Checkpoint):
+    """Checkpoint at the end of each stretch of steps; progress after each step.
+
+    A ``Checkpoint``, because Lightning calls those last: what a look has found belongs in the file.
+    """
 
     def __init__(self, path: Path, advance: Callable[[int], None]) -> None:
         self._path, self._advance = path, advance
         self._shown = 0
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What travels to the processes of several GPUs: all but the terminal."""
+        return vars(self) | {"_advance": _unseen}
 
     def on_train_batch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
         self._advance(trainer.global_step - self._shown)
@@ -101,7 +169,17 @@ class _SaveAndShow(lightning.Callback):
     def on_train_epoch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
         whole = self._path.with_suffix(".writing")
         trainer.save_checkpoint(whole)
-        os.replace(whole, self._path)
+        if trainer.is_global_zero:
+            os.replace(whole, self._path)
+
+
+def _unseen(steps: int) -> None:
+    """Progress of a process that has no terminal."""
+
+
+def _accelerator(devices: int) -> tuple[str, int]:
+    """What to train on, and on how many: the GPUs that are there, or the one CPU."""
+    return ("cuda", min(devices, torch.cuda.device_count())) if torch.cuda.is_available() else ("cpu", 1)
 
 
 def fit(
@@ -112,52 +190,78 @@ def fit(
     batch_size: int,
     resume_path: Path,
     description: str,
+    precision: str = "32",
+    devices: int = 1,
+    tensorboard_dir: Path | None = None,
 ) -> list[float]:
-    """Train ``module`` in place for ``num_steps`` steps.
+    """Train ``module`` in place for ``num_steps`` steps, or until it stops by itself.
 
     Args:
         module: network and loss.
         sample: t -> sample t, a function of t alone; batches are made by torch's default collation.
         num_steps: optimizer steps in total, those before a kill included.
-        batch_size: samples per step; step s sees samples s*batch_size .. (s+1)*batch_size-1.
+        batch_size: samples per step and device; step s sees the samples from s * batch_size * devices on.
         resume_path: where the state is kept until the caller has stored the result; taken up if it exists.
         description: shown beside the progress.
+        precision: "32", "16-mixed" or "bf16-mixed".
+        devices: GPUs; more than one run as processes that pickle ``module`` and ``sample``. A CPU counts as one.
+        tensorboard_dir: where curves and panels are written; None writes none.
 
     Returns:
         The loss of every step.
     """
     if num_steps == 0:
         return []
-    stretch = min(STEPS_PER_CHECKPOINT, num_steps)
+    stretch = min(module.look_every or STEPS_PER_CHECKPOINT, STEPS_PER_CHECKPOINT, num_steps)
     resume = _usable(resume_path, module)
-
+    accelerator, devices = _accelerator(devices)
     with _quiet(), progress.task(description, total=num_steps) as advance:
         trainer = lightning.Trainer(
             max_steps=num_steps,
             max_epochs=-1,
-            accelerator="auto",
-            devices=1,
-            logger=False,
-            enable_checkpointing=False,
+            accelerator=accelerator,
+            devices=devices,
+            strategy="ddp_spawn" if devices > 1 else "auto",
+            precision=precision if accelerator == "cuda" else "32-true",
+            logger=TensorBoardLogger(tensorboard_dir.parent, name=tensorboard_dir.name) if tensorboard_dir else False,
+            log_every_n_steps=1,
+            enable_checkpointing=True,
             enable_progress_bar=False,
             enable_model_summary=False,
             reload_dataloaders_every_n_epochs=1,
             callbacks=[_SaveAndShow(resume_path, advance)],
             gradient_clip_val=1.0,
         )
-
-        class _Stretches(lightning.LightningDataModule):
-            """One stretch of steps per epoch, so that every epoch's end is a clean place to take up again."""
-
-            def train_dataloader(self) -> DataLoader[Any]:
-                first = trainer.global_step * batch_size
-                last = min(first + stretch * batch_size, num_steps * batch_size)
-                return DataLoader(_Samples(sample, first, last), batch_size=batch_size, shuffle=False)
-
+        data = _Stretches(sample, stretch, batch_size * devices, batch_size, num_steps)
         module.train()
-        trainer.fit(module, datamodule=_Stretches(), ckpt_path=str(resume) if resume else None, weights_only=False)
+        trainer.fit(module, datamodule=data, ckpt_path=str(resume) if resume else None, weights_only=False)
+    if devices > 1:  # what the first process learned beside the weights came to rest in the checkpoint
+        module.on_load_checkpoint(torch.load(resume_path, weights_only=False))
     module.cpu().eval()
     return module.losses
+
+
+class _Stretches(lightning.LightningDataModule):
+    """One stretch of steps per epoch, so that every epoch's end is a clean place to take up again."""
+
+    def __init__(self, sample: Sample, stretch: int, samples_per_step: int, batch_size: int, num_steps: int) -> None:
+        super().__init__()
+        self._sample, self._stretch, self._num_steps = sample, stretch, num_steps
+        self._samples_per_step, self._batch_size = samples_per_step, batch_size
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        assert self.trainer is not None
+        # Not the epoch: after a resume it is not yet restored when the first loader is made.
+        first = self.trainer.global_step
+        # A stretch ends where one of an undisturbed run would, so that looks fall on the same steps.
+        last = min(first + self._stretch - first % self._stretch, self._num_steps)
+        samples = _Samples(self._sample, first * self._samples_per_step, last * self._samples_per_step)
+        return DataLoader(samples, batch_size=self._batch_size, shuffle=False)
+
+
+def best_of(module: FitModule) -> dict[str, torch.Tensor]:
+    """Weights of the best look, or the last ones where nobody looked."""
+    return module.best["weights"] if module.best else copy.deepcopy(module.network.state_dict())
 
 
 def _usable(path: Path, module: FitModule) -> Path | None:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from twostream.config import Config
-
 
 Chance = Annotated[float, Field(ge=0, le=1)]
 
@@ -29,7 +28,7 @@ class AugmentConfig(Config):
     flip: bool = True
     rotate: Chance = 0.2
     rescale: Chance = 0.2
-    rescale_range: tuple[float, float] = (0.8, 1.25)
+    rescale_range: tuple[PositiveFloat, PositiveFloat] = (0.8, 1.25)
     elastic: Chance = 0.2
     elastic_sigma_px: float = Field(12.0, gt=0)
     elastic_alpha_px: float = Field(6.0, ge=0)
@@ -52,14 +51,17 @@ class LossConfig(Config):
         dice: weight of the Dice loss.
         non_overlap: weight of mean(P(pre) P(post) stop-gradient P(union)): no voxel is before and after at once.
             Polarity only; the exclusive form needs none.
-        max_positive_weight: clip of the ratio of background to foreground voxels that weighs foreground.
+        distance: weight of the squared error of a signed-distance channel.
+        max_positive_weight: clip of the ratio of background to foreground voxels that weighs foreground. Published
+            configurations have 19, which swells masks until neighbours merge: measured in LOG.md.
         dice_smooth: voxels added to both sides of the fraction.
     """
 
     cross_entropy: float = Field(1.0, ge=0)
     dice: float = Field(1.0, ge=0)
     non_overlap: float = Field(0.0, ge=0)
-    max_positive_weight: float = Field(19.0, ge=1)
+    distance: float = Field(1.0, ge=0)
+    max_positive_weight: float = Field(2.0, ge=1)
     dice_smooth: float = Field(100.0, gt=0)
 
 
@@ -136,7 +138,7 @@ class SegmentationConfig(Config):
     optimizer: OptimizerConfig = OptimizerConfig()
     watch: WatchConfig = WatchConfig()
     window_shape_zyx: tuple[PositiveInt, PositiveInt, PositiveInt] = (16, 192, 192)
-    block_shape_zyx: tuple[PositiveInt, PositiveInt, PositiveInt] = (64, 1024, 1024)
+    block_shape_zyx: tuple[PositiveInt, PositiveInt, PositiveInt] = (32, 768, 768)
     context_zyx: tuple[NonNegativeInt, NonNegativeInt, NonNegativeInt] = (3, 24, 24)
     test_time_flips: Literal[1, 4, 8, 16] = 1
 
@@ -145,25 +147,32 @@ class RefitConfig(Config):
     """How answers change S.
 
     Attributes:
-        num_steps: fine-tuning steps per round.
-        learning_rate: peak, of AdamW.
+        start: "warm" goes on from the S of the round before; "scratch" trains a new S on labels and answers, for as
+            many steps as the first.
+        num_steps: fine-tuning steps per round, from a warm start.
+        learning_rate: peak, from a warm start.
         replay_share: share of the crops that come from the labelled box.
         rim_nm: voxels this near the border of an answered mask are ignored: an annotator's True is about the
             object, not about its last voxel.
         recent_share: share of the answer crops taken from the newest round's answers.
+        distill: weight of staying with the S of the round before where nothing is known, a guard against forgetting.
+        freeze_norm: keep the statistics of batch normalisation, another.
     """
 
+    start: Literal["warm", "scratch"] = "warm"
     num_steps: int = Field(120, ge=0)
     learning_rate: float = Field(1e-3, gt=0)
-    replay_share: float = Field(0.5, ge=0, le=1)
+    replay_share: Chance = 0.5
     rim_nm: float = Field(10.0, ge=0)
-    recent_share: float = Field(0.5, ge=0, le=1)
+    recent_share: Chance = 0.5
+    distill: float = Field(0.0, ge=0)
+    freeze_norm: bool = False
 
 
 def fold_for(voxel_size_nm: Sequence[float], pixel_size_nm: float) -> tuple[int, int, int]:
-    """In-plane voxels to fold, so that S looks at pixels of about ``pixel_size_nm``; sections are never folded."""
-    factor = max(1, round(pixel_size_nm / max(voxel_size_nm[1:])))
-    return 1, factor, factor
+    """Voxels to fold into one along Z, Y, X, so that S looks at voxels of about ``pixel_size_nm`` or coarser."""
+    in_plane = max(1, round(pixel_size_nm / max(voxel_size_nm[1:])))
+    return max(1, round(pixel_size_nm / voxel_size_nm[0])), in_plane, in_plane
 
 
 def context_voxels(config: SegmentationConfig, fold_zyx: Sequence[int]) -> tuple[int, int, int]:

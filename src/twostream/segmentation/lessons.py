@@ -13,9 +13,12 @@ import numpy as np
 from scipy import ndimage
 
 from twostream.geometry import Box, to_voxels
-from twostream.segmentation.losses import IGNORE
-from twostream.task import Task
+from twostream.segmentation.config import SegmentationConfig
+from twostream.task import CERTAIN, IGNORE, Task
 from twostream.volume import Volume, read_padded
+
+MAX_REDRAWS = 20
+"""Where a box holds next to no foreground, drawing on would not end."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,11 @@ class _Blanked(Volume):
         array = self._volume.read(box)
         array[self._hidden.intersection(box).relative_to(box).slices] = self._grey
         return array
+
+
+def hidden_behind(image: Volume, test_box: Box | None, grey: int) -> Volume:
+    """``image`` with the test box, if any, painted over in ``grey``."""
+    return image if test_box is None else _Blanked(image, test_box, grey)
 
 
 class Lessons:
@@ -90,13 +98,25 @@ class Lessons:
         if ignore is not None:
             self._target[:, (ignore.read(labels_box) > 0) & (truth == 0)] = IGNORE
         self._target[(slice(None), *val_box.relative_to(labels_box).slices)] = IGNORE
-        self._image = image if test_box is None else _Blanked(image, test_box, int(image.read(labels_box).mean()))
-        self._foreground = np.argwhere(self._target[task.foreground] == 1)
+        self._image = hidden_behind(image, test_box, int(image.read(labels_box).mean()))
+        self._foreground = np.argwhere(self._target[task.foreground] == CERTAIN)
         self._regions: dict[int, tuple[Box, np.ndarray]] = {}
         self._painted = [self._paint(lesson) for lesson in self.lessons]
 
-    def labelled_crop(self, rng: np.random.Generator, foreground_share: float) -> tuple[np.ndarray, np.ndarray]:
-        """Image (Z, Y, X) uint8 and target (C, Z, Y, X) uint8 of a crop of the labelled box."""
+    def labelled_crop(self, rng: np.random.Generator, config: SegmentationConfig) -> tuple[np.ndarray, np.ndarray]:
+        """Image (Z, Y, X) uint8 and target levels (C, Z, Y, X) uint8 of a crop of the labelled box.
+
+        Crops with hardly any foreground are drawn anew, with the chance and below the number that ``config`` says.
+        """
+        crop = self._labelled(rng, config.foreground_share)
+        for _ in range(MAX_REDRAWS):
+            known = np.count_nonzero(crop[1][self._task.foreground] == CERTAIN)
+            if known >= config.reject_below_voxels or rng.random() >= config.reject_chance:
+                break
+            crop = self._labelled(rng, config.foreground_share)
+        return crop
+
+    def _labelled(self, rng: np.random.Generator, foreground_share: float) -> tuple[np.ndarray, np.ndarray]:
         if len(self._foreground) and rng.random() < foreground_share:
             voxel = self._foreground[rng.integers(len(self._foreground))]
         else:
@@ -159,7 +179,7 @@ class Lessons:
         """Target over the lesson's box: (C, Z, Y, X) uint8."""
         mask = lesson.mask
         if lesson.teaches == "background":
-            return np.where(mask[None] > 0, np.uint8(0), np.uint8(IGNORE)).repeat(len(self._task.channels), 0)
+            return np.where(mask[None] > 0, self._task.background[:, None, None, None], np.uint8(IGNORE))
         if lesson.teaches == "exchanged":
             mask = np.where(mask > 0, 3 - mask, 0).astype(np.uint8)
         labels = np.where(mask > 0, mask, 0)

@@ -16,28 +16,38 @@ Triple = tuple[int, int, int]
 
 
 class FoldedUNet(nn.Module):
-    """U-Net on voxels folded by ``fold_zyx``: image_B1ZYX in, logit_BCZYX of the same size out, interpolated.
+    """U-Net on voxels folded by ``fold_zyx``: image_B1ZYX in, logit_BLZYX of the same size out, interpolated.
 
     Batch normalisation, because at prediction it depends on no neighbour: a block's result must not depend on
     which block it was in.
 
     Args:
-        num_channels: C, output channels.
+        num_logits: L, output channels.
         filters: channels per level.
         fold_zyx: voxels folded into one along each axis.
         strides: down-sampling between levels, len(filters) - 1 triples.
+        depth: extent along Z of each level's kernels, len(filters) of 1 or 3.
     """
 
-    def __init__(self, num_channels: int, filters: Sequence[int], fold_zyx: Triple, strides: Sequence[Triple]) -> None:
+    def __init__(
+        self,
+        num_logits: int,
+        filters: Sequence[int],
+        fold_zyx: Triple,
+        strides: Sequence[Triple],
+        depth: Sequence[int],
+    ) -> None:
         super().__init__()
+        self.arguments: dict[str, Any] = {
+            "num_logits": num_logits, "filters": filters, "fold_zyx": fold_zyx, "strides": strides, "depth": depth
+        }  # fmt: skip
         self.fold_zyx = fold_zyx
         folded = fold_zyx[0] * fold_zyx[1] * fold_zyx[2]
-        # A level sees neighbouring sections only once its pixels have grown to about a section's thickness.
-        kernels = [(3 if i > 1 or strides[0][0] == 2 else 1, 3, 3) for i in range(len(filters))]
+        kernels = [(d, 3, 3) for d in depth]
         self.unet = DynUNet(
             spatial_dims=3,
             in_channels=folded,
-            out_channels=num_channels,
+            out_channels=num_logits,
             kernel_size=kernels,
             strides=[(1, 1, 1), *strides],
             upsample_kernel_size=list(strides),
@@ -46,13 +56,27 @@ class FoldedUNet(nn.Module):
             res_block=True,
         )
 
+        # Channels last is twice as fast on a CPU, and no slower anywhere.
+        self.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+
     def forward(self, image_B1ZYX: torch.Tensor) -> torch.Tensor:  # noqa: N803 - the axes are the name
-        logit = self.unet(fold(image_B1ZYX, self.fold_zyx))
+        return self.unfold(self.folded_logit(fold(image_B1ZYX, self.fold_zyx)))
+
+    def folded_logit(self, folded_BFZYX: torch.Tensor) -> torch.Tensor:  # noqa: N803
+        """Logits at folded voxels, of an image that ``fold`` has folded."""
+        folded = folded_BFZYX.contiguous(memory_format=torch.channels_last_3d)
+        if len(folded) == 1 and not self.training and folded.device.type == "cpu":
+            # On a CPU torch leaves oneDNN for a single sample, and is six times slower: two for the price of a third.
+            return self.unet(folded.expand(2, -1, -1, -1, -1))[:1]
+        return self.unet(folded)
+
+    def unfold(self, logit_BLZYX: torch.Tensor) -> torch.Tensor:  # noqa: N803
+        """Logits for every voxel of the image."""
         if self.fold_zyx == (1, 1, 1):
-            return logit
+            return logit_BLZYX
         # Interpolated, not unfolded: one channel per sub-pixel would print its own bias as a grid on every mask.
         scale = [float(f) for f in self.fold_zyx]
-        return torch.nn.functional.interpolate(logit, scale_factor=scale, mode="trilinear", align_corners=False)
+        return torch.nn.functional.interpolate(logit_BLZYX, scale_factor=scale, mode="trilinear", align_corners=False)
 
 
 def fold(volume_BCZYX: torch.Tensor, by: Triple) -> torch.Tensor:  # noqa: N803
@@ -65,15 +89,24 @@ def fold(volume_BCZYX: torch.Tensor, by: Triple) -> torch.Tensor:  # noqa: N803
     return split.permute(0, 1, 3, 5, 7, 2, 4, 6).reshape(b, c * fz * fy * fx, z // fz, y // fy, x // fx)
 
 
-def strides_for(voxel_size_nm: Sequence[float], fold_zyx: Triple, num_levels: int, num_sections: int) -> list[Triple]:
-    """Down-sampling between levels: sections join in only once pixels are as coarse as sections are thick."""
+def strides_for(
+    voxel_size_nm: Sequence[float], fold_zyx: Triple, num_levels: int, num_sections: int
+) -> tuple[list[Triple], list[int]]:
+    """Down-sampling between levels, and how many sections each level's kernels span.
+
+    Sections join in only once pixels are about as coarse as sections are thick: on thick sections the first levels
+    are two-dimensional (2.5D), on isotropic voxels none is. A level that is down-sampled along Z has kernels along Z.
+    """
     z, y = voxel_size_nm[0] * fold_zyx[0], voxel_size_nm[1] * fold_zyx[1]
     strides: list[Triple] = []
-    for _ in range(num_levels - 1):
-        step = 2 if z < 1.5 * y and num_sections >= 4 else 1
-        strides.append((step, 2, 2))
-        z, y, num_sections = z * step, y * 2, num_sections // step
-    return strides
+    depth: list[int] = []
+    for level in range(num_levels):
+        depth.append(3 if z < 2 * y and num_sections > 1 else 1)
+        if level < num_levels - 1:
+            step = 2 if z < 1.5 * y and num_sections >= 4 else 1
+            strides.append((step, 2, 2))
+            z, y, num_sections = z * step, y * 2, num_sections // step
+    return strides, depth
 
 
 def total_stride(fold_zyx: Triple, strides: Sequence[Triple]) -> Triple:
@@ -89,8 +122,9 @@ def build(architecture: dict[str, Any], seed: int) -> FoldedUNet:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return FoldedUNet(
-            architecture["num_channels"],
+            architecture["num_logits"],
             tuple(architecture["filters"]),
             tuple(architecture["fold_zyx"]),
             [tuple(s) for s in architecture["strides"]],
+            tuple(architecture["depth"]),
         )

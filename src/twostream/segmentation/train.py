@@ -17,13 +17,15 @@ import torch
 from twostream.errors import InputError
 from twostream.segmentation.augment import augment
 from twostream.segmentation.config import SegmentationConfig, fold_for
-from twostream.segmentation.losses import bce_dice
+from twostream.segmentation.heads import ExclusiveHead, Head, IndependentHead, head_of
 from twostream.segmentation.network import FoldedUNet, build, strides_for, total_stride
-from twostream.task import Task
-from twostream.training import FitModule, fit, save_whole
+from twostream.task import CERTAIN, IGNORE, Task
+from twostream.training import FitModule, best_of, fit, save_whole
 
 Crop = Callable[[np.random.Generator], tuple[np.ndarray, np.ndarray]]
-"""Generator -> image (Z, Y, X) uint8 and target (C, Z, Y, X) uint8 of the training crop's shape."""
+"""Generator -> image (Z, Y, X) uint8 and target levels (C, Z, Y, X) uint8 of the training crop's shape."""
+NUM_PANELS = 2
+"""Crops of the validation box that TensorBoard shows."""
 
 
 @dataclass
@@ -31,8 +33,8 @@ class Segmenter:
     """S with all it needs to be used again.
 
     Attributes:
-        network: image_B1ZYX -> logit_BCZYX.
-        architecture: plain description that ``network.build`` understands.
+        network: image_B1ZYX -> logit_BLZYX.
+        architecture: plain description that ``network.build`` and ``heads.head_of`` understand.
         mean: grey value that is mapped to 0.
         std: grey values that are mapped to 1.
     """
@@ -42,13 +44,24 @@ class Segmenter:
     mean: float
     std: float
 
+    @property
+    def head(self) -> Head:
+        """What the logits mean."""
+        return head_of(self.architecture["head"])
+
     def normalise(self, image: np.ndarray) -> np.ndarray:
-        """(Z, Y, X) uint8 -> float32 of mean 0 and deviation 1 on the labelled box."""
+        """uint8 of any shape -> float32 of mean 0 and deviation 1 on the labelled box."""
         return (image.astype(np.float32) - np.float32(self.mean)) / np.float32(self.std)
 
-    def save(self, path: Path, losses: Sequence[float]) -> None:
+    def restart(self, seed: int) -> None:
+        """Forget everything learned: new weights from ``seed``."""
+        self.network = build(self.architecture, seed)
+
+    def save(self, path: Path, training: Training | None = None) -> None:
+        """Write weights and all that is needed to use them; the course of the training goes along."""
         state = {"weights": self.network.state_dict(), "architecture": self.architecture}
-        save_whole(state | {"mean": self.mean, "std": self.std, "losses": list(losses)}, path)
+        course = {} if training is None else {"losses": training.losses, "looks": training.looks}
+        save_whole(state | {"mean": self.mean, "std": self.std} | course, path)
 
     @classmethod
     def load(cls, path: Path) -> Segmenter:
@@ -83,11 +96,17 @@ def new_segmenter(
         seed: of the weights.
     """
     fold_zyx = fold_for(voxel_size_nm, config.max_pixel_size_nm or task.pixel_size_nm)
+    strides, depth = strides_for(voxel_size_nm, fold_zyx, len(config.filters), num_sections)
+    if config.sections == "2d":
+        strides, depth = [(1, y, x) for _, y, x in strides], [1] * len(depth)
+    head = ExclusiveHead() if config.exclusive else IndependentHead(task.channels)
     architecture = {
-        "num_channels": len(task.channels),
+        "num_logits": head.num_logits,
         "filters": list(config.filters),
         "fold_zyx": list(fold_zyx),
-        "strides": [list(s) for s in strides_for(voxel_size_nm, fold_zyx, len(config.filters), num_sections)],
+        "strides": [list(s) for s in strides],
+        "depth": depth,
+        "head": head.description,
     }
     return Segmenter(build(architecture, seed), architecture, grey[0], max(grey[1], 1.0))
 
@@ -106,10 +125,99 @@ def crop_shape(segmenter: Segmenter, config: SegmentationConfig) -> tuple[int, i
     return z, y, x
 
 
-class _SegmentationModule(FitModule):
+class SegmentationModule(FitModule):
+    """S being fitted.
+
+    Args:
+        segmenter: its network is trained.
+        config: loss, optimizer, watch.
+        learning_rate: peak.
+        validation: images (N, Z, Y, X) uint8 and levels (N, C, Z, Y, X) uint8 that are looked at, or None.
+        teacher: what S must not forget where a target says nothing, or None.
+        distill: weight of that.
+        freeze_norm: keep the statistics of batch normalisation, so that a few unusual crops do not shift them.
+    """
+
+    def __init__(
+        self,
+        segmenter: Segmenter,
+        config: SegmentationConfig,
+        learning_rate: float,
+        *,
+        validation: tuple[np.ndarray, np.ndarray] | None = None,
+        teacher: FoldedUNet | None = None,
+        distill: float = 0.0,
+        freeze_norm: bool = False,
+    ) -> None:
+        super().__init__(
+            segmenter.network,
+            learning_rate,
+            optimizer=config.optimizer.name,
+            weight_decay=config.optimizer.weight_decay,
+            warmup_steps=config.optimizer.warmup_steps,
+            look_every=config.watch.every_steps if validation is not None else 0,
+            patience=config.watch.patience,
+        )
+        self._head, self._loss, self._distill = segmenter.head, config.loss, distill
+        # In a list, so that the teacher is no part of the module: it is neither trained nor stored.
+        self._teacher = [teacher.eval()] if teacher is not None and distill else []
+        self._freeze_norm = freeze_norm
+        self._validation = None
+        if validation is not None:
+            image = segmenter.normalise(validation[0])[:, None]
+            self._validation = torch.from_numpy(image), torch.from_numpy(validation[1])
+
+    def on_train_epoch_start(self) -> None:
+        if self._freeze_norm:
+            for layer in self.network.modules():
+                if isinstance(layer, torch.nn.modules.batchnorm._BatchNorm):
+                    layer.eval()
+
     def loss(self, batch: Any, generator: torch.Generator) -> torch.Tensor:
         image, target = batch
-        return bce_dice(self.network(image), target)
+        logit = self.network(image)
+        total = self._head.loss(logit, target, self._loss)
+        for teacher in self._teacher:
+            with torch.no_grad():
+                wanted = teacher.to(image.device)(image)
+            total = total + self._distill * self._head.distillation(logit, wanted, target)
+        return total
+
+    def look(self) -> float:
+        assert self._validation is not None
+        losses = []
+        for number, (image, target) in enumerate(zip(*self._validation, strict=True)):
+            logit = self.network(image[None].to(self.device))
+            losses.append(float(self._head.loss(logit, target[None].to(self.device), self._loss)))
+            if self.logger and number < NUM_PANELS:
+                panel = _panel(image[0], target, self._head.probability(logit)[0].cpu())
+                self.logger.experiment.add_image(f"validation/{number}", panel, self.global_step)
+        return float(np.mean(losses))
+
+
+def _panel(image: torch.Tensor, target: torch.Tensor, probability: torch.Tensor) -> torch.Tensor:
+    """Middle section: image (Z, Y, X), then target and probability of each channel; (1, Y, X * (1 + 2 C)) in [0, 1]."""
+    z = image.shape[0] // 2
+    grey = ((image[z] + 2.5) / 5).clamp(0, 1)  # normalised grey values: 5 deviations fill the range
+    level = torch.where(target[:, z] == IGNORE, 0.5, target[:, z].float() / CERTAIN)
+    pairs = [part for c in range(len(target)) for part in (level[c], probability[c, z])]
+    return torch.cat([grey, *pairs], 1)[None]
+
+
+@dataclass(frozen=True)
+class _CropSample:
+    """Sample t of a training; travels to other processes."""
+
+    segmenter: Segmenter
+    crop: Crop
+    config: SegmentationConfig
+    seed: int
+
+    def __call__(self, t: int) -> tuple[torch.Tensor, torch.Tensor]:
+        rng = np.random.default_rng([self.seed, t])
+        grey, target = self.crop(rng)
+        image, target = augment(self.segmenter.normalise(grey), target, self.config.augment, rng)
+        return torch.from_numpy(image[None]), torch.from_numpy(target)
 
 
 def train(
@@ -122,29 +230,57 @@ def train(
     seed: int,
     resume_path: Path,
     description: str,
-) -> list[float]:
+    validation: tuple[np.ndarray, np.ndarray] | None = None,
+    teacher: FoldedUNet | None = None,
+    distill: float = 0.0,
+    freeze_norm: bool = False,
+) -> Training:
     """Fit S in place; see ``training.fit`` for resuming.
 
     Args:
-        segmenter: changed in place.
+        segmenter: changed in place: it ends with the weights of the best look at ``validation``, or the last ones.
         crop: draws a crop; sample t is drawn with a generator seeded by (seed, t).
+        validation, teacher, distill, freeze_norm: see ``SegmentationModule``.
 
     Returns:
-        The loss of every step.
+        The course of the training.
     """
-
-    def sample(t: int) -> tuple[torch.Tensor, torch.Tensor]:
-        rng = np.random.default_rng([seed, t])
-        grey, target = crop(rng)
-        image = segmenter.normalise(grey)
-        image, target = augment(image, target, config.augment, rng)
-        return torch.from_numpy(image[None]), torch.from_numpy(target)
-
-    return fit(
-        _SegmentationModule(segmenter.network, learning_rate),
-        sample,
+    module = SegmentationModule(
+        segmenter,
+        config,
+        learning_rate,
+        validation=validation,
+        teacher=teacher,
+        distill=distill,
+        freeze_norm=freeze_norm,
+    )
+    losses = fit(
+        module,
+        _CropSample(segmenter, crop, config, seed),
         num_steps=num_steps,
         batch_size=config.batch_size,
         resume_path=resume_path,
         description=description,
+        precision=config.optimizer.precision,
+        devices=config.optimizer.devices,
+        tensorboard_dir=resume_path.parent / "tensorboard" if config.watch.tensorboard else None,
     )
+    last = {name: value.clone() for name, value in segmenter.network.state_dict().items()}
+    segmenter.network.load_state_dict(best_of(module))
+    segmenter.network.eval()
+    return Training(losses, module.looks, last)
+
+
+@dataclass(frozen=True)
+class Training:
+    """The course of a training.
+
+    Attributes:
+        losses: of every step.
+        looks: (step, loss) on the validation box.
+        last: the last weights, where S has those of the best look.
+    """
+
+    losses: list[float]
+    looks: list[tuple[int, float]]
+    last: dict[str, torch.Tensor]

@@ -1,7 +1,7 @@
-"""Detection and segmentation scores, computed from counts that add up over blocks.
+"""The sparse table of overlaps between candidates and truth, from which all scores of objects derive.
 
-Knows label arrays and counts; must not know tasks, models or files. Everything here derives from one sparse
-table of overlaps, so a volume larger than memory is scored by merging the tables of its blocks.
+Knows label arrays and counts; must not know tasks, models or files. Tables of blocks merge into the table of the
+whole, so a volume larger than memory is scored block by block.
 """
 
 from __future__ import annotations
@@ -10,10 +10,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from twostream.metrics.checks import check_one_shape
+
 
 @dataclass(frozen=True)
 class Overlaps:
     """How many voxels each candidate shares with each truth object; label 0 stands for "neither".
+
+    Which voxels count: all of the truth's foreground; of the rest those with a candidate label, unless the ignore
+    mask hides them. Background in both is not counted.
 
     Attributes:
         candidate: (P,) uint64 candidate label of each pair.
@@ -34,8 +39,13 @@ class Overlaps:
         Args:
             segmentation: (Z, Y, X) integer candidate labels, 0 = background.
             truth: (Z, Y, X) integer truth labels, 0 = background.
-            ignore: (Z, Y, X), non-zero where a voxel counts neither as object nor as background.
+            ignore: (Z, Y, X), non-zero where a voxel counts neither as object nor as background. It never hides a
+                voxel of a truth object.
+
+        Raises:
+            InputError: the shapes differ.
         """
+        check_one_shape(segmentation=segmentation, truth=truth, ignore=ignore)
         seen = (segmentation > 0) | (truth > 0)
         ignored: dict[int, int] = {}
         if ignore is not None:
@@ -57,7 +67,7 @@ class Overlaps:
         return cls(pairs[0, first], pairs[1, first], np.add.reduceat(weight, first), ignored)
 
     def merged(self, other: Overlaps) -> Overlaps:
-        """The table over both blocks."""
+        """The table over both blocks, which must not share voxels and must label an object that spans them alike."""
         pairs = np.stack([np.r_[self.candidate, other.candidate], np.r_[self.truth, other.truth]])
         ignored = dict(self.ignored)
         for label, count in other.ignored.items():
@@ -85,81 +95,20 @@ class Overlaps:
         total = [sizes_c[a] + sizes_t[b] for a, b in zip(c.tolist(), t.tolist(), strict=True)]
         return c, t, shared / np.maximum(np.asarray(total, np.int64) - shared, 1)
 
+    def best_iou(self) -> tuple[dict[int, float], dict[int, float]]:
+        """{candidate label: its largest IoU with any truth object} and the same per truth object.
+
+        Only labels that share a voxel with the other side; for the rest it is 0.
+        """
+        of_candidate: dict[int, float] = {}
+        of_truth: dict[int, float] = {}
+        for c, t, iou in zip(*(values.tolist() for values in self.iou()), strict=True):
+            of_candidate[c] = max(iou, of_candidate.get(c, 0.0))
+            of_truth[t] = max(iou, of_truth.get(t, 0.0))
+        return of_candidate, of_truth
+
 
 def _sums(labels: np.ndarray, count: np.ndarray) -> dict[int, int]:
     names, inverse = np.unique(labels, return_inverse=True)
     totals = np.bincount(inverse, count, len(names)).astype(np.int64)
     return {n: s for n, s in zip(names.tolist(), totals.tolist(), strict=True) if n}
-
-
-def match_one_to_one(overlaps: Overlaps, min_iou: float = 0.5) -> dict[int, tuple[int, float]]:
-    """Pair candidates with truth objects, best IoU first, each used once.
-
-    Args:
-        overlaps: table of voxel counts.
-        min_iou: a pair needs at least this IoU.
-
-    Returns:
-        {candidate label: (truth label, IoU)}; ties go to the smaller labels.
-    """
-    c, t, iou = overlaps.iou()
-    order = np.lexsort((t, c, -iou))
-    matched: dict[int, tuple[int, float]] = {}
-    taken: set[int] = set()
-    for row in order[iou[order] >= min_iou].tolist():
-        a, b = int(c[row]), int(t[row])
-        if a not in matched and b not in taken:
-            matched[a] = (b, float(iou[row]))
-            taken.add(b)
-    return matched
-
-
-def precision_recall_f1(true_positives: int, num_candidates: int, num_truth: int) -> tuple[float, float, float]:
-    """Precision, recall and F1; 0 where nothing was proposed, NaN recall where there was nothing to find."""
-    precision = true_positives / num_candidates if num_candidates else 0.0
-    recall = true_positives / num_truth if num_truth else float("nan")
-    total = num_candidates + num_truth
-    return precision, recall, 2 * true_positives / total if total else float("nan")
-
-
-def average_precision(score: np.ndarray, is_true: np.ndarray, num_truth: int) -> float:
-    """Area under the precision-recall curve, all-points interpolation (Everingham 2010, PASCAL VOC).
-
-    Args:
-        score: (N,) larger = more likely an object.
-        is_true: (N,) bool, matched one-to-one with a truth object.
-        num_truth: truth objects, found or not.
-
-    Returns:
-        In [0, 1]; NaN if there is no truth object. Candidates of equal score enter together.
-    """
-    if num_truth == 0:
-        return float("nan")
-    if len(score) == 0:
-        return 0.0
-    order = np.argsort(-score, kind="stable")
-    last_of_tie = np.r_[np.flatnonzero(np.diff(score[order])), len(order) - 1]
-    true_positives = np.cumsum(is_true[order])[last_of_tie]
-    precision = true_positives / (last_of_tie + 1)
-    recall = true_positives / num_truth
-    envelope = np.maximum.accumulate(precision[::-1])[::-1]
-    return float(np.sum(np.diff(np.r_[0.0, recall]) * envelope))
-
-
-def foreground_iou(predicted: np.ndarray, truth: np.ndarray, ignore: np.ndarray | None = None) -> float:
-    """Intersection over union of two masks, (Z, Y, X) bool each; voxels with non-zero ``ignore`` are left out."""
-    if ignore is not None:
-        keep = ignore == 0
-        predicted, truth = predicted & keep, truth & keep
-    union = int((predicted | truth).sum())
-    return int((predicted & truth).sum()) / union if union else float("nan")
-
-
-def wilson_interval(successes: int, trials: int, z: float = 1.96) -> tuple[float, float]:
-    """Confidence interval of a proportion (Wilson 1927); (0, 1) without trials. z = 1.96 is 95 percent."""
-    if trials == 0:
-        return 0.0, 1.0
-    share = successes / trials
-    centre = (share + z * z / (2 * trials)) / (1 + z * z / trials)
-    half = z / (1 + z * z / trials) * np.sqrt(share * (1 - share) / trials + z * z / (4 * trials**2))
-    return max(0.0, float(centre - half)), min(1.0, float(centre + half))

@@ -1,4 +1,4 @@
-"""What is looked for: targets for S, decoding of its output, and the rule that calls a candidate good.
+"""The contract of a task, and the truth rule.
 
 Knows numpy, label conventions and overlaps; must not know torch, files or the loop.
 
@@ -9,23 +9,21 @@ Mitochondria and clefts: instance n at n. 0 is background everywhere.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-import cc3d
 import numpy as np
-from scipy import ndimage
 
 from twostream.answers import AnswerKind
-from twostream.errors import ConfigError, InputError
+from twostream.errors import InputError
 from twostream.metrics import Overlaps, match_one_to_one
+from twostream.task.decoding import DecodingConfig
 
 GOOD_IOU = 0.5
 NOTHING_SHARE = 0.1
 """A candidate with less than this share of its voxels in any truth object shows nothing."""
 FOUND_IOU = 0.2
 """A truth object counts as proposed, and a region of interest as right, beyond this IoU (Lin 2019, evaluate_syn)."""
-CLEFT_PX = 7
-"""In-plane gap between the sides of one synapse that the union target spans; a cleft and its membranes are 50 nm."""
 MAX_LABEL = 2**62
 """Above this no data set numbers its objects; values there stand for "unlabelled"."""
 IGNORED_SHARE = 0.5
@@ -48,7 +46,11 @@ class Judgement:
 
 
 class Task(ABC):
-    """A kind of object to look for.
+    """A kind of object to look for, at a voxel size.
+
+    Args:
+        voxel_size_nm: (z, y, x) nm of the image.
+        decoding: how S's probability becomes instances.
 
     Attributes:
         name: as on the command line.
@@ -61,14 +63,29 @@ class Task(ABC):
 
     name: str
     channels: tuple[str, ...]
-    foreground: int
+    foreground: int = 0
     num_sides: int = 1
     pixel_size_nm: float
     min_object_nm3: float
 
+    def __init__(self, voxel_size_nm: Sequence[float], decoding: DecodingConfig | None = None) -> None:
+        z, y, x = (float(v) for v in voxel_size_nm)
+        self.voxel_size_nm = (z, y, x)
+        self.decoding = decoding or DecodingConfig()
+
+    @property
+    def min_seed_voxels(self) -> int:
+        """Voxels of the smallest seed of a watershed."""
+        return max(1, round(self.decoding.min_seed_nm3 / float(np.prod(self.voxel_size_nm))))
+
     @abstractmethod
     def target(self, segmentation: np.ndarray) -> np.ndarray:
-        """Training target for S: (Z, Y, X) labels -> (C, Z, Y, X) uint8 of 0 and 1, channels as ``channels``."""
+        """Training target for S: (Z, Y, X) labels -> (C, Z, Y, X) uint8 levels, channels as ``channels``."""
+
+    @property
+    @abstractmethod
+    def background(self) -> np.ndarray:
+        """(C,) uint8 levels of a voxel of which it is known that no object is there."""
 
     @abstractmethod
     def decode(self, probability: np.ndarray, threshold: float) -> np.ndarray:
@@ -161,77 +178,3 @@ class Task(ABC):
             if (int(t) + 1) // 2 == truth and t:
                 like, unlike = (like + n, unlike) if c % 2 == t % 2 else (like, unlike + n)
         return like > unlike
-
-
-class Mitochondria(Task):
-    """Mitochondria: one foreground channel, instances are 26-connected components."""
-
-    name = "mitochondria"
-    channels = ("foreground",)
-    foreground = 0
-    pixel_size_nm = 10.0
-    min_object_nm3 = 1e6  # a cube of 100 nm: below any mitochondrion that spans two sections
-
-    def target(self, segmentation: np.ndarray) -> np.ndarray:
-        return (segmentation > 0)[None].astype(np.uint8)
-
-    def decode(self, probability: np.ndarray, threshold: float) -> np.ndarray:
-        return cc3d.connected_components(probability[0] > 255 * threshold, connectivity=26, out_dtype=np.uint32)
-
-
-class SynapticCleft(Mitochondria):
-    """Synaptic clefts: as mitochondria, but thin."""
-
-    name = "cleft"
-    pixel_size_nm = 8.0
-    min_object_nm3 = 2e5
-
-
-class SynapsePolarity(Task):
-    """Synapses with direction: channels pre, post and their union, which also fills the cleft between."""
-
-    name = "polarity"
-    channels = ("pre", "post", "union")
-    foreground = 2
-    num_sides = 2
-    pixel_size_nm = 8.0
-    min_object_nm3 = 4e5
-
-    def target(self, segmentation: np.ndarray) -> np.ndarray:
-        pre = segmentation % 2 == 1
-        post = (segmentation > 0) & ~pre
-        union = pre | post
-        # The union spans the cleft: without it the two sides of one synapse would be two components. Each synapse
-        # is closed by itself, so that neighbours a few voxels apart stay two.
-        instance = self.instances(segmentation)
-        _, renumbered = np.unique(instance, return_inverse=True)  # ids of endless volumes are too large to index by
-        renumbered = renumbered.reshape(instance.shape) + (1 if instance.all() else 0)
-        for label, window in enumerate(ndimage.find_objects(renumbered), start=1):
-            if window is not None:
-                mask = np.pad(renumbered[window] == label, [(0, 0), (4, 4), (4, 4)])
-                closed = ndimage.binary_closing(mask, np.ones((1, CLEFT_PX, CLEFT_PX), bool))
-                union[window] |= closed[:, 4:-4, 4:-4]
-        return np.stack([pre, post, union]).astype(np.uint8)
-
-    def decode(self, probability: np.ndarray, threshold: float) -> np.ndarray:
-        pre, post, union = probability
-        level = 255 * threshold
-        instance = cc3d.connected_components(union > level, connectivity=26, out_dtype=np.uint32)
-        # The sides are read at half the level: beside a certain union a hesitant side is still the likelier one.
-        instance[np.maximum(pre, post) <= level / 2] = 0
-        side = np.where(pre >= post, np.uint32(1), np.uint32(0))
-        return np.where(instance > 0, 2 * instance - side, np.uint32(0))
-
-
-TASKS: dict[str, type[Task]] = {task.name: task for task in (SynapsePolarity, SynapticCleft, Mitochondria)}
-
-
-def get_task(name: str) -> Task:
-    """The task called ``name``.
-
-    Raises:
-        ConfigError: no such task.
-    """
-    if name not in TASKS:
-        raise ConfigError(f"task is {name!r}; expected one of {', '.join(TASKS)}.")
-    return TASKS[name]()

@@ -1,0 +1,221 @@
+"""How good is S, trained on the labels of one region and scored on another? One JSON row per run.
+
+Laptop sizes, at most 20 minutes of training on 2 cores. Real sets are read from --data; the synthetic one is grown
+where it is read: trained on one seed below 1000, scored on seeds from 1000.
+
+    python benchmarks/segmentation_quality.py --data DIR --set fafb
+    python benchmarks/segmentation_quality.py --set synthetic --test-seeds 1000 1001 1002
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is loaded, as the command line does
+
+import numpy as np
+
+from twostream.annotator import Truth
+from twostream.candidates import CandidateConfig, choose_threshold, clean, extract
+from twostream.config import apply_overrides, parse_config
+from twostream.geometry import Box
+from twostream.refit import LabelledCrops, validation_crops
+from twostream.scoring import choose_final_threshold, scores_on_test_box
+from twostream.segmentation.config import SegmentationConfig
+from twostream.segmentation.lessons import Lessons
+from twostream.segmentation.predict import predict
+from twostream.segmentation.train import Segmenter, crop_shape, new_segmenter, train
+from twostream.task import DecodingConfig, Task, get_task
+from twostream.training import use_threads
+from twostream.volume import MemoryVolume, Volume, open_ignore_mask, open_volume
+
+
+@dataclass(frozen=True)
+class Case:
+    """A training region and a test region.
+
+    Attributes:
+        task: what is looked for.
+        train: file or URI of the training volume, test likewise; a URI is formatted with the seed.
+        labels: dataset of the labels.
+        labels_box, val_box, test_box: Z0:Z1,Y0:Y1,X0:X1; the validation box lies in the labels box.
+        settings: of S, over the laptop preset.
+        decoding: of the task, over its defaults.
+    """
+
+    task: str
+    train: str
+    test: str
+    labels: str
+    labels_box: str
+    val_box: str
+    test_box: str
+    settings: dict[str, Any] = field(default_factory=dict)
+    decoding: dict[str, Any] = field(default_factory=dict)
+
+
+EPFL = "epfl_hippocampus_{}_10nm.h5"
+TISSUE = "synthetic://seed={}&shape={}&kind="
+CASES = {
+    "fafb": Case(
+        "mitochondria", "fafb_mito_8slices.h5", "fafb_mito_8slices.h5", "mitochondria",
+        "0:8,0:868,0:1736", "0:8,0:868,1389:1736", "0:8,868:1736,0:1736",
+    ),
+    "epfl": Case(
+        "mitochondria", EPFL.format("train"), EPFL.format("test"), "mitochondria",
+        "0:82,0:384,0:512", "0:82,0:384,410:512", "0:82,0:384,0:512",
+    ),
+    "vnc": Case(
+        "mitochondria", "vnc_stack1.h5", "vnc_stack1.h5", "mitochondria",
+        "0:15,0:1024,0:1024", "0:15,0:1024,820:1024", "15:20,0:1024,0:1024",
+    ),
+    "vnc-cleft": Case(
+        "cleft", "vnc_stack1.h5", "vnc_stack1.h5", "synapses",
+        "0:15,0:1024,0:1024", "0:15,0:1024,820:1024", "15:20,0:1024,0:1024",
+    ),
+    "synthetic": Case(
+        "polarity", TISSUE, TISSUE, "synapses",
+        "0:48,0:768,0:768", "0:48,0:768,640:768", "0:32,0:512,0:512",
+    ),
+}  # fmt: skip
+
+
+def in_memory(volume: Volume, box: Box) -> MemoryVolume:
+    """``box`` of a volume; boxes of the copy begin at 0."""
+    return MemoryVolume(np.ascontiguousarray(volume.read(box)), volume.voxel_size_nm)
+
+
+def load(case: Case, source: str, data: Path, seed: int, shape: str) -> tuple[Volume, Volume, Volume | None]:
+    """Image, labels and ignore mask, in memory."""
+    if source.startswith("synthetic://"):
+        uri = source.format(seed, shape)
+        image, labels, ignore = open_volume(uri + "image"), open_volume(uri + case.labels), None
+    else:
+        uri = f"{data / source}:"
+        image, labels = open_volume(uri + "image"), open_volume(uri + case.labels)
+        ignore = open_ignore_mask(uri + case.labels)
+    return (
+        in_memory(image, image.box),
+        in_memory(labels, labels.box),
+        None if ignore is None else in_memory(ignore, ignore.box),
+    )
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """S with the thresholds that its labelled and validation boxes gave."""
+
+    segmenter: Segmenter
+    config: SegmentationConfig
+    task: Task
+    threshold: float
+    final_threshold: float
+    min_voxels: int
+    train_seconds: float
+    num_steps: int
+
+
+def fit(case: Case, data: Path, seed: int, train_seed: int, overrides: list[str], resume: Path) -> Fitted:
+    """Train S on the case's labels."""
+    config = parse_config(SegmentationConfig, apply_overrides(case.settings, overrides), source="--set")
+    labels_box, val_box, test_box = (Box.parse(b) for b in (case.labels_box, case.val_box, case.test_box))
+    shape = ",".join(str(s) for s in labels_box.shape_zyx)
+    image, labels, ignore = load(case, case.train, data, train_seed, shape)
+    task = get_task(case.task, image.voxel_size_nm, DecodingConfig(**case.decoding))
+    hidden = test_box if case.train == case.test and "://" not in case.train else None
+    grey = image.read(labels_box)
+    segmenter = new_segmenter(
+        task, config, voxel_size_nm=image.voxel_size_nm, num_sections=image.shape_zyx[0],
+        grey=(float(grey.mean()), float(grey.std())), seed=seed,
+    )  # fmt: skip
+    shape_zyx = crop_shape(segmenter, config)
+    lessons = Lessons(
+        image, labels, ignore, task, labels_box=labels_box, val_box=val_box, test_box=hidden, guarded_box=hidden,
+        crop_shape_zyx=shape_zyx,
+    )  # fmt: skip
+    looked_at = None
+    if config.watch.every_steps:
+        looked_at = validation_crops(image, labels, ignore, task, val_box, hidden, shape_zyx)
+    start = time.monotonic()
+    course = train(
+        segmenter, LabelledCrops(lessons, config), config, num_steps=config.num_steps,
+        learning_rate=config.learning_rate, seed=seed, resume_path=resume, description="train S", validation=looked_at,
+    )  # fmt: skip
+    seconds = time.monotonic() - start
+    min_voxels = max(1, round(task.min_object_nm3 / float(np.prod(image.voxel_size_nm))))
+    output = MemoryVolume(np.zeros((len(task.channels), *image.shape_zyx), np.uint8), image.voxel_size_nm)
+    predict(segmenter, image, output, config, region=labels_box)
+    known, probability = labels.read(labels_box), output.read(labels_box)
+    unknown = None if ignore is None else ignore.read(labels_box)
+    threshold, _ = choose_threshold(probability, known, unknown, task, CandidateConfig(), min_voxels)
+    inside = val_box.relative_to(labels_box).slices
+    final = choose_final_threshold(
+        probability[(slice(None), *inside)], known[inside], None if unknown is None else unknown[inside], task
+    )
+    return Fitted(segmenter, config, task, threshold, final, min_voxels, seconds, len(course.losses))
+
+
+def score(fitted: Fitted, case: Case, data: Path, test_seed: int) -> dict[str, Any]:
+    """Scores on the test box."""
+    test_box = Box.parse(case.test_box)
+    image, labels, ignore = load(case, case.test, data, test_seed, ",".join(str(s) for s in test_box.shape_zyx))
+    output = MemoryVolume(np.zeros((len(fitted.task.channels), *image.shape_zyx), np.uint8), image.voxel_size_nm)
+    start = time.monotonic()
+    predict(fitted.segmenter, image, output, fitted.config, region=test_box)
+    seconds = time.monotonic() - start
+    probability = output.read(output.box)
+    segmentation = clean(fitted.task.decode(probability, fitted.threshold), fitted.task, fitted.min_voxels)
+    candidates = extract(segmentation, probability[fitted.task.foreground], fitted.task, (0, 0, 0))
+    scores = scores_on_test_box(
+        MemoryVolume(segmentation, image.voxel_size_nm), output, Truth(labels, ignore, fitted.task), candidates,
+        test_box, threshold=fitted.final_threshold, min_voxels=fitted.min_voxels,
+    )  # fmt: skip
+    rounded = {name: None if value != value else round(float(value), 4) for name, value in scores.items()}
+    return {"predict_seconds": round(seconds, 1)} | rounded
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--set", dest="case", choices=list(CASES), required=True)
+    parser.add_argument("--data", type=Path, default=Path("data"))
+    parser.add_argument("--override", action="append", default=[], metavar="A.B=VALUE", help="settings of S")
+    parser.add_argument("--decoding", action="append", default=[], metavar="A=VALUE", help="settings of the decoding")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--train-seed", type=int, default=0, help="of the synthetic tissue S learns from")
+    parser.add_argument("--test-seeds", type=int, nargs="+", default=[1000])
+    parser.add_argument("--test-box", help="score another box")
+    parser.add_argument("--labels-box", help="learn from another box; give --val-box too")
+    parser.add_argument("--val-box")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--save", type=Path, help="where to store S")
+    options = parser.parse_args()
+    use_threads(options.threads)
+    case = CASES[options.case]
+    boxes = {name: getattr(options, name) for name in ("test_box", "labels_box", "val_box") if getattr(options, name)}
+    decoding = apply_overrides(case.decoding, options.decoding)
+    case = Case(**(vars(case) | boxes | {"decoding": decoding}))
+    resume = Path(f".{options.case}-{os.getpid()}.resume")
+    fitted = fit(case, options.data, options.seed, options.train_seed, options.override, resume)
+    resume.unlink(missing_ok=True)
+    if options.save:
+        fitted.segmenter.save(options.save)
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout
+    for test_seed in options.test_seeds if "://" in case.test else [0]:
+        row = {
+            "name": "segmentation_quality", "set": options.case, "seed": options.seed, "test_seed": test_seed,
+            "overrides": options.override, "num_steps": fitted.num_steps,
+            "train_seconds": round(fitted.train_seconds, 1), "threshold": fitted.threshold,
+            "final_threshold": fitted.final_threshold, "commit": commit.strip(),
+        } | score(fitted, case, options.data, test_seed)  # fmt: skip
+        print(json.dumps(row), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,117 @@
+"""What staining, microscopes and lost sections do to grey values. The target stays: S should see through it.
+
+Knows images only. Each function takes an image (Z, Y, X) float32, C-contiguous, of about mean 0 and deviation 1, and
+the sample's generator; it returns a new image of the same shape and type, and leaves its argument alone.
+"""
+
+from __future__ import annotations
+
+import math
+
+import cv2
+import numpy as np
+
+MIN_SECTIONS = 3
+"""Thinner crops lose nothing: what is missing must be guessed from the section before and the one after."""
+BLUR_PX = (4.0, 11.0)
+"""Length of a motion blur; the longest is that of PyTorch Connectomics."""
+
+
+def grey(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Contrast, brightness and gamma of the crop; and a little of the first two for each section, as sections are
+    stained and imaged one by one."""
+    low, high = image.min(), image.max()
+    if high > low:
+        unit = (image.reshape(len(image), -1) - low) / (high - low)
+        bent = (cv2.pow(unit, 2.0 ** rng.uniform(-0.5, 0.5)) * (high - low)).reshape(image.shape)
+        image = bent + (image.mean() - bent.mean())  # how bright the crop is, is drawn apart
+    per_section = (len(image), 1, 1)
+    contrast = rng.uniform(0.75, 1.3) * rng.uniform(0.93, 1.07, per_section)
+    brightness = rng.uniform(-0.4, 0.4) + rng.uniform(-0.15, 0.15, per_section)
+    return image * contrast.astype(np.float32) + brightness.astype(np.float32)
+
+
+def noise(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """White noise all over, as of a shorter dwell time."""
+    return image + np.float32(rng.uniform(0.02, 0.3)) * rng.standard_normal(image.shape, dtype=np.float32)
+
+
+def cut_noise(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Strong white noise in a cuboid."""
+    image, box = image.copy(), _cuboid(image.shape, rng)
+    shape = image[box].shape
+    image[box] += np.float32(rng.uniform(0.3, 0.8)) * rng.standard_normal(shape, dtype=np.float32)
+    return image
+
+
+def cut_blur(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A cuboid as if it had been imaged with larger pixels: sampled down and up again in plane."""
+    image, box = image.copy(), _cuboid(image.shape, rng)
+    factor = rng.uniform(2, 5)
+    for section in image[box]:
+        height, width = section.shape
+        coarse = (max(1, round(width / factor)), max(1, round(height / factor)))
+        small = cv2.resize(section, coarse, interpolation=cv2.INTER_AREA)
+        section[...] = cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
+    return image
+
+
+def motion_blur(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """One section blurred along a random direction, as by a drifting stage."""
+    image, z = image.copy(), int(rng.integers(len(image)))
+    kernel = _line(rng.uniform(*BLUR_PX), rng.uniform(0, math.pi))
+    image[z] = cv2.filter2D(image[z], -1, kernel, borderType=cv2.BORDER_REFLECT_101)
+    return image
+
+
+def missing_section(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """One inner section lost, a constant in its place; nothing in a thin crop (``MIN_SECTIONS``)."""
+    if len(image) < MIN_SECTIONS:
+        return image
+    image = image.copy()
+    image[rng.integers(1, len(image) - 1)] = _blank(rng)
+    return image
+
+
+def missing_part(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """One inner section covered at one side, or by a band such as a fold or a crack; nothing in a thin crop."""
+    if len(image) < MIN_SECTIONS:
+        return image
+    image = image.copy()
+    section = image[rng.integers(1, len(image) - 1)]
+    height, width = section.shape
+    y, x = np.ogrid[:height, :width]
+    angle = rng.uniform(0, 2 * math.pi)
+    # Along the normal, -1/2 at one end of the section and 1/2 at the other.
+    across = (y - (height - 1) / 2) * math.sin(angle) + (x - (width - 1) / 2) * math.cos(angle)
+    across /= max(2 * abs(across).max(), 1.0)
+    if rng.random() < 0.5:
+        gone = across >= rng.uniform(0.0, 0.3)
+    else:
+        gone = abs(across - rng.uniform(-0.3, 0.3)) <= rng.uniform(0.01, 0.08)
+    section[gone] = _blank(rng)
+    return image
+
+
+def _blank(rng: np.random.Generator) -> np.float32:
+    """The constant of what is missing: grey, or as dark or bright as 8 bits usually become when normalised."""
+    return np.float32(rng.uniform(*((-1.0, 1.0), (-4.0, -2.0), (2.0, 4.0))[rng.integers(3)]))
+
+
+def _cuboid(shape: tuple[int, ...], rng: np.random.Generator) -> tuple[slice, ...]:
+    """A random part of an array, along each axis a quarter to a half of it, at least one voxel."""
+    sides = [max(1, round(n * rng.uniform(0.25, 0.5))) for n in shape]
+    starts = [int(rng.integers(n - side + 1)) for n, side in zip(shape, sides, strict=True)]
+    return tuple(slice(start, start + side) for start, side in zip(starts, sides, strict=True))
+
+
+def _line(length_px: float, angle: float) -> np.ndarray:
+    """(K, K) float32 kernel of sum 1, K odd: a line through the centre, smooth in length and angle."""
+    radius = math.ceil(length_px / 2)
+    along = np.linspace(-length_px / 2, length_px / 2, 8 * radius + 1)
+    y, x = radius + along * math.sin(angle), radius + along * math.cos(angle)
+    grid = np.arange(2 * radius + 1)
+    # Each point of the line is shared among the four pixels around it.
+    share_y, share_x = (np.maximum(0, 1 - abs(grid[:, None] - at)) for at in (y, x))
+    kernel = share_y @ share_x.T
+    return (kernel / kernel.sum()).astype(np.float32)

@@ -1,0 +1,21 @@
+"""What is looked for: targets for S, decoding of its output, and the rule that calls a candidate good."""
+
+from twostream.task.decoding import DecodingConfig
+from twostream.task.kinds import TASKS, Mitochondria, SynapsePolarity, SynapticCleft, get_task
+from twostream.task.targets import CERTAIN, IGNORE
+from twostream.task.task import FOUND_IOU, GOOD_IOU, Judgement, Task
+
+__all__ = [
+    "CERTAIN",
+    "FOUND_IOU",
+    "GOOD_IOU",
+    "IGNORE",
+    "TASKS",
+    "DecodingConfig",
+    "Judgement",
+    "Mitochondria",
+    "SynapsePolarity",
+    "SynapticCleft",
+    "Task",
+    "get_task",
+]

@@ -1,0 +1,124 @@
+"""The three kinds of objects: mitochondria, synaptic clefts, synapses with direction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from twostream.errors import ConfigError
+from twostream.task import decoding as decoding_
+from twostream.task.decoding import DecodingConfig
+from twostream.task.targets import IGNORE, binary, contour, signed_distance, with_clefts
+from twostream.task.task import Task
+
+
+class Mitochondria(Task):
+    """Mitochondria: foreground, and by choice the contour and the signed distance to it (published B, C and D)."""
+
+    name = "mitochondria"
+    pixel_size_nm = 10.0
+    min_object_nm3 = 1e6  # a cube of 100 nm: below any mitochondrion that spans two sections
+
+    def __init__(self, voxel_size_nm: Sequence[float], decoding: DecodingConfig | None = None) -> None:
+        super().__init__(voxel_size_nm, decoding)
+        self.channels = self.decoding.channels
+
+    def target(self, segmentation: np.ndarray) -> np.ndarray:
+        levels = {"foreground": self._foreground, "contour": self._contour, "distance": self._distance}
+        return np.stack([levels[name](segmentation) for name in self.channels])
+
+    @property
+    def background(self) -> np.ndarray:
+        return np.array([IGNORE if name == "distance" else 0 for name in self.channels], np.uint8)
+
+    def decode(self, probability: np.ndarray, threshold: float) -> np.ndarray:
+        settings = self.decoding
+        mask = probability[0] > 255 * threshold
+        if settings.method == "components":
+            return decoding_.components(mask)
+        seeds = probability[0] > 255 * max(settings.seed_threshold, threshold)
+        for name, level in zip(self.channels[1:], probability[1:], strict=True):
+            seeds &= level < 255 * settings.seed_contour if name == "contour" else level > 255 * settings.seed_distance
+        return decoding_.seeded(probability[0], mask, seeds, self.min_seed_voxels)
+
+    def _foreground(self, segmentation: np.ndarray) -> np.ndarray:
+        return binary(segmentation > 0)
+
+    def _contour(self, segmentation: np.ndarray) -> np.ndarray:
+        return binary(contour(segmentation, max(1, round(self.decoding.contour_nm / max(self.voxel_size_nm[1:])))))
+
+    def _distance(self, segmentation: np.ndarray) -> np.ndarray:
+        return signed_distance(segmentation, self.voxel_size_nm, self.decoding.distance_scale_nm)
+
+
+class SynapticCleft(Mitochondria):
+    """Synaptic clefts: as mitochondria, but thin."""
+
+    name = "cleft"
+    pixel_size_nm = 8.0
+    min_object_nm3 = 2e5
+
+
+class SynapsePolarity(Task):
+    """Synapses with direction: channels pre, post and their union, which also fills the cleft between."""
+
+    name = "polarity"
+    channels = ("pre", "post", "union")
+    foreground = 2
+    num_sides = 2
+    pixel_size_nm = 8.0
+    min_object_nm3 = 4e5
+
+    def target(self, segmentation: np.ndarray) -> np.ndarray:
+        pre = segmentation % 2 == 1
+        post = (segmentation > 0) & ~pre
+        gap_px = 2 * round(self.decoding.cleft_nm / max(self.voxel_size_nm[1:]) / 2) + 1
+        union = with_clefts(segmentation, self.instances(segmentation), gap_px)
+        return np.stack([binary(pre), binary(post), binary(union)])
+
+    @property
+    def background(self) -> np.ndarray:
+        return np.zeros(3, np.uint8)
+
+    def decode(self, probability: np.ndarray, threshold: float) -> np.ndarray:
+        """Pairs: each instance of the union with its two sides; a voxel that both sides claim goes to the likelier.
+
+        A side without partner keeps its own value, 2n-1 or 2n, and ``one_sided`` tells of it.
+        """
+        pre, post, union = probability
+        level = 255 * threshold
+        mask = union > level
+        if self.decoding.method == "components":
+            instance = decoding_.components(mask)
+        else:
+            seeds = union > 255 * max(self.decoding.seed_threshold, threshold)
+            instance = decoding_.seeded(union, mask, seeds, self.min_seed_voxels)
+        # The sides are read at half the level: beside a certain union a hesitant side is still the likelier one.
+        instance[np.maximum(pre, post) <= level / 2] = 0
+        is_pre = pre >= post
+        instance = decoding_.pair_sides(instance, is_pre, self.voxel_size_nm, self.decoding.join_nm)
+        return np.where(instance > 0, 2 * instance - is_pre.astype(np.uint32), np.uint32(0))
+
+    def one_sided(self, segmentation: np.ndarray) -> tuple[list[int], list[int]]:
+        """Instances that lack a partner: those with a presynaptic side only, those with a postsynaptic side only."""
+        values = set(np.unique(segmentation).tolist()) - {0}
+        instances = sorted({(v + 1) // 2 for v in values})
+        return (
+            [n for n in instances if 2 * n not in values],
+            [n for n in instances if 2 * n - 1 not in values],
+        )
+
+
+TASKS: dict[str, type[Task]] = {task.name: task for task in (SynapsePolarity, SynapticCleft, Mitochondria)}
+
+
+def get_task(name: str, voxel_size_nm: Sequence[float], decoding: DecodingConfig | None = None) -> Task:
+    """The task called ``name``, for images of ``voxel_size_nm`` (z, y, x).
+
+    Raises:
+        ConfigError: no such task.
+    """
+    if name not in TASKS:
+        raise ConfigError(f"task is {name!r}; expected one of {', '.join(TASKS)}.")
+    return TASKS[name](voxel_size_nm, decoding)

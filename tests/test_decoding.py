@@ -1,0 +1,142 @@
+"""Targets and decoding: contours, distances, watersheds, pairs of sides."""
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from twostream.task import CERTAIN, IGNORE, DecodingConfig, Mitochondria, SynapsePolarity
+from twostream.task.targets import contour, signed_distance
+
+SIZE = (30.0, 8.0, 8.0)
+
+
+def two_discs(gap=0):
+    """Two discs of radius 6 side by side: (3, 20, 40) labels 1 and 2."""
+    y, x = np.mgrid[:20, :40]
+    labels = np.zeros((3, 20, 40), np.uint64)
+    labels[:, (y - 10) ** 2 + (x - 12) ** 2 <= 36] = 10**15  # ids of endless volumes are large
+    labels[:, (y - 10) ** 2 + (x - 25 - gap) ** 2 <= 36] = 7
+    return labels
+
+
+@pytest.mark.parametrize("width", [1, 2])
+def test_contour_equals_the_loop(width):
+    labels = two_discs()
+    band = contour(labels, width)
+    for z, y, x in np.ndindex(labels.shape):
+        window = labels[z, max(y - width, 0) : y + width + 1, max(x - width, 0) : x + width + 1]
+        assert band[z, y, x] == (len(np.unique(window)) > 1)
+
+
+def test_signed_distance_is_that_to_the_nearest_voxel_of_the_other_kind():
+    labels = two_discs(gap=4)
+    level = signed_distance(labels, SIZE, 50.0).astype(float)
+    voxels = np.argwhere(np.ones(labels.shape)) * SIZE
+    inside = (labels > 0).ravel()
+    edge = np.isin(np.arange(labels.size), np.flatnonzero(inside))
+    for flat in range(0, labels.size, 97):
+        others = voxels[edge != inside[flat]]
+        distance = np.sqrt(((others - voxels[flat]) ** 2).sum(1)).min() * (1 if inside[flat] else -1)
+        wanted = (np.tanh(distance / 50) + 1) / 2 * CERTAIN
+        # Inside, the outermost voxels (those with a neighbour of another label) already count as the border.
+        assert wanted - 26 <= level.ravel()[flat] <= wanted + 1
+    assert level[1, 10, 12] > 0.8 * CERTAIN > 0.5 * CERTAIN > level[1, 0, 0]
+    assert (signed_distance(np.zeros((2, 3, 3), int), SIZE, 50.0) == 0).all()
+    assert (signed_distance(np.ones((2, 3, 3), int), SIZE, 50.0) == CERTAIN).all()
+
+
+def test_what_touches_is_parted_by_contour_and_watershed():
+    labels = two_discs()
+    channels = ("foreground", "contour", "distance")
+    for used in (channels, channels[:2], ("foreground", "distance")):
+        settings = DecodingConfig(channels=used, method="watershed", min_seed_nm3=1e4, seed_distance=0.7)
+        task = Mitochondria(SIZE, settings)
+        target = task.target(labels)
+        assert target.shape == (len(used), *labels.shape)
+        decoded = task.decode(target, 0.5)
+        assert len(np.unique(decoded)) == 3
+        for label in (10**15, 7):
+            values, counts = np.unique(decoded[labels == label], return_counts=True)
+            assert counts.max() > 0.95 * (labels == label).sum() and values[counts.argmax()] > 0
+        np.testing.assert_array_equal(decoded > 0, labels > 0)
+    merged = Mitochondria(SIZE).decode(Mitochondria(SIZE).target(labels), 0.5)
+    assert merged.max() == 1
+
+
+def test_what_no_seed_reaches_is_not_lost():
+    probability = np.zeros((1, 2, 10, 20), np.uint8)
+    probability[0, :, 2:8, 2:8] = 250
+    probability[0, :, 2:8, 12:18] = 150
+    decoded = Mitochondria(SIZE, DecodingConfig(method="watershed", seed_threshold=0.9, min_seed_nm3=0)).decode(
+        probability, 0.5
+    )
+    assert sorted(np.unique(decoded)) == [0, 1, 2] and (decoded[0, 4, 4], decoded[0, 4, 14]) == (1, 2)
+
+
+def test_background_says_nothing_about_distance():
+    task = Mitochondria(SIZE, DecodingConfig(channels=("foreground", "contour", "distance")))
+    assert task.background.tolist() == [0, 0, IGNORE]
+    assert SynapsePolarity(SIZE).background.tolist() == [0, 0, 0]
+
+
+def test_channels_are_checked():
+    for channels in ((), ("contour",), ("foreground", "contour", "contour"), ("foreground", "depth")):
+        with pytest.raises(ValidationError):
+            DecodingConfig(channels=channels)
+
+
+def sides(*spans, width=40):
+    """(3, 1, 5, width) probability: spans are (channel, start, stop); the union goes with every side."""
+    probability = np.zeros((3, 1, 5, width), np.uint8)
+    for channel, start, stop in spans:
+        probability[channel, 0, :, start:stop] = 200
+        probability[2, 0, :, start:stop] = 220
+    return probability
+
+
+def row(segmentation):
+    return segmentation[0, 2].tolist()
+
+
+def test_neighbours_a_voxel_apart_stay_two_synapses():
+    task = SynapsePolarity(SIZE)
+    decoded = task.decode(sides((0, 2, 6), (1, 6, 10), (0, 11, 15), (1, 15, 19)), 0.5)
+    assert row(decoded)[2:19] == [1] * 4 + [2] * 4 + [0] + [3] * 4 + [4] * 4
+    assert task.one_sided(decoded) == ([], [])
+
+
+def test_a_voxel_that_both_sides_claim_goes_to_the_likelier():
+    probability = sides((0, 2, 8), (1, 6, 12))
+    probability[0, 0, :, 6:8], probability[1, 0, :, 6:8] = 150, 230
+    assert row(SynapsePolarity(SIZE).decode(probability, 0.5))[2:12] == [1] * 4 + [2] * 6
+    probability[0, 0, :, 6:8] = 240
+    assert row(SynapsePolarity(SIZE).decode(probability, 0.5))[2:12] == [1] * 6 + [2] * 4
+
+
+def test_sides_that_lost_their_partner_find_it_within_the_distance():
+    probability = sides((0, 2, 6), (1, 8, 12))  # centres of the nearest voxels are 3 apart: 24 nm
+    joined = SynapsePolarity(SIZE, DecodingConfig(join_nm=24.0)).decode(probability, 0.5)
+    assert row(joined)[2:12] == [1] * 4 + [0] * 2 + [2] * 4
+    task = SynapsePolarity(SIZE, DecodingConfig(join_nm=23.0))
+    apart = task.decode(probability, 0.5)
+    assert row(apart)[2:12] == [1] * 4 + [0] * 2 + [4] * 4  # both keep their own number: 1 lacks 2, 4 lacks 3
+    assert task.one_sided(apart) == ([1], [2])
+
+
+def test_a_side_without_partner_joins_the_nearest_alone_and_never_a_pair():
+    task = SynapsePolarity(SIZE, DecodingConfig(join_nm=40.0))
+    pair_and_pre = task.decode(sides((0, 2, 6), (1, 6, 10), (0, 12, 15)), 0.5)
+    assert row(pair_and_pre)[2:15] == [1] * 4 + [2] * 4 + [0] * 2 + [3] * 3
+    assert task.one_sided(pair_and_pre) == ([2], [])
+    two_pre = task.decode(sides((0, 2, 6), (1, 10, 14), (0, 16, 20)), 0.5)  # the post is nearer to the second
+    assert row(two_pre)[2:20] == [1] * 4 + [0] * 4 + [4] * 4 + [0] * 2 + [3] * 4
+    like = task.decode(sides((0, 2, 6), (0, 8, 12)), 0.5)
+    assert task.one_sided(like) == ([1, 2], [])
+
+
+def test_distances_are_in_nanometres():
+    labels = np.zeros((1, 20, 60), np.uint32)
+    labels[:, 4:16, 10:20], labels[:, 4:16, 26:36] = 1, 2  # a gap of six voxels
+    for size, spans in ((8.0, True), (16.0, False)):
+        target = SynapsePolarity((30.0, size, size)).target(labels)
+        assert (target[2, 0, 10, 20:26] == CERTAIN).all() == spans

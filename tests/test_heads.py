@@ -1,0 +1,139 @@
+"""What a wrong logit costs, each term against a loop over voxels."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from twostream.segmentation.config import LossConfig
+from twostream.segmentation.heads import ExclusiveHead, IndependentHead, dice_loss, head_of, non_overlap
+from twostream.task import CERTAIN, IGNORE
+
+HEADS = [IndependentHead(("pre", "post", "union")), ExclusiveHead()]
+SHAPE = (2, 3, 2, 4, 4)
+
+
+def random_case(seed, logits=3):
+    rng = np.random.default_rng(seed)
+    logit = torch.from_numpy(rng.normal(0, 2, (SHAPE[0], logits, *SHAPE[2:])).astype(np.float32)).requires_grad_()
+    pre = rng.random(SHAPE[:1] + SHAPE[2:]) < 0.2
+    post = (rng.random(pre.shape) < 0.2) & ~pre
+    union = pre | post | (rng.random(pre.shape) < 0.1)
+    target = np.stack([pre, post, union], 1).astype(np.uint8) * CERTAIN
+    target[np.broadcast_to((rng.random(pre.shape) < 0.3)[:, None], SHAPE)] = IGNORE
+    return logit, torch.from_numpy(target)
+
+
+def sigmoid(x):
+    return 1 / (1 + math.exp(-x))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_independent_loss_equals_the_loop(seed):
+    logit, target = random_case(seed)
+    config = LossConfig(cross_entropy=0.7, dice=0.4, non_overlap=2.0, max_positive_weight=3.0, dice_smooth=5.0)
+    x, t = logit.detach().numpy(), target.numpy()
+    wanted = 0.0
+    for c in range(3):
+        known = [(x[i], t[i]) for i in np.ndindex(SHAPE) if i[1] == c and t[i] != IGNORE]
+        positive = sum(v == CERTAIN for _, v in known)
+        weight = min(max((len(known) - positive) / positive, 1.0), 3.0)
+        cost = sum(weight * -math.log(sigmoid(a)) if v else -math.log(1 - sigmoid(a)) for a, v in known)
+        wanted += 0.7 * cost / (len(known) - positive + weight * positive) / 3
+        shared = sum(sigmoid(a) for a, v in known if v)
+        total = sum(sigmoid(a) for a, _ in known) + positive
+        wanted += 0.4 * (1 - (2 * shared + 5) / (total + 5)) / 3
+    voxels = [(b, *i) for b in range(SHAPE[0]) for i in np.ndindex(SHAPE[2:])]
+    known = [v for v in voxels if t[v[0], 0, v[1], v[2], v[3]] != IGNORE]
+    both = [math.prod(sigmoid(x[v[0], c, v[1], v[2], v[3]]) for c in range(3)) for v in known]
+    wanted += 2.0 * sum(both) / len(known)
+    head = IndependentHead(("pre", "post", "union"))
+    assert head.loss(logit, target, config).item() == pytest.approx(wanted, rel=1e-4)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_exclusive_loss_equals_the_loop(seed):
+    logit, target = random_case(seed, logits=4)
+    config = LossConfig(cross_entropy=0.7, dice=0.0, max_positive_weight=3.0)
+    x, t = logit.detach().numpy(), target.numpy()
+    cases = []
+    for b in range(SHAPE[0]):
+        for i in np.ndindex(SHAPE[2:]):
+            pre, post, union = (t[(b, c, *i)] for c in range(3))
+            if pre != IGNORE:
+                label = 1 if pre else 2 if post else 3 if union else 0
+                values = [x[(b, k, *i)] for k in range(4)]
+                cases.append((label, -values[label] + math.log(sum(math.exp(v) for v in values))))
+    count = [sum(k == label for label, _ in cases) for k in range(4)]
+    weight = [1.0, *(min(max(count[0] / n, 1.0), 3.0) if n else 1.0 for n in count[1:])]
+    wanted = 0.7 * sum(weight[k] * cost for k, cost in cases) / sum(weight[k] for k, _ in cases)
+    assert ExclusiveHead().loss(logit, target, config).item() == pytest.approx(wanted, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    "head", [IndependentHead(("pre", "post", "union")), ExclusiveHead()], ids=["each", "exclusive"]
+)
+def test_ignored_voxels_have_no_gradient_and_no_say(head):
+    logit, target = random_case(0, head.num_logits)
+    config = LossConfig(non_overlap=1.0)
+    loss = head.loss(logit, target, config)
+    loss.backward()
+    hidden = (target[:, :1] == IGNORE).expand_as(logit)
+    assert (logit.grad[hidden] == 0).all() and (logit.grad[~hidden] != 0).any()
+    other = logit.detach().clone()
+    other[hidden] += 5
+    assert head.loss(other, target, config).item() == pytest.approx(loss.item())
+    assert head.loss(logit, torch.full_like(target, IGNORE), config).item() == 0
+
+
+@pytest.mark.parametrize(
+    "head", [IndependentHead(("pre", "post", "union")), ExclusiveHead()], ids=["each", "exclusive"]
+)
+def test_a_head_is_made_again_from_its_description_and_gives_probabilities(head):
+    logit, _ = random_case(1, head.num_logits)
+    probability = head_of(head.description).probability(logit)
+    assert probability.shape == SHAPE and probability.min() >= 0 and probability.max() <= 1
+    assert torch.equal(probability, head.probability(logit))
+    if isinstance(head, ExclusiveHead):  # the union is all that is not nothing, so no side exceeds it
+        assert (probability[:, 2] + 1e-6 >= probability[:, 0] + probability[:, 1]).all()
+
+
+def test_a_graded_channel_costs_its_squared_error():
+    head = IndependentHead(("foreground", "distance"))
+    logit = torch.zeros(1, 2, 1, 1, 3)
+    target = torch.tensor([[[[[IGNORE] * 3]], [[[0, CERTAIN, IGNORE]]]]], dtype=torch.uint8)
+    assert head.loss(logit, target, LossConfig(distance=4.0)).item() == pytest.approx(4 * 0.25)
+
+
+def test_two_sides_at_one_place_cost_and_the_union_is_not_pushed_down():
+    probability = torch.full((1, 3, 1, 1, 1), 0.5, requires_grad=True)
+    cost = non_overlap(probability, torch.zeros(1, 3, 1, 1, 1, dtype=torch.uint8))
+    cost.backward()
+    assert cost.item() == pytest.approx(0.125)
+    assert probability.grad.ravel().tolist() == pytest.approx([0.25, 0.25, 0.0])
+
+
+def test_a_perfect_mask_has_no_dice_loss():
+    target = torch.zeros(1, 1, 2, 4, 4, dtype=torch.uint8)
+    target[..., :2] = CERTAIN
+    assert dice_loss((target == CERTAIN).float(), target, 1.0).item() == pytest.approx(0)
+    assert dice_loss((target == 0).float(), target, 1.0).item() > 0.9
+
+
+def test_distillation_is_zero_with_the_teacher_and_looks_only_where_nothing_is_known():
+    head = IndependentHead(("foreground",))
+    teacher = torch.randn(1, 1, 2, 4, 4)
+    target = torch.full(teacher.shape, IGNORE, dtype=torch.uint8)
+    assert head.distillation(teacher, teacher, target).item() == pytest.approx(0, abs=1e-6)
+    assert head.distillation(teacher + 1, teacher, target).item() > 0.01
+    target[..., :2] = 0
+    moved = teacher.clone()
+    moved[..., :2] += 3
+    assert head.distillation(moved, teacher, target).item() == pytest.approx(0, abs=1e-6)
+    assert head.distillation(moved, teacher, torch.zeros_like(target)).item() == 0
+    p, q = sigmoid(float(teacher[0, 0, 0, 0, 3])), sigmoid(float(teacher[0, 0, 0, 0, 3]) + 1)
+    one = torch.zeros_like(target)
+    one[0, 0, 0, 0, 3] = IGNORE
+    wanted = p * math.log(p / q) + (1 - p) * math.log((1 - p) / (1 - q))
+    assert head.distillation(teacher + 1, teacher, one).item() == pytest.approx(wanted, rel=1e-3)

@@ -1,0 +1,192 @@
+"""Training: resumed it ends the same, it stops when it no longer gets better, and keeps its best."""
+
+import numpy as np
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from twostream import training
+from twostream.geometry import Box
+from twostream.refit import LabelledCrops, validation_crops
+from twostream.segmentation.config import OptimizerConfig, SegmentationConfig, WatchConfig
+from twostream.segmentation.lessons import Lessons
+from twostream.segmentation.train import SegmentationModule, new_segmenter, train
+from twostream.task import IGNORE, Mitochondria
+from twostream.training import FitModule, fit, use_threads
+from twostream.volume import MemoryVolume
+
+SIZE = (30.0, 8.0, 8.0)
+LABELS, VAL = Box((0, 0, 0), (8, 40, 40)), Box((0, 0, 30), (8, 40, 10))
+CONFIG = SegmentationConfig(
+    filters=(4, 8, 8),
+    patch_shape_zyx=(4, 16, 16),
+    num_steps=12,
+    learning_rate=1e-2,
+    watch=WatchConfig(every_steps=4),
+)
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    use_threads(1)
+
+
+@pytest.fixture
+def world():
+    labels = np.zeros((8, 40, 40), np.uint32)
+    labels[:, 10:20, 5:15], labels[:, 20:30, 31:38] = 1, 2
+    image = np.random.default_rng(0).normal(60, 10, labels.shape) + 120 * (labels > 0)
+    return MemoryVolume(image.astype(np.uint8), SIZE), MemoryVolume(labels, SIZE)
+
+
+def fitted(world, path, config=CONFIG, num_steps=None, validation="looked at", **options):
+    image, labels = world
+    task = Mitochondria(SIZE)
+    s = new_segmenter(task, config, voxel_size_nm=SIZE, num_sections=8, grey=(80.0, 40.0), seed=0)
+    lessons = Lessons(
+        *world, None, task, labels_box=LABELS, val_box=VAL, test_box=None, guarded_box=None, crop_shape_zyx=(4, 16, 16)
+    )
+    crops = validation_crops(image, labels, None, task, VAL, None, (4, 16, 16)) if validation else None
+    course = train(
+        s,
+        LabelledCrops(lessons, config),
+        config,
+        num_steps=num_steps or config.num_steps,
+        learning_rate=config.learning_rate,
+        seed=1,
+        resume_path=path / f"{len(options)}-{'distill' in options}.resume",
+        description="test",
+        validation=crops,
+        **options,
+    )
+    return s, course
+
+
+def weights(s):
+    return {name: value.clone() for name, value in s.network.state_dict().items()}
+
+
+def same(a, b):
+    return all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_the_validation_box_is_cut_into_crops_that_know_nothing_beyond_it(world):
+    image, labels = world
+    images, levels = validation_crops(image, labels, None, Mitochondria(SIZE), VAL, None, (4, 16, 16))
+    assert images.shape == (6, 4, 16, 16) and levels.shape == (6, 1, 4, 16, 16)
+    assert (levels[..., 10:] == IGNORE).all() and (levels[:4, :, :, :, :10] != IGNORE).any()
+    assert (levels == 254).sum() == (labels.read(VAL) > 0).sum()
+    np.testing.assert_array_equal(images[0][..., :10], image.read(Box((0, 0, 30), (4, 16, 10))))
+
+
+def test_looks_fall_on_their_steps_and_the_last(world, tmp_path):
+    _, course = fitted(world, tmp_path, CONFIG.model_copy(update={"num_steps": 10}))
+    assert [step for step, _ in course.looks] == [4, 8, 10] and len(course.losses) == 10
+
+
+def test_s_ends_with_its_best_weights_and_the_last_are_kept(world, tmp_path, monkeypatch):
+    told = iter([3.0, 1.0, 2.0])
+    seen = []
+
+    def look(module):
+        seen.append({name: value.clone() for name, value in module.network.state_dict().items()})
+        return next(told)
+
+    monkeypatch.setattr(SegmentationModule, "look", look)
+    s, course = fitted(world, tmp_path)
+    assert [loss for _, loss in course.looks] == [3.0, 1.0, 2.0]
+    assert same(weights(s), seen[1]) and same(course.last, seen[2]) and not same(seen[1], seen[2])
+
+
+def test_training_stops_when_looks_no_longer_get_better(world, tmp_path, monkeypatch):
+    told = iter([3.0, 1.0, 2.0, 2.0, 0.0])
+    monkeypatch.setattr(SegmentationModule, "look", lambda module: next(told))
+    config = CONFIG.model_copy(update={"watch": WatchConfig(every_steps=4, patience=2), "num_steps": 100})
+    _, course = fitted(world, tmp_path, config)
+    assert [step for step, _ in course.looks] == [4, 8, 12, 16] and len(course.losses) == 16
+
+
+class KilledError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("config", [CONFIG, CONFIG.model_copy(update={"optimizer": OptimizerConfig(name="sgd")})])
+@pytest.mark.parametrize("killed_in", [2, 5, 9])
+def test_killed_and_resumed_it_ends_the_same(world, tmp_path, monkeypatch, config, killed_in):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    undisturbed, course = fitted(world, tmp_path / "a", config)
+    loss = SegmentationModule.loss
+    steps = []
+
+    def dying(module, batch, generator):
+        steps.append(module.global_step)
+        if len(steps) == killed_in:
+            raise KilledError
+        return loss(module, batch, generator)
+
+    monkeypatch.setattr(SegmentationModule, "loss", dying)
+    with pytest.raises(KilledError):
+        fitted(world, tmp_path / "b", config)
+    resumed, again = fitted(world, tmp_path / "b", config)
+    assert steps[killed_in] == (killed_in - 1) // 4 * 4  # it took up the last checkpoint, not the beginning
+    assert (
+        same(weights(undisturbed), weights(resumed)) and course.losses == again.losses and course.looks == again.looks
+    )
+
+
+def test_frozen_norms_and_a_teacher_change_what_they_say_and_no_more(world, tmp_path):
+    s, _ = fitted(world, tmp_path, validation=None)
+    before = weights(s)
+    frozen, _ = fitted(world, tmp_path, validation=None, freeze_norm=True)
+    names = [name for name in before if "running" in name]
+    fresh = new_segmenter(Mitochondria(SIZE), CONFIG, voxel_size_nm=SIZE, num_sections=8, grey=(80.0, 40.0), seed=0)
+    assert names and all(torch.equal(weights(frozen)[name], weights(fresh)[name]) for name in names)
+    assert not any(torch.equal(before[name], weights(fresh)[name]) for name in names)
+    held, _ = fitted(world, tmp_path, validation=None, teacher=fresh.network, distill=1.0)
+    assert not same(weights(held), before)
+
+
+def test_tensorboard_gets_curves_and_panels(world, tmp_path):
+    config = CONFIG.model_copy(update={"watch": WatchConfig(every_steps=4, tensorboard=True)})
+    fitted(world, tmp_path, config)
+    (run,) = (tmp_path / "tensorboard").iterdir()
+    events = EventAccumulator(str(run))
+    events.Reload()
+    assert len(events.Scalars("loss")) == 12 and len(events.Scalars("validation loss")) == 3
+    panel = events.Images("validation/0")
+    assert len(panel) == 3 and (panel[0].height, panel[0].width) == (16, 48)  # image, target, probability
+
+
+class Line(FitModule):
+    """y = w x, as small as a training can be."""
+
+    def loss(self, batch, generator):
+        return (self.network(batch) - 2 * batch).square().mean()
+
+
+@pytest.mark.parametrize(("name", "warmup", "first"), [("adamw", 5, 0.2), ("sgd", 1, 1.0), ("sgd", None, 0.5)])
+def test_the_rate_warms_up_and_falls_to_nothing(tmp_path, name, warmup, first):
+    rates = []
+
+    class Watched(Line):
+        def on_train_batch_start(self, *_):
+            rates.append(self.optimizers().param_groups[0]["lr"])
+
+    module = Watched(torch.nn.Linear(1, 1), 0.1, optimizer=name, warmup_steps=warmup)
+    fit(module, lambda t: torch.ones(1), num_steps=20, batch_size=1, resume_path=tmp_path / "x", description="test")
+    assert rates[0] == pytest.approx(0.1 * first) and max(rates) == pytest.approx(0.1) and rates[-1] < 0.002
+    peak = int(np.argmax(rates))
+    assert rates[: peak + 1] == sorted(rates[: peak + 1]) and rates[peak:] == sorted(rates[peak:], reverse=True)
+
+
+def test_several_devices_share_the_samples_and_end_with_one_s(world, tmp_path, monkeypatch):
+    """Two processes on the CPU stand for two GPUs: the same road, by pickling and back."""
+    monkeypatch.setattr(training, "_accelerator", lambda devices: ("cpu", devices))
+    config = CONFIG.model_copy(update={"optimizer": OptimizerConfig(devices=2), "num_steps": 8, "batch_size": 1})
+    before = new_segmenter(Mitochondria(SIZE), config, voxel_size_nm=SIZE, num_sections=8, grey=(80.0, 40.0), seed=0)
+    s, course = fitted(world, tmp_path, config)
+    assert len(course.losses) == 8 and [step for step, _ in course.looks] == [4, 8]
+    assert not same(weights(s), weights(before))
+    with torch.inference_mode():
+        assert torch.isfinite(s.network(torch.zeros(1, 1, 4, 16, 16))).all()
