@@ -99,8 +99,16 @@ def demo(
 @_helpful
 def init(
     directory: Dir,
-    image: Annotated[str, typer.Option("--image", metavar="URI", help="Grey values, uint8 (Z, Y, X).")],
-    task: Annotated[str, typer.Option("--task", metavar="mitochondria|cleft|polarity")],
+    image: Annotated[
+        Optional[str], typer.Option("--image", metavar="URI", help="Grey values, uint8 (Z, Y, X).")
+    ] = None,
+    task: Annotated[Optional[str], typer.Option("--task", metavar="mitochondria|cleft|polarity")] = None,
+    recipe: Annotated[
+        Optional[str], typer.Option("--recipe", metavar="NAME", help="A published configuration; with --data.")
+    ] = None,
+    data: Annotated[
+        Optional[Path], typer.Option("--data", metavar="DATA_DIR", help="What `twostream data get` has filled.")
+    ] = None,
     labels: Annotated[
         Optional[str], typer.Option("--labels", metavar="URI", help="Integer labels of the image's extent.")
     ] = None,
@@ -125,19 +133,22 @@ def init(
     """Make a project: check the volumes, freeze the boxes, write twostream.yaml."""
     from twostream.founding import create_project
 
-    if labels is None:
+    given: dict[str, Any] = {"task": task, "image": image, "labels": labels}
+    given |= {"labels_box": labels_box, "val_box": val_box, "test_box": test_box}
+    if recipe is not None or data is not None:
+        from twostream.recipes import founding_arguments
+
+        given = founding_arguments(recipe, data, preset=preset, given=given)
+    if given["image"] is None or given["task"] is None:
+        raise InputError("init needs --image URI and --task NAME, or --recipe NAME and --data DATA_DIR.")
+    if given["labels"] is None:
         raise InputError(
             "init needs --labels URI: S is trained on them. Pass a volume of the image's extent, 0 where unlabelled."
         )
     project = create_project(
         directory,
-        task=task,
-        image=image,
-        labels=labels,
+        **given,
         voxel_size_nm=_numbers(voxel_size),
-        labels_box=labels_box,
-        val_box=val_box,
-        test_box=test_box,
         preset=preset,
         seed=seed,
         budget=budget,
@@ -145,7 +156,7 @@ def init(
     )
     boxes = project.config.boxes
     print(
-        f"{directory / 'twostream.yaml'} written: {task}, {project.image.shape_zyx} voxels "
+        f"{directory / 'twostream.yaml'} written: {project.task.name}, {project.image.shape_zyx} voxels "
         f"of {project.image.voxel_size_nm} nm (Z, Y, X)"
     )
     print(
@@ -153,6 +164,40 @@ def init(
         f"· test box {boxes.test or 'none: a random audit share instead'}"
     )
     print(f"next: twostream run {directory} --truth URI (simulated annotator), or twostream run {directory}")
+
+
+data_app = typer.Typer(no_args_is_help=True, help="Public data sets: list them, fetch them.")
+app.add_typer(data_app, name="data")
+
+
+@data_app.command("list")
+@_helpful
+def data_list(debug: Debug = False) -> None:
+    """The public data sets that can be fetched by name."""
+    from twostream.datasets import table
+
+    print(table())
+
+
+@data_app.command("get")
+@_helpful
+def data_get(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="As `twostream data list` has it.")],
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Folder for the HDF5 files.")],
+    url: Annotated[
+        Optional[str], typer.Option("--url", metavar="URL", help="A mirror: the folder that holds the set's files.")
+    ] = None,
+    voxel_size: Annotated[
+        Optional[str], typer.Option("--voxel-size", metavar="Z,Y,X", help="In nm, where the set's own is wrong.")
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Fetch a public data set and make HDF5 files of it; what is there already is not fetched again."""
+    from twostream.datasets import find_dataset, get_dataset
+
+    paths = get_dataset(name, directory, url=url, voxel_size_nm=_numbers(voxel_size))
+    print("\n".join(map(str, paths)))
+    print(f"next: twostream init PROJECT --recipe {find_dataset(name).recipe} --data {directory}")
 
 
 @app.command()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,7 @@ def create_project(
     seed: int = 0,
     budget: int = 50,
     overrides: Sequence[str] = (),
+    settings: Mapping[str, Any] | None = None,
 ) -> Project:
     """Make a project folder, with everything that came in checked.
 
@@ -68,6 +69,7 @@ def create_project(
         seed: of everything random.
         budget: answers per round.
         overrides: ``a.b=value``, last word.
+        settings: of a recipe, which hold the preset already; None takes the preset's.
 
     Raises:
         InputError: anything that came in does not fit.
@@ -94,7 +96,7 @@ def create_project(
         "boxes": {"labels": labels_box or "0:1,0:1,0:1", "val": val_box or "0:1,0:1,0:1", "test": test_box},
         "query": {"budget": budget},
     }
-    values |= PRESETS[preset]
+    values |= PRESETS[preset] if settings is None else settings
     values = apply_overrides(values, overrides)
     config = parse_config(ProjectConfig, values, source="twostream init")
     values["segmentation"] = _shapes(config, image_volume) | values.get("segmentation", {})
