@@ -140,3 +140,28 @@ def test_distances_are_in_nanometres():
     for size, spans in ((8.0, True), (16.0, False)):
         target = SynapsePolarity((30.0, size, size)).target(labels)
         assert (target[2, 0, 10, 20:26] == CERTAIN).all() == spans
+
+
+def faint_beside_bright():
+    """A bright object with a wide skirt, and a faint one (peak 100) that its skirt touches: (1, 1, 5, 30) uint8."""
+    probability = np.zeros((1, 1, 5, 30), np.uint8)
+    probability[..., 2:14], probability[..., 5:11] = 60, 250
+    probability[..., 14:22], probability[..., 16:20] = 55, 130
+    return probability
+
+
+def test_a_low_threshold_proposes_the_faint_and_does_not_swell_the_bright():
+    settings = DecodingConfig(min_seed_nm3=0)
+    low = Mitochondria(SIZE, settings).decode(faint_beside_bright(), 0.1)[0, 2].tolist()
+    assert low[5:11] == [low[5]] * 6 and low[16:20] == [low[16]] * 4 and low[5] != low[16]
+    assert low[2:5] == [0] * 3 == low[11:14]  # less than half as likely as the brightest voxel of their object
+    untrimmed = Mitochondria(SIZE, settings.model_copy(update={"trim": 0.0})).decode(faint_beside_bright(), 0.1)
+    assert (untrimmed > 0).sum() == 5 * 20
+    merged = Mitochondria(SIZE, DecodingConfig(method="components")).decode(faint_beside_bright(), 0.1)
+    assert merged.max() == 1
+
+
+def test_the_union_of_a_synapse_is_trimmed_too():
+    probability = sides((0, 2, 6), (1, 6, 10))
+    probability[:, :, :, 10:14] = probability[:, :, :, 9:10] // 4
+    assert row(SynapsePolarity(SIZE).decode(probability, 0.1))[2:14] == [1] * 4 + [2] * 4 + [0] * 4

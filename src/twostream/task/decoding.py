@@ -29,6 +29,7 @@ class DecodingConfig(Config):
         min_seed_nm3: smaller seeds are none.
         contour_nm: half the width of the contour target.
         distance_scale_nm: where the signed distance saturates.
+        trim: a voxel belongs to an instance only if its probability is at least this share of the instance's highest.
         join_nm: a presynaptic and a postsynaptic side without partners, each other's nearest within this gap, are
             one synapse.
         cleft_nm: widest gap between the sides of one synapse that the union spans; a cleft and its membranes.
@@ -42,6 +43,7 @@ class DecodingConfig(Config):
     min_seed_nm3: float = Field(1e5, ge=0)
     contour_nm: float = Field(15.0, gt=0)
     distance_scale_nm: float = Field(50.0, gt=0)
+    trim: float = Field(0.5, ge=0, lt=1)
     join_nm: float = Field(30.0, ge=0)
     cleft_nm: float = Field(56.0, gt=0)
 
@@ -58,27 +60,67 @@ def components(mask: np.ndarray) -> np.ndarray:
     return cc3d.connected_components(mask, connectivity=26, out_dtype=np.uint32)
 
 
-def seeded(foreground: np.ndarray, mask: np.ndarray, seeds: np.ndarray, min_seed_voxels: int) -> np.ndarray:
-    """Watershed from seeds; parts of the mask that no seed reaches become instances of their own.
+SEED_LEVELS = (0.8, 0.6, 0.4, 0.2)
+"""Where the mask threshold is lower, faint objects find a seed of their own at one of these, if no brighter one has."""
+
+
+def seeded(
+    foreground: np.ndarray, threshold: float, seeds: np.ndarray, seed_threshold: float, min_seed_voxels: int
+) -> np.ndarray:
+    """Watershed from seeds; what no seed reaches becomes an instance of its own.
 
     Args:
         foreground: (Z, Y, X) uint8 probability; basins are flooded from the most certain voxels down.
-        mask: (Z, Y, X) bool, what is flooded.
-        seeds: (Z, Y, X) bool.
-        min_seed_voxels: smaller seeds are dropped.
+        threshold: of what is flooded.
+        seeds: (Z, Y, X) bool, the brightest ones, at ``seed_threshold``. Below that every component of the foreground
+            at a lower level that holds no brighter seed is a seed as well.
+        min_seed_voxels: smaller seeds are none.
 
     Returns:
         (Z, Y, X) uint32.
     """
-    markers = components(seeds & mask)
-    size = np.bincount(markers.ravel())
-    markers[(size < min_seed_voxels)[markers]] = 0
-    flooded = watershed(
-        np.uint8(255) - foreground, markers.astype(np.int32), connectivity=np.ones((3, 3, 3)), mask=mask
-    )
+    markers = _large(components(seeds), min_seed_voxels)
+    for level in SEED_LEVELS:
+        if threshold < level < seed_threshold:
+            lower = components(foreground > 255 * level)
+            has_seed = np.zeros(int(lower.max(initial=0)) + 1, bool)
+            has_seed[lower[markers > 0]] = True
+            lower[has_seed[lower]] = 0
+            lower = _large(lower, min_seed_voxels)
+            markers = np.where(lower > 0, lower + markers.max(initial=0), markers)
+    mask = foreground > 255 * threshold
+    around = np.ones((3, 3, 3))
+    flooded = watershed(np.uint8(255) - foreground, markers.astype(np.int32), connectivity=around, mask=mask)
     unseeded = components(mask & (flooded == 0))
     top = np.uint32(flooded.max(initial=0))
     return np.where(unseeded > 0, unseeded + top, flooded.astype(np.uint32))
+
+
+def _large(labels: np.ndarray, min_voxels: int) -> np.ndarray:
+    """Labels without those of fewer voxels."""
+    size = np.bincount(labels.ravel())
+    return np.where((size >= min_voxels)[labels], labels, np.uint32(0))
+
+
+def trimmed(instances: np.ndarray, foreground: np.ndarray, share: float) -> np.ndarray:
+    """Instances without what is faint beside their own brightest voxel.
+
+    A threshold low enough to propose a faint object swells every bright one; trimmed, each mask ends where its own
+    probability falls to ``share`` of its highest.
+
+    Args:
+        instances: (Z, Y, X) uint32.
+        foreground: (Z, Y, X) uint8 probability.
+        share: 0 keeps everything.
+    """
+    inside = instances > 0
+    labels, level = instances[inside], foreground[inside]
+    highest = np.zeros(int(instances.max(initial=0)) + 1, np.uint8)
+    np.maximum.at(highest, labels, level)
+    kept = level >= share * highest[labels]
+    result = np.zeros_like(instances)
+    result[inside] = np.where(kept, labels, 0)
+    return result
 
 
 def pair_sides(instances: np.ndarray, is_pre: np.ndarray, voxel_size_nm: Sequence[float], join_nm: float) -> np.ndarray:
