@@ -168,6 +168,8 @@ def _boxes(recipe: Recipe, preset: str, image: Box) -> dict[str, str]:
     }
 
 
+_COMPONENTS: dict[str, Any] = {"method": "components", "trim": 0.0}
+
 _MITOEM_SEGMENTATION: dict[str, Any] = {
     "filters": [32, 64, 96, 128, 160],
     "max_pixel_size_nm": 8.0,
@@ -185,6 +187,7 @@ _MITOEM_DECODING: dict[str, Any] = {
     "method": "watershed",
     "seed_threshold": 0.85,
     "seed_contour": 0.6,
+    "trim": 0.0,
 }
 _MITOEM_ABOUT = (
     "Mitochondria of {what}, 8 x 8 x 30 nm; foreground and contour (published: BC). Labels: the published training "
@@ -207,6 +210,7 @@ RECIPES: dict[str, Recipe] = {
             num_sections=125,
             boxes={"labels": (0, 92), "val": (76, 92), "test": (100, 125)},
             laptop_width_px=640,
+            decoding=_COMPONENTS,
             segmentation={
                 "filters": [32, 64, 96, 128, 160],
                 "max_pixel_size_nm": 4.0,
@@ -230,6 +234,7 @@ RECIPES: dict[str, Recipe] = {
             task="polarity",
             dataset="jwr15",
             volume="jwr15_vol3",
+            decoding=_COMPONENTS,
             segmentation={
                 "filters": [32, 64, 96, 128, 192],
                 "max_pixel_size_nm": 8.0,
@@ -256,6 +261,7 @@ RECIPES: dict[str, Recipe] = {
             volume="lucchi_train",
             num_sections=165,
             boxes={"labels": (0, 107), "val": (87, 107), "test": (135, 165)},
+            decoding=_COMPONENTS,
             segmentation={
                 "filters": [28, 36, 48, 64, 80],
                 "max_pixel_size_nm": 5.0,
