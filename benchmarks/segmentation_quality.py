@@ -153,15 +153,20 @@ def fit(case: Case, data: Path, seed: int, train_seed: int, overrides: list[str]
     seconds = time.monotonic() - start
     min_voxels = max(1, round(task.min_object_nm3 / float(np.prod(image.voxel_size_nm))))
     output = MemoryVolume(np.zeros((len(task.channels), *image.shape_zyx), np.uint8), image.voxel_size_nm)
-    predict(segmenter, image, output, config, region=labels_box)
-    known, probability = labels.read(labels_box), output.read(labels_box)
-    unknown = None if ignore is None else ignore.read(labels_box)
+    # Both thresholds come from the validation box: S has not seen it, and the rest need not be predicted.
+    region = _folded(val_box, segmenter.network.fold_zyx)
+    predict(segmenter, image, output, config, region=region)
+    known, probability = labels.read(val_box), output.read(val_box)
+    unknown = None if ignore is None else ignore.read(val_box)
     threshold, _ = choose_threshold(probability, known, unknown, task, CandidateConfig(), min_voxels)
-    inside = val_box.relative_to(labels_box).slices
-    final = choose_final_threshold(
-        probability[(slice(None), *inside)], known[inside], None if unknown is None else unknown[inside], task
-    )
+    final = choose_final_threshold(probability, known, unknown, task)
     return Fitted(segmenter, config, task, threshold, final, min_voxels, seconds, len(course.losses))
+
+
+def _folded(box: Box, fold_zyx: tuple[int, int, int]) -> Box:
+    """``box`` moved out to begin on a folded voxel."""
+    start = [o // f * f for o, f in zip(box.offset_zyx, fold_zyx, strict=True)]
+    return Box.from_corners(start, box.stop_zyx)
 
 
 def score(fitted: Fitted, case: Case, data: Path, test_seed: int) -> dict[str, Any]:
