@@ -119,11 +119,12 @@ class Fitted:
     final_threshold: float
     min_voxels: int
     train_seconds: float
-    num_steps: int
 
 
-def fit(case: Case, data: Path, seed: int, train_seed: int, overrides: list[str], resume: Path) -> Fitted:
-    """Train S on the case's labels."""
+def fit(
+    case: Case, data: Path, seed: int, train_seed: int, overrides: list[str], resume: Path, stored: Path | None = None
+) -> Fitted:
+    """Train S on the case's labels, or take the one that was ``stored``; then choose thresholds."""
     labels_box, val_box, test_box = (Box.parse(b) for b in (case.labels_box, case.val_box, case.test_box))
     shape = ",".join(str(s) for s in labels_box.shape_zyx)
     image, labels, ignore = load(case, case.train, data, train_seed, shape)
@@ -146,10 +147,15 @@ def fit(case: Case, data: Path, seed: int, train_seed: int, overrides: list[str]
     if config.watch.every_steps:
         looked_at = validation_crops(image, labels, ignore, task, val_box, hidden, shape_zyx)
     start = time.monotonic()
-    course = train(
-        segmenter, LabelledCrops(lessons, config), config, num_steps=config.num_steps,
-        learning_rate=config.learning_rate, seed=seed, resume_path=resume, description="train S", validation=looked_at,
-    )  # fmt: skip
+    if stored is not None and stored.exists():
+        segmenter = Segmenter.load(stored)
+    else:
+        course = train(
+            segmenter, LabelledCrops(lessons, config), config, num_steps=config.num_steps, seed=seed,
+            learning_rate=config.learning_rate, resume_path=resume, description="train S", validation=looked_at,
+        )  # fmt: skip
+        if stored is not None:
+            segmenter.save(stored, course)
     seconds = time.monotonic() - start
     min_voxels = max(1, round(task.min_object_nm3 / float(np.prod(image.voxel_size_nm))))
     output = MemoryVolume(np.zeros((len(task.channels), *image.shape_zyx), np.uint8), image.voxel_size_nm)
@@ -160,7 +166,7 @@ def fit(case: Case, data: Path, seed: int, train_seed: int, overrides: list[str]
     unknown = None if ignore is None else ignore.read(val_box)
     threshold, _ = choose_threshold(probability, known, unknown, task, CandidateConfig(), min_voxels)
     final = choose_final_threshold(probability, known, unknown, task)
-    return Fitted(segmenter, config, task, threshold, final, min_voxels, seconds, len(course.losses))
+    return Fitted(segmenter, config, task, threshold, final, min_voxels, seconds)
 
 
 def _folded(box: Box, fold_zyx: tuple[int, int, int]) -> Box:
@@ -201,7 +207,7 @@ def main() -> None:
     parser.add_argument("--labels-box", help="learn from another box; give --val-box too")
     parser.add_argument("--val-box")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--save", type=Path, help="where to store S")
+    parser.add_argument("--stored", type=Path, help="S: loaded from there if it is there, stored there if not")
     options = parser.parse_args()
     use_threads(options.threads)
     case = CASES[options.case]
@@ -209,15 +215,13 @@ def main() -> None:
     decoding = apply_overrides(case.decoding, options.decoding)
     case = Case(**(vars(case) | boxes | {"decoding": decoding}))
     resume = Path(f".{options.case}-{os.getpid()}.resume")
-    fitted = fit(case, options.data, options.seed, options.train_seed, options.override, resume)
+    fitted = fit(case, options.data, options.seed, options.train_seed, options.override, resume, options.stored)
     resume.unlink(missing_ok=True)
-    if options.save:
-        fitted.segmenter.save(options.save)
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout
     for test_seed in options.test_seeds if "://" in case.test else [0]:
         row = {
             "name": "segmentation_quality", "set": options.case, "seed": options.seed, "test_seed": test_seed,
-            "overrides": options.override, "num_steps": fitted.num_steps,
+            "overrides": options.override, "num_steps": fitted.config.num_steps,
             "train_seconds": round(fitted.train_seconds, 1), "threshold": fitted.threshold,
             "final_threshold": fitted.final_threshold, "commit": commit.strip(),
         } | score(fitted, case, options.data, test_seed)  # fmt: skip
