@@ -42,7 +42,7 @@ from twostream.config import apply_overrides, parse_config
 from twostream.geometry import Box
 from twostream.refit import LabelledCrops, refit
 from twostream.scoring import choose_final_threshold, scores_on_test_box
-from twostream.segmentation.config import RefitConfig, SegmentationConfig
+from twostream.segmentation.config import RefitConfig, SegmentationConfig, shapes_for
 from twostream.segmentation.lessons import Lesson, Lessons
 from twostream.segmentation.predict import predict
 from twostream.segmentation.train import Segmenter, crop_shape, new_segmenter, train
@@ -172,7 +172,6 @@ def score(world: World, truth: Truth, output: Volume, config: CandidateConfig, m
 
 def run_seed(options: argparse.Namespace, seed: int, done: set[tuple[int, str]]) -> None:
     settings = apply_overrides({}, options.override)
-    config = parse_config(SegmentationConfig, settings.get("segmentation", {}), source="--override")
     refitting = parse_config(RefitConfig, settings.get("refit", {}), source="--override")
     proposing = parse_config(CandidateConfig, settings.get("candidates", {}), source="--override")
     decoding = parse_config(DecodingConfig, settings.get("decoding", {}), source="--override")
@@ -180,6 +179,10 @@ def run_seed(options: argparse.Namespace, seed: int, done: set[tuple[int, str]])
     if not arms and (seed, "S_0") in done:
         return
     world = make_world(options.case, options.data, seed, options.side, decoding)
+    chosen = settings.get("segmentation", {})
+    size_nm = chosen.get("max_pixel_size_nm") or world.task.pixel_size_nm
+    chosen = {**shapes_for(world.image.voxel_size_nm, size_nm), **chosen}
+    config = parse_config(SegmentationConfig, chosen, source="--override")
     min_voxels = max(1, round(world.task.min_object_nm3 / float(np.prod(world.image.voxel_size_nm))))
     truth = Truth(world.labels, world.ignore, world.task)
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout

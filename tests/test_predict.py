@@ -16,6 +16,7 @@ from twostream.volume import MemoryVolume, create_volume
 SIZE = (30.0, 8.0, 8.0)
 TINY = SegmentationConfig(
     filters=(4, 8, 8),
+    max_pixel_size_nm=10.0,
     patch_shape_zyx=(4, 16, 16),
     window_shape_zyx=(4, 16, 24),
     block_shape_zyx=(4, 16, 16),

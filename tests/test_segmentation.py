@@ -17,7 +17,12 @@ from twostream.volume import MemoryVolume
 
 SIZE = (30.0, 8.0, 8.0)
 TINY = SegmentationConfig(
-    filters=(4, 8, 8), patch_shape_zyx=(4, 16, 16), block_shape_zyx=(4, 16, 16), context_zyx=(4, 24, 24), num_steps=6
+    filters=(4, 8, 8),
+    max_pixel_size_nm=10.0,
+    patch_shape_zyx=(4, 16, 16),
+    block_shape_zyx=(4, 16, 16),
+    context_zyx=(4, 24, 24),
+    num_steps=6,
 )
 
 

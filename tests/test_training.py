@@ -19,6 +19,7 @@ SIZE = (30.0, 8.0, 8.0)
 LABELS, VAL = Box((0, 0, 0), (8, 40, 40)), Box((0, 0, 30), (8, 40, 10))
 CONFIG = SegmentationConfig(
     filters=(4, 8, 8),
+    max_pixel_size_nm=10.0,
     patch_shape_zyx=(4, 16, 16),
     num_steps=12,
     learning_rate=1e-2,

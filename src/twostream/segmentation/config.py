@@ -11,6 +11,8 @@ from twostream.config import Config
 
 ISOTROPIC_RATIO = 2.0
 """Sections thicker than this many pixels are thick: the first level of S does not look across them."""
+COARSE_PIXEL_NM = 12.0
+"""At coarser pixels 64 of them are a micrometre."""
 Chance = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -180,15 +182,15 @@ def fold_for(voxel_size_nm: Sequence[float], pixel_size_nm: float) -> tuple[int,
 def shapes_for(voxel_size_nm: Sequence[float], pixel_size_nm: float) -> dict[str, tuple[int, int, int]]:
     """Crop, window, block and context for a new project, where nobody has chosen: the defaults are for thick sections.
 
-    Isotropic voxels get boxes as high as they are wide, of as many voxels: a crop of eight voxels would show a
-    mitochondrion as a slice.
+    Crops are about a micrometre wide. Isotropic voxels get boxes as high as they are wide, of as many voxels: a crop
+    of eight voxels would show a mitochondrion as a slice.
 
     Returns:
         Fields of ``SegmentationConfig``; empty where its defaults fit.
     """
     z, y = (v * f for v, f in zip(voxel_size_nm[:2], fold_for(voxel_size_nm, pixel_size_nm)[:2], strict=True))
     if z >= ISOTROPIC_RATIO * y:
-        return {}
+        return {"patch_shape_zyx": (8, 64, 64)} if y > COARSE_PIXEL_NM else {}
     return {
         "patch_shape_zyx": (32, 48, 48),
         "window_shape_zyx": (64, 96, 96),
