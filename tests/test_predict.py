@@ -7,8 +7,8 @@ import torch
 from twostream.execution import InProcess, PickledInProcess
 from twostream.geometry import Box
 from twostream.segmentation.config import SegmentationConfig
-from twostream.segmentation.network import fold
-from twostream.segmentation.predict import Lattice, averaged, orientations, plan, predict, turn_folded
+from twostream.segmentation.network import averaged, fold, orientations, turn_folded
+from twostream.segmentation.predict import Lattice, plan, predict
 from twostream.segmentation.train import new_segmenter
 from twostream.task import Mitochondria, SynapsePolarity
 from twostream.volume import MemoryVolume, create_volume

@@ -30,7 +30,12 @@ def augment(
         New C-contiguous arrays of the same shapes and types. A level of the target is never mixed with another;
         where a warp reaches beyond the crop, the image is mirrored and the target is ``IGNORE``.
     """
-    image, target = _moved(image, target, config, rng)
+    image, target = moved(image, target, config, rng)
+    return imaged(image, config, rng), target
+
+
+def imaged(image: np.ndarray, config: AugmentConfig, rng: np.random.Generator) -> np.ndarray:
+    """The half of ``augment`` that changes grey values and leaves every voxel in its place."""
     for chance, vary in (
         (config.grey, imaging.grey),
         (config.motion_blur, imaging.motion_blur),
@@ -42,13 +47,13 @@ def augment(
     ):
         if rng.random() < chance:
             image = vary(image, rng)
-    return image, target
+    return image
 
 
-def _moved(
+def moved(
     image: np.ndarray, target: np.ndarray, config: AugmentConfig, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The geometric half of ``augment``: same arguments, same result."""
+    """The half of ``augment`` that moves image and target together: same arguments, same result."""
     shape_yx = image.shape[-2:]
     flips, quarter_turn = warp.draw_turn(shape_yx, rng) if config.flip else ((), False)
     image, target = (warp.turn(a, flips, quarter_turn) for a in (image, target))

@@ -5,7 +5,8 @@ Knows torch and MONAI; must not know tasks beyond their number of channels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import product
 from typing import Any
 
 import torch
@@ -89,6 +90,38 @@ def fold(volume_BCZYX: torch.Tensor, by: Triple) -> torch.Tensor:  # noqa: N803
     fz, fy, fx = by
     split = volume_BCZYX.reshape(b, c, z // fz, fz, y // fy, fy, x // fx, fx)
     return split.permute(0, 1, 3, 5, 7, 2, 4, 6).reshape(b, c * fz * fy * fx, z // fz, y // fy, x // fx)
+
+
+def orientations(number: int) -> list[tuple[int, tuple[int, ...]]]:
+    """(quarter turns, flipped axes) to average over: in-plane flips, then turns by a quarter, then Z as well."""
+    flips: list[tuple[int, ...]] = [(), (-1,), (-2,), (-2, -1)]
+    every = [*product((0,), flips), *product((1,), flips)]
+    every += [(turn, (-3, *axes)) for turn, axes in every]
+    return every[:number]
+
+
+def averaged(network: FoldedUNet, number: int) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Folded image -> logits, averaged over ``number`` orientations."""
+
+    def logit(folded: torch.Tensor) -> torch.Tensor:
+        total: torch.Tensor | None = None
+        for turns, axes in orientations(number):
+            turned = network.folded_logit(turn_folded(folded, network.fold_zyx, turns, axes))
+            back = torch.rot90(torch.flip(turned, axes), -turns, (-2, -1))
+            total = back if total is None else total + back
+        assert total is not None
+        return total / number
+
+    return network.folded_logit if number == 1 else logit
+
+
+def turn_folded(folded_BFZYX: torch.Tensor, fold_zyx: Triple, turns: int, axes: Sequence[int]) -> torch.Tensor:  # noqa: N803
+    """What ``fold`` would give of the image turned and flipped: sub-pixel channels change places too."""
+    b, _, z, y, x = folded_BFZYX.shape
+    split = folded_BFZYX.reshape(b, -1, *fold_zyx, z, y, x)
+    split = torch.rot90(torch.rot90(split, turns, (-2, -1)), turns, (-5, -4))
+    split = torch.flip(split, [*axes, *(axis - 3 for axis in axes)])
+    return split.reshape(b, -1, *split.shape[-3:])
 
 
 def strides_for(

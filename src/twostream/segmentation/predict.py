@@ -8,9 +8,8 @@ voxels, and interpolated afterwards: a quarter of the memory at a fold of two.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import product
 
 import numpy as np
 import torch
@@ -20,7 +19,7 @@ from twostream import progress
 from twostream.execution import Executor, InProcess
 from twostream.geometry import Block, Box, grid
 from twostream.segmentation.config import SegmentationConfig
-from twostream.segmentation.network import FoldedUNet, fold
+from twostream.segmentation.network import averaged, fold
 from twostream.segmentation.train import Segmenter, stride_of
 from twostream.volume import Volume, read_padded
 
@@ -132,38 +131,6 @@ def predict_folded(segmenter: Segmenter, image: np.ndarray, lattice: Lattice, te
             sw_device=device,
             device="cpu",
         )
-
-
-def orientations(number: int) -> list[tuple[int, tuple[int, ...]]]:
-    """(quarter turns, flipped axes) to average over: in-plane flips, then turns by a quarter, then Z as well."""
-    flips: list[tuple[int, ...]] = [(), (-1,), (-2,), (-2, -1)]
-    every = [*product((0,), flips), *product((1,), flips)]
-    every += [(turn, (-3, *axes)) for turn, axes in every]
-    return every[:number]
-
-
-def averaged(network: FoldedUNet, number: int) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Folded image -> logits, averaged over ``number`` orientations."""
-
-    def logit(folded: torch.Tensor) -> torch.Tensor:
-        total: torch.Tensor | None = None
-        for turns, axes in orientations(number):
-            turned = network.folded_logit(turn_folded(folded, network.fold_zyx, turns, axes))
-            back = torch.rot90(torch.flip(turned, axes), -turns, (-2, -1))
-            total = back if total is None else total + back
-        assert total is not None
-        return total / number
-
-    return network.folded_logit if number == 1 else logit
-
-
-def turn_folded(folded_BFZYX: torch.Tensor, fold_zyx: Triple, turns: int, axes: Sequence[int]) -> torch.Tensor:  # noqa: N803
-    """What ``fold`` would give of the image turned and flipped: sub-pixel channels change places too."""
-    b, _, z, y, x = folded_BFZYX.shape
-    split = folded_BFZYX.reshape(b, -1, *fold_zyx, z, y, x)
-    split = torch.rot90(torch.rot90(split, turns, (-2, -1)), turns, (-5, -4))
-    split = torch.flip(split, [*axes, *(axis - 3 for axis in axes)])
-    return split.reshape(b, -1, *split.shape[-3:])
 
 
 def predict(

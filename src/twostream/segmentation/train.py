@@ -15,15 +15,16 @@ import numpy as np
 import torch
 
 from twostream.errors import InputError
-from twostream.segmentation.augment import augment
+from twostream.segmentation.augment import imaged, moved
 from twostream.segmentation.config import SegmentationConfig, fold_for
 from twostream.segmentation.heads import ExclusiveHead, Head, IndependentHead, head_of
-from twostream.segmentation.network import FoldedUNet, build, strides_for, total_stride
+from twostream.segmentation.network import FoldedUNet, averaged, build, fold, strides_for, total_stride
 from twostream.task import CERTAIN, IGNORE, Task
 from twostream.training import FitModule, best_of, fit, save_whole
 
 Crop = Callable[[np.random.Generator], tuple[np.ndarray, np.ndarray]]
 """Generator -> image (Z, Y, X) uint8 and target levels (C, Z, Y, X) uint8 of the training crop's shape."""
+TEACHER_FLIPS = 4
 NUM_PANELS = 2
 """Crops of the validation box that TensorBoard shows."""
 
@@ -133,7 +134,8 @@ class SegmentationModule(FitModule):
         config: loss, optimizer, watch.
         learning_rate: peak.
         validation: images (N, Z, Y, X) uint8 and levels (N, C, Z, Y, X) uint8 that are looked at, or None.
-        teacher: what S must not forget where a target says nothing, or None.
+        teacher: what S is held to where a target says nothing, or None. It sees the crop before grey values were
+            varied, and is averaged over ``TEACHER_FLIPS`` orientations, so S learns to say the same of a worse image.
         distill: weight of that.
         freeze_norm: keep the statistics of batch normalisation, so that a few unusual crops do not shift them.
     """
@@ -174,12 +176,13 @@ class SegmentationModule(FitModule):
                     layer.eval()
 
     def loss(self, batch: Any, generator: torch.Generator) -> torch.Tensor:
-        image, target = batch
+        image, target, clean = batch
         logit = self.network(image)
         total = self._head.loss(logit, target, self._loss)
         for teacher in self._teacher:
             with torch.no_grad():
-                wanted = teacher.to(image.device)(image)
+                teacher.to(image.device)
+                wanted = teacher.unfold(averaged(teacher, TEACHER_FLIPS)(fold(clean, teacher.fold_zyx)))
             total = total + self._distill * self._head.distillation(logit, wanted, target)
         return total
 
@@ -213,11 +216,13 @@ class _CropSample:
     config: SegmentationConfig
     seed: int
 
-    def __call__(self, t: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def __call__(self, t: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Image, target, and the image before its grey values were varied."""
         rng = np.random.default_rng([self.seed, t])
         grey, target = self.crop(rng)
-        image, target = augment(self.segmenter.normalise(grey), target, self.config.augment, rng)
-        return torch.from_numpy(image[None]), torch.from_numpy(target)
+        clean, target = moved(self.segmenter.normalise(grey), target, self.config.augment, rng)
+        image = imaged(clean, self.config.augment, rng)
+        return torch.from_numpy(image[None]), torch.from_numpy(target), torch.from_numpy(clean[None])
 
 
 def train(
