@@ -207,6 +207,7 @@ LIGHT = (
     "project",
     "query",
     "report",
+    "sources",
     "status",
     "task",
     "volume",

@@ -54,7 +54,7 @@ def collect(ledger: Ledger, before_round: int) -> tuple[list[Lesson], np.ndarray
 
 def lessons_of(project: Project, segmenter: Segmenter, lessons: Sequence[Lesson] = ()) -> Lessons:
     """What S may learn in this project: the labelled box and ``lessons``."""
-    labels_box, val_box, test_box = project.boxes()
+    labels_box, val_box = project.labelled_boxes()
     return Lessons(
         project.image,
         project.labels,
@@ -62,7 +62,7 @@ def lessons_of(project: Project, segmenter: Segmenter, lessons: Sequence[Lesson]
         project.task,
         labels_box=labels_box,
         val_box=val_box,
-        test_box=test_box,
+        test_box=project.boxes()[2],
         guarded_box=project.guarded_box,
         crop_shape_zyx=crop_shape(segmenter, project.config.segmentation),
         lessons=lessons,
@@ -75,7 +75,7 @@ def validation_crops(project: Project, crop_shape_zyx: Sequence[int]) -> tuple[n
 
     Crops that reach beyond the box show the tissue there and ignore its labels.
     """
-    _, val_box, test_box = project.boxes()
+    val_box, test_box = project.labelled_boxes()[1], project.boxes()[2]
     shape = tuple(int(s) for s in crop_shape_zyx)
     truth = project.labels.read(val_box)
     known = project.task.target(truth)

@@ -35,7 +35,7 @@ def scores_on_test_box(
     candidates: Sequence[Candidate],
     test_box: Box,
     *,
-    threshold: float,
+    threshold: float | None,
     min_voxels: int,
 ) -> dict[str, float]:
     """Scores on the test box.
@@ -47,7 +47,7 @@ def scores_on_test_box(
         candidates: of the round.
         test_box: where to score. Objects cut by its border (unless that is the border of the volume) count neither
             as found nor as missed.
-        threshold: of the final segmentation.
+        threshold: of the final segmentation; None where ``segmentation`` is final as it stands.
         min_voxels: smaller instances of the final segmentation are dust.
 
     Returns:
@@ -56,16 +56,18 @@ def scores_on_test_box(
     task = truth.task
     labels = truth.labels.read(test_box)
     ignore = None if truth.ignore is None else truth.ignore.read(test_box)
-    level = probability.read(test_box)
     score_of = {c.label: c.score for c in candidates}
-    proposed = Region.of(segmentation.read(test_box), labels, ignore, task, test_box, truth.labels.box)
+    values = segmentation.read(test_box)
+    proposed = Region.of(values, labels, ignore, task, test_box, truth.labels.box)
     found = proposed.found()
     judged = proposed.judged()
     order = sorted(judged)
     good = np.array([judged[label].kind is AnswerKind.TRUE for label in order], bool)
     roi = np.array([judged[label].best_iou > FOUND_IOU for label in order], bool)
     score = np.array([score_of[label] for label in order], float)
-    final_values = clean(task.decode(level, threshold), task, min_voxels)
+    final_values = values
+    if threshold is not None:
+        final_values = clean(task.decode(probability.read(test_box), threshold), task, min_voxels)
     final = Region.of(final_values, labels, ignore, task, test_box, truth.labels.box)
     final_judged = final.judged()
     hits = sum(j.kind is AnswerKind.TRUE for j in final_judged.values())
