@@ -88,10 +88,11 @@ def test_the_loop_goes_round_without_s_and_without_labels(finished):
     kind, project, said = finished
     steps = project.ledger.finished_steps()
     assert [step for number, step in steps if number == 2] == ["refit", "predict", "propose", "embed", "score"]
-    assert kind in steps[(0, "train")]["no_s"] and kind in steps[(1, "refit")]["no_s"]
+    words = f"a {project.config.source.name} stands in place of S"
+    assert steps[(0, "train")]["no_s"] == steps[(1, "refit")]["no_s"] == words
     assert steps[(2, "refit")]["active_clustering_steps"] == 4  # the unsupervised stream learns all the same
     assert not list(project.root.glob("rounds/*/checkpoint*"))
-    assert f"no S is trained: a {kind} stands in its place" in said
+    assert f"no S is trained: a {project.config.source.name} stands in its place" in said
     assert ("threshold 0.5 (without labels, set candidates.threshold)" in said) == (kind == "probability")
     assert ("dust is not dropped" in said) == (kind != "probability")
     assert ("each has the score 0.5" in said) == (kind == "segmentation")
@@ -114,13 +115,13 @@ def test_ids_stay_and_nothing_is_asked_twice(finished):
 
 
 def test_status_and_report_say_what_stands_in_place_of_s(finished):
-    kind, project, _ = finished
+    _, project, _ = finished
     text = done(call("status", project.root)).output
-    assert f"{kind} {project.config.source.uri} in place of S" in text
+    assert f"{project.config.source.name} {project.config.source.uri} in place of S" in text
     assert "candidate recall unknown: no labels" in text and "accuracy by audit" in text
     done(call("report", project.root))
     page = (project.root / "report.html").read_text()
-    assert f"{kind}, in place of S" in page and "A segmentation model S" not in page
+    assert f"{project.config.source.name}, in place of S" in page and "A segmentation model S" not in page
     assert str(project.root.parent) not in page and "S&#39;s score" not in page
 
 

@@ -166,7 +166,7 @@ def init(
         f"· test box {boxes.test or 'none: a random audit share instead'}"
     )
     if source := project.config.source:
-        print(f"{source.kind} {source.uri} in place of S: nothing is trained but the streams")
+        print(f"{source.name} {source.uri} in place of S: nothing is trained but the streams")
     if boxes.test and not boxes.labels:
         print("the test box is scored in runs with --truth alone: there are no labels")
     print(f"next: twostream run {directory} --truth URI (simulated annotator), or twostream run {directory}")

@@ -223,7 +223,7 @@ def summary(projects: Sequence[Project]) -> str:
         asked = f"nothing has been asked yet; questions will be chosen by {by}"
     image = shown_uri(config.image.uri)
     if config.source:
-        given = {"objects": "A table of objects"}.get(config.source.kind, f"Another model's {config.source.kind}")
+        given = "A table of objects" if config.source.kind == "objects" else f"Another model's {config.source.kind}"
         return f"{given} proposes {what} in {image}; the streams learn from answers: {asked}."
     return f"A segmentation model S proposes {what} in {image} and learns from answers: {asked}."
 
@@ -244,7 +244,7 @@ def facts(projects: Sequence[Project], names: Sequence[str]) -> list[tuple[str, 
         ("test box", boxes.test or "none: no truth covers one"),
     ]
     if config.source:
-        rows.insert(2, (f"{config.source.kind}, in place of S", shown_uri(config.source.uri)))
+        rows.insert(2, (f"{config.source.name}, in place of S", shown_uri(config.source.uri)))
     rows += [(f"strategy{_behind(names, name)}", _strategy(p)) for p, name in zip(projects, names, strict=True)]
     seeds = sorted({p.config.seed for p in projects})
     return [*rows, ("seed", ", ".join(map(str, seeds)))]

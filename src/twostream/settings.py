@@ -50,6 +50,11 @@ class SourceConfig(Config):
         return self
 
     @property
+    def name(self) -> str:
+        """What it is, in words."""
+        return "table of objects" if self.kind == "objects" else self.kind
+
+    @property
     def brings_instances(self) -> bool:
         """Whether it says itself what is one object, so that nothing is decoded, thresholded or dropped as dust."""
         return self.kind != "probability"

@@ -82,7 +82,7 @@ def write_probability(config: SourceConfig, image: Volume, task: Task, output: V
     else:
         blocks = _inside(MemoryVolume(instances(config, image, task).segmentation, image.voxel_size_nm), task)
     total = len(list(grid(image.box, BLOCK_ZYX)))
-    with progress.task(f"take over the {config.kind}", total=total) as advance:
+    with progress.task(f"take over the {config.name}", total=total) as advance:
         for box, level in blocks:
             output.write(box, level)
             advance(1)
@@ -96,7 +96,7 @@ def instances(config: SourceConfig, image: Volume, task: Task) -> Instances:
     """
     if task.num_sides == 1 and len(task.channels) > 1:
         raise InputError(
-            f"decoding.channels is {', '.join(task.channels)}; a source of kind {config.kind} shows the foreground alone. "
+            f"decoding.channels is {', '.join(task.channels)}; a {config.name} shows the foreground alone. "
             f"Leave decoding.channels out."
         )
     if config.kind == "segmentation":

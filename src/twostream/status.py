@@ -16,7 +16,7 @@ def status_lines(project: Project) -> list[str]:
         f"{num_answers} given so far ({seconds / 60:.1f} minutes of annotation)",
     ]
     if source := project.config.source:
-        lines.insert(1, f"{source.kind} {source.uri} in place of S")
+        lines.insert(1, f"{source.name} {source.uri} in place of S")
     for done, metrics in project.ledger.scores().items():
         known = [f"{name} {value:.3f}" for name, value in metrics["scores"].items() if value is not None]
         why = "not scored: no truth" if project.config.boxes.test else "not scored: no test box"

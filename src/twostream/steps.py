@@ -63,7 +63,7 @@ NUM_RANDOM_PATCHES = 4096
 def train_step(project: Project, number: int, truth: Truth | None) -> Detail:
     """Round 0: S learns from the labelled box alone -> checkpoint.ckpt. Nothing to do where a source stands for S."""
     if project.config.source:
-        progress.say(f"  no S is trained: a {project.config.source.kind} stands in its place")
+        progress.say(f"  no S is trained: a {project.config.source.name} stands in its place")
         return _no_s(project)
     config = project.config.segmentation
     grey = project.image.read(project.labelled_boxes()[0])
@@ -94,7 +94,7 @@ def train_step(project: Project, number: int, truth: Truth | None) -> Detail:
 def _no_s(project: Project) -> Detail:
     """What the ledger remembers of a step in which S would have been trained."""
     assert project.config.source is not None
-    return {"no_s": f"{project.config.source.kind} of somebody else's model"}
+    return {"no_s": f"a {project.config.source.name} stands in place of S"}
 
 
 def _validation(project: Project, segmenter: Segmenter) -> tuple[np.ndarray, np.ndarray] | None:
@@ -120,7 +120,7 @@ def refit_step(project: Project, number: int, truth: Truth | None) -> Detail:
     found, asked_in = collect(project.ledger, before_round=number)
     detail: Detail = {}
     if project.config.source:
-        progress.say(f"  no S to refit, a {project.config.source.kind} stands in its place; the streams learn")
+        progress.say(f"  no S to refit, a {project.config.source.name} stands in its place; the streams learn")
         detail = _no_s(project)
     elif not path.exists():
         segmenter = Segmenter.load(project.path(number - 1, "checkpoint.ckpt"))
@@ -284,8 +284,8 @@ def _brought(project: Project) -> Proposal:
     assert source is not None
     found = instances(source, project.image, task)
     if (found.scores == UNKNOWN_SCORE).all():
-        progress.say(f"  the {source.kind} says nothing of how likely its objects are: each has the score 0.5")
-    progress.say(f"  {len(found.scores)} objects of the {source.kind}, small ones too: dust is not dropped")
+        progress.say(f"  the {source.name} does not say how likely its objects are: each has the score 0.5")
+    progress.say(f"  {len(found.scores)} instances of the {source.name}, small ones too: dust is not dropped")
     certain = (found.segmentation > 0).astype(np.uint8) * np.uint8(255)
     bare = extract(found.segmentation, certain, task, (0, 0, 0))
     candidates = [replace(c, score=float(found.scores[c.label - 1])) for c in bare]
