@@ -188,13 +188,14 @@ def _segmentation(project, number):
 
 @pytest.mark.parametrize("kind", ["segmentation", "objects", "probability"])
 def test_a_test_box_is_scored_by_the_truth(tmp_path, toy_file, theirs, kind):
-    words = words_for(kind, theirs)
-    if kind == "segmentation":
-        words = ["--segmentation", f"{toy_file}:mitochondria"]
+    words, truth = words_for(kind, theirs), f"{toy_file}:mitochondria"
+    if kind == "segmentation":  # pairs that touch: any decoding would join them
+        truth = f"{theirs / 'other.h5'}:sides"
+        words = ["--segmentation", truth]
     wide = ["segmentation.context_zyx=[1,32,32]"]
     result = done(init(tmp_path / "p", toy_file, *words, "--test-box", TEST_BOX, sets=wide))
     assert "the test box is scored in runs with --truth alone" in result.output
-    done(call("run", tmp_path / "p", "--rounds", "0", "--truth", f"{toy_file}:mitochondria"))
+    done(call("run", tmp_path / "p", "--rounds", "0", "--truth", truth))
     project = Project(tmp_path / "p")
     scores = project.ledger.scores()[0]["scores"]
     assert project.guarded_box.offset_zyx[2] == 192 - 16  # a patch; without S its context guards nothing
