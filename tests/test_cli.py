@@ -241,6 +241,7 @@ LIGHT = (
     "project",
     "query",
     "report",
+    "sources",
     "status",
     "task",
     "volume",

@@ -136,9 +136,7 @@ def choose_threshold(
         segmentation = clean(task.decode(probability, threshold), task, min_voxels)
         overlaps = Overlaps.of(segmentation, truth, ignore)
         judged = task.judge(overlaps)
-        _, t, iou = task.instance_overlaps(overlaps).iou()
-        num_truth = max(len(task.instance_overlaps(overlaps).truth_sizes()), 1)
-        recall = len(set(t[iou > FOUND_IOU].tolist())) / num_truth
+        recall, num_truth = candidate_recall(overlaps, task)
         good = sum(j.truth > 0 for j in judged.values())
         rows.append((recall, 2 * good / (len(judged) + num_truth), float(threshold)))
     wanted = min(config.min_recall, max(row[0] for row in rows))
@@ -148,6 +146,14 @@ def choose_threshold(
     # chosen by a single object, and swell or shrink every mask elsewhere.
     recall, _, chosen = min((row for row in enough if row[1] >= best - PLATEAU), key=lambda row: abs(row[2] - 0.5))
     return chosen, recall
+
+
+def candidate_recall(overlaps: Overlaps, task: Task) -> tuple[float, int]:
+    """Share of the truth instances that some candidate overlaps with IoU > 0.2, and their number, at least 1."""
+    table = task.instance_overlaps(overlaps)
+    _, t, iou = table.iou()
+    num_truth = max(len(table.truth_sizes()), 1)
+    return len(set(t[iou > FOUND_IOU].tolist())) / num_truth, num_truth
 
 
 def extract(

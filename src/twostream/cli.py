@@ -112,6 +112,15 @@ def init(
     labels: Annotated[
         Optional[str], typer.Option("--labels", metavar="URI", help="Integer labels of the image's extent.")
     ] = None,
+    probability: Annotated[
+        Optional[str], typer.Option("--probability", metavar="URI", help="Another model's probability, in place of S.")
+    ] = None,
+    segmentation: Annotated[
+        Optional[str], typer.Option("--segmentation", metavar="URI", help="Instance labels to check, in place of S.")
+    ] = None,
+    objects: Annotated[
+        Optional[str], typer.Option("--objects", metavar="TABLE", help="CSV or Parquet of objects, in place of S.")
+    ] = None,
     labels_box: Annotated[
         Optional[str], typer.Option("--labels-box", metavar="Z0:Z1,Y0:Y1,X0:X1", help="What S may learn from.")
     ] = None,
@@ -141,13 +150,17 @@ def init(
         given = founding_arguments(recipe, data, preset=preset, given=given)
     if given["image"] is None or given["task"] is None:
         raise InputError("init needs --image URI and --task NAME, or --recipe NAME and --data DATA_DIR.")
-    if given["labels"] is None:
+    if given["labels"] is None and (probability or segmentation or objects) is None:
         raise InputError(
-            "init needs --labels URI: S is trained on them. Pass a volume of the image's extent, 0 where unlabelled."
+            "init needs --labels URI: S is trained on them. Pass a volume of the image's extent, 0 where unlabelled; "
+            "or bring somebody else's output in place of S: --probability URI, --segmentation URI or --objects TABLE."
         )
     project = create_project(
         directory,
         **given,
+        probability=probability,
+        segmentation=segmentation,
+        objects=objects,
         voxel_size_nm=_numbers(voxel_size),
         preset=preset,
         seed=seed,
@@ -160,9 +173,13 @@ def init(
         f"of {project.image.voxel_size_nm} nm (Z, Y, X)"
     )
     print(
-        f"labels box {boxes.labels} · validation box {boxes.val} "
+        f"labels box {boxes.labels or 'none'} · validation box {boxes.val or 'none'} "
         f"· test box {boxes.test or 'none: a random audit share instead'}"
     )
+    if source := project.config.source:
+        print(f"{source.name} {source.uri} in place of S: nothing is trained but the streams")
+    if boxes.test and not boxes.labels:
+        print("the test box is scored in runs with --truth alone: there are no labels")
     print(f"next: twostream run {directory} --truth URI (simulated annotator), or twostream run {directory}")
 
 

@@ -82,6 +82,8 @@ def _sentence(model: type[BaseModel], error: Any, source: str) -> str:
         return f"{source}: unknown key {key!r}; the nearest valid one is {prefix!r} (valid here: {choices})."
     if error["type"] == "missing":
         return f"{source}: {key} is missing; add it."
+    if error["type"] == "value_error" and isinstance(error.get("input"), dict):  # settings that clash with each other
+        return f"{source}: {key + ': ' if key else ''}{error['ctx']['error']}."
     return f"{source}: {key} is {error.get('input')!r}; {error['msg']}."
 
 

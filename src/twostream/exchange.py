@@ -77,15 +77,43 @@ def answer_row(answer: Answer) -> dict[str, Any]:
     }
 
 
+def source_ids(project: Project) -> dict[int, Any]:
+    """{candidate id: what the source calls it}; empty where the source names nothing, or S proposes."""
+    result: dict[int, Any] = {}
+    source = project.config.source
+    if source is None or not source.brings_instances:
+        return result
+    for number, step in project.ledger.finished_steps():
+        if step == "propose":
+            table = read_table(project.path(number, "candidates.parquet"), ["id", "source_id"]).to_pydict()
+            result |= dict(zip(table["id"], table["source_id"], strict=True))
+    return result
+
+
+def with_source_ids(project: Project, rows: list[dict[str, Any]], key: str = "candidate") -> list[dict[str, Any]]:
+    """Rows with a column ``source_id`` behind ``key``, where the source names what it proposed."""
+    names = source_ids(project)
+    if not names:
+        return rows
+    return [
+        {k: v for name, value in row.items() for k, v in _named(name, value, key, names.get(row[key]))} for row in rows
+    ]
+
+
+def _named(name: str, value: Any, key: str, source_id: Any) -> list[tuple[str, Any]]:
+    return [(name, value), ("source_id", source_id)] if name == key else [(name, value)]
+
+
 def export_queries(project: Project, number: int) -> None:
     """queries.jsonl of a round."""
-    write_jsonl(project.path(number, "queries.jsonl"), [query_row(q) for q in project.ledger.queries(number)])
+    rows = with_source_ids(project, [query_row(q) for q in project.ledger.queries(number)])
+    write_jsonl(project.path(number, "queries.jsonl"), rows)
 
 
 def export_answers(project: Project, number: int) -> None:
     """answers.jsonl of a round."""
     rows = [answer_row(a) for a in project.ledger.all_answers() if a.round == number]
-    write_jsonl(project.path(number, "answers.jsonl"), rows)
+    write_jsonl(project.path(number, "answers.jsonl"), with_source_ids(project, rows))
 
 
 def read_answers(project: Project, path: Path, annotator: str) -> int:
@@ -172,9 +200,10 @@ def _format_of(output: Path, formats: Sequence[str]) -> str:
 
 def _rows(project: Project, what: str) -> list[dict[str, Any]]:
     if what == "answers":
-        return [answer_row(answer) for answer in project.ledger.all_answers()]
+        return with_source_ids(project, [answer_row(answer) for answer in project.ledger.all_answers()])
     if what == "queries":
-        return [query_row(query) | {"kind": "", "seconds": ""} for query in project.ledger.open_queries()]
+        rows = [query_row(query) | {"kind": "", "seconds": ""} for query in project.ledger.open_queries()]
+        return with_source_ids(project, rows)
     number = latest_round(project, "propose")
     table = read_table(project.path(number, "candidates.parquet"))
     return table.drop_columns(["mask"]).to_pylist()
@@ -231,6 +260,7 @@ def _export_dataset(project: Project, output: Path) -> str:
             left = int((project.task.instances(volume.read(box)) == identity).sum())
             if left:
                 rows.append(row | {"num_voxels": left})
+        rows = with_source_ids(project, rows, key="id")
         _write_rows(rows, path / "objects.csv", "csv")
         write_text(path / "dataset.json", json.dumps(_dataset_facts(project, number, rows), indent=1) + "\n")
 

@@ -31,6 +31,7 @@ from twostream.project import (
 )
 from twostream.segmentation.config import shapes_for
 from twostream.settings import PRESETS, ProjectConfig
+from twostream.sources import check_source
 from twostream.task import TASKS, Task, get_task
 from twostream.volume import Volume, open_volume
 
@@ -45,7 +46,10 @@ def create_project(
     *,
     task: str,
     image: str,
-    labels: str,
+    labels: str | None = None,
+    probability: str | None = None,
+    segmentation: str | None = None,
+    objects: str | None = None,
     voxel_size_nm: Sequence[float] | None = None,
     labels_box: str | None = None,
     val_box: str | None = None,
@@ -62,7 +66,8 @@ def create_project(
         root: folder to make; must not hold a project.
         task: polarity, cleft or mitochondria.
         image: URI of the (Z, Y, X) uint8 image.
-        labels: URI of the labels, of the image's extent.
+        labels: URI of the labels, of the image's extent; None only with a source.
+        probability, segmentation, objects: a source in place of S, see ``sources.py``; at most one.
         voxel_size_nm: (z, y, x) nm, for files that do not state it.
         labels_box, val_box, test_box: Z0:Z1,Y0:Y1,X0:X1; see ``BoxesConfig`` and ``default_boxes``.
         preset: "laptop" or "paper".
@@ -85,17 +90,26 @@ def create_project(
         raise ConfigError("--set cannot change boxes; pass --labels-box, --val-box and --test-box.")
     size = None if voxel_size_nm is None else [float(v) for v in voxel_size_nm]
     image_volume = open_volume(image, size)
-    label_size = size if size is not None else (image_volume.voxel_size_nm if states_no_voxel_size(labels) else None)
-    label_volume = open_volume(labels, label_size)
-    check_labels(label_volume, image_volume)
+    source = _source(probability=probability, segmentation=segmentation, objects=objects)
+    if labels is None and (labels_box or val_box):
+        raise InputError("--labels-box and --val-box are regions of labels, but there are none; pass --labels URI.")
+    label_size, label_volume = None, None
+    if labels is not None:
+        label_size = size or (image_volume.voxel_size_nm if states_no_voxel_size(labels) else None)
+        label_volume = open_volume(labels, label_size)
+        check_labels(label_volume, image_volume)
+    given = None if labels is None else "0:1,0:1,0:1"  # until the boxes are known
     values: dict[str, Any] = {
         "task": task,
         "seed": seed,
         "image": {"uri": _absolute(image)} | ({"voxel_size_nm": size} if size else {}),
-        "labels": {"uri": _absolute(labels)} | ({"voxel_size_nm": list(label_size)} if label_size else {}),
-        "boxes": {"labels": labels_box or "0:1,0:1,0:1", "val": val_box or "0:1,0:1,0:1", "test": test_box},
+        "boxes": {"labels": labels_box or given, "val": val_box or given, "test": test_box},
         "query": {"budget": budget},
     }
+    if labels is not None:
+        values["labels"] = {"uri": _absolute(labels)} | ({"voxel_size_nm": list(label_size)} if label_size else {})
+    if source is not None:
+        values["source"] = source | ({"voxel_size_nm": size} if size and source["kind"] != "objects" else {})
     values |= PRESETS[preset] if settings is None else settings
     values = apply_overrides(values, overrides)
     config = parse_config(ProjectConfig, values, source="twostream init")
@@ -103,6 +117,9 @@ def create_project(
     config = parse_config(ProjectConfig, values, source="twostream init")
     values["boxes"] = default_boxes(config, image_volume, label_volume, labels_box, val_box, test_box)
     config = parse_config(ProjectConfig, values, source="twostream init")
+    if config.source is not None:
+        task_ = get_task(config.task, image_volume.voxel_size_nm, config.decoding)
+        check_source(config.source, image_volume, task_)
     root.mkdir(parents=True, exist_ok=True)
     (root / LEDGER_NAME).unlink(missing_ok=True)  # of a founding that was killed: without its YAML it is no project's
     Ledger(root / LEDGER_NAME, create=True).close()
@@ -177,7 +194,7 @@ def import_round_zero(source: Ledger, target: Ledger, steps: Sequence[str]) -> N
 def default_boxes(
     config: ProjectConfig,
     image: Volume,
-    labels: Volume,
+    labels: Volume | None,
     labels_box: str | None,
     val_box: str | None,
     test_box: str | None,
@@ -186,6 +203,7 @@ def default_boxes(
 
     Test box: the last fifth along the axis that is longest in nm (ties: X), where labels cover it. Labels box: the
     labelled extent without test box and guard. Validation box: the last fifth of the labels box along its longest axis.
+    Without labels there is none but a test box that was given.
 
     Raises:
         InputError: a box outside the image, boxes that overlap where they must not, or no foreground to learn from.
@@ -196,6 +214,8 @@ def default_boxes(
     for name, box in given.items():
         if not image.box.contains(box):
             raise InputError(f"--{name}-box {box} reaches outside the image, which holds {image.box} (Z, Y, X voxels).")
+    if labels is None:
+        return {"labels": None, "val": None, "test": test_box}
     extent = labelled_extent(labels, get_task(config.task, image.voxel_size_nm, config.decoding))
     if extent is None:
         raise InputError(f"{labels.uri} holds no foreground; S cannot learn from labels that are all 0.")
@@ -242,6 +262,20 @@ def labelled_extent(labels: Volume, task: Task) -> Box | None:
             extent = part if extent is None else extent.hull(part)
     task.check_values(values, labels.uri)
     return extent
+
+
+def _source(**uris: str | None) -> dict[str, Any] | None:
+    """The one source among ``uris`` by kind, None without any.
+
+    Raises:
+        InputError: more than one.
+    """
+    given = {kind: uri for kind, uri in uris.items() if uri is not None}
+    if len(given) > 1:
+        raise InputError(
+            f"{' and '.join(f'--{kind}' for kind in given)} came together; one source stands in place of S. Choose one."
+        )
+    return next(({"kind": kind, "uri": _absolute(uri)} for kind, uri in given.items()), None)
 
 
 def _last_share(box: Box, voxel_size_nm: Sequence[float], share: float) -> Box:

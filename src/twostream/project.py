@@ -38,6 +38,7 @@ FIRST_STEPS = ("train", "predict", "propose", "embed", "score", "suggest", "answ
 LATER_STEPS = ("refit", *FIRST_STEPS[1:])
 FROZEN = (
     "task",
+    "source",
     "boxes",
     "patches",
     "decoding.channels",
@@ -99,11 +100,20 @@ class Project:
 
     @cached_property
     def labels(self) -> Volume:
-        """(Z, Y, X) integers, in the task's label convention, of the image's extent."""
+        """(Z, Y, X) integers, in the task's label convention, of the image's extent.
+
+        Raises:
+            ProjectError: there are none; a project with a source may do without.
+        """
+        if self.config.labels is None:
+            raise ProjectError(f"{self.root} has no labels: it was made with a source in place of S.")
         return self.open_truth(self.config.labels.uri, self.config.labels.voxel_size_nm)
 
     @cached_property
     def labels_ignore(self) -> Volume | None:
+        """Non-zero where labels count neither as object nor as background; None without such a mask or labels."""
+        if self.config.labels is None:
+            return None
         return open_ignore_mask(self.config.labels.uri, self.config.labels.voxel_size_nm)
 
     def open_truth(self, uri: str, voxel_size_nm: Sequence[float] | None = None) -> Volume:
@@ -116,17 +126,24 @@ class Project:
         check_labels(volume, self.image)
         return volume
 
-    def boxes(self) -> tuple[Box, Box, Box | None]:
-        """Labels box, validation box, test box (or None).
+    def boxes(self) -> tuple[Box | None, Box | None, Box | None]:
+        """Labels box and validation box (both None without labels), test box (or None).
 
         Raises:
             ConfigError: one of them is no box.
         """
         boxes = self.config.boxes
         try:
-            return Box.parse(boxes.labels), Box.parse(boxes.val), Box.parse(boxes.test) if boxes.test else None
+            labels, val, test = (Box.parse(b) if b else None for b in (boxes.labels, boxes.val, boxes.test))
         except InputError as error:
             raise ConfigError(f"{self.root / CONFIG_NAME}: boxes: {error}") from None
+        return labels, val, test
+
+    def labelled_boxes(self) -> tuple[Box, Box]:
+        """Labels box and validation box of a project that has labels."""
+        labels, val, _ = self.boxes()
+        assert labels is not None and val is not None  # the settings were checked
+        return labels, val
 
     def strategy(self, seed: int) -> Strategy:
         """The configured strategy; two-stream without ``num_clusters`` shares the budget out about evenly.
@@ -215,7 +232,8 @@ class Project:
         for key in FROZEN:
             was, is_now = before, now
             for part in key.split("."):
-                was, is_now = was[part], is_now[part]
+                # Rounds of an older version know no such setting: it had its default, None.
+                was, is_now = was.get(part), is_now[part]
             if was != is_now:
                 raise ProjectError(
                     f"{key} in {self.root / CONFIG_NAME} is {is_now}, but round 0 was made with {was}; "
@@ -257,23 +275,31 @@ def check_labels(labels: Volume, image: Volume) -> None:
         raise InputError(
             f"{labels.uri} holds {labels.dtype} with {labels.num_channels} channels; expected integer labels (Z, Y, X)."
         )
-    if labels.shape_zyx != image.shape_zyx:
+    check_extent(labels, image)
+
+
+def check_extent(volume: Volume, image: Volume) -> None:
+    """Raise InputError where ``volume`` has another extent or another voxel size than ``image``."""
+    if volume.shape_zyx != image.shape_zyx:
         raise InputError(
-            f"{labels.uri} has {labels.shape_zyx} voxels, {image.uri} has {image.shape_zyx} "
+            f"{volume.uri} has {volume.shape_zyx} voxels, {image.uri} has {image.shape_zyx} "
             f"(Z, Y, X); they must be alike."
         )
-    if not np.allclose(labels.voxel_size_nm, image.voxel_size_nm, rtol=1e-3):
+    if not np.allclose(volume.voxel_size_nm, image.voxel_size_nm, rtol=1e-3):
         raise InputError(
-            f"{labels.uri} has voxels of {labels.voxel_size_nm} nm, {image.uri} of {image.voxel_size_nm} nm (Z, Y, X); "
+            f"{volume.uri} has voxels of {volume.voxel_size_nm} nm, {image.uri} of {image.voxel_size_nm} nm (Z, Y, X); "
             f"they must be alike."
         )
 
 
 def guard_voxels(config: ProjectConfig, voxel_size_nm: Sequence[float]) -> tuple[int, int, int]:
-    """Guard around the test box: S's context or a patch, whichever is wider, along Z, Y, X in voxels."""
+    """Guard around the test box: S's context or a patch, whichever is wider, along Z, Y, X in voxels.
+
+    With a source in place of S, nothing is trained that has a context: a patch alone.
+    """
     task = TASKS[config.task]
     fold = fold_for(voxel_size_nm, config.segmentation.max_pixel_size_nm or task.pixel_size_nm)
-    context = context_voxels(config.segmentation, fold)
+    context = (0, 0, 0) if config.source else context_voxels(config.segmentation, fold)
     width_nm = config.patches.width_px * (config.patches.pixel_size_nm or task.pixel_size_nm)
     patch = (1, int(np.ceil(width_nm / voxel_size_nm[1])), int(np.ceil(width_nm / voxel_size_nm[2])))
     z, y, x = (max(a, b) for a, b in zip(context, patch, strict=True))

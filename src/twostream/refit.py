@@ -54,7 +54,7 @@ def collect(ledger: Ledger, before_round: int) -> tuple[list[Lesson], np.ndarray
 
 def lessons_of(project: Project, segmenter: Segmenter, lessons: Sequence[Lesson] = ()) -> Lessons:
     """What S may learn in this project: the labelled box and ``lessons``."""
-    labels_box, val_box, test_box = project.boxes()
+    labels_box, val_box = project.labelled_boxes()
     return Lessons(
         project.image,
         project.labels,
@@ -62,7 +62,7 @@ def lessons_of(project: Project, segmenter: Segmenter, lessons: Sequence[Lesson]
         project.task,
         labels_box=labels_box,
         val_box=val_box,
-        test_box=test_box,
+        test_box=project.boxes()[2],
         guarded_box=project.guarded_box,
         crop_shape_zyx=crop_shape(segmenter, project.config.segmentation),
         lessons=lessons,

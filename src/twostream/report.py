@@ -51,7 +51,7 @@ STREAMS = {"supervised": "supervised stream (masks)", "unsupervised": "unsupervi
 COUNTS = {
     "num_answers": ("answers", "answers paid for so far"),
     "annotation_seconds": ("annotation", "time spent on all answers so far"),
-    "num_candidates": ("candidates", "instances that S proposes in the whole image"),
+    "num_candidates": ("candidates", "instances proposed in the whole image"),
     "num_truth": ("truth", "true objects in the test box"),
 }
 SCORES = {
@@ -63,7 +63,7 @@ SCORES = {
     "roi_accuracy": ("ROI accuracy", "share of the candidates that overlap some true object with IoU > 0.2"),
     "average_precision": (
         "average precision",
-        "area under the precision-recall curve of the candidates, ranked by S's score, over all true objects",
+        "area under the precision-recall curve of the candidates, ranked by their score, over all true objects",
     ),
     "instance_f1": ("instance F1", "F1 of the final segmentation's instances against the truth, one-to-one at IoU 0.5"),
     "foreground_iou": ("foreground IoU", "intersection over union of the final segmentation and the truth, in voxels"),
@@ -162,6 +162,7 @@ def page(projects: Sequence[Project]) -> dict[str, Any]:
         "recipes": [recipe(project, name) for project, name in zip(projects, names, strict=True)],
         "said": SAID,
         "sides": sides(projects[0]),
+        "score_meaning": score_meaning(projects[0]),
         "has_test_box": projects[0].config.boxes.test is not None,
         "num_series": NUM_SERIES,
     }
@@ -220,7 +221,11 @@ def summary(projects: Sequence[Project]) -> str:
     asked = f"{plural(rounds, 'round')} of up to {budget} questions each, chosen by {by}"
     if not rounds:
         asked = f"nothing has been asked yet; questions will be chosen by {by}"
-    return f"A segmentation model S proposes {what} in {shown_uri(config.image.uri)} and learns from answers: {asked}."
+    image = shown_uri(config.image.uri)
+    if config.source:
+        given = "A table of objects" if config.source.kind == "objects" else f"Another model's {config.source.kind}"
+        return f"{given} proposes {what} in {image}; the streams learn from answers: {asked}."
+    return f"A segmentation model S proposes {what} in {image} and learns from answers: {asked}."
 
 
 def facts(projects: Sequence[Project], names: Sequence[str]) -> list[tuple[str, str]]:
@@ -231,13 +236,15 @@ def facts(projects: Sequence[Project], names: Sequence[str]) -> list[tuple[str, 
     rows = [
         ("task", config.task),
         ("image", shown_uri(config.image.uri)),
-        ("labels", shown_uri(config.labels.uri)),
+        ("labels", shown_uri(config.labels.uri) if config.labels else "none"),
         ("image size", f"{' × '.join(map(str, shape))} voxels (Z, Y, X)" if shape else NONE),
         ("voxel size", f"{' × '.join(f'{v:g}' for v in size)} nm (Z, Y, X)" if size else NONE),
-        ("labels box", boxes.labels),
-        ("validation box", f"{boxes.val} (part of the labels box)"),
+        ("labels box", boxes.labels or "none"),
+        ("validation box", f"{boxes.val} (part of the labels box)" if boxes.val else "none"),
         ("test box", boxes.test or "none: no truth covers one"),
     ]
+    if config.source:
+        rows.insert(2, (f"{config.source.name}, in place of S", shown_uri(config.source.uri)))
     rows += [(f"strategy{_behind(names, name)}", _strategy(p)) for p, name in zip(projects, names, strict=True)]
     seeds = sorted({p.config.seed for p in projects})
     return [*rows, ("seed", ", ".join(map(str, seeds)))]
@@ -438,6 +445,18 @@ def _short(value: Any) -> str:
     return number(value, 3) if isinstance(value, float) or value is None else str(value)
 
 
+def score_meaning(project: Project) -> str:
+    """What a candidate's score is, in a sentence."""
+    source = project.config.source
+    if source is None:
+        return "The score is S's mean foreground probability inside the mask."
+    if source.kind == "probability":
+        return "The score is the mean of the given foreground probability inside the mask."
+    if source.kind == "segmentation":
+        return "The score is 0.5 throughout: a segmentation does not say how likely its objects are."
+    return "The score is the table's, or 0.5 throughout where it gives none."
+
+
 def sides(project: Project) -> list[tuple[str, str]]:
     """Legend of the mask's colours: (class of the style sheet, words)."""
     if TASKS[project.config.task].num_sides == 2:
@@ -549,8 +568,9 @@ def _total(done: Mapping[tuple[int, str], float], *, step: str | None = None, ro
 def recipe(project: Project, name: str) -> dict[str, Any]:
     """What someone needs to run it again: seed, versions, settings without folders."""
     settings = project.config.model_dump(mode="json")
-    for volume in ("image", "labels"):
-        settings[volume]["uri"] = shown_uri(settings[volume]["uri"])
+    for volume in ("image", "labels", "source"):
+        if settings[volume]:
+            settings[volume]["uri"] = shown_uri(settings[volume]["uri"])
     text = yaml.safe_dump(settings, sort_keys=False)
     return {"name": name, "seed": project.config.seed, "versions": versions(project), "settings": text}
 

@@ -44,7 +44,7 @@ def scores_on_test_box(
     candidates: Sequence[Candidate],
     test_box: Box,
     *,
-    threshold: float,
+    threshold: float | None,
     min_voxels: int,
 ) -> dict[str, float]:
     """Scores on the test box.
@@ -56,7 +56,7 @@ def scores_on_test_box(
         candidates: of the round.
         test_box: where to score. Objects cut by its border (unless that is the border of the volume) count neither
             as found nor as missed.
-        threshold: of the final segmentation.
+        threshold: of the final segmentation; None where ``segmentation`` is final as it stands.
         min_voxels: smaller instances of the final segmentation are dust.
 
     Returns:
@@ -65,12 +65,14 @@ def scores_on_test_box(
     task = truth.task
     labels = truth.labels.read(test_box)
     ignore = None if truth.ignore is None else truth.ignore.read(test_box)
-    level = probability.read(test_box)
     score_of = {c.label: c.score for c in candidates}
-    proposed = Region.of(segmentation.read(test_box), labels, ignore, task, test_box, truth.labels.box)
+    values = segmentation.read(test_box)
+    proposed = Region.of(values, labels, ignore, task, test_box, truth.labels.box)
     judged = proposed.judged()
     good = sum(judgement.kind is AnswerKind.TRUE for judgement in judged.values())
-    final_values = clean(task.decode(level, threshold), task, min_voxels)
+    final_values = values
+    if threshold is not None:
+        final_values = clean(task.decode(probability.read(test_box), threshold), task, min_voxels)
     final = Region.of(final_values, labels, ignore, task, test_box, truth.labels.box)
     final_detection = final.detection()
     hidden = None if ignore is None else (ignore > 0) & (labels == 0)

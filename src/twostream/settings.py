@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from twostream.candidates import CandidateConfig
 from twostream.config import Config
@@ -24,17 +24,53 @@ class VolumeConfig(Config):
     voxel_size_nm: tuple[float, float, float] | None = None
 
 
+class SourceConfig(Config):
+    """Somebody else's output in place of S; ``sources.py`` says what each kind must look like.
+
+    Attributes:
+        kind: a probability volume, a volume of instance labels, or a table of objects.
+        uri: of the volume, or the path of the table (.csv or .parquet).
+        voxel_size_nm: (z, y, x) nm, for volumes that do not state it.
+        radius_nm: of the ball that stands for an object without a box; None takes the task's. Tables only.
+    """
+
+    kind: Literal["probability", "segmentation", "objects"]
+    uri: str
+    voxel_size_nm: tuple[float, float, float] | None = None
+    radius_nm: float | None = Field(None, gt=0, allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def _each_of_its_kind(self) -> SourceConfig:
+        if self.kind != "objects" and self.radius_nm is not None:
+            raise ValueError(f"radius_nm is for tables of objects; a {self.kind} has shapes of its own. Leave it out")
+        if self.kind == "objects" and self.voxel_size_nm is not None:
+            raise ValueError(
+                "voxel_size_nm is for volumes; a table counts in voxels of the image or in nm. Leave it out"
+            )
+        return self
+
+    @property
+    def name(self) -> str:
+        """What it is, in words."""
+        return "table of objects" if self.kind == "objects" else self.kind
+
+    @property
+    def brings_instances(self) -> bool:
+        """Whether it says itself what is one object, so that nothing is decoded, thresholded or dropped as dust."""
+        return self.kind != "probability"
+
+
 class BoxesConfig(Config):
     """Regions, as Z0:Z1,Y0:Y1,X0:X1 in voxels of the image. Frozen when the project is made.
 
     Attributes:
-        labels: what S may learn from.
+        labels: what S may learn from; None where there are no labels, because a source stands in place of S.
         val: part of ``labels`` that is kept for thresholds and early stopping.
         test: never trained on, never asked; None where no truth covers it.
     """
 
-    labels: str
-    val: str
+    labels: str | None = None
+    val: str | None = None
     test: str | None = None
 
 
@@ -72,7 +108,8 @@ class ProjectConfig(Config):
 
     task: Literal["polarity", "cleft", "mitochondria"]
     image: VolumeConfig
-    labels: VolumeConfig
+    labels: VolumeConfig | None = None
+    source: SourceConfig | None = None
     boxes: BoxesConfig
     seed: int = Field(0, ge=0)
     rounds: int = Field(3, ge=0)
@@ -85,6 +122,15 @@ class ProjectConfig(Config):
     streams: StreamsConfig = StreamsConfig()
     query: QueryConfig = QueryConfig()
     annotator: AnnotatorConfig = AnnotatorConfig()
+
+    @model_validator(mode="after")
+    def _something_to_begin_with(self) -> ProjectConfig:
+        if self.labels is None and self.source is None:
+            raise ValueError("labels is missing; add it, or a source in place of S")
+        boxes = (self.boxes.labels, self.boxes.val)
+        if any((box is None) != (self.labels is None) for box in boxes):
+            raise ValueError("boxes.labels and boxes.val go with labels; give all three, or, with a source, none")
+        return self
 
 
 PAPER_VAE = {

@@ -15,16 +15,17 @@ def status_lines(project: Project) -> list[str]:
         f"strategy {project.config.query.strategy}, {project.config.query.budget} answers a round, "
         f"{num_answers} given so far ({seconds / 60:.1f} minutes of annotation)",
     ]
+    if source := project.config.source:
+        lines.insert(1, f"{source.name} {source.uri} in place of S")
     for done, metrics in project.ledger.scores().items():
         known = [f"{name} {value:.3f}" for name, value in metrics["scores"].items() if value is not None]
-        lines.append(
-            f"round {done}: {metrics['num_candidates']} candidates; {', '.join(known) or 'not scored: no test box'}"
-        )
+        why = "not scored: no truth" if project.config.boxes.test else "not scored: no test box"
+        lines.append(f"round {done}: {metrics['num_candidates']} candidates; {', '.join(known) or why}")
         if "audit" in metrics:
             low, high = metrics["audit"]["interval"]
             lines.append(
                 f"  accuracy by audit: {low:.2f} to {high:.2f} ({metrics['audit']['num_audited']} audited); "
-                f"candidate recall on the labelled box: {metrics['candidate_recall_on_labels']:.2f}"
+                f"candidate recall{_recall(metrics['candidate_recall_on_labels'])}"
             )
     if step == "answer" and waiting:
         lines.append(f"round {number} waits for {len(waiting)} of {len(project.ledger.queries(number))} answers")
@@ -33,3 +34,7 @@ def status_lines(project: Project) -> list[str]:
     else:
         lines.append(f"next: {step} of round {number}; `twostream run {project.root}` does it")
     return lines
+
+
+def _recall(on_labels: float | None) -> str:
+    return " unknown: no labels" if on_labels is None else f" on the labelled box: {on_labels:.2f}"

@@ -12,8 +12,8 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from twostream.annotator import Truth
 from twostream.atomic import read_array, write_array, write_folder, write_text
 from twostream.candidates import (
     Candidate,
+    candidate_recall,
     choose_threshold,
     clean,
     extract,
@@ -36,6 +37,7 @@ from twostream.candidates import (
 from twostream.errors import ProjectError
 from twostream.exchange import export_queries
 from twostream.ledger import Query
+from twostream.metrics import Overlaps
 from twostream.patches import PatchPair, candidate_angle, cut, random_patches
 from twostream.project import CONFIG_NAME, Project
 from twostream.query import Scorer
@@ -44,22 +46,25 @@ from twostream.scoring import audit_estimate, choose_final_threshold, curated_ac
 from twostream.segmentation.describe import Description, describe
 from twostream.segmentation.predict import predict
 from twostream.segmentation.train import Segmenter, Training, crop_shape, new_segmenter, train
+from twostream.sources import UNKNOWN_SCORE, instances, write_probability
 from twostream.streams.active_clustering import fine_tune
 from twostream.streams.config import VaeConfig
 from twostream.streams.encode import encode, image_input, mask_input
 from twostream.streams.fit import Draw, fit_stream, load_stream, new_stream, save_stream
 from twostream.training import save_whole
 from twostream.tuning import FEW_OBJECTS, tune
-from twostream.volume import create_volume, open_volume
+from twostream.volume import Volume, create_volume, open_volume
 
 Detail = dict[str, Any]
+DEFAULT_THRESHOLD = 0.5
+"""Of somebody else's probability, where there are neither labels nor a setting to choose one by."""
 NUM_RANDOM_PATCHES = 4096
 """Raw patches that the unsupervised stream is trained on: a few per learned step, held in memory."""
 
 
 def new_s(project: Project) -> Segmenter:
     """S as round 0 begins it: untrained, its grey values those of the labelled box."""
-    grey = project.image.read(project.boxes()[0])
+    grey = project.image.read(project.labelled_boxes()[0])
     return new_segmenter(
         project.task,
         project.config.segmentation,
@@ -71,12 +76,21 @@ def new_s(project: Project) -> Segmenter:
 
 
 def describe_training(project: Project) -> Description:
-    """What `train` would do."""
+    """What `train` would do.
+
+    Raises:
+        ProjectError: nothing would be trained.
+    """
+    if project.config.source:
+        raise ProjectError(f"no S is trained in {project.root}: a {project.config.source.name} stands in its place.")
     return describe(new_s(project), project.config.segmentation, project.image.voxel_size_nm)
 
 
 def train_step(project: Project, number: int, truth: Truth | None) -> Detail:
-    """Round 0: S learns from the labelled box alone -> checkpoint.ckpt."""
+    """Round 0: S learns from the labelled box alone -> checkpoint.ckpt. Nothing to do where a source stands for S."""
+    if project.config.source:
+        progress.say(f"  no S is trained: a {project.config.source.name} stands in its place")
+        return _no_s(project)
     config = project.config.segmentation
     segmenter = new_s(project)
     lessons = lessons_of(project, segmenter)
@@ -95,11 +109,17 @@ def train_step(project: Project, number: int, truth: Truth | None) -> Detail:
     return _store(segmenter, training, path)
 
 
+def _no_s(project: Project) -> Detail:
+    """What the ledger remembers of a step in which S would have been trained."""
+    assert project.config.source is not None
+    return {"no_s": f"a {project.config.source.name} stands in place of S"}
+
+
 def _validation(project: Project, segmenter: Segmenter) -> tuple[np.ndarray, np.ndarray] | None:
     """Crops of the validation box, if they are to be looked at while S is trained."""
     if not project.config.segmentation.watch.every_steps:
         return None
-    _, val_box, test_box = project.boxes()
+    val_box, test_box = project.labelled_boxes()[1], project.boxes()[2]
     return validation_crops(
         project.image,
         project.labels,
@@ -126,7 +146,10 @@ def refit_step(project: Project, number: int, truth: Truth | None) -> Detail:
     path = project.path(number, "checkpoint.ckpt")
     found, asked_in = collect(project.ledger, before_round=number)
     detail: Detail = {}
-    if not path.exists():
+    if project.config.source:
+        progress.say(f"  no S to refit, a {project.config.source.name} stands in its place; the streams learn")
+        detail = _no_s(project)
+    elif not path.exists():
         segmenter = Segmenter.load(project.path(number - 1, "checkpoint.ckpt"))
         training = refit(
             segmenter,
@@ -172,8 +195,9 @@ def _active_clustering(project: Project, number: int) -> list[float]:
 
 
 def predict_step(project: Project, number: int, truth: Truth | None) -> Detail:
-    """S over the whole image -> probability.zarr."""
-    segmenter = Segmenter.load(project.path(number, "checkpoint.ckpt"))
+    """S over the whole image, or the source in its place -> probability.zarr."""
+    source = project.config.source
+    segmenter = None if source else Segmenter.load(project.path(number, "checkpoint.ckpt"))
 
     def fill(path: Path) -> None:
         output = create_volume(
@@ -183,45 +207,51 @@ def predict_step(project: Project, number: int, truth: Truth | None) -> Detail:
             voxel_size_nm=project.image.voxel_size_nm,
             num_channels=len(project.task.channels),
         )
-        predict(segmenter, project.image, output, project.config.segmentation)
+        if segmenter:
+            predict(segmenter, project.image, output, project.config.segmentation)
+        elif source:
+            write_probability(source, project.image, project.task, output)
 
     write_folder(project.path(number, "probability.zarr"), fill)
     return {"num_voxels": project.image.box.num_voxels}
 
 
+@dataclass(frozen=True)
+class Proposal:
+    """What a round proposes.
+
+    Attributes:
+        segmentation: (Z, Y, X) uint32 labels in the task's convention.
+        candidates: in raster order, without ids.
+        thresholds: what was chosen, and the recall on the labelled box; None where there is no such thing.
+        columns: of the candidate table, beside those that every table has.
+    """
+
+    segmentation: np.ndarray
+    candidates: list[Candidate]
+    thresholds: Detail
+    columns: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+
+
 def propose_step(project: Project, number: int, truth: Truth | None) -> Detail:
-    """Probability -> segmentation.zarr and candidates.parquet, ids from the ledger."""
-    task, min_voxels = project.task, project.min_voxels
-    probability = open_volume(str(project.path(number, "probability.zarr")))
-    labels_box, val_box, _ = project.boxes()
-    ignore = project.labels_ignore
-    on_labels = probability.read(labels_box)
-    known = project.labels.read(labels_box)
-    hidden = None if ignore is None else ignore.read(labels_box)
-    threshold, recall = choose_threshold(on_labels, known, hidden, task, project.config.candidates, min_voxels)
-    inside = val_box.relative_to(labels_box).slices
-    final = project.config.candidates.final_threshold or choose_final_threshold(
-        on_labels[(slice(None), *inside)], known[inside], None if hidden is None else hidden[inside], task
-    )
-    everything = probability.read(probability.box)
-    segmentation = clean(task.decode(everything, threshold), task, min_voxels)
+    """Probability -> segmentation.zarr and candidates.parquet, ids from the ledger.
+
+    A source that brings instances is taken at its word: nothing is thresholded, nothing is dropped as dust.
+    """
+    source = project.config.source
+    found = _brought(project) if source and source.brings_instances else _decoded(project, number)
 
     def fill(path: Path) -> None:
         size = project.image.voxel_size_nm
-        output = create_volume(str(path), shape_zyx=segmentation.shape, dtype=np.uint32, voxel_size_nm=size)
-        output.write(output.box, segmentation)
+        output = create_volume(str(path), shape_zyx=found.segmentation.shape, dtype=np.uint32, voxel_size_nm=size)
+        output.write(output.box, found.segmentation)
 
     write_folder(project.path(number, "segmentation.zarr"), fill)
-    proposed = extract(segmentation, everything[task.foreground], task, (0, 0, 0))
-    if not proposed:
-        raise ProjectError(
-            f"S proposed no candidates in round {number} (threshold {threshold:g}, at least {min_voxels} voxels each). "
-            f"Give it more labels or steps, or set candidates.threshold or candidates.min_object_nm3 lower."
-        )
-    candidates = identify(proposed, known_candidates(project, number), project.ledger.next_id(number))
+    candidates = identify(found.candidates, known_candidates(project, number), project.ledger.next_id(number))
     askable = [may_be_asked(project, c) for c in candidates]
     extra: dict[str, Sequence[object]] = {"angle_deg": [candidate_angle(c) for c in candidates], "in_pool": askable}
-    if task.num_sides == 2:
+    extra |= found.columns
+    if project.task.num_sides == 2:
         extra["sides"] = [sides_of(c) for c in candidates]
     table = to_table(candidates, **extra)
     write_table(table, project.path(number, "candidates.parquet"))
@@ -232,13 +262,77 @@ def propose_step(project: Project, number: int, truth: Truth | None) -> Detail:
             shutil.rmtree(project.path(number - 1, name), ignore_errors=True)
     first = project.ledger.next_id(number)
     detail = {"num_candidates": len(candidates), "num_new": sum(c.id >= first for c in candidates)}
-    thresholds = {"threshold": threshold, "recall_on_labels": recall, "final_threshold": final}
-    if task.num_sides == 2:
+    if project.task.num_sides == 2:
         alone = sum(side != "both" for side in extra["sides"])
         detail["num_without_partner"] = alone
         if alone:
             progress.say(f"  {alone} of {len(candidates)} candidates have one side only (column `sides`)")
-    return detail | {"num_in_pool": sum(askable)} | thresholds
+    return detail | {"num_in_pool": sum(askable)} | found.thresholds
+
+
+def _decoded(project: Project, number: int) -> Proposal:
+    """Instances of the round's probability, above a threshold and above dust.
+
+    Raises:
+        ProjectError: there are none.
+    """
+    task, min_voxels = project.task, project.min_voxels
+    probability = open_volume(str(project.path(number, "probability.zarr")))
+    thresholds = _thresholds(project, probability)
+    threshold = thresholds["threshold"]
+    everything = probability.read(probability.box)
+    segmentation = clean(task.decode(everything, threshold), task, min_voxels)
+    proposed = extract(segmentation, everything[task.foreground], task, (0, 0, 0))
+    if not proposed:
+        who, more = ("the source", "") if project.config.source else ("S", "Give it more labels or steps, or set ")
+        raise ProjectError(
+            f"{who} proposed no candidates in round {number} (threshold {threshold:g}, at least {min_voxels} voxels "
+            f"each). {more or 'Set '}candidates.threshold or candidates.min_object_nm3 lower."
+        )
+    return Proposal(segmentation, proposed, thresholds)
+
+
+def _thresholds(project: Project, probability: Volume) -> Detail:
+    """Thresholds of proposing and of the final segmentation: chosen on the labels, else as set, else the middle."""
+    config = project.config.candidates
+    if project.config.labels is None:
+        threshold = config.threshold or DEFAULT_THRESHOLD
+        why = "as set in candidates.threshold" if config.threshold else "without labels, set candidates.threshold"
+        progress.say(f"  threshold {threshold:g} ({why})")
+        return {"threshold": threshold, "recall_on_labels": None, "final_threshold": threshold}
+    labels_box, val_box = project.labelled_boxes()
+    ignore = project.labels_ignore
+    on_labels = probability.read(labels_box)
+    known = project.labels.read(labels_box)
+    hidden = None if ignore is None else ignore.read(labels_box)
+    threshold, recall = choose_threshold(on_labels, known, hidden, project.task, config, project.min_voxels)
+    inside = val_box.relative_to(labels_box).slices
+    final = config.final_threshold or choose_final_threshold(
+        on_labels[(slice(None), *inside)], known[inside], None if hidden is None else hidden[inside], project.task
+    )
+    return {"threshold": threshold, "recall_on_labels": recall, "final_threshold": final}
+
+
+def _brought(project: Project) -> Proposal:
+    """Instances of a source that brings them."""
+    source, task = project.config.source, project.task
+    assert source is not None
+    found = instances(source, project.image, task)
+    if (found.scores == UNKNOWN_SCORE).all():
+        progress.say(f"  the {source.name} does not say how likely its objects are: each has the score 0.5")
+    progress.say(f"  {len(found.scores)} instances of the {source.name}, small ones too: dust is not dropped")
+    certain = (found.segmentation > 0).astype(np.uint8) * np.uint8(255)
+    bare = extract(found.segmentation, certain, task, (0, 0, 0))
+    candidates = [replace(c, score=float(found.scores[c.label - 1])) for c in bare]
+    recall = None
+    if project.config.labels is not None:
+        box, ignore = project.labelled_boxes()[0], project.labels_ignore
+        hidden = None if ignore is None else ignore.read(box)
+        recall = candidate_recall(Overlaps.of(found.segmentation[box.slices], project.labels.read(box), hidden), task)[
+            0
+        ]
+    thresholds = {"threshold": None, "recall_on_labels": recall, "final_threshold": None}
+    return Proposal(found.segmentation, candidates, thresholds, {"source_id": found.source_ids})
 
 
 def sides_of(candidate: Candidate) -> str:
@@ -261,11 +355,13 @@ def tune_project(project: Project, *, write: bool = False) -> list[str]:
         ProjectError: no round has been predicted.
         InputError: the validation box holds no object.
     """
+    if project.config.labels is None or (project.config.source and project.config.source.brings_instances):
+        raise ProjectError(f"{project.root} has no labels, or nothing that is decoded: there is nothing to tune.")
     predicted = [n for n, step in project.ledger.finished_steps() if step == "predict"]
     if not predicted:
         raise ProjectError(f"{project.root} has no probability yet; run `twostream predict {project.root}` first.")
     number = max(predicted)
-    val_box = project.boxes()[1]
+    val_box = project.labelled_boxes()[1]
     probability = open_volume(str(project.path(number, "probability.zarr"))).read(val_box)
     ignore = None if project.labels_ignore is None else project.labels_ignore.read(val_box)
     trials = tune(probability, project.labels.read(val_box), ignore, project.task, project.min_voxels)
@@ -297,8 +393,8 @@ def known_candidates(project: Project, before_round: int) -> list[Candidate]:
 
 def may_be_asked(project: Project, candidate: Candidate) -> bool:
     """Whether a candidate lies in the pool: clear of the test box, its guard, and what is labelled already."""
-    guarded = project.guarded_box
-    return not candidate.box.intersects(project.boxes()[0]) and not (guarded and candidate.box.intersects(guarded))
+    barred = (project.boxes()[0], project.guarded_box)
+    return not any(box and candidate.box.intersects(box) for box in barred)
 
 
 def embed_step(project: Project, number: int, truth: Truth | None) -> Detail:
@@ -443,7 +539,9 @@ def score_step(project: Project, number: int, truth: Truth | None) -> Detail:
         "scores": {},
     }
     test_box = project.boxes()[2]
-    if test_box is not None:
+    if test_box is not None and labels_only and project.config.labels is None:
+        progress.say("  the test box is not scored: there are no labels, and no --truth came")
+    elif test_box is not None:
         judge = truth or Truth(project.labels, project.labels_ignore, project.task)
         scores = scores_on_test_box(
             open_volume(str(project.path(number, "segmentation.zarr"))),
