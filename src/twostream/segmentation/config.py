@@ -159,18 +159,19 @@ class RefitConfig(Config):
         rim_nm: voxels this near the border of an answered mask are ignored: an annotator's True is about the
             object, not about its last voxel.
         recent_share: share of the answer crops taken from the newest round's answers.
-        distill: weight of staying with the S of the round before where nothing is known, a guard against forgetting.
-        freeze_norm: keep the statistics of batch normalisation, another.
+        distill: weight of saying where nothing is known what the S of the round before says of the clean crop from
+            four sides: a guard against forgetting, and against believing one's own mistakes.
+        freeze_norm: keep the statistics of batch normalisation, another guard. Chosen on development (LOG.md).
     """
 
     start: Literal["warm", "scratch"] = "warm"
-    num_steps: int = Field(120, ge=0)
-    learning_rate: float = Field(1e-3, gt=0)
+    num_steps: int = Field(150, ge=0)
+    learning_rate: float = Field(3e-3, gt=0)
     replay_share: Chance = 0.5
-    rim_nm: float = Field(10.0, ge=0)
+    rim_nm: float = Field(20.0, ge=0)
     recent_share: Chance = 0.5
-    distill: float = Field(0.0, ge=0)
-    freeze_norm: bool = False
+    distill: float = Field(3.0, ge=0)
+    freeze_norm: bool = True
 
 
 def fold_for(voxel_size_nm: Sequence[float], pixel_size_nm: float) -> tuple[int, int, int]:
