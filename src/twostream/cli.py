@@ -273,7 +273,7 @@ def tune(
 ) -> None:
     """Try thresholds and decoding on the validation box, best first."""
     from twostream.project import Project
-    from twostream.steps import tune_project
+    from twostream.proposing import tune_project
 
     print("\n".join(tune_project(Project(directory), write=write)))
 
