@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from twostream.segmentation.config import LossConfig
-from twostream.segmentation.heads import ExclusiveHead, IndependentHead, dice_loss, head_of, non_overlap
+from twostream.segmentation.heads import ExclusiveHead, IndependentHead, Teacher, dice_loss, head_of, non_overlap
 from twostream.task import CERTAIN, IGNORE
 
 HEADS = [IndependentHead(("pre", "post", "union")), ExclusiveHead()]
@@ -108,32 +108,62 @@ def test_a_graded_channel_costs_its_squared_error():
 
 def test_two_sides_at_one_place_cost_and_the_union_is_not_pushed_down():
     probability = torch.full((1, 3, 1, 1, 1), 0.5, requires_grad=True)
-    cost = non_overlap(probability, torch.zeros(1, 3, 1, 1, 1, dtype=torch.uint8))
+    cost = non_overlap(probability, torch.ones(1, 3, 1, 1, 1))
     cost.backward()
     assert cost.item() == pytest.approx(0.125)
     assert probability.grad.ravel().tolist() == pytest.approx([0.25, 0.25, 0.0])
 
 
 def test_a_perfect_mask_has_no_dice_loss():
-    target = torch.zeros(1, 1, 2, 4, 4, dtype=torch.uint8)
-    target[..., :2] = CERTAIN
-    assert dice_loss((target == CERTAIN).float(), target, 1.0).item() == pytest.approx(0)
-    assert dice_loss((target == 0).float(), target, 1.0).item() > 0.9
+    wanted = torch.zeros(1, 1, 2, 4, 4)
+    wanted[..., :2] = 1
+    everywhere = torch.ones_like(wanted)
+    assert dice_loss(wanted, wanted, everywhere, 1.0).item() == pytest.approx(0)
+    assert dice_loss(1 - wanted, wanted, everywhere, 1.0).item() > 0.9
+    assert dice_loss(1 - wanted, wanted, 0 * everywhere, 1.0).item() == 0
 
 
-def test_distillation_is_zero_with_the_teacher_and_looks_only_where_nothing_is_known():
-    head = IndependentHead(("foreground",))
-    teacher = torch.randn(1, 1, 2, 4, 4)
-    target = torch.full(teacher.shape, IGNORE, dtype=torch.uint8)
-    assert head.distillation(teacher, teacher, target).item() == pytest.approx(0, abs=1e-6)
-    assert head.distillation(teacher + 1, teacher, target).item() > 0.01
-    target[..., :2] = 0
-    moved = teacher.clone()
-    moved[..., :2] += 3
-    assert head.distillation(moved, teacher, target).item() == pytest.approx(0, abs=1e-6)
-    assert head.distillation(moved, teacher, torch.zeros_like(target)).item() == 0
-    p, q = sigmoid(float(teacher[0, 0, 0, 0, 3])), sigmoid(float(teacher[0, 0, 0, 0, 3]) + 1)
-    one = torch.zeros_like(target)
-    one[0, 0, 0, 0, 3] = IGNORE
-    wanted = p * math.log(p / q) + (1 - p) * math.log((1 - p) / (1 - q))
-    assert head.distillation(teacher + 1, teacher, one).item() == pytest.approx(wanted, rel=1e-3)
+@pytest.mark.parametrize("head", HEADS, ids=["each", "exclusive"])
+class TestTeacher:
+    config = LossConfig(non_overlap=1.0)
+
+    def test_is_not_asked_where_something_is_known(self, head):
+        logit, target = random_case(2, head.num_logits)
+        target = torch.where(target == IGNORE, 0, target)
+        alone = head.loss(logit, target, self.config)
+        for seed in (5, 6):
+            teacher = Teacher(random_case(seed, head.num_logits)[0].detach(), 1.0)
+            assert head.loss(logit, target, self.config, teacher).item() == pytest.approx(alone.item())
+
+    def test_without_weight_is_as_none(self, head):
+        logit, target = random_case(2, head.num_logits)
+        silent = Teacher(random_case(5, head.num_logits)[0].detach(), 0.0)
+        wanted = head.loss(logit, target, self.config)
+        assert head.loss(logit, target, self.config, silent).item() == pytest.approx(wanted.item(), rel=1e-5)
+
+    def test_pulls_towards_itself_where_nothing_is_known(self, head):
+        _, target = random_case(2, head.num_logits)
+        target[:] = IGNORE
+        teacher = random_case(5, head.num_logits)[0].detach()
+        student = torch.zeros_like(teacher, requires_grad=True)
+        config = LossConfig(dice=0.0, max_positive_weight=1.0)
+        cost = head.loss(student, target, config, Teacher(teacher, 1.0))
+        cost.backward()
+        if head.num_logits == 3:  # d BCE / d logit = p - t, over the voxels that count
+            wanted = (0.5 - torch.sigmoid(teacher)) / (teacher.numel() / 3) / 3
+        else:  # d CE / d logit = p - t
+            wanted = (0.25 - torch.softmax(teacher, 1)) / (teacher.numel() / 4)
+        torch.testing.assert_close(student.grad, wanted, rtol=1e-4, atol=1e-7)
+
+    def test_makes_a_small_mask_weigh_as_its_voxels_do(self, head):
+        logit = torch.zeros(1, head.num_logits, 2, 8, 8, requires_grad=True)
+        target = torch.full((1, 3, 2, 8, 8), IGNORE, dtype=torch.uint8)
+        target[..., 0, 0, 0] = CERTAIN
+        config = LossConfig(dice=0.0)
+
+        def pull(teacher):
+            logit.grad = None
+            head.loss(logit, target, config, teacher).backward()
+            return float(logit.grad[..., 0, 0, 0].abs().sum())
+
+        assert pull(Teacher(torch.zeros_like(logit).detach(), 1.0)) < 0.05 * pull(None)

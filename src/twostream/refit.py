@@ -147,26 +147,23 @@ def refit(
 class LessonCrops:
     """Draws crops of which ``replay_share`` come from the labelled box and the rest from about an answer.
 
-    Lessons of the newest round are drawn more often; those that show an object and those that show none equally
-    often, however the answers fell: a round of mostly False would otherwise teach S to see nothing.
+    Lessons of the newest round are drawn more often. Those that show an object and those that show none come as they
+    fell: drawn equally often, a handful of *nothing* taught S to pass over what resembles them.
     """
 
     def __init__(
         self, lessons: Lessons, asked_in: np.ndarray, config: SegmentationConfig, settings: RefitConfig
     ) -> None:
         self._lessons, self._config, self._settings = lessons, config, settings
-        self._background = np.array([lesson.teaches == "background" for lesson in lessons.lessons], bool)
-        self._newest = asked_in == asked_in.max() if len(asked_in) else np.zeros(0, bool)
+        self._newest = np.flatnonzero(asked_in == asked_in.max()) if len(asked_in) else np.zeros(0, np.int64)
 
     def __call__(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Image and target levels of one crop."""
-        if len(self._background) == 0 or rng.random() < self._settings.replay_share:
+        number = len(self._lessons.lessons)
+        if number == 0 or rng.random() < self._settings.replay_share:
             return self._lessons.labelled_crop(rng, self._config)
-        rows = np.arange(len(self._background))
-        recent = self._newest if rng.random() < self._settings.recent_share else rows >= 0
-        for keep in (recent, self._background == (rng.random() < 0.5)):
-            rows = rows[keep[rows]] if keep[rows].any() else rows
-        return self._lessons.answer_crop(rng, int(rng.choice(rows)))
+        recent = rng.random() < self._settings.recent_share
+        return self._lessons.answer_crop(rng, int(rng.choice(self._newest) if recent else rng.integers(number)))
 
 
 @dataclass(frozen=True)

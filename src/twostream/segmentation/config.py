@@ -159,8 +159,9 @@ class RefitConfig(Config):
         rim_nm: voxels this near the border of an answered mask are ignored: an annotator's True is about the
             object, not about its last voxel.
         recent_share: share of the answer crops taken from the newest round's answers.
-        distill: weight of saying where nothing is known what the S of the round before says of the clean crop from
-            four sides: a guard against forgetting, and against believing one's own mistakes.
+        distill: weight, beside 1 for what is known, of voxels where nothing is: there S is to say what the S of the
+            round before says of the clean crop from four sides. A guard against forgetting, and what keeps a small
+            answered mask from filling a whole step; 0 is no teacher.
         freeze_norm: keep the statistics of batch normalisation, another guard. Chosen on development (LOG.md).
     """
 
@@ -170,7 +171,7 @@ class RefitConfig(Config):
     replay_share: Chance = 0.5
     rim_nm: float = Field(20.0, ge=0)
     recent_share: Chance = 0.5
-    distill: float = Field(3.0, ge=0)
+    distill: float = Field(1.0, ge=0)
     freeze_norm: bool = True
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -39,26 +40,30 @@ class Head(ABC):
         """Logits -> probability_BCZYX in [0, 1], channels of the task."""
 
     @abstractmethod
-    def loss(self, logit_BLZYX: torch.Tensor, target_BCZYX: torch.Tensor, config: LossConfig) -> torch.Tensor:  # noqa: N803
-        """Scalar loss of logits against uint8 levels; 0 if everything is ignored."""
-
-    def distillation(
+    def loss(
         self,
         logit_BLZYX: torch.Tensor,  # noqa: N803
-        teacher_BLZYX: torch.Tensor,  # noqa: N803
         target_BCZYX: torch.Tensor,  # noqa: N803
+        config: LossConfig,
+        teacher: Teacher | None = None,
     ) -> torch.Tensor:
-        """How far S has left its teacher where the target says nothing (Li and Hoiem 2016).
+        """Scalar loss of logits against uint8 levels; 0 if everything is ignored and there is no teacher."""
 
-        Returns:
-            Mean over those voxels of the Kullback-Leibler divergence of the teacher's channels from S's; 0 if there
-            are none.
-        """
-        unknown = (target_BCZYX == IGNORE).all(1, keepdim=True).to(logit_BLZYX.dtype)
-        wanted = self.probability(teacher_BLZYX).detach().clamp(1e-4, 1 - 1e-4)
-        got = self.probability(logit_BLZYX).clamp(1e-4, 1 - 1e-4)
-        cost = wanted * (wanted / got).log() + (1 - wanted) * ((1 - wanted) / (1 - got)).log()
-        return (cost.mean(1, keepdim=True) * unknown).sum() / unknown.sum().clamp(min=1)
+
+@dataclass(frozen=True)
+class Teacher:
+    """What is taken for true where a target says nothing.
+
+    With a teacher every voxel of a crop counts, so an answered mask weighs as much as its voxels do. Without one, a
+    batch that knows a single small mask would put the whole weight of a step on it.
+
+    Attributes:
+        logit_BLZYX: logits of an earlier S.
+        weight: of a voxel where the teacher speaks, beside 1 where something is known.
+    """
+
+    logit_BLZYX: torch.Tensor  # noqa: N815
+    weight: float
 
 
 class IndependentHead(Head):
@@ -78,16 +83,27 @@ class IndependentHead(Head):
     def probability(self, logit_BLZYX: torch.Tensor) -> torch.Tensor:  # noqa: N803
         return torch.sigmoid(logit_BLZYX)
 
-    def loss(self, logit_BLZYX: torch.Tensor, target_BCZYX: torch.Tensor, config: LossConfig) -> torch.Tensor:  # noqa: N803
+    def loss(
+        self,
+        logit_BLZYX: torch.Tensor,  # noqa: N803
+        target_BCZYX: torch.Tensor,  # noqa: N803
+        config: LossConfig,
+        teacher: Teacher | None = None,
+    ) -> torch.Tensor:
         logit, target = logit_BLZYX, target_BCZYX
-        total = binary_loss(logit[:, self._binary], target[:, self._binary], config)
-        if self._graded:
-            known = target[:, self._graded] != IGNORE
-            wanted = target[:, self._graded].to(logit.dtype) / CERTAIN
-            error = (torch.sigmoid(logit[:, self._graded]) - wanted).square() * known
-            total = total + config.distance * error.sum() / known.sum().clamp(min=1)
+        weight = (target != IGNORE).to(logit.dtype)
+        wanted = (target.to(logit.dtype) / CERTAIN).clamp(max=1)
+        if teacher is not None:
+            unknown = target == IGNORE
+            wanted = torch.where(unknown, torch.sigmoid(teacher.logit_BLZYX), wanted)
+            weight = torch.where(unknown, torch.full_like(weight, teacher.weight), weight)
+        binary, graded = self._binary, self._graded
+        total = binary_loss(logit[:, binary], wanted[:, binary], weight[:, binary], config)
+        if graded:
+            error = (torch.sigmoid(logit[:, graded]) - wanted[:, graded]).square() * weight[:, graded]
+            total = total + config.distance * error.sum() / weight[:, graded].sum().clamp(min=1)
         if config.non_overlap and self.channels == ("pre", "post", "union"):
-            total = total + config.non_overlap * non_overlap(torch.sigmoid(logit), target)
+            total = total + config.non_overlap * non_overlap(torch.sigmoid(logit), weight)
         return total
 
 
@@ -103,20 +119,33 @@ class ExclusiveHead(Head):
         share = torch.softmax(logit_BLZYX, 1)
         return torch.cat([share[:, 1:3], 1 - share[:, :1]], 1)
 
-    def loss(self, logit_BLZYX: torch.Tensor, target_BCZYX: torch.Tensor, config: LossConfig) -> torch.Tensor:  # noqa: N803
+    def loss(
+        self,
+        logit_BLZYX: torch.Tensor,  # noqa: N803
+        target_BCZYX: torch.Tensor,  # noqa: N803
+        config: LossConfig,
+        teacher: Teacher | None = None,
+    ) -> torch.Tensor:
         logit, target = logit_BLZYX, target_BCZYX
         known = (target != IGNORE).all(1)
         pre, post, union = (target[:, i] == CERTAIN for i in range(3))
         label = torch.where(pre, 1, torch.where(post, 2, torch.where(union, 3, 0)))
-        count = torch.stack([((label == k) & known).sum() for k in range(4)]).to(logit.dtype)
+        share = functional.one_hot(label, 4).movedim(-1, 1).to(logit.dtype)
+        weight = known.to(logit.dtype)
+        if teacher is not None:
+            share = torch.where(known[:, None], share, torch.softmax(teacher.logit_BLZYX, 1))
+            weight = torch.where(known, weight, torch.full_like(weight, teacher.weight))
+        count = (share * weight[:, None]).sum(DICE_AXES)
         ratio = count[0] / count.clamp(min=1)
-        weight = torch.where(count > 0, ratio.clamp(1.0, config.max_positive_weight), torch.ones_like(ratio))
-        weight[0] = 1.0
-        cost = functional.cross_entropy(logit, label, reduction="none") * known
-        per_voxel = weight[label] * known
-        total = config.cross_entropy * (cost * per_voxel).sum() / per_voxel.sum().clamp(min=1)
+        rarity = torch.where(count > 0, ratio.clamp(1.0, config.max_positive_weight), torch.ones_like(ratio))
+        rarity = torch.cat([torch.ones_like(rarity[:1]), rarity[1:]])
+        per_class = share * weight[:, None] * rarity[None, :, None, None, None]
+        cost = -(functional.log_softmax(logit, 1) * per_class).sum()
+        total = config.cross_entropy * cost / per_class.sum().clamp(min=1)
         if config.dice:
-            total = total + config.dice * dice_loss(self.probability(logit), target, config.dice_smooth)
+            wanted = torch.cat([share[:, 1:3], 1 - share[:, :1]], 1)
+            spread = weight[:, None].expand_as(wanted)
+            total = total + config.dice * dice_loss(self.probability(logit), wanted, spread, config.dice_smooth)
         return total
 
 
@@ -125,37 +154,49 @@ def head_of(description: dict[str, Any]) -> Head:
     return ExclusiveHead() if description["form"] == "exclusive" else IndependentHead(description["channels"])
 
 
-def binary_loss(logit_BCZYX: torch.Tensor, target_BCZYX: torch.Tensor, config: LossConfig) -> torch.Tensor:  # noqa: N803
+def binary_loss(
+    logit_BCZYX: torch.Tensor,  # noqa: N803
+    wanted_BCZYX: torch.Tensor,  # noqa: N803
+    weight_BCZYX: torch.Tensor,  # noqa: N803
+    config: LossConfig,
+) -> torch.Tensor:
     """Class-weighted binary cross-entropy plus Dice, each the mean over channels (METHOD section 8).
 
     Foreground weighs as much more as it is rarer in the batch, up to ``max_positive_weight``.
+
+    Args:
+        logit_BCZYX: float.
+        wanted_BCZYX: probabilities in [0, 1].
+        weight_BCZYX: of each voxel; 0 leaves it out.
     """
-    known = (target_BCZYX != IGNORE).to(logit_BCZYX.dtype)
-    target = (target_BCZYX == CERTAIN).to(logit_BCZYX.dtype)
-    num_known, num_positive = known.sum(DICE_AXES), target.sum(DICE_AXES)
-    ratio = ((num_known - num_positive) / num_positive.clamp(min=1)).clamp(1.0, config.max_positive_weight)
-    weight = torch.where(num_positive > 0, ratio, torch.ones_like(ratio))
-    per_voxel = known * (1 + target * (weight - 1)[None, :, None, None, None])
-    cost = functional.binary_cross_entropy_with_logits(logit_BCZYX, target, reduction="none") * per_voxel
+    positive = (wanted_BCZYX * weight_BCZYX).sum(DICE_AXES)
+    ratio = ((weight_BCZYX.sum(DICE_AXES) - positive) / positive.clamp(min=1)).clamp(1.0, config.max_positive_weight)
+    rarity = torch.where(positive > 0, ratio, torch.ones_like(ratio))
+    per_voxel = weight_BCZYX * (1 + wanted_BCZYX * (rarity - 1)[None, :, None, None, None])
+    cost = functional.binary_cross_entropy_with_logits(logit_BCZYX, wanted_BCZYX, reduction="none") * per_voxel
     # Dividing by the summed weights keeps the scale of the gradient the same, however rare the object is.
     total = config.cross_entropy * (cost.sum(DICE_AXES) / per_voxel.sum(DICE_AXES).clamp(min=1)).mean()
     if config.dice:
-        total = total + config.dice * dice_loss(torch.sigmoid(logit_BCZYX), target_BCZYX, config.dice_smooth)
+        probability = torch.sigmoid(logit_BCZYX)
+        total = total + config.dice * dice_loss(probability, wanted_BCZYX, weight_BCZYX, config.dice_smooth)
     return total
 
 
-def dice_loss(probability_BCZYX: torch.Tensor, target_BCZYX: torch.Tensor, smooth: float) -> torch.Tensor:  # noqa: N803
+def dice_loss(
+    probability_BCZYX: torch.Tensor,  # noqa: N803
+    wanted_BCZYX: torch.Tensor,  # noqa: N803
+    weight_BCZYX: torch.Tensor,  # noqa: N803
+    smooth: float,
+) -> torch.Tensor:
     """1 - Dice over the batch, mean over channels (Milletari 2016, with ``smooth`` voxels on both sides)."""
-    known = (target_BCZYX != IGNORE).to(probability_BCZYX.dtype)
-    target = (target_BCZYX == CERTAIN).to(probability_BCZYX.dtype)
-    probability = probability_BCZYX * known
-    shared = (probability * target).sum(DICE_AXES)
-    dice = 1 - (2 * shared + smooth) / (probability.sum(DICE_AXES) + target.sum(DICE_AXES) + smooth)
-    return (dice * (known.sum(DICE_AXES) > 0)).mean()
+    shared = (probability_BCZYX * wanted_BCZYX * weight_BCZYX).sum(DICE_AXES)
+    total = ((probability_BCZYX + wanted_BCZYX) * weight_BCZYX).sum(DICE_AXES)
+    dice = 1 - (2 * shared + smooth) / (total + smooth)
+    return (dice * (weight_BCZYX.sum(DICE_AXES) > 0)).mean()
 
 
-def non_overlap(probability_BCZYX: torch.Tensor, target_BCZYX: torch.Tensor) -> torch.Tensor:  # noqa: N803
-    """mean P(pre) P(post) stop-gradient P(union) over known voxels (METHOD section 8)."""
-    known = (target_BCZYX != IGNORE).all(1).to(probability_BCZYX.dtype)
+def non_overlap(probability_BCZYX: torch.Tensor, weight_BCZYX: torch.Tensor) -> torch.Tensor:  # noqa: N803
+    """mean P(pre) P(post) stop-gradient P(union) over voxels that count (METHOD section 8)."""
+    weight = weight_BCZYX.amin(1)
     pre, post, union = probability_BCZYX.unbind(1)
-    return (pre * post * union.detach() * known).sum() / known.sum().clamp(min=1)
+    return (pre * post * union.detach() * weight).sum() / weight.sum().clamp(min=1)

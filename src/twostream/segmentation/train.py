@@ -17,7 +17,7 @@ import torch
 from twostream.errors import InputError
 from twostream.segmentation.augment import imaged, moved
 from twostream.segmentation.config import SegmentationConfig, fold_for
-from twostream.segmentation.heads import ExclusiveHead, Head, IndependentHead, head_of
+from twostream.segmentation.heads import ExclusiveHead, Head, IndependentHead, Teacher, head_of
 from twostream.segmentation.network import FoldedUNet, averaged, build, fold, strides_for, total_stride
 from twostream.task import CERTAIN, IGNORE, Task
 from twostream.training import FitModule, best_of, fit, save_whole
@@ -177,14 +177,13 @@ class SegmentationModule(FitModule):
 
     def loss(self, batch: Any, generator: torch.Generator) -> torch.Tensor:
         image, target, clean = batch
-        logit = self.network(image)
-        total = self._head.loss(logit, target, self._loss)
+        taught = None
         for teacher in self._teacher:
             with torch.no_grad():
                 teacher.to(image.device)
                 wanted = teacher.unfold(averaged(teacher, TEACHER_FLIPS)(fold(clean, teacher.fold_zyx)))
-            total = total + self._distill * self._head.distillation(logit, wanted, target)
-        return total
+            taught = Teacher(wanted, self._distill)
+        return self._head.loss(self.network(image), target, self._loss, taught)
 
     def look(self) -> float:
         assert self._validation is not None
