@@ -1,0 +1,106 @@
+"""Refitting: which lessons are drawn, where S begins, and that it stays itself where nothing is known."""
+
+import numpy as np
+import pytest
+import torch
+
+from twostream.geometry import Box
+from twostream.refit import LessonCrops, refit
+from twostream.segmentation.config import RefitConfig, SegmentationConfig
+from twostream.segmentation.lessons import Lesson, Lessons
+from twostream.segmentation.train import new_segmenter
+from twostream.task import Mitochondria
+from twostream.training import use_threads
+from twostream.volume import MemoryVolume
+
+SIZE = (30.0, 8.0, 8.0)
+CONFIG = SegmentationConfig(filters=(4, 8, 8), max_pixel_size_nm=10.0, patch_shape_zyx=(4, 16, 16), num_steps=6)
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    use_threads(1)
+
+
+def world(num_true=8, num_nothing=2):
+    """Labels in the left third; answered masks in the rest, the first of them true."""
+    image = MemoryVolume(np.random.default_rng(0).integers(0, 255, (8, 48, 96)).astype(np.uint8), SIZE)
+    labels = np.zeros((8, 48, 96), np.uint32)
+    labels[2:6, 10:20, 5:15] = 1
+    mask = np.ones((4, 6, 6), np.uint8)
+    places = [(2, 4 + 8 * (i % 5), 40 + 12 * (i // 5)) for i in range(num_true + num_nothing)]
+    lessons = [Lesson(Box(p, mask.shape), mask, "mask" if i < num_true else "background") for i, p in enumerate(places)]
+    return Lessons(
+        image, MemoryVolume(labels, SIZE), None, Mitochondria(SIZE), labels_box=Box((0, 0, 0), (8, 48, 32)),
+        val_box=Box((0, 0, 24), (8, 48, 8)), test_box=None, guarded_box=None, crop_shape_zyx=(4, 16, 16),
+        lessons=lessons,
+    )  # fmt: skip
+
+
+def drawn(lessons, asked_in, settings, monkeypatch, number=600):
+    """How often each lesson was drawn, and how often the labelled box (under -1)."""
+    counts: dict[int, int] = {}
+    monkeypatch.setattr(lessons, "labelled_crop", lambda rng, config: counts.update({-1: counts.get(-1, 0) + 1}))
+    monkeypatch.setattr(lessons, "answer_crop", lambda rng, row: counts.update({row: counts.get(row, 0) + 1}))
+    crop = LessonCrops(lessons, np.asarray(asked_in), CONFIG, settings)
+    for t in range(number):
+        crop(np.random.default_rng([1, t]))
+    return counts
+
+
+def test_lessons_come_as_they_fell(monkeypatch):
+    counts = drawn(world(), [0] * 10, RefitConfig(replay_share=0.25), monkeypatch)
+    assert counts[-1] == pytest.approx(150, abs=35)
+    assert all(counts[row] == pytest.approx(45, abs=25) for row in range(10))  # nothing is drawn no more than true
+
+
+def test_the_newest_round_is_drawn_more_often(monkeypatch):
+    counts = drawn(world(), [0] * 8 + [1] * 2, RefitConfig(replay_share=0.0, recent_share=0.5), monkeypatch)
+    assert counts[8] + counts[9] == pytest.approx(360, abs=50) and -1 not in counts  # half, and a fifth of the rest
+
+
+def test_without_answers_the_labelled_box_is_replayed(monkeypatch):
+    assert drawn(world(0, 0), np.zeros(0, int), RefitConfig(replay_share=0.0), monkeypatch, 20) == {-1: 20}
+
+
+def weights(s):
+    return {name: value.clone() for name, value in s.network.state_dict().items()}
+
+
+def refitted(tmp_path, settings, seed=3):
+    s = new_segmenter(Mitochondria(SIZE), CONFIG, voxel_size_nm=SIZE, num_sections=8, grey=(127.0, 70.0), seed=0)
+    before = weights(s)
+    name = f"{settings.start}-{settings.distill}-{settings.num_steps}.resume"
+    course = refit(s, world(), np.zeros(10, int), CONFIG, settings, seed=seed, resume_path=tmp_path / name)
+    return s, before, course
+
+
+def test_a_warm_start_goes_on_and_a_scratch_start_begins_anew(tmp_path):
+    warm, before, course = refitted(tmp_path, RefitConfig(num_steps=0))
+    assert course.losses == [] and all(torch.equal(weights(warm)[k], v) for k, v in before.items())
+    scratch, _, course = refitted(tmp_path, RefitConfig(start="scratch", num_steps=1))
+    assert len(course.losses) == CONFIG.num_steps  # as many as the first training
+    new = new_segmenter(Mitochondria(SIZE), CONFIG, voxel_size_nm=SIZE, num_sections=8, grey=(127.0, 70.0), seed=3)
+    first = next(iter(before))
+    moved = (weights(scratch)[first] - weights(new)[first]).abs().max()
+    assert moved < 0.1 < (weights(scratch)[first] - before[first]).abs().max()
+
+
+def test_a_warm_start_keeps_the_statistics_of_normalisation(tmp_path):
+    for freeze in (True, False):
+        s, before, _ = refitted(tmp_path / str(freeze), RefitConfig(num_steps=4, freeze_norm=freeze))
+        kept = [torch.equal(weights(s)[name], value) for name, value in before.items() if "running" in name]
+        assert kept and all(kept) == freeze
+
+
+def test_a_teacher_holds_s_where_nothing_is_known(tmp_path):
+    """Far from labels and answers S moves less with a teacher than without."""
+    moved = {}
+    far = torch.randn(2, 1, 4, 16, 16)
+    for distill in (0.0, 1.0):
+        s, before, _ = refitted(tmp_path, RefitConfig(num_steps=30, distill=distill, replay_share=0.0))
+        with torch.inference_mode():
+            after = torch.sigmoid(s.network.eval()(far))
+            s.network.load_state_dict(before)
+            moved[distill] = float((after - torch.sigmoid(s.network.eval()(far))).abs().mean())
+    assert moved[1.0] < 0.5 * moved[0.0]
