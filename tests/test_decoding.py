@@ -19,12 +19,15 @@ def two_discs(gap=0):
     return labels
 
 
-@pytest.mark.parametrize("width", [1, 2])
-def test_contour_equals_the_loop(width):
+@pytest.mark.parametrize(("depth", "width"), [(0, 1), (0, 2), (1, 2)])
+def test_contour_equals_the_loop(depth, width):
     labels = two_discs()
-    band = contour(labels, width)
+    labels[2] = 0
+    band = contour(labels, (depth, width, width))
     for z, y, x in np.ndindex(labels.shape):
-        window = labels[z, max(y - width, 0) : y + width + 1, max(x - width, 0) : x + width + 1]
+        window = labels[
+            max(z - depth, 0) : z + depth + 1, max(y - width, 0) : y + width + 1, max(x - width, 0) : x + width + 1
+        ]
         assert band[z, y, x] == (len(np.unique(window)) > 1)
 
 
@@ -98,11 +101,18 @@ def row(segmentation):
     return segmentation[0, 2].tolist()
 
 
+def one_sided(segmentation):
+    """Instances that lack a partner: with a presynaptic side only, with a postsynaptic side only."""
+    values = set(np.unique(segmentation).tolist()) - {0}
+    instances = sorted({(v + 1) // 2 for v in values})
+    return [n for n in instances if 2 * n not in values], [n for n in instances if 2 * n - 1 not in values]
+
+
 def test_neighbours_a_voxel_apart_stay_two_synapses():
     task = SynapsePolarity(SIZE)
     decoded = task.decode(sides((0, 2, 6), (1, 6, 10), (0, 11, 15), (1, 15, 19)), 0.5)
     assert row(decoded)[2:19] == [1] * 4 + [2] * 4 + [0] + [3] * 4 + [4] * 4
-    assert task.one_sided(decoded) == ([], [])
+    assert one_sided(decoded) == ([], [])
 
 
 def test_a_voxel_that_both_sides_claim_goes_to_the_likelier():
@@ -120,18 +130,18 @@ def test_sides_that_lost_their_partner_find_it_within_the_distance():
     task = SynapsePolarity(SIZE, DecodingConfig(join_nm=23.0))
     apart = task.decode(probability, 0.5)
     assert row(apart)[2:12] == [1] * 4 + [0] * 2 + [4] * 4  # both keep their own number: 1 lacks 2, 4 lacks 3
-    assert task.one_sided(apart) == ([1], [2])
+    assert one_sided(apart) == ([1], [2])
 
 
 def test_a_side_without_partner_joins_the_nearest_alone_and_never_a_pair():
     task = SynapsePolarity(SIZE, DecodingConfig(join_nm=40.0))
     pair_and_pre = task.decode(sides((0, 2, 6), (1, 6, 10), (0, 12, 15)), 0.5)
     assert row(pair_and_pre)[2:15] == [1] * 4 + [2] * 4 + [0] * 2 + [3] * 3
-    assert task.one_sided(pair_and_pre) == ([2], [])
+    assert one_sided(pair_and_pre) == ([2], [])
     two_pre = task.decode(sides((0, 2, 6), (1, 10, 14), (0, 16, 20)), 0.5)  # the post is nearer to the second
     assert row(two_pre)[2:20] == [1] * 4 + [0] * 4 + [4] * 4 + [0] * 2 + [3] * 4
     like = task.decode(sides((0, 2, 6), (0, 8, 12)), 0.5)
-    assert task.one_sided(like) == ([1, 2], [])
+    assert one_sided(like) == ([1, 2], [])
 
 
 def test_distances_are_in_nanometres():
@@ -165,3 +175,26 @@ def test_the_union_of_a_synapse_is_trimmed_too():
     probability = sides((0, 2, 6), (1, 6, 10))
     probability[:, :, :, 10:14] = probability[:, :, :, 9:10] // 4
     assert row(SynapsePolarity(SIZE).decode(probability, 0.1))[2:14] == [1] * 4 + [2] * 4 + [0] * 4
+
+
+def test_stray_voxels_of_the_other_side_are_no_side():
+    probability = sides((0, 2, 6), (1, 8, 12))
+    probability[0, 0, 2, 5], probability[1, 0, 2, 5] = 200, 202  # one voxel of twenty
+    task = SynapsePolarity(SIZE, DecodingConfig(join_nm=24.0))
+    assert row(task.decode(probability, 0.5))[2:12] == [1] * 3 + [1] + [0] * 2 + [2] * 4
+    probability[1, 0, :3, 4:6] = 210  # six of twenty are a side
+    assert 2 in row(SynapsePolarity(SIZE, DecodingConfig(join_nm=0)).decode(probability, 0.5))[2:6]
+
+
+@pytest.mark.parametrize("axis", [0, 2])
+def test_the_border_between_two_that_touch_lies_on_both_sides(axis):
+    labels = np.zeros((12, 14, 14), np.uint32)
+    first, second = [slice(2, -2)] * 3, [slice(2, -2)] * 3
+    first[axis], second[axis] = slice(2, 6), slice(6, 10)
+    labels[tuple(first)], labels[tuple(second)] = 1, 2
+    for swapped in (labels, np.where(labels > 0, 3 - labels, 0)):
+        level = signed_distance(swapped, (10.0, 10.0, 10.0), 50.0)
+        line = np.moveaxis(level, axis, 0)[:, 6, 6]
+        assert line[5] == line[6] == CERTAIN // 2 and line[4] > line[5] and line[7] > line[6]
+        band = contour(swapped, (1, 1, 1))
+        assert np.moveaxis(band, axis, 0)[5:7, 6, 6].all()

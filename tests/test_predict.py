@@ -132,3 +132,12 @@ def test_the_plan_covers_the_image_once():
     for block in plan(segmenter(), image.box, TINY):
         counts[block.write_box.slices] += 1
     assert (counts == 1).all()
+
+
+@pytest.mark.parametrize("shape", [(1, 40, 50), (2, 30, 30)])
+@pytest.mark.parametrize("context", [(1, 6, 6), (0, 0, 0), (8, 8, 8)])
+def test_a_section_alone_and_windows_that_do_not_overlap(shape, context):
+    image, config = noise(shape), TINY.model_copy(update={"context_zyx": context})
+    whole = predicted(segmenter(), image, config.model_copy(update={"block_shape_zyx": (100, 100, 100)}))
+    parts = predicted(segmenter(), image, config)
+    assert whole.std() > 3 and abs(whole.astype(int) - parts).max() <= 1

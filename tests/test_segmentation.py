@@ -12,7 +12,7 @@ from twostream.segmentation.describe import describe
 from twostream.segmentation.lessons import Lesson, Lessons
 from twostream.segmentation.network import fold, strides_for
 from twostream.segmentation.train import Segmenter, crop_shape, new_segmenter, train
-from twostream.task import CERTAIN, IGNORE, Mitochondria, SynapsePolarity
+from twostream.task import CERTAIN, IGNORE, DecodingConfig, Mitochondria, SynapsePolarity
 from twostream.volume import MemoryVolume
 
 SIZE = (30.0, 8.0, 8.0)
@@ -116,6 +116,19 @@ def test_what_an_answer_teaches(world, teaches, inside):
     known = target[0] != IGNORE
     from_answer = known & (target[0] == inside)
     assert from_answer.any() and from_answer.sum() >= (mask > 0).sum() * (inside == CERTAIN)
+
+
+@pytest.mark.parametrize("teaches", ["mask", "drawn"])
+def test_a_mask_that_fills_its_box_has_borders_all_the_same(world, teaches):
+    settings = DecodingConfig(channels=("foreground", "contour", "distance"))
+    task = Mitochondria((10.0, 10.0, 10.0), settings)
+    mask = np.ones((3, 9, 9), np.uint8)
+    place = Box((2, 15, 30), mask.shape)
+    painted = lessons_of(world, [Lesson(place, mask, teaches)], task=task)._painted[0]
+    whole = np.zeros((16, 60, 60), np.uint32)
+    whole[6:9, 20:29, 20:29] = 1
+    np.testing.assert_array_equal(painted, task.target(whole)[:, 6:9, 20:29, 20:29])
+    assert painted[2].max() < CERTAIN and (painted[1] == CERTAIN).any()
 
 
 def test_the_rim_of_a_true_answer_is_ignored_but_not_of_a_drawn_one(world):

@@ -6,6 +6,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from twostream import training
+from twostream.errors import TrainingError
 from twostream.geometry import Box
 from twostream.refit import LabelledCrops, validation_crops
 from twostream.segmentation.config import OptimizerConfig, SegmentationConfig, WatchConfig
@@ -105,6 +106,38 @@ def test_training_stops_when_looks_no_longer_get_better(world, tmp_path, monkeyp
     config = CONFIG.model_copy(update={"watch": WatchConfig(every_steps=4, patience=2), "num_steps": 100})
     _, course = fitted(world, tmp_path, config)
     assert [step for step, _ in course.looks] == [4, 8, 12, 16] and len(course.losses) == 16
+
+
+@pytest.mark.parametrize("every", [30, 7])
+def test_looks_fall_on_any_number_of_steps(world, tmp_path, every):
+    config = CONFIG.model_copy(update={"watch": WatchConfig(every_steps=every), "num_steps": 64})
+    _, course = fitted(world, tmp_path, config)
+    assert [step for step, _ in course.looks] == [*range(every, 64, every), 64]
+
+
+def test_what_stopped_early_has_stopped(world, tmp_path, monkeypatch):
+    """Killed after its early stop and before the result was stored, a training does not go on."""
+    told = iter([1.0, 2.0, 3.0, 0.0, 0.0, 0.0])
+    monkeypatch.setattr(SegmentationModule, "look", lambda module: next(told))
+    config = CONFIG.model_copy(update={"watch": WatchConfig(every_steps=4, patience=2), "num_steps": 40})
+    s, course = fitted(world, tmp_path, config)
+    again, same_course = fitted(world, tmp_path, config)  # the resume file is still there
+    assert len(course.losses) == 12 and same_course.looks == course.looks and same_course.losses == course.losses
+    assert same(weights(s), weights(again)) and same(course.last, same_course.last)
+
+
+def test_a_half_trained_state_of_another_course_is_not_taken_up(world, tmp_path, capfd):
+    fitted(world, tmp_path, validation=None)
+    for change in ({"optimizer": OptimizerConfig(name="sgd")}, {"num_steps": 5}, {"learning_rate": 1e-3}):
+        _, course = fitted(world, tmp_path, CONFIG.model_copy(update=change), validation=None)
+        assert len(course.losses) == change.get("num_steps", 12)
+        assert "training begins anew" in capfd.readouterr().err
+
+
+def test_a_training_that_runs_away_is_stopped_with_a_sentence(world, tmp_path, monkeypatch):
+    monkeypatch.setattr(SegmentationModule, "loss", lambda *_: torch.tensor(float("nan"), requires_grad=True))
+    with pytest.raises(TrainingError, match=r"the loss is nan in step 0.*Lower the learning rate \(it is 0.01\)"):
+        fitted(world, tmp_path, validation=None)
 
 
 class KilledError(Exception):

@@ -47,7 +47,7 @@ class CandidateConfig(Config):
     threshold: float | None = Field(None, gt=0, lt=1)
     final_threshold: float | None = Field(None, gt=0, lt=1)
     min_recall: float = Field(0.9, ge=0, le=1)
-    min_object_nm3: float | None = Field(None, ge=0, allow_inf_nan=False)
+    min_object_nm3: float | None = Field(None, ge=0)
 
 
 @dataclass(frozen=True)

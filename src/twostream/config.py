@@ -19,7 +19,7 @@ from twostream.errors import ConfigError
 class Config(BaseModel):
     """Base of all settings: immutable, unknown keys refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 AnyConfig = TypeVar("AnyConfig", bound=Config)
@@ -80,10 +80,16 @@ def _sentence(model: type[BaseModel], error: Any, source: str) -> str:
         prefix = ".".join(path[:-1] + nearest[:1])
         choices = ", ".join(sorted(valid))
         return f"{source}: unknown key {key!r}; the nearest valid one is {prefix!r} (valid here: {choices})."
+    if error["type"] == "missing" and path[-1].isdigit():
+        return f"{source}: {'.'.join(path[:-1])} has {path[-1]} values; one more is needed."
     if error["type"] == "missing":
         return f"{source}: {key} is missing; add it."
     if error["type"] == "value_error" and isinstance(error.get("input"), dict):  # settings that clash with each other
         return f"{source}: {key + ': ' if key else ''}{error['ctx']['error']}."
+    if error["type"] == "value_error" and not path:
+        return f"{source}: {error['ctx']['error']}."
+    if error["type"] == "value_error":
+        return f"{source}: {key}: {error['ctx']['error']}."
     return f"{source}: {key} is {error.get('input')!r}; {error['msg']}."
 
 

@@ -6,6 +6,7 @@
     │   └── VolumeError            a volume cannot be opened, read or written
     │       └── NoVoxelSizeError   its file states no voxel size, and none was given
     ├── LedgerError                an answer, query or registration contradicts what the ledger holds
+    ├── TrainingError              a training has run away
     └── ProjectError               the project folder is not in the state the command needs
 
 A message says what came, what was wanted and what to do.
@@ -34,6 +35,10 @@ class NoVoxelSizeError(VolumeError):
 
 class LedgerError(TwoStreamError):
     """A request contradicts what the ledger holds."""
+
+
+class TrainingError(TwoStreamError):
+    """A training has run away: its loss is no number."""
 
 
 class ProjectError(TwoStreamError):

@@ -40,7 +40,7 @@ class PatchConfig(Config):
     """
 
     width_px: int = Field(64, ge=8)
-    pixel_size_nm: float | None = Field(None, gt=0, allow_inf_nan=False)
+    pixel_size_nm: float | None = Field(None, gt=0)
 
 
 @dataclass(frozen=True)

@@ -147,7 +147,7 @@ def tune_project(project: Project, *, write: bool = False) -> list[str]:
     probability = open_volume(str(project.path(number, "probability.zarr"))).read(val_box)
     ignore = None if project.labels_ignore is None else project.labels_ignore.read(val_box)
     trials = tune(probability, project.labels.read(val_box), ignore, project.task, project.min_voxels)
-    lines = [f"round {number}, validation box {val_box}: {trials[0].num_truth} objects, {len(trials)} settings"]
+    lines = [f"round {number}, validation box {val_box}: {trials[0].num_truth} objects, {len(trials)} distinct results"]
     if trials[0].num_truth < FEW_OBJECTS:
         lines.append(f"fewer than {FEW_OBJECTS} objects: the order below is mostly luck")
     for trial in trials[:NUM_SHOWN]:

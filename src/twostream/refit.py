@@ -136,7 +136,7 @@ def refit(
         learning_rate=settings.learning_rate if warm else config.learning_rate,
         seed=seed,
         resume_path=resume_path,
-        description="refit S",
+        description=f"refit S ({settings.start})",
         validation=validation,
         teacher=teacher,
         distill=settings.distill,

@@ -37,7 +37,7 @@ class SourceConfig(Config):
     kind: Literal["probability", "segmentation", "objects"]
     uri: str
     voxel_size_nm: tuple[float, float, float] | None = None
-    radius_nm: float | None = Field(None, gt=0, allow_inf_nan=False)
+    radius_nm: float | None = Field(None, gt=0)
 
     @model_validator(mode="after")
     def _each_of_its_kind(self) -> SourceConfig:
@@ -122,6 +122,18 @@ class ProjectConfig(Config):
     streams: StreamsConfig = StreamsConfig()
     query: QueryConfig = QueryConfig()
     annotator: AnnotatorConfig = AnnotatorConfig()
+
+    @model_validator(mode="after")
+    def _what_the_task_can_use(self) -> ProjectConfig:
+        """A setting that would do nothing, or crash when it is too late to change it, is refused at once."""
+        polarity = self.task == "polarity"
+        if self.segmentation.exclusive and not polarity:
+            raise ValueError(f"segmentation.exclusive is for polarity, not for {self.task}. Leave it out")
+        if self.segmentation.loss.non_overlap and (not polarity or self.segmentation.exclusive):
+            raise ValueError("segmentation.loss.non_overlap is for polarity with independent channels. Leave it out")
+        if polarity and self.decoding.channels != ("foreground",):
+            raise ValueError("decoding.channels is for mitochondria and clefts; synapses have pre, post, union")
+        return self
 
     @model_validator(mode="after")
     def _something_to_begin_with(self) -> ProjectConfig:

@@ -25,6 +25,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch.utils.data import DataLoader, Dataset
 
 from twostream import progress
+from twostream.errors import TrainingError
 
 STEPS_PER_CHECKPOINT = 25
 """What a kill can cost: at laptop sizes some ten seconds."""
@@ -63,6 +64,7 @@ class FitModule(lightning.LightningModule):
         losses: of every step.
         looks: (step, loss) of every look.
         best: the weights of the best look and its loss, or None before the first.
+        course: all settings that the weights depend on; a half-trained state of another course is not taken up.
     """
 
     def __init__(
@@ -80,6 +82,7 @@ class FitModule(lightning.LightningModule):
         self.network = network
         self.learning_rate, self.optimizer_name, self.weight_decay = learning_rate, optimizer, weight_decay
         self.warmup_steps, self.look_every, self.patience = warmup_steps, look_every, patience
+        self.course: dict[str, Any] = {}
         self.losses: list[float] = []
         self.looks: list[tuple[int, float]] = []
         self.best: dict[str, Any] | None = None
@@ -95,6 +98,11 @@ class FitModule(lightning.LightningModule):
     def training_step(self, batch: Any, batch_index: int) -> torch.Tensor:
         generator = torch.Generator().manual_seed(self.global_step)
         loss = self.loss(batch, generator)
+        if not torch.isfinite(loss.detach()):
+            raise TrainingError(
+                f"the loss is {float(loss.detach())} in step {self.global_step}: training has run away. "
+                f"Lower the learning rate (it is {self.learning_rate:g})."
+            )
         self.losses.append(float(loss.detach()))
         if self.logger:
             self.log("loss", loss.detach())
@@ -102,9 +110,9 @@ class FitModule(lightning.LightningModule):
 
     def on_train_epoch_end(self) -> None:
         """An epoch is the stretch between two looks (or checkpoints)."""
-        before = self.looks[-1][0] if self.looks else 0
-        due = self.look_every and self.global_step // self.look_every > before // self.look_every
-        if not due and not (self.look_every and self.global_step >= self.trainer.max_steps > before):
+        if not self.look_every:
+            return
+        if self.global_step % self.look_every and self.global_step < self.trainer.max_steps:
             return
         self.network.eval()
         with torch.no_grad():
@@ -116,9 +124,15 @@ class FitModule(lightning.LightningModule):
         if self.best is None or loss < self.best["loss"]:
             weights = {name: value.detach().cpu().clone() for name, value in self.network.state_dict().items()}
             self.best = {"loss": loss, "step": self.global_step, "weights": weights}
-        since = sum(step > self.best["step"] for step, _ in self.looks)
-        if self.patience is not None and since >= self.patience:
+        if self.has_stopped:
             self.trainer.should_stop = True
+
+    @property
+    def has_stopped(self) -> bool:
+        """Whether looks have not got better for so long that training is over."""
+        if self.patience is None or self.best is None:
+            return False
+        return sum(step > self.best["step"] for step, _ in self.looks) >= self.patience
 
     def configure_optimizers(self) -> Any:
         parameters = [p for p in self.network.parameters() if p.requires_grad]
@@ -142,6 +156,7 @@ class FitModule(lightning.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["losses"], checkpoint["looks"], checkpoint["best"] = self.losses, self.looks, self.best
+        checkpoint["course"] = self.course
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.losses, self.looks = list(checkpoint["losses"]), list(checkpoint.get("looks", []))
@@ -212,8 +227,19 @@ def fit(
     """
     if num_steps == 0:
         return []
-    stretch = min(module.look_every or STEPS_PER_CHECKPOINT, STEPS_PER_CHECKPOINT, num_steps)
+    module.course |= {
+        "num_steps": num_steps, "batch_size": batch_size, "learning_rate": module.learning_rate,
+        "optimizer": module.optimizer_name, "weight_decay": module.weight_decay, "warmup_steps": module.warmup_steps,
+        "look_every": module.look_every, "patience": module.patience,
+    }  # fmt: skip
     resume = _usable(resume_path, module)
+    if resume:
+        stored = torch.load(resume, weights_only=False)
+        module.on_load_checkpoint(stored)
+        if module.has_stopped:  # killed between its early stop and the storing of the result
+            module.load_state_dict(stored["state_dict"])
+            module.cpu().eval()
+            return module.losses
     accelerator, devices = _accelerator(devices)
     with _quiet(), progress.task(description, total=num_steps) as advance:
         trainer = lightning.Trainer(
@@ -232,7 +258,7 @@ def fit(
             callbacks=[_SaveAndShow(resume_path, advance)],
             gradient_clip_val=1.0,
         )
-        data = _Stretches(sample, stretch, batch_size * devices, batch_size, num_steps)
+        data = _Stretches(sample, module.look_every, batch_size * devices, batch_size, num_steps)
         module.train()
         trainer.fit(module, datamodule=data, ckpt_path=str(resume) if resume else None, weights_only=False)
     if devices > 1:  # what the first process learned beside the weights came to rest in the checkpoint
@@ -242,19 +268,22 @@ def fit(
 
 
 class _Stretches(lightning.LightningDataModule):
-    """One stretch of steps per epoch, so that every epoch's end is a clean place to take up again."""
+    """One stretch of steps per epoch, so that every epoch's end is a clean place to take up again.
 
-    def __init__(self, sample: Sample, stretch: int, samples_per_step: int, batch_size: int, num_steps: int) -> None:
+    A stretch ends with the next multiple of ``STEPS_PER_CHECKPOINT`` or of ``look_every``, whichever comes first.
+    """
+
+    def __init__(self, sample: Sample, look_every: int, samples_per_step: int, batch_size: int, num_steps: int) -> None:
         super().__init__()
-        self._sample, self._stretch, self._num_steps = sample, stretch, num_steps
+        self._sample, self._look_every, self._num_steps = sample, look_every, num_steps
         self._samples_per_step, self._batch_size = samples_per_step, batch_size
 
     def train_dataloader(self) -> DataLoader[Any]:
         assert self.trainer is not None
         # Not the epoch: after a resume it is not yet restored when the first loader is made.
         first = self.trainer.global_step
-        # A stretch ends where one of an undisturbed run would, so that looks fall on the same steps.
-        last = min(first + self._stretch - first % self._stretch, self._num_steps)
+        ends = [every - first % every for every in (STEPS_PER_CHECKPOINT, self._look_every) if every]
+        last = min(first + min(ends), self._num_steps)
         samples = _Samples(self._sample, first * self._samples_per_step, last * self._samples_per_step)
         return DataLoader(samples, batch_size=self._batch_size, shuffle=False)
 
@@ -271,8 +300,9 @@ def _usable(path: Path, module: FitModule) -> Path | None:
         return None
     wanted = {name: value.shape for name, value in module.state_dict().items()}
     try:
-        stored = torch.load(path, weights_only=False)["state_dict"]
-        fits = {name: value.shape for name, value in stored.items()} == wanted
+        stored = torch.load(path, weights_only=False)
+        fits = {name: value.shape for name, value in stored["state_dict"].items()} == wanted
+        fits = fits and stored["course"] == module.course
     except (OSError, RuntimeError, EOFError, KeyError, ValueError, pickle.UnpicklingError):
         fits = False
     if not fits:

@@ -78,7 +78,8 @@ def tune(
         min_voxels: smaller instances are dust.
 
     Returns:
-        Best first: by instance F1, then foreground IoU, then the plainer setting.
+        Best first: by instance F1, then foreground IoU, then the plainer setting; of settings with the same mask
+        threshold and the same outcome one.
 
     Raises:
         InputError: the box holds no object.
@@ -90,8 +91,8 @@ def tune(
     settings = list(settings_to_try(task))
     with progress.task("tune", total=len(settings)) as advance:
         for threshold, decoding in settings:
-            trial = type(task)(task.voxel_size_nm, task.decoding.model_copy(update=decoding))
-            segmentation = clean(trial.decode(probability, threshold), task, min_voxels)
+            tried = type(task)(task.voxel_size_nm, task.decoding.model_copy(update=decoding))
+            segmentation = clean(tried.decode(probability, threshold), task, min_voxels)
             overlaps = Overlaps.of(segmentation, labels, ignore)
             judged = [j.kind for j in task.judge(overlaps).values() if j.kind is not AnswerKind.UNSURE]
             num_truth = len(task.instance_overlaps(overlaps).truth_sizes())
@@ -100,4 +101,8 @@ def tune(
             f1 = precision_recall_f1(hits, len(judged), num_truth)[2]
             trials.append(Trial(threshold, decoding, f1, iou, num_truth))
             advance(1)
-    return sorted(trials, key=lambda t: (-t.instance_f1, -t.foreground_iou, t.decoding["method"] != "components"))
+    trials.sort(key=lambda t: (-t.instance_f1, -t.foreground_iou, t.decoding["method"] != "components"))
+    distinct: dict[tuple[object, ...], Trial] = {}
+    for trial in trials:  # settings that change nothing on this box say nothing: the plainest stands for them
+        distinct.setdefault((trial.threshold, trial.decoding["method"], trial.instance_f1, trial.foreground_iou), trial)
+    return list(distinct.values())

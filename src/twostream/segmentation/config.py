@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from twostream.config import Config
 
@@ -45,6 +45,12 @@ class AugmentConfig(Config):
     motion_blur: Chance = 0.1
     cut_noise: Chance = 0.1
     cut_blur: Chance = 0.1
+
+    @model_validator(mode="after")
+    def _low_to_high(self) -> AugmentConfig:
+        if self.rescale_range[0] > self.rescale_range[1]:
+            raise ValueError(f"rescale_range is {self.rescale_range}; expected the smaller factor first")
+        return self
 
 
 class LossConfig(Config):
@@ -100,6 +106,12 @@ class WatchConfig(Config):
     patience: int | None = Field(None, ge=1)
     tensorboard: bool = False
 
+    @model_validator(mode="after")
+    def _patience_needs_looks(self) -> WatchConfig:
+        if self.patience is not None and not self.every_steps:
+            raise ValueError("patience counts looks at the validation box; set every_steps as well")
+        return self
+
 
 class SegmentationConfig(Config):
     """S: an anisotropic residual U-Net, its training and its prediction.
@@ -127,7 +139,7 @@ class SegmentationConfig(Config):
     """
 
     filters: tuple[PositiveInt, ...] = Field((12, 24, 48, 64), min_length=3)
-    max_pixel_size_nm: float | None = Field(None, gt=0, allow_inf_nan=False)
+    max_pixel_size_nm: float | None = Field(None, gt=0)
     sections: Literal["3d", "2d"] = "3d"
     exclusive: bool = False
     patch_shape_zyx: tuple[PositiveInt, PositiveInt, PositiveInt] = (8, 96, 96)
@@ -145,6 +157,16 @@ class SegmentationConfig(Config):
     block_shape_zyx: tuple[PositiveInt, PositiveInt, PositiveInt] = (32, 768, 768)
     context_zyx: tuple[NonNegativeInt, NonNegativeInt, NonNegativeInt] = (3, 24, 24)
     test_time_flips: Literal[1, 4, 8, 16] = 1
+
+    @model_validator(mode="after")
+    def _windows_get_on(self) -> SegmentationConfig:
+        for overlap, window, axis in zip(self.context_zyx[1:], self.window_shape_zyx[1:], "YX", strict=True):
+            if 2 * overlap > window:
+                raise ValueError(
+                    f"context_zyx is {overlap} along {axis}, window_shape_zyx {window}; "
+                    f"windows overlap by the context, expected at most half of one"
+                )
+        return self
 
 
 class RefitConfig(Config):

@@ -191,4 +191,8 @@ class Lessons:
             size = (1, 2 * self._rim[1] + 1, 2 * self._rim[2] + 1)
             core = ndimage.binary_erosion(sure, np.ones(size, bool))
             sure = core if core.any() else sure
-        return np.where(sure[None], self._task.target(labels), np.uint8(IGNORE))
+        # With background around: a mask that fills its box would have no border there, and no distance to one.
+        margin = self._task.reach_voxels
+        target = self._task.target(np.pad(labels, [(m, m) for m in margin]))
+        inside = tuple(slice(m, n - m) for m, n in zip(margin, target.shape[1:], strict=True))
+        return np.where(sure[None], target[(slice(None), *inside)], np.uint8(IGNORE))

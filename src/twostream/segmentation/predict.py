@@ -52,7 +52,8 @@ class Lattice:
             fits = -(-extent // stride) * stride
             window.append(min(-(-size // stride) * stride, fits))
             shape.append(max(extent, window[-1]))
-            step.append(max(window[-1] - overlap, 1))
+            # A thin stack is one window along Z; where it is not, windows move on by half of one at least.
+            step.append(window[-1] - min(overlap, window[-1] // 2))
         return cls(_triple(shape), _triple(window), _triple(step))
 
     def touching(self, box: Box) -> Box:
@@ -116,7 +117,7 @@ def predict_folded(segmenter: Segmenter, image: np.ndarray, lattice: Lattice, te
     network = segmenter.network
     device = next(network.parameters()).device
     # The half keeps MONAI's rounding down from losing a voxel of the step.
-    overlap = [1 - (s + 0.5) / w for s, w in zip(lattice.step_zyx, lattice.window_zyx, strict=True)]
+    overlap = [max(0.0, 1 - (s + 0.5) / w) for s, w in zip(lattice.step_zyx, lattice.window_zyx, strict=True)]
     with torch.inference_mode():
         grey = torch.from_numpy(segmenter.normalise(image))[None, None]
         folded = fold(grey, network.fold_zyx)

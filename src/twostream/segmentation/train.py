@@ -164,6 +164,10 @@ class SegmentationModule(FitModule):
         # In a list, so that the teacher is no part of the module: it is neither trained nor stored.
         self._teacher = [teacher.eval()] if teacher is not None and distill else []
         self._freeze_norm = freeze_norm
+        self.course = {
+            "loss": config.loss.model_dump(), "augment": config.augment.model_dump(), "distill": distill,
+            "freeze_norm": freeze_norm, "patch": config.patch_shape_zyx, "foreground_share": config.foreground_share,
+        }  # fmt: skip
         self._validation = None
         if validation is not None:
             image = segmenter.normalise(validation[0])[:, None]
@@ -258,6 +262,7 @@ def train(
         distill=distill,
         freeze_norm=freeze_norm,
     )
+    module.course |= {"seed": seed, "description": description}
     losses = fit(
         module,
         _CropSample(segmenter, crop, config, seed),

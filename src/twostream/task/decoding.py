@@ -123,6 +123,18 @@ def trimmed(instances: np.ndarray, foreground: np.ndarray, share: float) -> np.n
     return result
 
 
+STRAY_SHARE = 0.05
+"""Real probability has a few voxels of the other side at the rim of every side; no more than this part are strays."""
+
+
+def without_strays(instances: np.ndarray, is_pre: np.ndarray) -> np.ndarray:
+    """Sides of instances, (Z, Y, X) bool, where a side of at most ``STRAY_SHARE`` of an instance went to the other."""
+    size = np.bincount(instances.ravel())
+    num_pre = np.bincount(instances[is_pre], minlength=len(size))
+    all_pre, all_post = size - num_pre <= STRAY_SHARE * size, num_pre <= STRAY_SHARE * size
+    return (is_pre | all_pre[instances]) & ~all_post[instances]
+
+
 def pair_sides(instances: np.ndarray, is_pre: np.ndarray, voxel_size_nm: Sequence[float], join_nm: float) -> np.ndarray:
     """Join sides that lost their partner, two and two: each other's nearest of the other kind within ``join_nm``.
 

@@ -29,6 +29,14 @@ class Mitochondria(Task):
         return np.stack([levels[name](segmentation) for name in self.channels])
 
     @property
+    def reach_voxels(self) -> tuple[int, int, int]:
+        # tanh is all but flat at three times its scale
+        wanted = {"contour": self.decoding.contour_nm, "distance": 3 * self.decoding.distance_scale_nm}
+        reach_nm = max((wanted[name] for name in self.channels[1:]), default=0.0)
+        z, y, x = (int(np.ceil(reach_nm / v)) + 1 for v in self.voxel_size_nm)
+        return z, y, x
+
+    @property
     def background(self) -> np.ndarray:
         return np.array([IGNORE if name == "distance" else 0 for name in self.channels], np.uint8)
 
@@ -50,7 +58,8 @@ class Mitochondria(Task):
         return binary(segmentation > 0)
 
     def _contour(self, segmentation: np.ndarray) -> np.ndarray:
-        return binary(contour(segmentation, max(1, round(self.decoding.contour_nm / max(self.voxel_size_nm[1:])))))
+        width = [round(self.decoding.contour_nm / v) for v in self.voxel_size_nm]
+        return binary(contour(segmentation, (width[0], max(width[1], 1), max(width[2], 1))))
 
     def _distance(self, segmentation: np.ndarray) -> np.ndarray:
         return signed_distance(segmentation, self.voxel_size_nm, self.decoding.distance_scale_nm)
@@ -88,7 +97,8 @@ class SynapsePolarity(Task):
     def decode(self, probability: np.ndarray, threshold: float) -> np.ndarray:
         """Pairs: each instance of the union with its two sides; a voxel that both sides claim goes to the likelier.
 
-        A side without partner keeps its own value, 2n-1 or 2n, and ``one_sided`` tells of it.
+        A side of a few stray voxels is none: they go to the other. A side without partner keeps its own value, 2n-1 or
+        2n; nothing is renumbered for it.
         """
         pre, post, union = probability
         level = 255 * threshold
@@ -101,18 +111,9 @@ class SynapsePolarity(Task):
         instance = decoding_.trimmed(instance, union, self.decoding.trim)
         # The sides are read at half the level: beside a certain union a hesitant side is still the likelier one.
         instance[np.maximum(pre, post) <= level / 2] = 0
-        is_pre = pre >= post
+        is_pre = decoding_.without_strays(instance, pre >= post)
         instance = decoding_.pair_sides(instance, is_pre, self.voxel_size_nm, self.decoding.join_nm)
         return np.where(instance > 0, 2 * instance - is_pre.astype(np.uint32), np.uint32(0))
-
-    def one_sided(self, segmentation: np.ndarray) -> tuple[list[int], list[int]]:
-        """Instances that lack a partner: those with a presynaptic side only, those with a postsynaptic side only."""
-        values = set(np.unique(segmentation).tolist()) - {0}
-        instances = sorted({(v + 1) // 2 for v in values})
-        return (
-            [n for n in instances if 2 * n not in values],
-            [n for n in instances if 2 * n - 1 not in values],
-        )
 
 
 TASKS: dict[str, type[Task]] = {task.name: task for task in (SynapsePolarity, SynapticCleft, Mitochondria)}

@@ -19,18 +19,18 @@ def binary(mask: np.ndarray) -> np.ndarray:
     return mask.astype(np.uint8) * np.uint8(CERTAIN)
 
 
-def contour(instances: np.ndarray, width_px: int) -> np.ndarray:
-    """Band along the borders of instances, in plane, ``width_px`` to either side.
+def contour(instances: np.ndarray, width_zyx: Sequence[int]) -> np.ndarray:
+    """Band along the borders of instances, ``width_zyx`` voxels to either side.
 
     Args:
         instances: (Z, Y, X) integers, 0 = background.
-        width_px: at least 1.
+        width_zyx: along each axis; 0 along Z where sections are thicker than the band.
 
     Returns:
         (Z, Y, X) bool; between two instances that touch it covers both sides.
     """
     labels = renumbered(instances)
-    size = (1, 2 * width_px + 1, 2 * width_px + 1)
+    size = [2 * width + 1 for width in width_zyx]
     return ndimage.maximum_filter(labels, size) != ndimage.minimum_filter(labels, size)
 
 
@@ -43,12 +43,15 @@ def signed_distance(instances: np.ndarray, voxel_size_nm: Sequence[float], scale
         scale_nm: distance at which the level is about to saturate.
 
     Returns:
-        (Z, Y, X) uint8 in 0..CERTAIN; CERTAIN / 2 is the border.
+        (Z, Y, X) uint8 in 0..CERTAIN; CERTAIN / 2 is the border. Where two instances touch, the voxels on both sides of
+        the border between them are the border.
     """
     labels = renumbered(instances)
-    touching = ndimage.maximum_filter(labels, (1, 3, 3)) != labels  # the border between two that touch
+    inside = labels > 0
+    lowest = ndimage.minimum_filter(np.where(inside, labels, np.iinfo(labels.dtype).max), (3, 3, 3))
+    between = inside & (ndimage.maximum_filter(labels, (3, 3, 3)) != lowest)
     distance = np.zeros(instances.shape, np.float32)
-    for mask, sign in (((labels > 0) & ~touching, 1), (labels == 0, -1)):
+    for mask, sign in ((inside & ~between, 1), (~inside, -1)):
         if mask.all():
             distance += sign * np.float32(np.inf)
         elif mask.any():

@@ -78,6 +78,11 @@ class Task(ABC):
         """Voxels of the smallest seed of a watershed."""
         return max(1, round(self.decoding.min_seed_nm3 / float(np.prod(self.voxel_size_nm))))
 
+    @property
+    def reach_voxels(self) -> tuple[int, int, int]:
+        """How far, along Z, Y, X, a target looks around a voxel."""
+        return 1, 1, 1
+
     @abstractmethod
     def target(self, segmentation: np.ndarray) -> np.ndarray:
         """Training target for S: (Z, Y, X) labels -> (C, Z, Y, X) uint8 levels, channels as ``channels``."""
