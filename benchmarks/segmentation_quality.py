@@ -27,13 +27,14 @@ from twostream.candidates import CandidateConfig, choose_threshold, clean, extra
 from twostream.config import apply_overrides, parse_config
 from twostream.geometry import Box
 from twostream.refit import LabelledCrops, validation_crops
-from twostream.scoring import choose_final_threshold, scores_on_test_box
+from twostream.scoring import scores_on_test_box
 from twostream.segmentation.config import SegmentationConfig, shapes_for
 from twostream.segmentation.lessons import Lessons
 from twostream.segmentation.predict import predict
 from twostream.segmentation.train import Segmenter, crop_shape, new_segmenter, train
 from twostream.task import DecodingConfig, Task, get_task
 from twostream.training import use_threads
+from twostream.tuning import tune
 from twostream.volume import MemoryVolume, Volume, open_ignore_mask, open_volume
 
 
@@ -110,11 +111,12 @@ def load(case: Case, source: str, data: Path, seed: int, shape: str) -> tuple[Vo
 
 @dataclass(frozen=True)
 class Fitted:
-    """S with the thresholds that its labelled and validation boxes gave."""
+    """S with what its validation box gave: the threshold of proposing, and the tuned final decoding."""
 
     segmenter: Segmenter
     config: SegmentationConfig
     task: Task
+    tuned: Task
     threshold: float
     final_threshold: float
     min_voxels: int
@@ -165,8 +167,9 @@ def fit(
     known, probability = labels.read(val_box), output.read(val_box)
     unknown = None if ignore is None else ignore.read(val_box)
     threshold, _ = choose_threshold(probability, known, unknown, task, CandidateConfig(), min_voxels)
-    final = choose_final_threshold(probability, known, unknown, task)
-    return Fitted(segmenter, config, task, threshold, final, min_voxels, seconds)
+    best = tune(probability, known, unknown, task, min_voxels)[0]  # what `twostream tune --write` would write
+    tuned = get_task(case.task, image.voxel_size_nm, task.decoding.model_copy(update=best.decoding))
+    return Fitted(segmenter, config, task, tuned, threshold, best.threshold, min_voxels, seconds)
 
 
 def _folded(box: Box, fold_zyx: tuple[int, int, int]) -> Box:
@@ -192,7 +195,7 @@ def score(fitted: Fitted, case: Case, data: Path, test_seed: int) -> dict[str, A
     segmentation[test_box.slices] = proposed
     candidates = extract(proposed, inside[fitted.task.foreground], fitted.task, test_box.offset_zyx)
     scores = scores_on_test_box(
-        MemoryVolume(segmentation, image.voxel_size_nm), output, Truth(labels, ignore, fitted.task), candidates,
+        MemoryVolume(segmentation, image.voxel_size_nm), output, Truth(labels, ignore, fitted.tuned), candidates,
         test_box, threshold=fitted.final_threshold, min_voxels=fitted.min_voxels,
     )  # fmt: skip
     rounded = {name: None if value != value else round(float(value), 4) for name, value in scores.items()}
@@ -228,7 +231,8 @@ def main() -> None:
             "name": "segmentation_quality", "set": options.case, "seed": options.seed, "test_seed": test_seed,
             "overrides": options.override, "num_steps": fitted.config.num_steps,
             "train_seconds": round(fitted.train_seconds, 1), "threshold": fitted.threshold,
-            "final_threshold": fitted.final_threshold, "commit": commit.strip(),
+            "final_threshold": fitted.final_threshold, "decoding": fitted.tuned.decoding.method,
+            "seed_threshold": fitted.tuned.decoding.seed_threshold, "commit": commit.strip(),
         } | score(fitted, case, options.data, test_seed)  # fmt: skip
         print(json.dumps(row), flush=True)
 
