@@ -245,10 +245,12 @@ def summary(rows: list[dict[str, Any]]) -> list[str]:
     lines = []
     for key in sorted({(r["set"], r["side"], r["tag"]) for r in rows}):
         mine = {(r["seed"], r["arm"]): r for r in rows if (r["set"], r["side"], r["tag"]) == key}
-        seeds = sorted({seed for seed, arm in mine if arm == "S_0"})
+        arms = [arm for arm in ("S_0", *ARMS) if any(a == arm for _, a in mine)]
+        # A seed that was stopped half way would move the means, not the differences.
+        seeds = sorted(seed for seed, arm in mine if arm == "S_0" and all((seed, a) in mine for a in arms))
         lines.append(f"{' '.join(key)}: {len(seeds)} seeds")
         for name in SHOWN:
-            means = {a: np.mean([mine[s, a][name] for s in seeds if (s, a) in mine]) for a in ("S_0", *ARMS)}
+            means = {a: np.mean([mine[s, a][name] for s in seeds]) for a in arms}
             lines.append(f"  {name:20s} " + "  ".join(f"{a} {m:.3f}" for a, m in means.items()))
             for a, b in (("answers", "S_0"), ("answers", "shuffled"), ("answers", "replay")):
                 both = [s for s in seeds if (s, a) in mine and (s, b) in mine]
