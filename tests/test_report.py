@@ -268,3 +268,15 @@ def test_mask_path_follows_the_pixels() -> None:
     mask[2:5, 3:7] = True
     corners = np.array([float(v) for v in re.findall(r"[\d.]+", mask_path(mask))]).reshape(-1, 2)
     assert np.allclose(corners.min(0), (3, 2), atol=0.13) and np.allclose(corners.max(0), (7, 5), atol=0.13)
+
+
+def test_the_table_of_the_demonstration_fits_a_terminal(make_project, monkeypatch, capsys):
+    from twostream.demo import SHORT, _print_scores
+
+    monkeypatch.setenv("COLUMNS", "80")
+    project = make_project()
+    project.ledger.store_score(0, {"round": 0, "num_answers": 7, "scores": dict.fromkeys([*SHORT, "mean_iou"], 0.25)})
+    _print_scores([project])
+    text = capsys.readouterr().out
+    assert text.count("0.25") == len(SHORT) and "…" not in text
+    assert max(len(line) for line in text.splitlines()) <= 80

@@ -81,7 +81,7 @@ SHORT = {
     "foreground_iou": "fg.\nIoU",
     "curated_accuracy": "cur.\nacc.",
 }
-"""Names of the scores that leave room for all of them in a terminal of 80 columns."""
+"""The scores that a terminal of 80 columns has room for; the others are in the report."""
 
 
 def run_demo(out: Path, *, task: str, rounds: int, seed: int) -> Path:
@@ -195,12 +195,11 @@ def _print_scores(projects: list[Project]) -> None:
         box=box.SIMPLE,
         padding=(0, 1, 0, 0),
     )
-    names = list(projects[0].ledger.scores()[0]["scores"])
-    for column in ("", "round", "asked", *(SHORT.get(name, name) for name in names)):
+    for column in ("", "round", "asked", *SHORT.values()):
         table.add_column(column, justify="right" if column else "left", no_wrap=not column)
     for project in projects:
         for number, metrics in project.ledger.scores().items():
-            values = [metrics["scores"].get(name) for name in names]
+            values = [metrics["scores"].get(name) for name in SHORT]
             shown = ["–" if value is None else f"{value:.2f}" for value in values]
             table.add_row(project.config.query.strategy, str(number), str(metrics["num_answers"]), *shown)
         table.add_section()

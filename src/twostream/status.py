@@ -4,6 +4,17 @@ from __future__ import annotations
 
 from twostream.project import Project
 
+SHOWN = (
+    "candidate_recall",
+    "candidate_accuracy",
+    "roi_accuracy",
+    "average_precision",
+    "instance_f1",
+    "foreground_iou",
+    "curated_accuracy",
+)
+"""Scores of a line; metrics.json and the report hold the others."""
+
 
 def status_lines(project: Project) -> list[str]:
     """What is done, what is due, what waits for whom."""
@@ -18,7 +29,8 @@ def status_lines(project: Project) -> list[str]:
     if source := project.config.source:
         lines.insert(1, f"{source.name} {source.uri} in place of S")
     for done, metrics in project.ledger.scores().items():
-        known = [f"{name} {value:.3f}" for name, value in metrics["scores"].items() if value is not None]
+        scores = {name: metrics["scores"].get(name) for name in SHOWN}
+        known = [f"{name} {value:.3f}" for name, value in scores.items() if value is not None]
         why = "not scored: no truth" if project.config.boxes.test else "not scored: no test box"
         lines.append(f"round {done}: {metrics['num_candidates']} candidates; {', '.join(known) or why}")
         if "audit" in metrics:
