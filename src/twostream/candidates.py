@@ -21,7 +21,7 @@ from pydantic import Field
 from twostream.config import Config
 from twostream.errors import InputError
 from twostream.geometry import Box
-from twostream.metrics import Overlaps
+from twostream.metrics import Overlaps, candidate_recall
 from twostream.task import FOUND_IOU, Task
 
 SAME_IOU = 0.7
@@ -136,7 +136,9 @@ def choose_threshold(
         segmentation = clean(task.decode(probability, threshold), task, min_voxels)
         overlaps = Overlaps.of(segmentation, truth, ignore)
         judged = task.judge(overlaps)
-        recall, num_truth = candidate_recall(overlaps, task)
+        table = task.instance_overlaps(overlaps)
+        num_truth = max(len(table.truth_sizes()), 1)
+        recall = candidate_recall(table, FOUND_IOU) if table.truth_sizes() else 0.0
         good = sum(j.truth > 0 for j in judged.values())
         rows.append((recall, 2 * good / (len(judged) + num_truth), float(threshold)))
     wanted = min(config.min_recall, max(row[0] for row in rows))
@@ -146,14 +148,6 @@ def choose_threshold(
     # chosen by a single object, and swell or shrink every mask elsewhere.
     recall, _, chosen = min((row for row in enough if row[1] >= best - PLATEAU), key=lambda row: abs(row[2] - 0.5))
     return chosen, recall
-
-
-def candidate_recall(overlaps: Overlaps, task: Task) -> tuple[float, int]:
-    """Share of the truth instances that some candidate overlaps with IoU > 0.2, and their number, at least 1."""
-    table = task.instance_overlaps(overlaps)
-    _, t, iou = table.iou()
-    num_truth = max(len(table.truth_sizes()), 1)
-    return len(set(t[iou > FOUND_IOU].tolist())) / num_truth, num_truth
 
 
 def extract(

@@ -15,7 +15,6 @@ import numpy as np
 from twostream import progress
 from twostream.candidates import (
     Candidate,
-    candidate_recall,
     choose_threshold,
     clean,
     extract,
@@ -23,16 +22,20 @@ from twostream.candidates import (
     read_table,
 )
 from twostream.errors import ProjectError
-from twostream.metrics import Overlaps
+from twostream.metrics import Overlaps, candidate_recall
 from twostream.project import CONFIG_NAME, Project
 from twostream.scoring import choose_final_threshold
 from twostream.sources import UNKNOWN_SCORE, instances
+from twostream.task import FOUND_IOU
 from twostream.tuning import FEW_OBJECTS, tune
 from twostream.volume import Volume, open_volume
 
 Detail = dict[str, Any]
 DEFAULT_THRESHOLD = 0.5
 """Of somebody else's probability, where there are neither labels nor a setting to choose one by."""
+
+NUM_SHOWN = 10
+"""Settings that `tune` prints."""
 
 
 @dataclass(frozen=True)
@@ -110,9 +113,9 @@ def brought(project: Project) -> Proposal:
     if project.config.labels is not None:
         box, ignore = project.labelled_boxes()[0], project.labels_ignore
         hidden = None if ignore is None else ignore.read(box)
-        recall = candidate_recall(Overlaps.of(found.segmentation[box.slices], project.labels.read(box), hidden), task)[
-            0
-        ]
+        overlaps = Overlaps.of(found.segmentation[box.slices], project.labels.read(box), hidden)
+        table = task.instance_overlaps(overlaps)
+        recall = candidate_recall(table, FOUND_IOU) if table.truth_sizes() else None
     thresholds = {"threshold": None, "recall_on_labels": recall, "final_threshold": None}
     return Proposal(found.segmentation, candidates, thresholds, {"source_id": found.source_ids})
 
@@ -121,10 +124,6 @@ def sides_of(candidate: Candidate) -> str:
     """Which sides of a synapse a candidate has: both, pre or post."""
     values = set(np.unique(candidate.mask).tolist()) - {0}
     return "both" if values == {1, 2} else "pre" if values == {1} else "post"
-
-
-NUM_SHOWN = 10
-"""Settings that `tune` prints."""
 
 
 def tune_project(project: Project, *, write: bool = False) -> list[str]:

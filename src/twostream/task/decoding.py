@@ -60,6 +60,35 @@ def components(mask: np.ndarray) -> np.ndarray:
     return cc3d.connected_components(mask, connectivity=26, out_dtype=np.uint32)
 
 
+def instances_of(
+    foreground: np.ndarray,
+    threshold: float,
+    settings: DecodingConfig,
+    min_seed_voxels: int,
+    seeds: np.ndarray | None = None,
+) -> np.ndarray:
+    """Instances by the method that ``settings`` name, trimmed.
+
+    Args:
+        foreground: (Z, Y, X) uint8 probability.
+        threshold: of the mask, in [0, 1].
+        settings: method, seed threshold, trim.
+        min_seed_voxels: smaller seeds are none.
+        seeds: (Z, Y, X) bool, where else the brightest seeds must lie; None is everywhere.
+
+    Returns:
+        (Z, Y, X) uint32.
+    """
+    if settings.method == "components":
+        instances = components(foreground > 255 * threshold)
+    else:
+        seed_threshold = max(settings.seed_threshold, threshold)
+        bright = foreground > 255 * seed_threshold
+        bright = bright if seeds is None else bright & seeds
+        instances = seeded(foreground, threshold, bright, seed_threshold, min_seed_voxels)
+    return trimmed(instances, foreground, settings.trim)
+
+
 SEED_LEVELS = (0.8, 0.6, 0.4, 0.2)
 """Where the mask threshold is lower, faint objects find a seed of their own at one of these, if no brighter one has."""
 

@@ -41,18 +41,11 @@ class Mitochondria(Task):
         return np.array([IGNORE if name == "distance" else 0 for name in self.channels], np.uint8)
 
     def decode(self, probability: np.ndarray, threshold: float) -> np.ndarray:
-        settings, foreground = self.decoding, probability[0]
-        if settings.method == "components":
-            instance = decoding_.components(foreground > 255 * threshold)
-        else:
-            seed_threshold = max(settings.seed_threshold, threshold)
-            seeds = foreground > 255 * seed_threshold
-            for name, level in zip(self.channels[1:], probability[1:], strict=True):
-                seeds &= (
-                    level < 255 * settings.seed_contour if name == "contour" else level > 255 * settings.seed_distance
-                )
-            instance = decoding_.seeded(foreground, threshold, seeds, seed_threshold, self.min_seed_voxels)
-        return decoding_.trimmed(instance, foreground, settings.trim)
+        settings = self.decoding
+        seeds = np.ones(probability.shape[1:], bool)
+        for name, level in zip(self.channels[1:], probability[1:], strict=True):
+            seeds &= level < 255 * settings.seed_contour if name == "contour" else level > 255 * settings.seed_distance
+        return decoding_.instances_of(probability[0], threshold, settings, self.min_seed_voxels, seeds)
 
     def _foreground(self, segmentation: np.ndarray) -> np.ndarray:
         return binary(segmentation > 0)
@@ -102,13 +95,7 @@ class SynapsePolarity(Task):
         """
         pre, post, union = probability
         level = 255 * threshold
-        if self.decoding.method == "components":
-            instance = decoding_.components(union > level)
-        else:
-            seed_threshold = max(self.decoding.seed_threshold, threshold)
-            seeds = union > 255 * seed_threshold
-            instance = decoding_.seeded(union, threshold, seeds, seed_threshold, self.min_seed_voxels)
-        instance = decoding_.trimmed(instance, union, self.decoding.trim)
+        instance = decoding_.instances_of(union, threshold, self.decoding, self.min_seed_voxels)
         # The sides are read at half the level: beside a certain union a hesitant side is still the likelier one.
         instance[np.maximum(pre, post) <= level / 2] = 0
         is_pre = decoding_.without_strays(instance, pre >= post)
