@@ -40,6 +40,7 @@ from twostream.answers import MEANING, AnswerKind
 from twostream.candidates import Candidate, CandidateConfig, choose_threshold, clean, extract
 from twostream.config import apply_overrides, parse_config
 from twostream.geometry import Box
+from twostream.query import get_strategy
 from twostream.refit import LabelledCrops, refit
 from twostream.scoring import choose_final_threshold, scores_on_test_box
 from twostream.segmentation.config import RefitConfig, SegmentationConfig, shapes_for
@@ -106,12 +107,19 @@ def make_world(name: str, data: Path, seed: int, side: str, decoding: DecodingCo
 
 
 def lessons_of(
-    world: World, segmenter: Segmenter, config: SegmentationConfig, lessons: Sequence[Lesson], rim: float
+    world: World,
+    segmenter: Segmenter,
+    config: SegmentationConfig,
+    lessons: Sequence[Lesson] = (),
+    settings: RefitConfig | None = None,
+    belief: Volume | None = None,
 ) -> Lessons:
+    settings = settings or RefitConfig()
     return Lessons(
         world.image, world.labels, world.ignore, world.task, labels_box=world.labels_box, val_box=world.val_box,
         test_box=world.test_box, guarded_box=world.guarded_box, crop_shape_zyx=crop_shape(segmenter, config),
-        lessons=lessons, rim_nm=rim,
+        lessons=lessons, rim_nm=settings.rim_nm, belief=None if settings.hold is None else belief,
+        sure=settings.hold or 0.5,
     )  # fmt: skip
 
 
@@ -121,7 +129,7 @@ def first_s(world: World, config: SegmentationConfig, seed: int, folder: Path) -
         world.task, config, voxel_size_nm=world.image.voxel_size_nm, num_sections=world.image.shape_zyx[0],
         grey=(float(grey.mean()), float(grey.std())), seed=seed,
     )  # fmt: skip
-    crops = LabelledCrops(lessons_of(world, segmenter, config, (), 0.0), config)
+    crops = LabelledCrops(lessons_of(world, segmenter, config), config)
     train(
         segmenter, crops, config, num_steps=config.num_steps, learning_rate=config.learning_rate, seed=seed,
         resume_path=folder / "s0.resume", description="train S_0",
@@ -155,6 +163,17 @@ def candidates_in(
     probability = output.read(box)
     segmentation = clean(world.task.decode(probability, threshold), world.task, min_voxels)
     return segmentation, extract(segmentation, probability[world.task.foreground], world.task, box.offset_zyx)
+
+
+def ask(pool: Sequence[Candidate], options: argparse.Namespace, seed: int) -> list[Candidate]:
+    """The candidates that a strategy asks about when nothing has been answered: S's score is all it has."""
+    score = np.array([c.score for c in pool])
+    strategy = get_strategy(options.ask, random_state=seed)
+    rows = strategy.query(
+        np.zeros((len(pool), 1)), np.full(len(pool), np.nan), batch_size=min(options.answers, len(pool)),
+        probability=score,
+    )  # fmt: skip
+    return [pool[i] for i in rows]
 
 
 def score(world: World, truth: Truth, output: Volume, config: CandidateConfig, min_voxels: int) -> dict[str, Any]:
@@ -204,13 +223,13 @@ def run_seed(options: argparse.Namespace, seed: int, done: set[tuple[int, str]])
             first = first_s(world, config, seed, Path(folder))
             first.save(stored)
         trained = time.monotonic() - start
-        output = predicted(world, first, config, [world.pool_box, world.test_box])
+        output = belief = predicted(world, first, config, [world.pool_box, world.test_box])
         threshold, _ = thresholds(world, output, proposing, min_voxels)
         _, proposed = candidates_in(world, output, world.pool_box, threshold, min_voxels)
         untouchable = (world.labels_box, world.guarded_box)
         pool = [c for c in proposed if not any(c.box.intersects(box) for box in untouchable)]
         rng = np.random.default_rng([seed, 1])
-        asked = [pool[i] for i in rng.permutation(len(pool))[: options.answers]]
+        asked = ask(pool, options, seed)
         kinds = [truth.judge(c).kind for c in asked]
         counts = dict(Counter(str(k) for k in kinds))
         first_scores = score(world, truth, output, proposing, min_voxels)
@@ -227,7 +246,7 @@ def run_seed(options: argparse.Namespace, seed: int, done: set[tuple[int, str]])
             segmenter = copy.deepcopy(first)
             start = time.monotonic()
             refit(
-                segmenter, lessons_of(world, segmenter, config, lessons, refitting.rim_nm),
+                segmenter, lessons_of(world, segmenter, config, lessons, refitting, belief),
                 np.zeros(len(lessons), np.int64), config, refitting, seed=seed + 1,
                 resume_path=Path(folder) / f"{arm}.resume",
             )  # fmt: skip
@@ -271,6 +290,7 @@ def main() -> None:
     parser.add_argument("--side", choices=["development", "confirmation"], default="confirmation")
     parser.add_argument("--seeds", type=int, nargs="+", default=list(range(5)))
     parser.add_argument("--answers", type=int, default=100)
+    parser.add_argument("--ask", default="random", metavar="STRATEGY", help="random, entropy")
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
     parser.add_argument("--override", action="append", default=[], metavar="A.B=VALUE")
     parser.add_argument("--tag", default="default", help="name of these settings in the rows")

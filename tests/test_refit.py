@@ -9,7 +9,7 @@ from twostream.refit import LessonCrops, refit
 from twostream.segmentation.config import RefitConfig, SegmentationConfig
 from twostream.segmentation.lessons import Lesson, Lessons
 from twostream.segmentation.train import new_segmenter
-from twostream.task import Mitochondria
+from twostream.task import CERTAIN, IGNORE, Mitochondria
 from twostream.training import use_threads
 from twostream.volume import MemoryVolume
 
@@ -22,7 +22,7 @@ def one_thread():
     use_threads(1)
 
 
-def world(num_true=8, num_nothing=2):
+def world(num_true=8, num_nothing=2, belief=None, sure=0.5):
     """Labels in the left third; answered masks in the rest, the first of them true."""
     image = MemoryVolume(np.random.default_rng(0).integers(0, 255, (8, 48, 96)).astype(np.uint8), SIZE)
     labels = np.zeros((8, 48, 96), np.uint32)
@@ -33,7 +33,7 @@ def world(num_true=8, num_nothing=2):
     return Lessons(
         image, MemoryVolume(labels, SIZE), None, Mitochondria(SIZE), labels_box=Box((0, 0, 0), (8, 48, 32)),
         val_box=Box((0, 0, 24), (8, 48, 8)), test_box=None, guarded_box=None, crop_shape_zyx=(4, 16, 16),
-        lessons=lessons,
+        lessons=lessons, belief=belief, sure=sure,
     )  # fmt: skip
 
 
@@ -67,11 +67,11 @@ def weights(s):
     return {name: value.clone() for name, value in s.network.state_dict().items()}
 
 
-def refitted(tmp_path, settings, seed=3):
+def refitted(tmp_path, settings, seed=3, belief=None):
     s = new_segmenter(Mitochondria(SIZE), CONFIG, voxel_size_nm=SIZE, num_sections=8, grey=(127.0, 70.0), seed=0)
     before = weights(s)
-    name = f"{settings.start}-{settings.distill}-{settings.num_steps}.resume"
-    course = refit(s, world(), np.zeros(10, int), CONFIG, settings, seed=seed, resume_path=tmp_path / name)
+    name = f"{settings.start}-{belief is None}-{settings.num_steps}.resume"
+    course = refit(s, world(belief=belief), np.zeros(10, int), CONFIG, settings, seed=seed, resume_path=tmp_path / name)
     return s, before, course
 
 
@@ -93,14 +93,28 @@ def test_a_warm_start_keeps_the_statistics_of_normalisation(tmp_path):
         assert kept and all(kept) == freeze
 
 
-def test_a_teacher_holds_s_where_nothing_is_known(tmp_path):
-    """Far from labels and answers S moves less with a teacher than without."""
+def test_a_belief_holds_s_where_nothing_is_known(tmp_path):
+    """Far from labels and answers S moves less if it is held to what the S of the round before said."""
     moved = {}
     far = torch.randn(2, 1, 4, 16, 16)
-    for distill in (0.0, 1.0):
-        s, before, _ = refitted(tmp_path, RefitConfig(num_steps=30, distill=distill, replay_share=0.0))
+    believed = MemoryVolume(np.full((1, 8, 48, 96), 128, np.uint8), SIZE)  # an untrained S says a half of everything
+    for belief in (None, believed):
+        settings = RefitConfig(num_steps=30, replay_share=0.0)
+        s, before, _ = refitted(tmp_path, settings, belief=belief)
         with torch.inference_mode():
             after = torch.sigmoid(s.network.eval()(far))
             s.network.load_state_dict(before)
-            moved[distill] = float((after - torch.sigmoid(s.network.eval()(far))).abs().mean())
-    assert moved[1.0] < 0.5 * moved[0.0]
+            moved[belief is None] = float((after - torch.sigmoid(s.network.eval()(far))).abs().mean())
+    assert moved[False] < 0.5 * moved[True]
+
+
+def test_only_a_sure_belief_is_a_target_and_answers_and_labels_come_first():
+    probability = np.full((1, 8, 48, 96), 128, np.uint8)
+    probability[..., 60:] = 250
+    lessons = world(belief=MemoryVolume(probability, SIZE), sure=0.9)
+    rng = np.random.default_rng(0)
+    seen = [lessons.answer_crop(rng, row)[1] for row in range(10)]
+    taught = np.unique(np.concatenate([t.ravel() for t in seen]))
+    assert set(taught.tolist()) == {0, 250, CERTAIN, IGNORE}  # nothing, belief, mask, doubt
+    labelled = lessons.labelled_crop(rng, CONFIG)[1]
+    assert 0 in labelled and 128 not in labelled

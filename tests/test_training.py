@@ -169,7 +169,7 @@ def test_killed_and_resumed_it_ends_the_same(world, tmp_path, monkeypatch, confi
     )
 
 
-def test_frozen_norms_and_a_teacher_change_what_they_say_and_no_more(world, tmp_path):
+def test_frozen_norms_keep_their_statistics(world, tmp_path):
     s, _ = fitted(world, tmp_path, validation=None)
     before = weights(s)
     frozen, _ = fitted(world, tmp_path, validation=None, freeze_norm=True)
@@ -177,8 +177,6 @@ def test_frozen_norms_and_a_teacher_change_what_they_say_and_no_more(world, tmp_
     fresh = new_segmenter(Mitochondria(SIZE), CONFIG, voxel_size_nm=SIZE, num_sections=8, grey=(80.0, 40.0), seed=0)
     assert names and all(torch.equal(weights(frozen)[name], weights(fresh)[name]) for name in names)
     assert not any(torch.equal(before[name], weights(fresh)[name]) for name in names)
-    held, _ = fitted(world, tmp_path, validation=None, teacher=fresh.network, distill=1.0)
-    assert not same(weights(held), before)
 
 
 def test_tensorboard_gets_curves_and_panels(world, tmp_path):

@@ -5,7 +5,6 @@ Knows the ledger's answers and S's training; must not know strategies or the ord
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,9 +51,19 @@ def collect(ledger: Ledger, before_round: int) -> tuple[list[Lesson], np.ndarray
     return [lesson for _, lesson in lessons], np.array([asked_in for asked_in, _ in lessons], np.int64)
 
 
-def lessons_of(project: Project, segmenter: Segmenter, lessons: Sequence[Lesson] = ()) -> Lessons:
-    """What S may learn in this project: the labelled box and ``lessons``."""
+def lessons_of(
+    project: Project, segmenter: Segmenter, lessons: Sequence[Lesson] = (), belief: Volume | None = None
+) -> Lessons:
+    """What S may learn in this project: the labelled box, ``lessons``, and where neither speaks ``belief``.
+
+    Args:
+        project: gives labels, boxes and settings.
+        segmenter: gives the extent of a crop.
+        lessons: answered masks, oldest first.
+        belief: (C, Z, Y, X) uint8 probability of the S of the round before.
+    """
     labels_box, val_box = project.labelled_boxes()
+    hold = project.config.refit.hold
     return Lessons(
         project.image,
         project.labels,
@@ -67,6 +76,8 @@ def lessons_of(project: Project, segmenter: Segmenter, lessons: Sequence[Lesson]
         crop_shape_zyx=crop_shape(segmenter, project.config.segmentation),
         lessons=lessons,
         rim_nm=project.config.refit.rim_nm,
+        belief=None if hold is None else belief,
+        sure=hold or 0.5,
     )
 
 
@@ -125,7 +136,6 @@ def refit(
         The course of the training.
     """
     warm = settings.start == "warm"
-    teacher = copy.deepcopy(segmenter.network) if settings.distill else None
     if not warm:
         segmenter.restart(seed)
     return train(
@@ -138,8 +148,6 @@ def refit(
         resume_path=resume_path,
         description=f"refit S ({settings.start})",
         validation=validation,
-        teacher=teacher,
-        distill=settings.distill,
         freeze_norm=settings.freeze_norm and warm,
     )
 

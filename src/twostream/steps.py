@@ -144,9 +144,10 @@ def refit_step(project: Project, number: int, truth: Truth | None) -> Detail:
         detail = _no_s(project)
     elif not path.exists():
         segmenter = Segmenter.load(project.path(number - 1, "checkpoint.ckpt"))
+        belief = open_volume(str(project.path(number - 1, "probability.zarr")))
         training = refit(
             segmenter,
-            lessons_of(project, segmenter, found),
+            lessons_of(project, segmenter, found, belief),
             asked_in,
             project.config.segmentation,
             project.config.refit,

@@ -30,30 +30,14 @@ def augment(
         New C-contiguous arrays of the same shapes and types. A level of the target is never mixed with another;
         where a warp reaches beyond the crop, the image is mirrored and the target is ``IGNORE``.
     """
-    image, target = moved(image, target, config, rng)
-    return imaged(image, config, rng), target
+    image, target = _moved(image, target, config, rng)
+    return _imaged(image, config, rng), target
 
 
-def imaged(image: np.ndarray, config: AugmentConfig, rng: np.random.Generator) -> np.ndarray:
-    """The half of ``augment`` that changes grey values and leaves every voxel in its place."""
-    for chance, vary in (
-        (config.grey, imaging.grey),
-        (config.motion_blur, imaging.motion_blur),
-        (config.cut_blur, imaging.cut_blur),
-        (config.noise, imaging.noise),
-        (config.cut_noise, imaging.cut_noise),
-        (config.missing_part, imaging.missing_part),
-        (config.missing_section, imaging.missing_section),
-    ):
-        if rng.random() < chance:
-            image = vary(image, rng)
-    return image
-
-
-def moved(
+def _moved(
     image: np.ndarray, target: np.ndarray, config: AugmentConfig, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The half of ``augment`` that moves image and target together: same arguments, same result."""
+    """Image and target move together."""
     shape_yx = image.shape[-2:]
     flips, quarter_turn = warp.draw_turn(shape_yx, rng) if config.flip else ((), False)
     image, target = (warp.turn(a, flips, quarter_turn) for a in (image, target))
@@ -69,3 +53,19 @@ def moved(
     if rng.random() < config.misalignment:
         image, target = warp.misalign(image, target, config.misalignment_px, rng)
     return image, target
+
+
+def _imaged(image: np.ndarray, config: AugmentConfig, rng: np.random.Generator) -> np.ndarray:
+    """Grey values change, every voxel stays in its place."""
+    for chance, vary in (
+        (config.grey, imaging.grey),
+        (config.motion_blur, imaging.motion_blur),
+        (config.cut_blur, imaging.cut_blur),
+        (config.noise, imaging.noise),
+        (config.cut_noise, imaging.cut_noise),
+        (config.missing_part, imaging.missing_part),
+        (config.missing_section, imaging.missing_section),
+    ):
+        if rng.random() < chance:
+            image = vary(image, rng)
+    return image

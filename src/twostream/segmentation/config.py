@@ -181,9 +181,10 @@ class RefitConfig(Config):
         rim_nm: voxels this near the border of an answered mask are ignored: an annotator's True is about the
             object, not about its last voxel.
         recent_share: share of the answer crops taken from the newest round's answers.
-        distill: weight, beside 1 for what is known, of voxels where nothing is: there S is to say what the S of the
-            round before says of the clean crop from four sides. A guard against forgetting, and what keeps a small
-            answered mask from filling a whole step; 0 is no teacher.
+        hold: where nothing is known, S is held to what the S of the round before said, if that gave a probability of at
+            least this to either side: the learner's belief stands in for labels, a guard against forgetting, and what
+            keeps a small answered mask from filling a whole step. What it doubted is left free to follow the answers.
+            0.5 holds everywhere; None holds nowhere.
         freeze_norm: keep the statistics of batch normalisation, another guard. Chosen on development (LOG.md).
     """
 
@@ -193,7 +194,7 @@ class RefitConfig(Config):
     replay_share: Chance = 0.5
     rim_nm: float = Field(20.0, ge=0)
     recent_share: Chance = 0.5
-    distill: float = Field(1.0, ge=0)
+    hold: float | None = Field(0.9, ge=0.5, le=1)
     freeze_norm: bool = True
 
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -45,25 +44,8 @@ class Head(ABC):
         logit_BLZYX: torch.Tensor,  # noqa: N803
         target_BCZYX: torch.Tensor,  # noqa: N803
         config: LossConfig,
-        teacher: Teacher | None = None,
     ) -> torch.Tensor:
-        """Scalar loss of logits against uint8 levels; 0 if everything is ignored and there is no teacher."""
-
-
-@dataclass(frozen=True)
-class Teacher:
-    """What is taken for true where a target says nothing.
-
-    With a teacher every voxel of a crop counts, so an answered mask weighs as much as its voxels do. Without one, a
-    batch that knows a single small mask would put the whole weight of a step on it.
-
-    Attributes:
-        logit_BLZYX: logits of an earlier S.
-        weight: of a voxel where the teacher speaks, beside 1 where something is known.
-    """
-
-    logit_BLZYX: torch.Tensor  # noqa: N815
-    weight: float
+        """Scalar loss of logits against uint8 levels; 0 if everything is ignored."""
 
 
 class IndependentHead(Head):
@@ -88,15 +70,10 @@ class IndependentHead(Head):
         logit_BLZYX: torch.Tensor,  # noqa: N803
         target_BCZYX: torch.Tensor,  # noqa: N803
         config: LossConfig,
-        teacher: Teacher | None = None,
     ) -> torch.Tensor:
         logit, target = logit_BLZYX, target_BCZYX
         weight = (target != IGNORE).to(logit.dtype)
         wanted = (target.to(logit.dtype) / CERTAIN).clamp(max=1)
-        if teacher is not None:
-            unknown = target == IGNORE
-            wanted = torch.where(unknown, torch.sigmoid(teacher.logit_BLZYX), wanted)
-            weight = torch.where(unknown, torch.full_like(weight, teacher.weight), weight)
         binary, graded = self._binary, self._graded
         total = binary_loss(logit[:, binary], wanted[:, binary], weight[:, binary], config)
         if graded:
@@ -124,17 +101,16 @@ class ExclusiveHead(Head):
         logit_BLZYX: torch.Tensor,  # noqa: N803
         target_BCZYX: torch.Tensor,  # noqa: N803
         config: LossConfig,
-        teacher: Teacher | None = None,
     ) -> torch.Tensor:
         logit, target = logit_BLZYX, target_BCZYX
         known = (target != IGNORE).all(1)
-        pre, post, union = (target[:, i] == CERTAIN for i in range(3))
-        label = torch.where(pre, 1, torch.where(post, 2, torch.where(union, 3, 0)))
-        share = functional.one_hot(label, 4).movedim(-1, 1).to(logit.dtype)
+        level = (target.to(logit.dtype) / CERTAIN).clamp(max=1)
+        # Levels may be graded, where an earlier S believes: the union's share that neither side has is the cleft.
+        pre, post = level[:, 0], level[:, 1]
+        union = torch.maximum(level[:, 2], pre + post)
+        share = torch.stack([(1 - union).clamp(min=0), pre, post, union - pre - post], 1)
+        share = share / share.sum(1, keepdim=True)
         weight = known.to(logit.dtype)
-        if teacher is not None:
-            share = torch.where(known[:, None], share, torch.softmax(teacher.logit_BLZYX, 1))
-            weight = torch.where(known, weight, torch.full_like(weight, teacher.weight))
         count = (share * weight[:, None]).sum(DICE_AXES)
         ratio = count[0] / count.clamp(min=1)
         rarity = torch.where(count > 0, ratio.clamp(1.0, config.max_positive_weight), torch.ones_like(ratio))

@@ -70,6 +70,9 @@ class Lessons:
         crop_shape_zyx: voxels of a training crop.
         lessons: answered masks, oldest first: where they overlap, the newer one holds.
         rim_nm: voxels this near the border of an answered foreground mask are ignored.
+        belief: probability (C, Z, Y, X) uint8 of an earlier S: what is taken for true where nothing else is known and
+            that S was sure; or None.
+        sure: probability of either side from which it was.
     """
 
     def __init__(
@@ -86,6 +89,8 @@ class Lessons:
         crop_shape_zyx: tuple[int, int, int],
         lessons: Sequence[Lesson] = (),
         rim_nm: float = 0.0,
+        belief: Volume | None = None,
+        sure: float = 0.5,
     ) -> None:
         self._task = task
         self._untaught = [box for box in (val_box, guarded_box, test_box) if box is not None]
@@ -100,7 +105,8 @@ class Lessons:
         self._target[(slice(None), *val_box.relative_to(labels_box).slices)] = IGNORE
         self._image = hidden_behind(image, test_box, int(image.read(labels_box).mean()))
         self._foreground = np.argwhere(self._target[task.foreground] == CERTAIN)
-        self._regions: dict[int, tuple[Box, np.ndarray]] = {}
+        self._belief, self._sure = belief, sure
+        self._regions: dict[int, tuple[Box, np.ndarray, np.ndarray | None]] = {}
         self._painted = [self._paint(lesson) for lesson in self.lessons]
 
     def labelled_crop(self, rng: np.random.Generator, config: SegmentationConfig) -> tuple[np.ndarray, np.ndarray]:
@@ -140,9 +146,13 @@ class Lessons:
         return Box(tuple(np.clip(start, 0, highest).tolist()), self._crop_shape)
 
     def _crop(self, key: int, about: Box, crop: Box) -> tuple[np.ndarray, np.ndarray]:
-        region, grey = self._region(key, about)
-        image = grey[crop.relative_to(region).slices]
-        target = np.full((len(self._task.channels), *crop.shape_zyx), IGNORE, np.uint8)
+        region, grey, believed = self._region(key, about)
+        inside = crop.relative_to(region).slices
+        image = grey[inside]
+        if believed is None:
+            target = np.full((len(self._task.channels), *crop.shape_zyx), IGNORE, np.uint8)
+        else:
+            target = believed[(slice(None), *inside)].copy()
         for lesson, painted in zip(self.lessons, self._painted, strict=True):
             common = crop.intersection(lesson.box)
             if common.num_voxels:
@@ -162,8 +172,8 @@ class Lessons:
             part = target[(slice(None), *common.relative_to(crop).slices)]
             part[...] = np.where(known != IGNORE, known, part)
 
-    def _region(self, key: int, about: Box) -> tuple[Box, np.ndarray]:
-        """All that crops about one place can reach, read once."""
+    def _region(self, key: int, about: Box) -> tuple[Box, np.ndarray, np.ndarray | None]:
+        """All that crops about one place can reach, read once: image, and levels of the belief."""
         if key not in self._regions:
             reach = np.asarray(self._crop_shape) * 3 // 4 + 1
             low, high = np.asarray(about.offset_zyx) - reach, np.asarray(about.stop_zyx) + reach
@@ -172,8 +182,16 @@ class Lessons:
             low = np.clip(np.minimum(low, extent - shape), 0, None)
             high = np.maximum(np.minimum(high, extent), shape)
             region = Box.from_corners(low.tolist(), high.tolist())
-            self._regions[key] = region, read_padded(self._image, region)
+            believed = None if self._belief is None else self._believed(read_padded(self._belief, region))
+            self._regions[key] = region, read_padded(self._image, region), believed
         return self._regions[key]
+
+    def _believed(self, probability: np.ndarray) -> np.ndarray:
+        """Probability (C, Z, Y, X) uint8 -> levels; ``IGNORE`` where S doubted a channel that is yes or no."""
+        doubted = np.abs(probability.astype(np.int16) * 2 - 255) < 255 * (2 * self._sure - 1)
+        graded = [name == "distance" for name in self._task.channels]
+        doubted[graded] = False
+        return np.where(doubted.any(0), np.uint8(IGNORE), np.minimum(probability, CERTAIN))
 
     def _paint(self, lesson: Lesson) -> np.ndarray:
         """Target over the lesson's box: (C, Z, Y, X) uint8."""

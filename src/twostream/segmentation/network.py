@@ -83,13 +83,13 @@ class FoldedUNet(nn.Module):
 
 
 def fold(volume_BCZYX: torch.Tensor, by: Triple) -> torch.Tensor:  # noqa: N803
-    """Space to depth: (B, C, Z, Y, X) -> (B, C*fz*fy*fx, Z/fz, Y/fy, X/fx)."""
-    if by == (1, 1, 1):
-        return volume_BCZYX
+    """Space to depth: (B, C, Z, Y, X) -> (B, C*fz*fy*fx, Z/fz, Y/fy, X/fx) of any type, channels last in memory."""
     b, c, z, y, x = volume_BCZYX.shape
     fz, fy, fx = by
     split = volume_BCZYX.reshape(b, c, z // fz, fz, y // fy, fy, x // fx, fx)
-    return split.permute(0, 1, 3, 5, 7, 2, 4, 6).reshape(b, c * fz * fy * fx, z // fz, y // fy, x // fx)
+    # One copy, into the layout that the convolutions want.
+    last = split.permute(0, 2, 4, 6, 1, 3, 5, 7).reshape(b, z // fz, y // fy, x // fx, c * fz * fy * fx)
+    return last.movedim(-1, 1)
 
 
 def orientations(number: int) -> list[tuple[int, tuple[int, ...]]]:

@@ -15,16 +15,15 @@ import numpy as np
 import torch
 
 from twostream.errors import InputError
-from twostream.segmentation.augment import imaged, moved
+from twostream.segmentation.augment import augment
 from twostream.segmentation.config import SegmentationConfig, fold_for
-from twostream.segmentation.heads import ExclusiveHead, Head, IndependentHead, Teacher, head_of
-from twostream.segmentation.network import FoldedUNet, averaged, build, fold, strides_for, total_stride
+from twostream.segmentation.heads import ExclusiveHead, Head, IndependentHead, head_of
+from twostream.segmentation.network import FoldedUNet, build, strides_for, total_stride
 from twostream.task import CERTAIN, IGNORE, Task
 from twostream.training import FitModule, best_of, fit, save_whole
 
 Crop = Callable[[np.random.Generator], tuple[np.ndarray, np.ndarray]]
 """Generator -> image (Z, Y, X) uint8 and target levels (C, Z, Y, X) uint8 of the training crop's shape."""
-TEACHER_FLIPS = 4
 NUM_PANELS = 2
 """Crops of the validation box that TensorBoard shows."""
 
@@ -134,9 +133,6 @@ class SegmentationModule(FitModule):
         config: loss, optimizer, watch.
         learning_rate: peak.
         validation: images (N, Z, Y, X) uint8 and levels (N, C, Z, Y, X) uint8 that are looked at, or None.
-        teacher: what S is held to where a target says nothing, or None. It sees the crop before grey values were
-            varied, and is averaged over ``TEACHER_FLIPS`` orientations, so S learns to say the same of a worse image.
-        distill: weight of that.
         freeze_norm: keep the statistics of batch normalisation, so that a few unusual crops do not shift them.
     """
 
@@ -147,8 +143,6 @@ class SegmentationModule(FitModule):
         learning_rate: float,
         *,
         validation: tuple[np.ndarray, np.ndarray] | None = None,
-        teacher: FoldedUNet | None = None,
-        distill: float = 0.0,
         freeze_norm: bool = False,
     ) -> None:
         super().__init__(
@@ -160,12 +154,10 @@ class SegmentationModule(FitModule):
             look_every=config.watch.every_steps if validation is not None else 0,
             patience=config.watch.patience,
         )
-        self._head, self._loss, self._distill = segmenter.head, config.loss, distill
-        # In a list, so that the teacher is no part of the module: it is neither trained nor stored.
-        self._teacher = [teacher.eval()] if teacher is not None and distill else []
+        self._head, self._loss = segmenter.head, config.loss
         self._freeze_norm = freeze_norm
         self.course = {
-            "loss": config.loss.model_dump(), "augment": config.augment.model_dump(), "distill": distill,
+            "loss": config.loss.model_dump(), "augment": config.augment.model_dump(),
             "freeze_norm": freeze_norm, "patch": config.patch_shape_zyx, "foreground_share": config.foreground_share,
         }  # fmt: skip
         self._validation = None
@@ -180,14 +172,8 @@ class SegmentationModule(FitModule):
                     layer.eval()
 
     def loss(self, batch: Any, generator: torch.Generator) -> torch.Tensor:
-        image, target, clean = batch
-        taught = None
-        for teacher in self._teacher:
-            with torch.no_grad():
-                teacher.to(image.device)
-                wanted = teacher.unfold(averaged(teacher, TEACHER_FLIPS)(fold(clean, teacher.fold_zyx)))
-            taught = Teacher(wanted, self._distill)
-        return self._head.loss(self.network(image), target, self._loss, taught)
+        image, target = batch
+        return self._head.loss(self.network(image), target, self._loss)
 
     def look(self) -> float:
         assert self._validation is not None
@@ -219,13 +205,12 @@ class _CropSample:
     config: SegmentationConfig
     seed: int
 
-    def __call__(self, t: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Image, target, and the image before its grey values were varied."""
+    def __call__(self, t: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Image (1, Z, Y, X) and target (C, Z, Y, X)."""
         rng = np.random.default_rng([self.seed, t])
         grey, target = self.crop(rng)
-        clean, target = moved(self.segmenter.normalise(grey), target, self.config.augment, rng)
-        image = imaged(clean, self.config.augment, rng)
-        return torch.from_numpy(image[None]), torch.from_numpy(target), torch.from_numpy(clean[None])
+        image, target = augment(self.segmenter.normalise(grey), target, self.config.augment, rng)
+        return torch.from_numpy(image[None]), torch.from_numpy(target)
 
 
 def train(
@@ -239,8 +224,6 @@ def train(
     resume_path: Path,
     description: str,
     validation: tuple[np.ndarray, np.ndarray] | None = None,
-    teacher: FoldedUNet | None = None,
-    distill: float = 0.0,
     freeze_norm: bool = False,
 ) -> Training:
     """Fit S in place; see ``training.fit`` for resuming.
@@ -248,7 +231,7 @@ def train(
     Args:
         segmenter: changed in place: it ends with the weights of the best look at ``validation``, or the last ones.
         crop: draws a crop; sample t is drawn with a generator seeded by (seed, t).
-        validation, teacher, distill, freeze_norm: see ``SegmentationModule``.
+        validation, freeze_norm: see ``SegmentationModule``.
 
     Returns:
         The course of the training.
@@ -258,8 +241,6 @@ def train(
         config,
         learning_rate,
         validation=validation,
-        teacher=teacher,
-        distill=distill,
         freeze_norm=freeze_norm,
     )
     module.course |= {"seed": seed, "description": description}
