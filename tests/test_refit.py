@@ -22,18 +22,20 @@ def one_thread():
     use_threads(1)
 
 
-def world(num_true=8, num_nothing=2, belief=None, sure=0.5):
+def world(num_true=8, num_nothing=2, lessons=(), **held):
     """Labels in the left third; answered masks in the rest, the first of them true."""
     image = MemoryVolume(np.random.default_rng(0).integers(0, 255, (8, 48, 96)).astype(np.uint8), SIZE)
     labels = np.zeros((8, 48, 96), np.uint32)
     labels[2:6, 10:20, 5:15] = 1
     mask = np.ones((4, 6, 6), np.uint8)
     places = [(2, 4 + 8 * (i % 5), 40 + 12 * (i // 5)) for i in range(num_true + num_nothing)]
-    lessons = [Lesson(Box(p, mask.shape), mask, "mask" if i < num_true else "background") for i, p in enumerate(places)]
+    lessons = lessons or [
+        Lesson(Box(p, mask.shape), mask, "mask" if i < num_true else "background") for i, p in enumerate(places)
+    ]
     return Lessons(
         image, MemoryVolume(labels, SIZE), None, Mitochondria(SIZE), labels_box=Box((0, 0, 0), (8, 48, 32)),
         val_box=Box((0, 0, 24), (8, 48, 8)), test_box=None, guarded_box=None, crop_shape_zyx=(4, 16, 16),
-        lessons=lessons, belief=belief, sure=sure,
+        lessons=lessons, **held,
     )  # fmt: skip
 
 
@@ -118,3 +120,30 @@ def test_only_a_sure_belief_is_a_target_and_answers_and_labels_come_first():
     assert set(taught.tolist()) == {0, 250, CERTAIN, IGNORE}  # nothing, belief, mask, doubt
     labelled = lessons.labelled_crop(rng, CONFIG)[1]
     assert 0 in labelled and 128 not in labelled
+
+
+def test_about_an_answered_object_nothing_is_held(monkeypatch):
+    """A true object is free to grow into what S missed; where a shape was wrong S is free to change its mind."""
+    mask = np.ones((2, 6, 6), np.uint8)
+    believed = MemoryVolume(np.full((1, 8, 48, 96), 2, np.uint8), SIZE)  # surely nothing
+    for teaches, inside, near, section in (
+        ("mask", CERTAIN, IGNORE, IGNORE),
+        ("doubt", IGNORE, IGNORE, IGNORE),
+        ("background", 0, 2, 2),
+    ):
+        lessons = world(
+            0, 0, belief=believed, sure=0.9, free_nm=16.0, lessons=[Lesson(Box((3, 20, 60), mask.shape), mask, teaches)]
+        )
+        target = np.full((8, 48, 96), 77, np.uint8)
+        target[2:6, 16:32, 56:72] = lessons._crop(0, Box((3, 20, 60), mask.shape), Box((2, 16, 56), (4, 16, 16)))[1][0]
+        assert set(target[3:5, 20:26, 60:66].ravel()) == {inside}
+        assert set(target[3:5, 22, 58:60].ravel()) == {near} and target[2, 22, 62] == target[5, 22, 62] == section
+        assert target[3, 22, 57] == 2  # beyond 16 nm
+
+
+def test_a_doubt_is_never_drawn(monkeypatch):
+    mask = np.ones((2, 6, 6), np.uint8)
+    lessons = world(0, 0, lessons=[Lesson(Box((3, 20, 60), mask.shape), mask, t) for t in ("mask", "doubt", "doubt")])
+    assert set(drawn(lessons, [0, 0, 1], RefitConfig(replay_share=0.0), monkeypatch, 40)) == {0}
+    lessons = world(0, 0, lessons=[Lesson(Box((3, 20, 60), mask.shape), mask, "doubt")])
+    assert drawn(lessons, [0], RefitConfig(replay_share=0.0), monkeypatch, 20) == {-1: 20}

@@ -260,9 +260,10 @@ def test_lessons_come_from_answers_that_say_something_about_voxels(tmp_path):
     assert [(lesson.teaches, lesson.box.offset_zyx) for lesson in lessons] == [
         ("mask", (0, 0, 10)),
         ("background", (0, 0, 20)),
+        ("doubt", (0, 0, 30)),
         ("exchanged", (0, 0, 40)),
         ("drawn", (0, 5, 5)),
         ("drawn", (0, 7, 7)),
     ]
-    assert asked_in.tolist() == [0] * 5
+    assert asked_in.tolist() == [0] * 6
     assert collect(ledger, before_round=0)[0] == []

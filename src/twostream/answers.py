@@ -28,7 +28,8 @@ class Meaning:
 
     Attributes:
         y: 1.0 true, 0.0 false, NaN where nothing is known.
-        teaches: what S learns from the mask: "mask", "background", "exchanged", "drawn" or "" (all ignored).
+        teaches: what S learns from the mask: "mask", "background", "exchanged", "drawn", "doubt" (ignored, and what S
+            believed of the place is no longer held) or "" (nothing at all).
         in_budget: whether it counts as one of the answers that were paid for.
         may_be_asked_again: whether later rounds may ask about the candidate again.
     """
@@ -45,7 +46,7 @@ MEANING: dict[AnswerKind, Meaning] = {
     AnswerKind.TRUE: Meaning(1.0, "mask", True),
     AnswerKind.NOTHING: Meaning(0.0, "background", True),
     # Most voxels of a badly shaped candidate are true foreground: learned as background they would destroy S.
-    AnswerKind.SHAPE: Meaning(0.0, "", True),
+    AnswerKind.SHAPE: Meaning(0.0, "doubt", True),
     AnswerKind.SWAPPED: Meaning(1.0, "exchanged", True),
     AnswerKind.CORRECTED: Meaning(0.0, "drawn", True),
     AnswerKind.MISSED: Meaning(NAN, "drawn", True),

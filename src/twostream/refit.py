@@ -27,8 +27,8 @@ def collect(ledger: Ledger, before_round: int) -> tuple[list[Lesson], np.ndarray
 
     Returns:
         The lessons, oldest first, and (L,) int64 rounds in which they were asked.
-        Candidates whose annotators disagree, and
-        answers that teach nothing about voxels (shape, unsure, skipped), give none.
+        Candidates whose annotators disagree, and answers that teach nothing about voxels (unsure, skipped), give
+        none.
     """
     verdicts = ledger.pool()
     lessons: list[tuple[int, Lesson]] = []
@@ -78,6 +78,7 @@ def lessons_of(
         rim_nm=project.config.refit.rim_nm,
         belief=None if hold is None else belief,
         sure=hold or 0.5,
+        free_nm=project.config.refit.free_nm,
     )
 
 
@@ -163,15 +164,17 @@ class LessonCrops:
         self, lessons: Lessons, asked_in: np.ndarray, config: SegmentationConfig, settings: RefitConfig
     ) -> None:
         self._lessons, self._config, self._settings = lessons, config, settings
-        self._newest = np.flatnonzero(asked_in == asked_in.max()) if len(asked_in) else np.zeros(0, np.int64)
+        # A doubt says where nothing is known any more; there is nothing in it to draw.
+        self._rows = np.array([i for i, one in enumerate(lessons.lessons) if one.teaches != "doubt"], np.int64)
+        asked_in = asked_in[self._rows]
+        self._newest = self._rows[asked_in == asked_in.max()] if len(self._rows) else self._rows
 
     def __call__(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Image and target levels of one crop."""
-        number = len(self._lessons.lessons)
-        if number == 0 or rng.random() < self._settings.replay_share:
+        if len(self._rows) == 0 or rng.random() < self._settings.replay_share:
             return self._lessons.labelled_crop(rng, self._config)
         recent = rng.random() < self._settings.recent_share
-        return self._lessons.answer_crop(rng, int(rng.choice(self._newest) if recent else rng.integers(number)))
+        return self._lessons.answer_crop(rng, int(rng.choice(self._newest if recent else self._rows)))
 
 
 @dataclass(frozen=True)

@@ -185,6 +185,8 @@ class RefitConfig(Config):
             least this to either side: the learner's belief stands in for labels, a guard against forgetting, and what
             keeps a small answered mask from filling a whole step. What it doubted is left free to follow the answers.
             0.5 holds everywhere; None holds nowhere.
+        free_nm: voxels this near to an answered object are not held either, unless nothing was there: an object is
+            *true* at half its extent, and the other half may be what S missed.
         freeze_norm: keep the statistics of batch normalisation, another guard. Chosen on development (LOG.md).
     """
 
@@ -195,6 +197,7 @@ class RefitConfig(Config):
     rim_nm: float = Field(20.0, ge=0)
     recent_share: Chance = 0.5
     hold: float | None = Field(0.9, ge=0.5, le=1)
+    free_nm: float = Field(100.0, ge=0)
     freeze_norm: bool = True
 
 

@@ -28,7 +28,7 @@ class Lesson:
     Attributes:
         box: where it is, voxels of the image.
         mask: (Z, Y, X) uint8 over ``box``: 1 inside; polarity: 1 pre, 2 post.
-        teaches: "mask", "background", "exchanged" or "drawn" (see ``answers.Meaning``).
+        teaches: "mask", "background", "exchanged", "drawn" or "doubt" (see ``answers.Meaning``).
     """
 
     box: Box
@@ -73,6 +73,8 @@ class Lessons:
         belief: probability (C, Z, Y, X) uint8 of an earlier S: what is taken for true where nothing else is known and
             that S was sure; or None.
         sure: probability of either side from which it was.
+        free_nm: voxels this near to an answered object, and one section above and below, are not held to the belief:
+            an object is *true* at half its extent, and the other half may be what S missed.
     """
 
     def __init__(
@@ -91,6 +93,7 @@ class Lessons:
         rim_nm: float = 0.0,
         belief: Volume | None = None,
         sure: float = 0.5,
+        free_nm: float = 0.0,
     ) -> None:
         self._task = task
         self._untaught = [box for box in (val_box, guarded_box, test_box) if box is not None]
@@ -106,6 +109,7 @@ class Lessons:
         self._image = hidden_behind(image, test_box, int(image.read(labels_box).mean()))
         self._foreground = np.argwhere(self._target[task.foreground] == CERTAIN)
         self._belief, self._sure = belief, sure
+        self._free = (1, *to_voxels(free_nm, image.voxel_size_nm)[1:]) if free_nm else (0, 0, 0)
         self._regions: dict[int, tuple[Box, np.ndarray, np.ndarray | None]] = {}
         self._painted = [self._paint(lesson) for lesson in self.lessons]
 
@@ -182,20 +186,32 @@ class Lessons:
             low = np.clip(np.minimum(low, extent - shape), 0, None)
             high = np.maximum(np.minimum(high, extent), shape)
             region = Box.from_corners(low.tolist(), high.tolist())
-            believed = None if self._belief is None else self._believed(read_padded(self._belief, region))
+            believed = None if self._belief is None else self._believed(region)
             self._regions[key] = region, read_padded(self._image, region), believed
         return self._regions[key]
 
-    def _believed(self, probability: np.ndarray) -> np.ndarray:
-        """Probability (C, Z, Y, X) uint8 -> levels; ``IGNORE`` where S doubted a channel that is yes or no."""
+    def _believed(self, region: Box) -> np.ndarray:
+        """Levels of the belief (C, Z, Y, X) uint8; ``IGNORE`` where S doubted a channel that is yes or no, and about
+        answered objects."""
+        assert self._belief is not None
+        probability = read_padded(self._belief, region)
         doubted = np.abs(probability.astype(np.int16) * 2 - 255) < 255 * (2 * self._sure - 1)
-        graded = [name == "distance" for name in self._task.channels]
-        doubted[graded] = False
-        return np.where(doubted.any(0), np.uint8(IGNORE), np.minimum(probability, CERTAIN))
+        doubted[[name == "distance" for name in self._task.channels]] = False
+        unheld: np.ndarray = np.asarray(doubted.any(0))
+        for lesson in self.lessons:
+            freed = lesson.box.grown(self._free)
+            common = freed.intersection(region)
+            if lesson.teaches != "background" and common.num_voxels:
+                mask = np.pad(lesson.mask > 0, [(m, m) for m in self._free])
+                mask = ndimage.maximum_filter(mask, [2 * m + 1 for m in self._free])
+                unheld[common.relative_to(region).slices] |= mask[common.relative_to(freed).slices]
+        return np.where(unheld, np.uint8(IGNORE), np.minimum(probability, CERTAIN))
 
     def _paint(self, lesson: Lesson) -> np.ndarray:
         """Target over the lesson's box: (C, Z, Y, X) uint8."""
         mask = lesson.mask
+        if lesson.teaches == "doubt":
+            return np.full((len(self._task.channels), *mask.shape), IGNORE, np.uint8)
         if lesson.teaches == "background":
             return np.where(mask[None] > 0, self._task.background[:, None, None, None], np.uint8(IGNORE))
         if lesson.teaches == "exchanged":
