@@ -55,7 +55,7 @@ ARMS = ("answers", "shuffled", "replay")
 SHOWN = ("instance_f1", "average_precision", "candidate_recall", "candidate_accuracy", "foreground_iou")
 MIN_OBJECTS = 10
 VAL_SHARE = 0.2
-TISSUE_SHAPE = (32, 640, 1024)
+TISSUE_SHAPE = (32, 960, 1280)
 
 
 @dataclass(frozen=True)
@@ -91,8 +91,8 @@ def make_world(name: str, data: Path, seed: int, side: str, decoding: DecodingCo
         uri = f"synthetic://seed={seed}&shape={','.join(map(str, TISSUE_SHAPE))}&kind="
         image, labels = (in_memory(open_volume(uri + kind), Box.whole(TISSUE_SHAPE)) for kind in ("image", "synapses"))
         ignore, task = None, get_task("polarity", image.voxel_size_nm, decoding)
-        test_box, pool_box = Box((0, 0, 768), (32, 640, 256)), Box.whole(TISSUE_SHAPE)
-        size, guard = (32, 140, 140), (3, 64, 64)
+        test_box, pool_box = Box((0, 0, 960), (32, 960, 320)), Box.whole(TISSUE_SHAPE)
+        size, guard = (32, 190, 190), (3, 64, 64)
     guarded = test_box.grown(guard)
     rng = np.random.default_rng(seed)
     while True:  # a labelled box with enough objects to learn from

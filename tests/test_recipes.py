@@ -115,8 +115,10 @@ def test_mitoem_predicts_contours_as_published():
 
 
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=lambda r: r.name)
-def test_the_laptop_form_is_the_package_default(recipe):
-    assert configuration(recipe, "laptop").segmentation == ProjectConfig.model_fields["segmentation"].default
+def test_the_laptop_form_is_the_package_default_trained_to_its_end(recipe):
+    default = ProjectConfig.model_fields["segmentation"].default
+    longer = {"num_steps": 2500, "test_time_flips": 8, "exclusive": recipe.task == "polarity"}
+    assert configuration(recipe, "laptop").segmentation == default.model_copy(update=longer)
 
 
 def test_data_sets_and_recipes_name_each_other():
