@@ -41,10 +41,9 @@ def num_windows(segmenter: Segmenter, image: Volume, config: SegmentationConfig)
         stop = [-(-b // f) for b, f in zip(block.write_box.stop_zyx, fold, strict=True)]
         count = 1
         for axis in range(3):
-            extent, window, step = lattice.shape_zyx[axis], lattice.window_zyx[axis], lattice.step_zyx[axis]
-            starts = {min(s, extent - window) for s in range(0, max(extent - window + step, 1), step)}
+            extent, window = lattice.shape_zyx[axis], lattice.window_zyx[axis]
             low, high = max(start[axis] - 1, 0), min(stop[axis] + 1, extent)
-            count *= sum(s < high and s + window > low for s in starts)
+            count *= sum(s < high and s + window > low for s in lattice.starts(axis, extent))
         total += count
     return total
 

@@ -3,8 +3,8 @@
 Knows data sets, tasks, boxes and settings; must not know how a project is made, nor torch.
 
 A recipe has two forms. ``paper`` holds the published values (METHOD section 8: the configurations of PyTorch
-Connectomics at b927a5d) on top of the preset ``paper``; it wants a GPU. ``laptop`` holds the package's own defaults, trained to the
-end: a smaller network, 2,500 steps, within 20 minutes on 2 cores; what it reaches is in LOG.md.
+Connectomics at b927a5d) on top of the preset ``paper``; it wants a GPU. ``laptop`` holds the package's own defaults,
+trained to the end (2,500 steps, within 20 minutes on 2 cores): what it reaches is in LOG.md.
 
 Where every ``paper`` form departs from what was published, because S is another network here:
 

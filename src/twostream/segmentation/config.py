@@ -144,7 +144,7 @@ class SegmentationConfig(Config):
     exclusive: bool = False
     patch_shape_zyx: tuple[PositiveInt, PositiveInt, PositiveInt] = (8, 96, 96)
     batch_size: int = Field(2, ge=1)
-    num_steps: int = Field(300, ge=0)
+    num_steps: int = Field(800, ge=0)
     learning_rate: float = Field(3e-3, gt=0)
     foreground_share: Chance = 0.7
     reject_below_voxels: int = Field(0, ge=0)
@@ -191,7 +191,7 @@ class RefitConfig(Config):
     """
 
     start: Literal["warm", "scratch"] = "warm"
-    num_steps: int = Field(150, ge=0)
+    num_steps: int = Field(400, ge=0)
     learning_rate: float = Field(3e-3, gt=0)
     replay_share: Chance = 0.5
     rim_nm: float = Field(20.0, ge=0)

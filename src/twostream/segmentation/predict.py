@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 import torch
-from monai.inferers import sliding_window_inference
+from monai.data.utils import compute_importance_map
 
 from twostream import progress
 from twostream.execution import Executor, InProcess
@@ -56,12 +57,16 @@ class Lattice:
             step.append(window[-1] - min(overlap, window[-1] // 2))
         return cls(_triple(shape), _triple(window), _triple(step))
 
+    def starts(self, axis: int, extent: int) -> list[int]:
+        """Where windows begin along ``axis`` of the volume, or of a hull of windows, that is ``extent`` long."""
+        window, step = self.window_zyx[axis], self.step_zyx[axis]
+        return [min(s, extent - window) for s in range(0, max(extent - window + step, 1), step)]
+
     def touching(self, box: Box) -> Box:
         """The hull of all windows that share a voxel with ``box``."""
         start, stop = [], []
-        for axis in range(3):
-            extent, window, step = self.shape_zyx[axis], self.window_zyx[axis], self.step_zyx[axis]
-            starts = [min(s, extent - window) for s in range(0, max(extent - window + step, 1), step)]
+        for axis, window in enumerate(self.window_zyx):
+            starts = self.starts(axis, self.shape_zyx[axis])
             near = [s for s in starts if s < box.stop_zyx[axis] and s + window > box.offset_zyx[axis]]
             start.append(near[0])
             stop.append(near[-1] + window)
@@ -113,23 +118,26 @@ def predict_folded(segmenter: Segmenter, image: np.ndarray, lattice: Lattice, te
     """
     network = segmenter.network
     device = next(network.parameters()).device
-    # The half keeps MONAI's rounding down from losing a voxel of the step.
-    overlap = [max(0.0, 1 - (s + 0.5) / w) for s, w in zip(lattice.step_zyx, lattice.window_zyx, strict=True)]
+    logit_of = averaged(network, test_time_flips)
     with torch.inference_mode():
-        # Folded as bytes: a quarter of what would be moved as floats.
-        grey = fold(torch.from_numpy(image)[None, None], network.fold_zyx).numpy()
-        folded = torch.from_numpy(segmenter.normalise(grey))
-        return sliding_window_inference(
-            folded,
-            lattice.window_zyx,
-            WINDOWS_AT_ONCE,
-            averaged(network, test_time_flips),
-            overlap=overlap,
-            mode="gaussian",
-            sigma_scale=GAUSSIAN_SIGMA,
-            sw_device=device,
-            device="cpu",
-        )
+        # Folded as bytes, a quarter of what would be moved as floats, into the layout that the network wants: copying
+        # windows out of it is all that is done to them.
+        folded = fold(torch.from_numpy(image)[None, None], network.fold_zyx)
+        last = folded[0].movedim(0, -1)
+        shape_zyx = _triple(last.shape[:3])
+        corners = [_triple(c) for c in product(*(lattice.starts(axis, n) for axis, n in enumerate(shape_zyx)))]
+        weight = compute_importance_map(lattice.window_zyx, mode="gaussian", sigma_scale=GAUSSIAN_SIGMA)
+        total = torch.zeros((segmenter.head.num_logits, *shape_zyx))
+        weights = torch.zeros(shape_zyx)
+        for first in range(0, len(corners), WINDOWS_AT_ONCE):
+            places = [Box(corner, lattice.window_zyx).slices for corner in corners[first : first + WINDOWS_AT_ONCE]]
+            windows = torch.stack([last[place] for place in places])
+            grey = torch.from_numpy(segmenter.normalise(windows.numpy())).movedim(-1, 1)
+            logit = logit_of(grey.to(device)).cpu()
+            for row, place in enumerate(places):
+                total[(slice(None), *place)] += logit[row] * weight
+                weights[place] += weight
+    return (total / weights)[None]
 
 
 def unfolded_levels(segmenter: Segmenter, logit: torch.Tensor) -> np.ndarray:

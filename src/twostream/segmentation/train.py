@@ -51,7 +51,10 @@ class Segmenter:
 
     def normalise(self, image: np.ndarray) -> np.ndarray:
         """uint8 of any shape -> float32 of mean 0 and deviation 1 on the labelled box."""
-        return (image.astype(np.float32) - np.float32(self.mean)) / np.float32(self.std)
+        grey = image.astype(np.float32)
+        grey -= np.float32(self.mean)
+        grey /= np.float32(self.std)
+        return grey
 
     def restart(self, seed: int) -> None:
         """Forget everything learned: new weights from ``seed``."""

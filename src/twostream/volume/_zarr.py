@@ -86,7 +86,7 @@ def create_zarr(
             "chunks": chunks,
             "dtype": np.dtype(dtype).str,
             "dimension_separator": "/",
-            "compressor": {"id": "blosc", "cname": "zstd", "clevel": 3, "shuffle": 1},
+            "compressor": {"id": "blosc", "cname": "zstd", "clevel": 1, "shuffle": 0},
         },
     }
     tensorstore.open(spec, create=True).result()
