@@ -147,3 +147,12 @@ def test_a_doubt_is_never_drawn(monkeypatch):
     assert set(drawn(lessons, [0, 0, 1], RefitConfig(replay_share=0.0), monkeypatch, 40)) == {0}
     lessons = world(0, 0, lessons=[Lesson(Box((3, 20, 60), mask.shape), mask, "doubt")])
     assert drawn(lessons, [0], RefitConfig(replay_share=0.0), monkeypatch, 20) == {-1: 20}
+
+
+def test_what_is_kept_of_the_tissue_is_bounded_and_does_not_show(monkeypatch):
+    many, few = world(), world()
+    monkeypatch.setattr("twostream.segmentation.lessons.MAX_REGION_BYTES", 1)
+    for t in range(30):
+        crops = [one.answer_crop(np.random.default_rng(t), t % 10) for one in (many, few)]
+        assert all(np.array_equal(a, b) for a, b in zip(*crops, strict=True))
+        assert len(few._regions) == 1

@@ -19,6 +19,8 @@ from twostream.volume import Volume, read_padded
 
 MAX_REDRAWS = 20
 """Where a box holds next to no foreground, drawing on would not end."""
+MAX_REGION_BYTES = 1 << 29
+"""Tissue about lessons that is kept; thousands of answers would fill any memory."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,27 @@ class _Blanked(Volume):
 def hidden_behind(image: Volume, test_box: Box | None, grey: int) -> Volume:
     """``image`` with the test box, if any, painted over in ``grey``."""
     return image if test_box is None else _Blanked(image, test_box, grey)
+
+
+@dataclass(frozen=True)
+class _Region:
+    """All that crops about one place can reach.
+
+    Attributes:
+        box: voxels of the image; may reach outside of it.
+        grey: (Z, Y, X) uint8.
+        believed: (C, Z, Y, X) uint8 levels, or None.
+        near: rows of the lessons that reach into it, oldest first.
+    """
+
+    box: Box
+    grey: np.ndarray
+    believed: np.ndarray | None
+    near: tuple[int, ...]
+
+    @property
+    def num_bytes(self) -> int:
+        return self.grey.nbytes + (0 if self.believed is None else self.believed.nbytes)
 
 
 class Lessons:
@@ -110,7 +133,7 @@ class Lessons:
         self._foreground = np.argwhere(self._target[task.foreground] == CERTAIN)
         self._belief, self._sure = belief, sure
         self._free = (1, *to_voxels(free_nm, image.voxel_size_nm)[1:]) if free_nm else (0, 0, 0)
-        self._regions: dict[int, tuple[Box, np.ndarray, np.ndarray | None]] = {}
+        self._regions: dict[int, _Region] = {}
         self._painted = [self._paint(lesson) for lesson in self.lessons]
 
     def labelled_crop(self, rng: np.random.Generator, config: SegmentationConfig) -> tuple[np.ndarray, np.ndarray]:
@@ -150,14 +173,14 @@ class Lessons:
         return Box(tuple(np.clip(start, 0, highest).tolist()), self._crop_shape)
 
     def _crop(self, key: int, about: Box, crop: Box) -> tuple[np.ndarray, np.ndarray]:
-        region, grey, believed = self._region(key, about)
-        inside = crop.relative_to(region).slices
-        image = grey[inside]
-        if believed is None:
+        region = self._region(key, about)
+        inside = crop.relative_to(region.box).slices
+        if region.believed is None:
             target = np.full((len(self._task.channels), *crop.shape_zyx), IGNORE, np.uint8)
         else:
-            target = believed[(slice(None), *inside)].copy()
-        for lesson, painted in zip(self.lessons, self._painted, strict=True):
+            target = region.believed[(slice(None), *inside)].copy()
+        for row in region.near:
+            lesson, painted = self.lessons[row], self._painted[row]
             common = crop.intersection(lesson.box)
             if common.num_voxels:
                 part = target[(slice(None), *common.relative_to(crop).slices)]
@@ -166,7 +189,7 @@ class Lessons:
         self._lay_labels_over(target, crop)
         for box in self._untaught:
             target[(slice(None), *crop.intersection(box).relative_to(crop).slices)] = IGNORE
-        return image, target
+        return region.grey[inside], target
 
     def _lay_labels_over(self, target: np.ndarray, crop: Box) -> None:
         """The labelled box knows better than an answer about a mask that reaches into it."""
@@ -176,35 +199,40 @@ class Lessons:
             part = target[(slice(None), *common.relative_to(crop).slices)]
             part[...] = np.where(known != IGNORE, known, part)
 
-    def _region(self, key: int, about: Box) -> tuple[Box, np.ndarray, np.ndarray | None]:
-        """All that crops about one place can reach, read once: image, and levels of the belief."""
-        if key not in self._regions:
-            reach = np.asarray(self._crop_shape) * 3 // 4 + 1
-            low, high = np.asarray(about.offset_zyx) - reach, np.asarray(about.stop_zyx) + reach
-            # Crops are held to the image, so at its borders they reach farther inwards.
-            extent, shape = np.asarray(self._image.shape_zyx), np.asarray(self._crop_shape)
-            low = np.clip(np.minimum(low, extent - shape), 0, None)
-            high = np.maximum(np.minimum(high, extent), shape)
-            region = Box.from_corners(low.tolist(), high.tolist())
-            believed = None if self._belief is None else self._believed(region)
-            self._regions[key] = region, read_padded(self._image, region), believed
-        return self._regions[key]
+    def _region(self, key: int, about: Box) -> _Region:
+        """What crops about one place can reach, read once as long as it fits into ``MAX_REGION_BYTES`` with others."""
+        if key in self._regions:
+            self._regions[key] = self._regions.pop(key)  # the last to go
+            return self._regions[key]
+        reach = np.asarray(self._crop_shape) * 3 // 4 + 1
+        low, high = np.asarray(about.offset_zyx) - reach, np.asarray(about.stop_zyx) + reach
+        # Crops are held to the image, so at its borders they reach farther inwards.
+        extent, shape = np.asarray(self._image.shape_zyx), np.asarray(self._crop_shape)
+        low = np.clip(np.minimum(low, extent - shape), 0, None)
+        high = np.maximum(np.minimum(high, extent), shape)
+        box = Box.from_corners(low.tolist(), high.tolist())
+        near = tuple(i for i, one in enumerate(self.lessons) if one.box.grown(self._free).intersects(box))
+        believed = None if self._belief is None else self._believed(read_padded(self._belief, box), box, near)
+        region = _Region(box, read_padded(self._image, box), believed, near)
+        self._regions[key] = region
+        while len(self._regions) > 1 and sum(r.num_bytes for r in self._regions.values()) > MAX_REGION_BYTES:
+            del self._regions[next(iter(self._regions))]
+        return region
 
-    def _believed(self, region: Box) -> np.ndarray:
-        """Levels of the belief (C, Z, Y, X) uint8; ``IGNORE`` where S doubted a channel that is yes or no, and about
+    def _believed(self, probability: np.ndarray, box: Box, near: Sequence[int]) -> np.ndarray:
+        """Probability (C, Z, Y, X) uint8 -> levels; ``IGNORE`` where S doubted a channel that is yes or no, and about
         answered objects."""
-        assert self._belief is not None
-        probability = read_padded(self._belief, region)
         doubted = np.abs(probability.astype(np.int16) * 2 - 255) < 255 * (2 * self._sure - 1)
         doubted[[name == "distance" for name in self._task.channels]] = False
         unheld: np.ndarray = np.asarray(doubted.any(0))
-        for lesson in self.lessons:
+        for lesson in (self.lessons[row] for row in near):
+            if lesson.teaches == "background":
+                continue
             freed = lesson.box.grown(self._free)
-            common = freed.intersection(region)
-            if lesson.teaches != "background" and common.num_voxels:
-                mask = np.pad(lesson.mask > 0, [(m, m) for m in self._free])
-                mask = ndimage.maximum_filter(mask, [2 * m + 1 for m in self._free])
-                unheld[common.relative_to(region).slices] |= mask[common.relative_to(freed).slices]
+            mask = np.pad(lesson.mask > 0, [(m, m) for m in self._free])
+            mask = ndimage.maximum_filter(mask, [2 * m + 1 for m in self._free])
+            common = freed.intersection(box)
+            unheld[common.relative_to(box).slices] |= mask[common.relative_to(freed).slices]
         return np.where(unheld, np.uint8(IGNORE), np.minimum(probability, CERTAIN))
 
     def _paint(self, lesson: Lesson) -> np.ndarray:
