@@ -5,14 +5,15 @@ import pytest
 import torch
 
 from twostream.errors import InputError
-from twostream.streams.active_clustering import fine_tune, supervised_contrastive
-from twostream.streams.config import ActiveClusteringConfig, VaeConfig
+from twostream.streams.active_clustering import fine_tune
+from twostream.streams.config import ActiveClusteringConfig, StreamConfig, StreamsConfig
+from twostream.streams.contrast import contrastive_loss
 from twostream.streams.encode import encode, image_input, mask_input
 from twostream.streams.fit import fit_stream, load_stream, new_stream, save_stream
 from twostream.streams.vae import Vae, sample_latent, vae_loss
 
 PUBLISHED = (64, 128, 128, 256, 256, 512)
-SMALL = VaeConfig(latent_dim=4, hidden_dims=(8, 16), num_steps=6, batch_size=4)
+SMALL = StreamConfig(latent_dim=4, hidden_dims=(8, 16), num_steps=6, batch_size=4)
 
 
 @pytest.mark.parametrize(("latent_dim", "millions"), [(1024, 10.911425), (16, 4.716257)])
@@ -61,13 +62,13 @@ def test_the_contrastive_term_equals_its_plain_form():
         if positives:
             below = sum(np.exp(z[i] @ z[a] / t) for a in range(7) if a != i)
             terms.append(-np.mean([np.log(np.exp(z[i] @ z[p] / t) / below) for p in positives]))
-    ours = supervised_contrastive(torch.tensor(latent), torch.tensor(y), t)
+    ours = contrastive_loss(torch.tensor(latent), torch.tensor(y), t)
     assert ours.item() == pytest.approx(np.mean(terms))
 
 
 def test_the_contrastive_term_is_zero_where_no_two_agree():
     latent = torch.randn(2, 3, requires_grad=True)
-    loss = supervised_contrastive(latent, torch.tensor([0, 1]), 0.3)
+    loss = contrastive_loss(latent, torch.tensor([0, 1]), 0.3)
     loss.backward()
     assert loss.item() == 0
 
@@ -142,8 +143,7 @@ def test_active_clustering_draws_the_answers_apart(tmp_path):
 
     network = new_stream(32, SMALL, 0)
     before = apart(network)
-    vae = SMALL.model_copy(update={"batch_size": 24})
-    losses = fine_tune(network, draw, answered, y, vae, config, seed=0, resume_path=tmp_path / "r")
+    losses = fine_tune(network, draw, answered, y, config, batch_size=24, seed=0, resume_path=tmp_path / "r")
     assert len(losses) == 40 and apart(network) > before + 0.3
 
 
@@ -152,7 +152,8 @@ def test_active_clustering_waits_for_both_answers(tmp_path):
     patches = np.zeros((5, 32, 32), np.float32)
     y = np.array([1, 1, 1, 1, 0])
     assert (
-        fine_tune(network, draw, patches, y, SMALL, ActiveClusteringConfig(), seed=0, resume_path=tmp_path / "r") == []
+        fine_tune(network, draw, patches, y, ActiveClusteringConfig(), batch_size=4, seed=0, resume_path=tmp_path / "r")
+        == []
     )
 
 
@@ -161,10 +162,58 @@ def test_active_clustering_waits_for_both_answers(tmp_path):
 )
 def test_sizes_that_do_not_fit_are_named(width, dims, sentence):
     with pytest.raises(InputError, match=sentence):
-        new_stream(width, VaeConfig(hidden_dims=dims), 0)
+        new_stream(width, StreamConfig(hidden_dims=dims), 0)
 
 
 def test_a_broken_checkpoint_is_named(tmp_path):
     (tmp_path / "s.ckpt").write_bytes(b"")
     with pytest.raises(InputError, match="is no checkpoint of a stream"):
         load_stream(tmp_path / "s.ckpt")
+
+
+def test_simclr_is_the_contrastive_loss_between_two_views_of_each_patch():
+    """Re-derived: NT-Xent over 2N views, the other view of a patch being its only positive (Chen 2020, eq. 1)."""
+    config = SMALL.model_copy(update={"method": "simclr", "temperature": 0.5})
+    network = new_stream(32, config, seed=0)
+    rng = np.random.default_rng(0)
+    batch = torch.from_numpy(np.stack([network.views(draw(rng), rng) for _ in range(3)]))
+    assert batch.shape == (3, 2, 32, 32) and batch.abs().max() <= 1
+    with torch.no_grad():
+        z = network.project(network.features(batch.reshape(6, 1, 32, 32))).double().numpy()
+        ours = network.own_loss(batch, torch.Generator()).item()
+    z /= np.linalg.norm(z, axis=1, keepdims=True)
+    cost = []
+    for i in range(6):
+        other = i + 1 if i % 2 == 0 else i - 1
+        below = sum(np.exp(z[i] @ z[k] / 0.5) for k in range(6) if k != i)
+        cost.append(-np.log(np.exp(z[i] @ z[other] / 0.5) / below))
+    assert ours == pytest.approx(np.mean(cost), rel=1e-4)
+
+
+def test_a_self_supervised_stream_learns_to_tell_patches_apart_and_is_stored(tmp_path):
+    def blobs(rng):
+        return np.kron(rng.choice([-0.7, 0.7], (4, 4)), np.ones((8, 8))).astype(np.float32)
+
+    config = SMALL.model_copy(update={"method": "simclr", "num_steps": 40, "batch_size": 16, "learning_rate": 3e-3})
+    network = new_stream(32, config, 0)
+    losses = fit_stream(network, blobs, config, seed=0, resume_path=tmp_path / "r", name="test")
+    assert np.mean(losses[-5:]) < np.mean(losses[:3]) - 0.2
+    save_stream(network, 32, config, losses, tmp_path / "s.ckpt")
+    patches = np.stack([blobs(np.random.default_rng(t)) for t in range(4)])
+    np.testing.assert_array_equal(encode(load_stream(tmp_path / "s.ckpt"), patches), encode(network, patches))
+
+
+def test_views_of_one_patch_differ_in_every_way_but_the_tissue():
+    patch = np.zeros((32, 32), np.float32)
+    patch[:, :16] = 0.5
+    network = new_stream(32, SMALL.model_copy(update={"method": "simclr"}), 0)
+    views = network.views(patch, np.random.default_rng(3))
+    assert views.dtype == np.float32 and not np.allclose(views[0], views[1])
+    again = network.views(patch, np.random.default_rng(3))
+    assert np.array_equal(views, again)  # of the generator alone
+    assert np.array_equal(new_stream(32, SMALL, 0).views(patch, np.random.default_rng(3)), patch[None])
+
+
+def test_masks_are_not_imaged():
+    with pytest.raises(ValueError, match="masks have none"):
+        StreamsConfig(supervised=StreamConfig(method="simclr"))

@@ -44,7 +44,7 @@ from twostream.segmentation.predict import predict
 from twostream.segmentation.train import Segmenter, Training, crop_shape, new_segmenter, train
 from twostream.sources import write_probability
 from twostream.streams.active_clustering import fine_tune
-from twostream.streams.config import VaeConfig
+from twostream.streams.config import StreamConfig
 from twostream.streams.encode import encode, image_input, mask_input
 from twostream.streams.fit import Draw, fit_stream, load_stream, new_stream, save_stream
 from twostream.training import save_whole
@@ -172,18 +172,18 @@ def _active_clustering(project: Project, number: int) -> list[float]:
         if not query.is_audit and not math.isnan(verdicts[identity].y)
     ]
     patches = np.stack([q.patch.image for q in queries]) if queries else np.zeros((0, 1, 1), np.uint8)
-    vae = project.config.streams.unsupervised
+    stream = project.config.streams.unsupervised
     losses = fine_tune(
         network,
         _raw_draw(_bank(project), np.zeros((0, 1, 1), np.uint8), 1.0),
         image_input(patches),
         np.array([verdicts[q.candidate.id].y for q in queries]),
-        vae,
         project.config.streams.active_clustering,
+        batch_size=stream.batch_size,
         seed=project.seed(number, "active clustering"),
         resume_path=path.with_suffix(".resume"),
     )
-    save_stream(network, project.config.patches.width_px, vae, losses, path)
+    save_stream(network, project.config.patches.width_px, stream, losses, path)
     path.with_suffix(".resume").unlink(missing_ok=True)
     return losses
 
@@ -298,18 +298,18 @@ def _fit_streams(project: Project, pairs: Sequence[PatchPair]) -> None:
         mask = masks[rng.integers(len(masks))]
         return mask_input(mask[::-1].copy() if rng.random() < 0.5 else mask)
 
-    draws: dict[str, tuple[VaeConfig, Callable[[], Draw]]] = {
+    draws: dict[str, tuple[StreamConfig, Callable[[], Draw]]] = {
         "supervised": (config.supervised, lambda: draw_mask),
         "unsupervised": (config.unsupervised, lambda: _raw_draw(_bank(project), images, config.random_crop_share)),
     }
-    for name, (vae, draw) in draws.items():
+    for name, (stream, draw) in draws.items():
         path = project.path(0, f"{name}.ckpt")
         if path.exists():
             continue
-        network = new_stream(width, vae, project.seed(0, f"{name} weights"))
+        network = new_stream(width, stream, project.seed(0, f"{name} weights"))
         resume_path = path.with_suffix(".resume")
-        losses = fit_stream(network, draw(), vae, seed=project.seed(0, name), resume_path=resume_path, name=name)
-        save_stream(network, width, vae, losses, path)
+        losses = fit_stream(network, draw(), stream, seed=project.seed(0, name), resume_path=resume_path, name=name)
+        save_stream(network, width, stream, losses, path)
         resume_path.unlink(missing_ok=True)
 
 

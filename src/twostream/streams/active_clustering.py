@@ -2,13 +2,11 @@
 
 The paper's loss is not published. Here it is
 
-    L = L_vae + weight * L_con,
-    L_con = mean over anchors i of
-            -1/|P(i)| * sum over p in P(i) of log( exp(z_i.z_p / t) / sum_{a != i} exp(z_i.z_a / t) )
+    L = L_own + weight * L_con,
 
-the supervised contrastive loss (Khosla 2020, eq. 2) on the unit-length latent means z of answered patches, P(i) being
-the other answered patches of the same answer as i. The stream's own loss on raw patches stays, so that the space
-goes on describing all images and does not collapse onto two answers.
+L_own being the stream's own loss on raw patches, which stays, so that the space goes on describing all images and does
+not collapse onto two answers; and L_con the contrastive loss (``contrast.py``) on the features of answered patches,
+with the answers as labels.
 """
 
 from __future__ import annotations
@@ -19,58 +17,36 @@ from typing import Any
 import numpy as np
 import torch
 
-from twostream.streams.config import ActiveClusteringConfig, VaeConfig
-from twostream.streams.fit import Draw, VaeModule
-from twostream.streams.vae import Vae
+from twostream.streams.config import ActiveClusteringConfig
+from twostream.streams.contrast import contrastive_loss
+from twostream.streams.fit import Draw, StreamModule
+from twostream.streams.stream import Stream
 from twostream.training import fit
 
 MIN_ANSWERS_PER_CLASS = 2
 """An anchor needs at least one other answer of its kind."""
 
 
-def supervised_contrastive(latent_BD: torch.Tensor, y_B: torch.Tensor, temperature: float) -> torch.Tensor:  # noqa: N803
-    """The contrastive term.
-
-    Args:
-        latent_BD: latent means, any length.
-        y_B: answers, integer.
-        temperature: t > 0.
-
-    Returns:
-        Scalar; 0 if no two rows share an answer.
-    """
-    z = torch.nn.functional.normalize(latent_BD, dim=1)
-    similarity = z @ z.T / temperature
-    itself = torch.eye(len(z), dtype=torch.bool, device=z.device)
-    log_share = similarity - torch.logsumexp(similarity.masked_fill(itself, -torch.inf), dim=1, keepdim=True)
-    positive = (y_B[:, None] == y_B[None, :]) & ~itself
-    count = positive.sum(1)
-    anchors = count > 0
-    if not bool(anchors.any()):
-        return latent_BD.sum() * 0
-    return -((log_share * positive).sum(1)[anchors] / count[anchors]).mean()
-
-
-class _ActiveClusteringModule(VaeModule):
-    def __init__(self, network: Vae, vae: VaeConfig, config: ActiveClusteringConfig) -> None:
-        super().__init__(network, vae, config.learning_rate)
+class _ActiveClusteringModule(StreamModule):
+    def __init__(self, network: Stream, config: ActiveClusteringConfig) -> None:
+        super().__init__(network, config.learning_rate)
         self._config = config
 
     def loss(self, batch: Any, generator: torch.Generator) -> torch.Tensor:
         raw, answered, y = batch
         own = super().loss(raw, generator)
-        mean, _ = self._vae.encode(answered)
-        return own + self._config.weight * supervised_contrastive(mean, y, self._config.temperature)
+        features = self._stream.features(answered)
+        return own + self._config.weight * contrastive_loss(features, y, self._config.temperature)
 
 
 def fine_tune(
-    network: Vae,
+    network: Stream,
     draw: Draw,
     answered: np.ndarray,
     y: np.ndarray,
-    vae: VaeConfig,
     config: ActiveClusteringConfig,
     *,
+    batch_size: int,
     seed: int,
     resume_path: Path,
 ) -> list[float]:
@@ -81,8 +57,8 @@ def fine_tune(
         draw: a raw patch from anywhere in the image.
         answered: (N, W, W) float32 in [-1, 1], aligned image patches of answered candidates.
         y: (N,) 0 or 1.
-        vae: settings of the stream's own loss.
         config: settings of the fine-tuning.
+        batch_size: raw patches per step, and as many answered ones.
 
     Returns:
         The loss of every step; empty (and the network untouched) while either answer is too rare.
@@ -96,13 +72,13 @@ def fine_tune(
         value = int(rng.integers(2))  # both answers equally often, however rare one of them is
         row = int(rng.choice(rows[value]))
         patch = answered[row][::-1].copy() if rng.random() < 0.5 else answered[row]
-        return torch.from_numpy(draw(rng)[None]), torch.from_numpy(patch[None]), value
+        return torch.from_numpy(network.views(draw(rng), rng)), torch.from_numpy(patch[None]), value
 
     return fit(
-        _ActiveClusteringModule(network, vae, config),
+        _ActiveClusteringModule(network, config),
         sample,
         num_steps=config.num_steps,
-        batch_size=vae.batch_size,
+        batch_size=batch_size,
         resume_path=resume_path,
         description="fine-tune unsupervised stream",
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from twostream.streams.vae import Vae
+from twostream.streams.stream import Stream
 
 BATCH_SIZE = 256
 
@@ -20,14 +20,14 @@ def mask_input(mask: np.ndarray) -> np.ndarray:
     return mask.astype(np.float32)
 
 
-def encode(network: Vae, patches: np.ndarray) -> np.ndarray:
-    """Latent means: (N, W, W) float32 in [-1, 1] -> (N, D) float32."""
+def encode(network: Stream, patches: np.ndarray) -> np.ndarray:
+    """Features: (N, W, W) float32 in [-1, 1] -> (N, D) float32."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     network.to(device).eval()
     parts = []
     with torch.inference_mode():
         for start in range(0, len(patches), BATCH_SIZE):
             batch = torch.from_numpy(patches[start : start + BATCH_SIZE])[:, None].to(device)
-            parts.append(network.encode(batch)[0].float().cpu().numpy())
+            parts.append(network.features(batch).float().cpu().numpy())
     network.cpu()
-    return np.concatenate(parts) if parts else np.zeros((0, network.to_mean.out_features), np.float32)
+    return np.concatenate(parts) if parts else np.zeros((0, network.latent_dim), np.float32)

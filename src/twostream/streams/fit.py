@@ -11,29 +11,34 @@ import numpy as np
 import torch
 
 from twostream.errors import InputError
-from twostream.streams.config import VaeConfig
-from twostream.streams.vae import Vae, sample_latent, vae_loss
+from twostream.streams.config import StreamConfig
+from twostream.streams.simclr import Simclr
+from twostream.streams.stream import Stream
+from twostream.streams.vae import Vae
 from twostream.training import FitModule, fit, save_whole
 
 Draw = Callable[[np.random.Generator], np.ndarray]
 """Generator -> one patch, (W, W) float32 in [-1, 1]."""
 
 
-class VaeModule(FitModule):
-    """The stream's own loss."""
+class StreamModule(FitModule):
+    """A stream learning from raw patches."""
 
-    def __init__(self, network: Vae, config: VaeConfig, learning_rate: float) -> None:
+    def __init__(self, network: Stream, learning_rate: float) -> None:
         super().__init__(network, learning_rate)
-        self._vae = network
-        self._kld_weight = config.kld_weight
+        self._stream = network
 
     def loss(self, batch: Any, generator: torch.Generator) -> torch.Tensor:
-        mean, log_variance = self._vae.encode(batch)
-        latent = sample_latent(mean, log_variance, generator)
-        return vae_loss(batch, self._vae.decode(latent), mean, log_variance, self._kld_weight)
+        return self._stream.own_loss(batch, generator)
 
 
-def new_stream(width: int, config: VaeConfig, seed: int) -> Vae:
+def _build(width: int, config: StreamConfig) -> Stream:
+    if config.method == "simclr":
+        return Simclr(width, config.latent_dim, config.hidden_dims, config.temperature)
+    return Vae(width, config.latent_dim, config.hidden_dims, config.kld_weight)
+
+
+def new_stream(width: int, config: StreamConfig, seed: int) -> Stream:
     """An untrained stream with weights that depend on ``seed`` alone.
 
     Raises:
@@ -49,10 +54,12 @@ def new_stream(width: int, config: VaeConfig, seed: int) -> Vae:
         raise InputError(f"hidden_dims holds {bad[0]}; expected multiples of 16 (the groups of the normalisation).")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return Vae(width, config.latent_dim, config.hidden_dims)
+        return _build(width, config)
 
 
-def fit_stream(network: Vae, draw: Draw, config: VaeConfig, *, seed: int, resume_path: Path, name: str) -> list[float]:
+def fit_stream(
+    network: Stream, draw: Draw, config: StreamConfig, *, seed: int, resume_path: Path, name: str
+) -> list[float]:
     """Fit ``network`` in place to patches; sample t is drawn with a generator seeded by (seed, t).
 
     Returns:
@@ -60,10 +67,11 @@ def fit_stream(network: Vae, draw: Draw, config: VaeConfig, *, seed: int, resume
     """
 
     def sample(t: int) -> torch.Tensor:
-        return torch.from_numpy(draw(np.random.default_rng([seed, t]))[None])
+        rng = np.random.default_rng([seed, t])
+        return torch.from_numpy(network.views(draw(rng), rng))
 
     return fit(
-        VaeModule(network, config, config.learning_rate),
+        StreamModule(network, config.learning_rate),
         sample,
         num_steps=config.num_steps,
         batch_size=config.batch_size,
@@ -72,12 +80,12 @@ def fit_stream(network: Vae, draw: Draw, config: VaeConfig, *, seed: int, resume
     )
 
 
-def save_stream(network: Vae, width: int, config: VaeConfig, losses: Sequence[float], path: Path) -> None:
+def save_stream(network: Stream, width: int, config: StreamConfig, losses: Sequence[float], path: Path) -> None:
     state = {"weights": network.state_dict(), "width": width, "config": config.model_dump(mode="json")}
     save_whole(state | {"losses": list(losses)}, path)
 
 
-def load_stream(path: Path) -> Vae:
+def load_stream(path: Path) -> Stream:
     """The stream stored at ``path``.
 
     Raises:
@@ -85,8 +93,8 @@ def load_stream(path: Path) -> Vae:
     """
     try:
         state = torch.load(path, weights_only=True)
-        config = VaeConfig.model_validate(state["config"])
-        network = Vae(state["width"], config.latent_dim, config.hidden_dims)
+        config = StreamConfig.model_validate(state["config"])
+        network = _build(state["width"], config)
         network.load_state_dict(state["weights"])
     except (OSError, KeyError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
         raise InputError(f"{path} is no checkpoint of a stream: {error}. Run `twostream embed` again.") from None

@@ -10,40 +10,43 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-NUM_GROUPS = 16
+from twostream.streams.stream import Stream, block
+
 MAX_LOG_VARIANCE = 10.0
 """Bound on the log-variance, both ways: exp() of an early, wild prediction must not overflow."""
 
 
-def _block(convolution: nn.Module, channels: int) -> nn.Sequential:
-    return nn.Sequential(convolution, nn.GroupNorm(min(NUM_GROUPS, channels), channels), nn.SiLU())
-
-
-class Vae(nn.Module):
-    """Encoder and decoder.
+class Vae(Stream):
+    """Encoder and decoder; the feature is the mean of the latent.
 
     Args:
         width: side of the patch in pixels, a multiple of 2 ** len(hidden_dims).
         latent_dim: features per patch.
         hidden_dims: channels of the stride-2 blocks.
+        kld_weight: of the KL divergence, beside the mean squared error per pixel.
     """
 
-    def __init__(self, width: int, latent_dim: int, hidden_dims: Sequence[int]) -> None:
-        super().__init__()
+    def __init__(self, width: int, latent_dim: int, hidden_dims: Sequence[int], kld_weight: float = 1e-4) -> None:
+        super().__init__(width, latent_dim, hidden_dims)
         dims = tuple(hidden_dims)
-        self._map = (dims[-1], width >> len(dims), width >> len(dims))
-        size = self._map[0] * self._map[1] * self._map[2]
-        pairs = list(zip((1, *dims[:-1]), dims, strict=True))
-        self.encoder = nn.Sequential(*[_block(nn.Conv2d(a, b, 3, stride=2, padding=1), b) for a, b in pairs])
-        self.to_mean = nn.Linear(size, latent_dim)
-        self.to_log_variance = nn.Linear(size, latent_dim)
-        self.from_latent = nn.Linear(latent_dim, size)
+        self.kld_weight = kld_weight
+        self.to_mean = nn.Linear(self.map_size, latent_dim)
+        self.to_log_variance = nn.Linear(self.map_size, latent_dim)
+        self.from_latent = nn.Linear(latent_dim, self.map_size)
         back = [*zip(dims[:0:-1], dims[-2::-1], strict=True), (dims[0], dims[0])]
         self.decoder = nn.Sequential(
-            *[_block(nn.ConvTranspose2d(a, b, 3, stride=2, padding=1, output_padding=1), b) for a, b in back],
+            *[block(nn.ConvTranspose2d(a, b, 3, stride=2, padding=1, output_padding=1), b) for a, b in back],
             nn.Conv2d(dims[0], 1, 3, padding=1),
             nn.Tanh(),
         )
+
+    def features(self, patch_B1YX: torch.Tensor) -> torch.Tensor:  # noqa: N803 - the axes are the name
+        return self.encode(patch_B1YX)[0]
+
+    def own_loss(self, views_BVYX: torch.Tensor, generator: torch.Generator) -> torch.Tensor:  # noqa: N803
+        mean, log_variance = self.encode(views_BVYX)
+        latent = sample_latent(mean, log_variance, generator)
+        return vae_loss(views_BVYX, self.decode(latent), mean, log_variance, self.kld_weight)
 
     def encode(self, patch_B1YX: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:  # noqa: N803
         """Mean and log-variance of the latent, (B, D) each. The mean is the feature used downstream."""
@@ -53,7 +56,7 @@ class Vae(nn.Module):
 
     def decode(self, latent_BD: torch.Tensor) -> torch.Tensor:  # noqa: N803
         """Patches (B, 1, Y, X) in (-1, 1)."""
-        return self.decoder(self.from_latent(latent_BD).reshape(-1, *self._map))
+        return self.decoder(self.from_latent(latent_BD).reshape(-1, *self.map_shape))
 
 
 def vae_loss(
