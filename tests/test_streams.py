@@ -216,4 +216,9 @@ def test_views_of_one_patch_differ_in_every_way_but_the_tissue():
 
 def test_masks_are_not_imaged():
     with pytest.raises(ValueError, match="masks have none"):
-        StreamsConfig(supervised=StreamConfig(method="simclr"))
+        StreamsConfig(supervised={"method": "simclr"})
+
+
+def test_changing_one_setting_of_the_mask_stream_leaves_the_others():
+    changed = StreamsConfig.model_validate({"supervised": {"num_steps": 7}}).supervised
+    assert changed == StreamsConfig().supervised.model_copy(update={"num_steps": 7})

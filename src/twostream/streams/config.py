@@ -33,6 +33,14 @@ class StreamConfig(Config):
     learning_rate: float = Field(2e-3, gt=0)
 
 
+class MaskStreamConfig(StreamConfig):
+    """The supervised stream: masks are simpler than images, so its defaults are smaller."""
+
+    latent_dim: int = Field(16, ge=1)
+    hidden_dims: tuple[PositiveInt, ...] = Field((16, 32, 32, 64), min_length=1)
+    num_steps: int = Field(200, ge=1)
+
+
 class ActiveClusteringConfig(Config):
     """How answers change the unsupervised stream.
 
@@ -60,7 +68,7 @@ class StreamsConfig(Config):
             rather than around candidates: the published code uses random ones only, but encodes centred ones.
     """
 
-    supervised: StreamConfig = StreamConfig(latent_dim=16, hidden_dims=(16, 32, 32, 64), num_steps=200)
+    supervised: MaskStreamConfig = MaskStreamConfig()
     unsupervised: StreamConfig = StreamConfig()
     active_clustering: ActiveClusteringConfig = ActiveClusteringConfig()
     random_crop_share: float = Field(0.5, ge=0, le=1)
