@@ -138,3 +138,18 @@ def test_graded_levels_pull_towards_themselves(head):
         share = torch.stack([1 - union, pre, post, union - pre - post], 1)
         wanted = (0.25 - share) / (share.numel() / 4)
     torch.testing.assert_close(student.grad, wanted, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("head", HEADS, ids=["each", "exclusive"])
+def test_a_voxel_of_weight_three_counts_as_three_voxels(head):
+    """Along X the first voxel is there once with weight 3, or three times."""
+    logit, target = random_case(2, head.num_logits)
+    config = LossConfig(non_overlap=1.0)
+    weight = torch.ones(len(logit), 1, *logit.shape[2:])
+    weight[..., 0] = 3
+    tripled = [torch.cat([a[..., :1], a[..., :1], a], -1) for a in (logit, target)]
+    weighted = head.loss(logit, target, config, weight)
+    assert weighted.item() == pytest.approx(head.loss(*tripled, config).item(), rel=1e-5)
+    assert head.loss(logit, target, config, torch.ones_like(weight)).item() == pytest.approx(
+        head.loss(logit, target, config).item()
+    )

@@ -122,23 +122,25 @@ def test_only_a_sure_belief_is_a_target_and_answers_and_labels_come_first():
     assert 0 in labelled and 128 not in labelled
 
 
-def test_about_an_answered_object_nothing_is_held(monkeypatch):
-    """A true object is free to grow into what S missed; where a shape was wrong S is free to change its mind."""
+def test_an_answer_and_its_margin_weigh_more_and_about_a_doubt_nothing_is_held():
     mask = np.ones((2, 6, 6), np.uint8)
+    place = Box((3, 20, 60), mask.shape)
     believed = MemoryVolume(np.full((1, 8, 48, 96), 2, np.uint8), SIZE)  # surely nothing
-    for teaches, inside, near, section in (
-        ("mask", CERTAIN, IGNORE, IGNORE),
-        ("doubt", IGNORE, IGNORE, IGNORE),
-        ("background", 0, 2, 2),
+    for teaches, inside, near, weight in (
+        ("mask", CERTAIN, 2, 9),
+        ("background", 0, 2, 9),
+        ("doubt", IGNORE, IGNORE, 1),
     ):
-        lessons = world(
-            0, 0, belief=believed, sure=0.9, free_nm=16.0, lessons=[Lesson(Box((3, 20, 60), mask.shape), mask, teaches)]
-        )
-        target = np.full((8, 48, 96), 77, np.uint8)
-        target[2:6, 16:32, 56:72] = lessons._crop(0, Box((3, 20, 60), mask.shape), Box((2, 16, 56), (4, 16, 16)))[1][0]
+        one = Lesson(place, mask, teaches)
+        lessons = world(0, 0, belief=believed, sure=0.9, emphasis=9, margin_nm=16.0, lessons=[one])
+        target, counts = (np.full((8, 48, 96), 77, np.uint8) for _ in range(2))
+        crop = lessons._crop(0, place, Box((2, 16, 56), (4, 16, 16)))
+        target[2:6, 16:32, 56:72], counts[2:6, 16:32, 56:72] = crop.target[0], crop.weight
         assert set(target[3:5, 20:26, 60:66].ravel()) == {inside}
-        assert set(target[3:5, 22, 58:60].ravel()) == {near} and target[2, 22, 62] == target[5, 22, 62] == section
-        assert target[3, 22, 57] == 2  # beyond 16 nm
+        # 16 nm are two voxels in plane, and one section above and below.
+        assert {target[3, 22, 58], target[3, 22, 59], target[2, 22, 62], target[5, 22, 62]} == {near}
+        assert target[3, 22, 57] == 2 and counts[3, 22, 57] == 1
+        assert {counts[3, 22, 58], counts[2, 22, 62], counts[3, 22, 62]} == {weight}
 
 
 def test_a_doubt_is_never_drawn(monkeypatch):

@@ -88,7 +88,7 @@ def lessons_of(world, lessons=(), task=None, rim_nm=0.0, ignore=None):
 def test_everything_outside_the_labelled_box_is_ignored(world):
     lessons = lessons_of(world)
     for seed in range(20):
-        image, target = lessons.labelled_crop(np.random.default_rng(seed), TINY)
+        image, target, _ = lessons.labelled_crop(np.random.default_rng(seed), TINY)
         assert image.shape == (4, 24, 24) and target.shape == (1, 4, 24, 24)
         column = image[0, 0].astype(int) // 4  # the ramp tells where the crop was
         outside = (column >= 20) & (column < 44)
@@ -101,7 +101,7 @@ def test_the_test_box_is_never_seen(world):
     lessons = lessons_of(world, [at_the_border])
     seen = False
     for seed in range(30):
-        image, target = lessons.answer_crop(np.random.default_rng(seed), 0)
+        image, target, _ = lessons.answer_crop(np.random.default_rng(seed), 0)
         assert image.max() < 44 * 4  # brighter voxels lie in the test box
         seen |= (target != IGNORE).any()
     assert seen
@@ -112,7 +112,7 @@ def test_what_an_answer_teaches(world, teaches, inside):
     mask = np.zeros((2, 9, 9), np.uint8)
     mask[:, 1:8, 1:8] = 1
     lesson = Lesson(Box((3, 15, 27), mask.shape), mask, teaches)
-    _, target = lessons_of(world, [lesson]).answer_crop(np.random.default_rng(0), 0)
+    _, target, _ = lessons_of(world, [lesson]).answer_crop(np.random.default_rng(0), 0)
     known = target[0] != IGNORE
     from_answer = known & (target[0] == inside)
     assert from_answer.any() and from_answer.sum() >= (mask > 0).sum() * (inside == CERTAIN)
@@ -156,7 +156,7 @@ def test_nothing_is_taught_in_the_validation_box_or_near_the_test_box(world):
     drawn = Lesson(Box((0, 10, 18), (8, 20, 30)), np.ones((8, 20, 30), np.uint8), "drawn")
     lessons = lessons_of(world, [drawn])
     for seed in range(20):
-        image, target = lessons.answer_crop(np.random.default_rng(seed), 0)
+        image, target, _ = lessons.answer_crop(np.random.default_rng(seed), 0)
         column = image[0, 0].astype(int) // 4
         assert (target[0][:, :, ((column >= 20) & (column < 24)) | (column >= 42)] == IGNORE).all()
 
@@ -164,7 +164,7 @@ def test_nothing_is_taught_in_the_validation_box_or_near_the_test_box(world):
 def test_the_newer_lesson_holds(world):
     mask = np.ones((2, 9, 9), np.uint8)
     older, newer = (Lesson(Box((3, 15, 27), mask.shape), mask, teaches) for teaches in ("background", "drawn"))
-    image, target = lessons_of(world, [older, newer]).answer_crop(np.random.default_rng(0), 0)
+    image, target, _ = lessons_of(world, [older, newer]).answer_crop(np.random.default_rng(0), 0)
     beyond_the_labels = image[0, 0].astype(int) // 4 >= 24
     assert set(np.unique(target[0][:, :, beyond_the_labels])) == {CERTAIN, IGNORE}
 

@@ -16,7 +16,7 @@ from twostream.geometry import Box, grid
 from twostream.ledger import Ledger
 from twostream.project import Project
 from twostream.segmentation.config import RefitConfig, SegmentationConfig
-from twostream.segmentation.lessons import Lesson, Lessons, hidden_behind
+from twostream.segmentation.lessons import Crop, Lesson, Lessons, hidden_behind
 from twostream.segmentation.train import Segmenter, Training, crop_shape, train
 from twostream.task import IGNORE, Task
 from twostream.volume import Volume, read_padded
@@ -78,7 +78,8 @@ def lessons_of(
         rim_nm=project.config.refit.rim_nm,
         belief=None if hold is None else belief,
         sure=hold or 0.5,
-        free_nm=project.config.refit.free_nm,
+        emphasis=project.config.refit.emphasis,
+        margin_nm=project.config.refit.margin_nm,
     )
 
 
@@ -169,8 +170,8 @@ class LessonCrops:
         asked_in = asked_in[self._rows]
         self._newest = self._rows[asked_in == asked_in.max()] if len(self._rows) else self._rows
 
-    def __call__(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Image and target levels of one crop."""
+    def __call__(self, rng: np.random.Generator) -> Crop:
+        """One crop."""
         if len(self._rows) == 0 or rng.random() < self._settings.replay_share:
             return self._lessons.labelled_crop(rng, self._config)
         recent = rng.random() < self._settings.recent_share
@@ -184,6 +185,6 @@ class LabelledCrops:
     lessons: Lessons
     config: SegmentationConfig
 
-    def __call__(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Image and target levels of one crop."""
+    def __call__(self, rng: np.random.Generator) -> Crop:
+        """One crop."""
         return self.lessons.labelled_crop(rng, self.config)

@@ -185,8 +185,9 @@ class RefitConfig(Config):
             least this to either side: the learner's belief stands in for labels, a guard against forgetting, and what
             keeps a small answered mask from filling a whole step. What it doubted is left free to follow the answers.
             0.5 holds everywhere; None holds nowhere.
-        free_nm: voxels this near to an answered object are not held either, unless nothing was there: an object is
-            *true* at half its extent, and the other half may be what S missed.
+        emphasis: what a voxel of an answered object, and of its margin, counts beside any other: objects are few among
+            the voxels of a crop, and what is held of the rest would drown what a person said.
+        margin_nm: width of that margin. About a wrong shape nothing is held.
         freeze_norm: keep the statistics of batch normalisation, another guard. Chosen on development (LOG.md).
     """
 
@@ -197,7 +198,8 @@ class RefitConfig(Config):
     rim_nm: float = Field(20.0, ge=0)
     recent_share: Chance = 0.5
     hold: float | None = Field(0.9, ge=0.5, le=1)
-    free_nm: float = Field(100.0, ge=0)
+    emphasis: int = Field(20, ge=1, le=254)
+    margin_nm: float = Field(60.0, ge=0)
     freeze_norm: bool = True
 
 

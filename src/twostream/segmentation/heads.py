@@ -44,8 +44,9 @@ class Head(ABC):
         logit_BLZYX: torch.Tensor,  # noqa: N803
         target_BCZYX: torch.Tensor,  # noqa: N803
         config: LossConfig,
+        weight_B1ZYX: torch.Tensor | None = None,  # noqa: N803
     ) -> torch.Tensor:
-        """Scalar loss of logits against uint8 levels; 0 if everything is ignored."""
+        """Scalar loss of logits against uint8 levels, voxels weighted; 0 if everything is ignored."""
 
 
 class IndependentHead(Head):
@@ -70,9 +71,12 @@ class IndependentHead(Head):
         logit_BLZYX: torch.Tensor,  # noqa: N803
         target_BCZYX: torch.Tensor,  # noqa: N803
         config: LossConfig,
+        weight_B1ZYX: torch.Tensor | None = None,  # noqa: N803
     ) -> torch.Tensor:
         logit, target = logit_BLZYX, target_BCZYX
         weight = (target != IGNORE).to(logit.dtype)
+        if weight_B1ZYX is not None:
+            weight = weight * weight_B1ZYX
         wanted = (target.to(logit.dtype) / CERTAIN).clamp(max=1)
         binary, graded = self._binary, self._graded
         total = binary_loss(logit[:, binary], wanted[:, binary], weight[:, binary], config)
@@ -101,6 +105,7 @@ class ExclusiveHead(Head):
         logit_BLZYX: torch.Tensor,  # noqa: N803
         target_BCZYX: torch.Tensor,  # noqa: N803
         config: LossConfig,
+        weight_B1ZYX: torch.Tensor | None = None,  # noqa: N803
     ) -> torch.Tensor:
         logit, target = logit_BLZYX, target_BCZYX
         known = (target != IGNORE).all(1)
@@ -111,6 +116,8 @@ class ExclusiveHead(Head):
         share = torch.stack([(1 - union).clamp(min=0), pre, post, union - pre - post], 1)
         share = share / share.sum(1, keepdim=True)
         weight = known.to(logit.dtype)
+        if weight_B1ZYX is not None:
+            weight = weight * weight_B1ZYX[:, 0]
         count = (share * weight[:, None]).sum(DICE_AXES)
         ratio = count[0] / count.clamp(min=1)
         rarity = torch.where(count > 0, ratio.clamp(1.0, config.max_positive_weight), torch.ones_like(ratio))

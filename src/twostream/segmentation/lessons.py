@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from scipy import ndimage
@@ -57,6 +58,20 @@ def hidden_behind(image: Volume, test_box: Box | None, grey: int) -> Volume:
     return image if test_box is None else _Blanked(image, test_box, grey)
 
 
+class Crop(NamedTuple):
+    """One training crop.
+
+    Attributes:
+        image: (Z, Y, X) uint8.
+        target: (C, Z, Y, X) uint8 levels.
+        weight: (Z, Y, X) uint8, what a voxel counts beside an ordinary one.
+    """
+
+    image: np.ndarray
+    target: np.ndarray
+    weight: np.ndarray
+
+
 @dataclass(frozen=True)
 class _Region:
     """All that crops about one place can reach.
@@ -65,17 +80,19 @@ class _Region:
         box: voxels of the image; may reach outside of it.
         grey: (Z, Y, X) uint8.
         believed: (C, Z, Y, X) uint8 levels, or None.
+        weight: (Z, Y, X) uint8.
         near: rows of the lessons that reach into it, oldest first.
     """
 
     box: Box
     grey: np.ndarray
     believed: np.ndarray | None
+    weight: np.ndarray
     near: tuple[int, ...]
 
     @property
     def num_bytes(self) -> int:
-        return self.grey.nbytes + (0 if self.believed is None else self.believed.nbytes)
+        return self.grey.nbytes + self.weight.nbytes + (0 if self.believed is None else self.believed.nbytes)
 
 
 class Lessons:
@@ -96,8 +113,9 @@ class Lessons:
         belief: probability (C, Z, Y, X) uint8 of an earlier S: what is taken for true where nothing else is known and
             that S was sure; or None.
         sure: probability of either side from which it was.
-        free_nm: voxels this near to an answered object, and one section above and below, are not held to the belief:
-            an object is *true* at half its extent, and the other half may be what S missed.
+        emphasis: what an answered voxel counts beside an ordinary one; so do those about it, where the object ends.
+        margin_nm: voxels this near to an answered object are about it, in plane, and one section above and below. About
+            a doubt nothing is believed.
     """
 
     def __init__(
@@ -116,7 +134,8 @@ class Lessons:
         rim_nm: float = 0.0,
         belief: Volume | None = None,
         sure: float = 0.5,
-        free_nm: float = 0.0,
+        emphasis: int = 1,
+        margin_nm: float = 0.0,
     ) -> None:
         self._task = task
         self._untaught = [box for box in (val_box, guarded_box, test_box) if box is not None]
@@ -132,24 +151,25 @@ class Lessons:
         self._image = hidden_behind(image, test_box, int(image.read(labels_box).mean()))
         self._foreground = np.argwhere(self._target[task.foreground] == CERTAIN)
         self._belief, self._sure = belief, sure
-        self._free = (1, *to_voxels(free_nm, image.voxel_size_nm)[1:]) if free_nm else (0, 0, 0)
+        self._emphasis = emphasis
+        self._margin = (1, *to_voxels(margin_nm, image.voxel_size_nm)[1:]) if margin_nm else (0, 0, 0)
         self._regions: dict[int, _Region] = {}
         self._painted = [self._paint(lesson) for lesson in self.lessons]
 
-    def labelled_crop(self, rng: np.random.Generator, config: SegmentationConfig) -> tuple[np.ndarray, np.ndarray]:
-        """Image (Z, Y, X) uint8 and target levels (C, Z, Y, X) uint8 of a crop of the labelled box.
+    def labelled_crop(self, rng: np.random.Generator, config: SegmentationConfig) -> Crop:
+        """A crop of the labelled box.
 
         Crops with hardly any foreground are drawn anew, with the chance and below the number that ``config`` says.
         """
         crop = self._labelled(rng, config.foreground_share)
         for _ in range(MAX_REDRAWS):
-            known = np.count_nonzero(crop[1][self._task.foreground] == CERTAIN)
+            known = np.count_nonzero(crop.target[self._task.foreground] == CERTAIN)
             if known >= config.reject_below_voxels or rng.random() >= config.reject_chance:
                 break
             crop = self._labelled(rng, config.foreground_share)
         return crop
 
-    def _labelled(self, rng: np.random.Generator, foreground_share: float) -> tuple[np.ndarray, np.ndarray]:
+    def _labelled(self, rng: np.random.Generator, foreground_share: float) -> Crop:
         if len(self._foreground) and rng.random() < foreground_share:
             voxel = self._foreground[rng.integers(len(self._foreground))]
         else:
@@ -157,7 +177,7 @@ class Lessons:
         center = voxel + np.asarray(self._labels_box.offset_zyx)
         return self._crop(-1, self._labels_box, self._jittered(center, rng))
 
-    def answer_crop(self, rng: np.random.Generator, row: int) -> tuple[np.ndarray, np.ndarray]:
+    def answer_crop(self, rng: np.random.Generator, row: int) -> Crop:
         """The same, about lesson ``row``."""
         box = self.lessons[row].box
         center = np.asarray(box.offset_zyx) + np.asarray(box.shape_zyx) // 2
@@ -172,7 +192,7 @@ class Lessons:
         highest = np.maximum(extent - shape, 0)
         return Box(tuple(np.clip(start, 0, highest).tolist()), self._crop_shape)
 
-    def _crop(self, key: int, about: Box, crop: Box) -> tuple[np.ndarray, np.ndarray]:
+    def _crop(self, key: int, about: Box, crop: Box) -> Crop:
         region = self._region(key, about)
         inside = crop.relative_to(region.box).slices
         if region.believed is None:
@@ -189,7 +209,7 @@ class Lessons:
         self._lay_labels_over(target, crop)
         for box in self._untaught:
             target[(slice(None), *crop.intersection(box).relative_to(crop).slices)] = IGNORE
-        return region.grey[inside], target
+        return Crop(region.grey[inside], target, region.weight[inside])
 
     def _lay_labels_over(self, target: np.ndarray, crop: Box) -> None:
         """The labelled box knows better than an answer about a mask that reaches into it."""
@@ -211,29 +231,35 @@ class Lessons:
         low = np.clip(np.minimum(low, extent - shape), 0, None)
         high = np.maximum(np.minimum(high, extent), shape)
         box = Box.from_corners(low.tolist(), high.tolist())
-        near = tuple(i for i, one in enumerate(self.lessons) if one.box.grown(self._free).intersects(box))
-        believed = None if self._belief is None else self._believed(read_padded(self._belief, box), box, near)
-        region = _Region(box, read_padded(self._image, box), believed, near)
+        near = tuple(i for i, one in enumerate(self.lessons) if one.box.grown(self._margin).intersects(box))
+        about_it = self._about(box, [row for row in near if self.lessons[row].teaches != "doubt"])
+        weight = np.where(about_it, np.uint8(self._emphasis), np.uint8(1))
+        believed = None
+        if self._belief is not None:
+            believed = self._believed(read_padded(self._belief, box))
+            believed[:, self._about(box, [row for row in near if self.lessons[row].teaches == "doubt"])] = IGNORE
+        region = _Region(box, read_padded(self._image, box), believed, weight, near)
         self._regions[key] = region
         while len(self._regions) > 1 and sum(r.num_bytes for r in self._regions.values()) > MAX_REGION_BYTES:
             del self._regions[next(iter(self._regions))]
         return region
 
-    def _believed(self, probability: np.ndarray, box: Box, near: Sequence[int]) -> np.ndarray:
-        """Probability (C, Z, Y, X) uint8 -> levels; ``IGNORE`` where S doubted a channel that is yes or no, and about
-        answered objects."""
+    def _believed(self, probability: np.ndarray) -> np.ndarray:
+        """Probability (C, Z, Y, X) uint8 -> levels; ``IGNORE`` where S doubted a channel that is yes or no."""
         doubted = np.abs(probability.astype(np.int16) * 2 - 255) < 255 * (2 * self._sure - 1)
         doubted[[name == "distance" for name in self._task.channels]] = False
-        unheld: np.ndarray = np.asarray(doubted.any(0))
-        for lesson in (self.lessons[row] for row in near):
-            if lesson.teaches == "background":
-                continue
-            freed = lesson.box.grown(self._free)
-            mask = np.pad(lesson.mask > 0, [(m, m) for m in self._free])
-            mask = ndimage.maximum_filter(mask, [2 * m + 1 for m in self._free])
-            common = freed.intersection(box)
-            unheld[common.relative_to(box).slices] |= mask[common.relative_to(freed).slices]
-        return np.where(unheld, np.uint8(IGNORE), np.minimum(probability, CERTAIN))
+        return np.where(doubted.any(0), np.uint8(IGNORE), np.minimum(probability, CERTAIN))
+
+    def _about(self, box: Box, rows: Sequence[int]) -> np.ndarray:
+        """(Z, Y, X) bool over ``box``: the masks of these lessons and their margins."""
+        about = np.zeros(box.shape_zyx, bool)
+        for lesson in (self.lessons[row] for row in rows):
+            grown = lesson.box.grown(self._margin)
+            mask = np.pad(lesson.mask > 0, [(m, m) for m in self._margin])
+            mask = ndimage.maximum_filter(mask, [2 * m + 1 for m in self._margin])
+            common = grown.intersection(box)
+            about[common.relative_to(box).slices] |= mask[common.relative_to(grown).slices]
+        return about
 
     def _paint(self, lesson: Lesson) -> np.ndarray:
         """Target over the lesson's box: (C, Z, Y, X) uint8."""

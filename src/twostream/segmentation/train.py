@@ -18,12 +18,13 @@ from twostream.errors import InputError
 from twostream.segmentation.augment import augment
 from twostream.segmentation.config import SegmentationConfig, fold_for
 from twostream.segmentation.heads import ExclusiveHead, Head, IndependentHead, head_of
+from twostream.segmentation.lessons import Crop
 from twostream.segmentation.network import FoldedUNet, build, strides_for, total_stride
 from twostream.task import CERTAIN, IGNORE, Task
 from twostream.training import FitModule, best_of, fit, save_whole
 
-Crop = Callable[[np.random.Generator], tuple[np.ndarray, np.ndarray]]
-"""Generator -> image (Z, Y, X) uint8 and target levels (C, Z, Y, X) uint8 of the training crop's shape."""
+Draw = Callable[[np.random.Generator], Crop]
+"""Generator -> a crop of the training crop's shape."""
 NUM_PANELS = 2
 """Crops of the validation box that TensorBoard shows."""
 
@@ -175,8 +176,8 @@ class SegmentationModule(FitModule):
                     layer.eval()
 
     def loss(self, batch: Any, generator: torch.Generator) -> torch.Tensor:
-        image, target = batch
-        return self._head.loss(self.network(image), target, self._loss)
+        image, target, weight = batch
+        return self._head.loss(self.network(image), target, self._loss, weight)
 
     def look(self) -> float:
         assert self._validation is not None
@@ -204,21 +205,24 @@ class _CropSample:
     """Sample t of a training; travels to other processes."""
 
     segmenter: Segmenter
-    crop: Crop
+    crop: Draw
     config: SegmentationConfig
     seed: int
 
-    def __call__(self, t: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Image (1, Z, Y, X) and target (C, Z, Y, X)."""
+    def __call__(self, t: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Image (1, Z, Y, X), target (C, Z, Y, X), and weight (1, Z, Y, X)."""
         rng = np.random.default_rng([self.seed, t])
-        grey, target = self.crop(rng)
-        image, target = augment(self.segmenter.normalise(grey), target, self.config.augment, rng)
-        return torch.from_numpy(image[None]), torch.from_numpy(target)
+        crop = self.crop(rng)
+        # The weights move as the levels do; where these are unknown, the weight is of no consequence.
+        levels = np.concatenate([crop.target, crop.weight[None]])
+        image, levels = augment(self.segmenter.normalise(crop.image), levels, self.config.augment, rng)
+        target, weight = levels[:-1].copy(), levels[-1:].astype(np.float32)
+        return torch.from_numpy(image[None]), torch.from_numpy(target), torch.from_numpy(weight)
 
 
 def train(
     segmenter: Segmenter,
-    crop: Crop,
+    crop: Draw,
     config: SegmentationConfig,
     *,
     num_steps: int,
