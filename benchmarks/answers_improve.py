@@ -86,7 +86,7 @@ def make_world(name: str, data: Path, seed: int, side: str, decoding: DecodingCo
         image, labels, ignore = (in_memory(v, Box((0, 0, 0), (8, height, 1736))) for v in volumes if v is not None)
         task = get_task("mitochondria", image.voxel_size_nm, decoding)
         test_box = Box((0, 0, 1200), (8, 868, 536)) if side == "development" else Box((0, 868, 0), (8, 868, 1736))
-        pool_box, size, guard = Box((0, 0, 0), (8, 868, 1736)), (8, 300, 300), (3, 160, 160)
+        pool_box, size, guard = Box((0, 0, 0), (8, 868, 1736)), (8, *(int(os.environ.get("SIDE", 300)),) * 2), (3, 160, 160)
     else:
         uri = f"synthetic://seed={seed}&shape={','.join(map(str, TISSUE_SHAPE))}&kind="
         image, labels = (in_memory(open_volume(uri + kind), Box.whole(TISSUE_SHAPE)) for kind in ("image", "synapses"))

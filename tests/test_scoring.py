@@ -16,6 +16,7 @@ from twostream.metrics import Overlaps, foreground_iou
 from twostream.patches import PatchPair
 from twostream.refit import collect
 from twostream.scoring import Region, choose_final_threshold, curated_accuracy, plain, scores_on_test_box
+from twostream.segmentation.lessons import ERASED
 from twostream.task import Mitochondria, SynapsePolarity, SynapticCleft
 from twostream.volume import MemoryVolume
 
@@ -223,6 +224,48 @@ def test_the_annotator_errs_at_its_rate_and_the_same_way_each_time():
     assert said == [SimulatedAnnotator(judge, error_rate=0.1, seed=3).kind(c) for c in candidates]
 
 
+@pytest.mark.parametrize("task", [Mitochondria(SIZE), SynapsePolarity(SIZE)], ids=lambda t: t.name)
+def test_a_drawing_is_the_whole_of_every_object_that_holds_a_tenth_of_the_candidate(task):
+    num_checked = 0
+    for seed in range(12):
+        truth, segmentation, _ = random_world(seed, task)
+        judge = Truth(volume(truth), None, task)
+        instances = task.instances(truth)
+        for candidate in extract(segmentation, np.full(truth.shape, 9, np.uint8), task, (0, 0, 0)):
+            if judge.judge(candidate).kind is not AnswerKind.SHAPE:
+                continue
+            inside = instances[candidate.box.slices][candidate.mask > 0]
+            shares = {n: (inside == n).sum() / candidate.num_voxels for n in np.unique(inside[inside > 0])}
+            wanted = [n for n, share in shares.items() if share >= min(0.1, max(shares.values()))]
+            expected = np.where(np.isin(instances, wanted), 1 if task.num_sides == 1 else 2 - truth % 2, 0)
+            box, mask = judge.drawing(candidate)
+            drawn = np.zeros(truth.shape, np.uint8)
+            drawn[box.slices] = mask
+            np.testing.assert_array_equal(drawn, expected)
+            num_checked += 1
+    assert num_checked > 20
+
+
+def test_an_annotator_who_corrects_draws_what_is_badly_shaped(tmp_path):
+    truth = Truth(volume(bars((10, 20))), None, Mitochondria(SIZE))
+    patch = PatchPair(np.zeros((2, 2), np.uint8), np.zeros((2, 2), np.int8), 0.0, 0, 0.0)
+    spans = ((10, 20), (8, 13), (30, 34))  # true, shape, nothing
+    masks = [np.ones((1, 2, b - a), np.uint8) for a, b in spans]
+    ledger = Ledger(tmp_path / "ledger.sqlite", create=True)
+    ledger.register(0, range(1, 4))
+    candidates = [
+        Candidate(i, 1, Box((0, 1, a), m.shape), m, 0.5)
+        for i, ((a, _), m) in enumerate(zip(spans, masks, strict=True), 1)
+    ]
+    ledger.ask(0, [Query(c, patch, "random") for c in candidates])
+    SimulatedAnnotator(truth, corrects=True, seconds_per_correction=31.0).answer_all(ledger)
+    said = ledger.current_answers()
+    assert [(a.kind.value, a.seconds) for a in said] == [("true", 4.0), ("corrected", 31.0), ("nothing", 4.0)]
+    assert said[1].drawing is not None and np.count_nonzero(said[1].drawing[1]) == 20
+    lesson = collect(ledger, before_round=1)[0][1]
+    assert lesson.box.offset_zyx[2] == 8 and np.unique(lesson.mask).tolist() == [1, ERASED]
+
+
 def test_curated_accuracy_takes_answers_before_the_scorer():
     truth = Truth(volume(bars((12, 16))), None, Mitochondria(SIZE))
     mask = np.ones((1, 2, 4), np.uint8)
@@ -262,7 +305,7 @@ def test_lessons_come_from_answers_that_say_something_about_voxels(tmp_path):
         ("background", (0, 0, 20)),
         ("doubt", (0, 0, 30)),
         ("exchanged", (0, 0, 40)),
-        ("drawn", (0, 5, 5)),
+        ("drawn", (0, 0, 5)),  # the hull of what was proposed and what was drawn
         ("drawn", (0, 7, 7)),
     ]
     assert asked_in.tolist() == [0] * 6

@@ -139,6 +139,18 @@ def test_the_rim_of_a_true_answer_is_ignored_but_not_of_a_drawn_one(world):
         assert (painted == CERTAIN).sum() == expected
 
 
+def test_a_correction_teaches_what_was_drawn_and_what_was_taken_away(world):
+    proposed, drawn = np.ones((2, 6, 8), np.uint8), np.zeros((2, 9, 9), np.uint8)
+    drawn[:, 2:7, 4:] = 1
+    lesson = Lesson.corrected(Box((3, 15, 27), proposed.shape), proposed, Box((3, 14, 29), drawn.shape), drawn)
+    assert lesson.box == Box((3, 14, 27), (2, 9, 11)) and lesson.teaches == "drawn"
+    target = lessons_of(world, [lesson], rim_nm=20.0)._painted[0][0]
+    expected = np.full((2, 9, 11), IGNORE)
+    expected[:, 1:7, :8] = 0
+    expected[:, 2:7, 6:] = CERTAIN
+    np.testing.assert_array_equal(target, expected)
+
+
 def test_the_test_box_is_not_seen_in_a_mirror_either(world):
     image, labels = world
     thin = MemoryVolume(image.read(Box((0, 0, 0), (2, 40, 60))), SIZE)  # thinner than the crop: padded by mirroring

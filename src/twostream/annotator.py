@@ -6,13 +6,14 @@ Knows truth volumes and the ledger's two calls; must not know the loop or the mo
 from __future__ import annotations
 
 import numpy as np
+from scipy import ndimage
 
 from twostream.answers import AnswerKind
 from twostream.candidates import Candidate
-from twostream.geometry import grid
+from twostream.geometry import Box, grid
 from twostream.ledger import Answer, Ledger
 from twostream.metrics import Overlaps
-from twostream.task import Judgement, Task
+from twostream.task import NOTHING_SHARE, Judgement, Task
 from twostream.volume import Volume
 
 NAME = "simulated"
@@ -57,6 +58,31 @@ class Truth:
         # The other side of a touched synapse may lie wholly outside: its voxels count in the union all the same.
         return self.task.judge(inside.merged(table).merged(self._other_sides(inside)))[1]
 
+    def drawing(self, candidate: Candidate) -> tuple[Box, np.ndarray]:
+        """What should stand in the place of a candidate that overlaps the truth: every object that holds a tenth of it
+        (if none does: the largest part), whole.
+
+        Returns:
+            Box and mask (Z, Y, X) uint8, as a candidate's.
+        """
+        two_sided = self.task.num_sides == 2
+        inside = self.task.instances(self.labels.read(candidate.box))[candidate.mask > 0]
+        names, counts = np.unique(inside[inside > 0], return_counts=True)
+        objects = names[counts >= min(NOTHING_SHARE * candidate.num_voxels, counts.max())]
+        values = [v for n in objects.tolist() for v in ((2 * n - 1, 2 * n) if two_sided else (n,))]
+        num_voxels = sum(self.sizes.get(v, 0) for v in values)
+        box = candidate.box
+        while True:
+            labels = self.labels.read(box)
+            wanted = np.isin(labels, values)
+            if np.count_nonzero(wanted) == num_voxels:
+                break
+            # An object goes on beyond the box: look farther, until all of its voxels are in sight.
+            box = box.grown([max(s // 4, 1) for s in box.shape_zyx]).intersection(self.labels.box)
+        mask = np.where(wanted, 2 - labels % 2 if two_sided else 1, 0).astype(np.uint8)
+        tight = ndimage.find_objects(wanted.astype(np.uint8))[0]
+        return Box(tuple(s.start for s in tight), mask[tight].shape).shifted(box.offset_zyx), mask[tight]
+
     def _other_sides(self, inside: Overlaps) -> Overlaps:
         touched = set(inside.truth[inside.truth > 0].tolist())
         others = []
@@ -73,14 +99,23 @@ class SimulatedAnnotator:
         truth: what is true.
         error_rate: share of the answers that are turned round.
         seconds_per_answer: recorded with each answer.
+        corrects: whether a badly shaped candidate is answered with the true objects in its place, drawn.
+        seconds_per_correction: recorded with a drawing.
         seed: of the errors; an error depends on (seed, candidate id) alone, whatever else was asked.
     """
 
     def __init__(
-        self, truth: Truth, *, error_rate: float = 0.0, seconds_per_answer: float = 4.0, seed: int = 0
+        self,
+        truth: Truth,
+        *,
+        error_rate: float = 0.0,
+        seconds_per_answer: float = 4.0,
+        corrects: bool = False,
+        seconds_per_correction: float = 30.0,
+        seed: int = 0,
     ) -> None:
-        self._truth, self._error_rate = truth, error_rate
-        self._seconds, self._seed = seconds_per_answer, seed
+        self._truth, self._error_rate, self._corrects = truth, error_rate, corrects
+        self._seconds, self._seconds_per_correction, self._seed = seconds_per_answer, seconds_per_correction, seed
 
     def kind(self, candidate: Candidate) -> AnswerKind:
         """What this annotator says of a candidate."""
@@ -95,5 +130,10 @@ class SimulatedAnnotator:
         queries = ledger.open_queries()
         for query in queries:
             kind = self.kind(query.candidate)
-            ledger.tell(Answer(query.id, kind, NAME, seconds=self._seconds))
+            if self._corrects and kind is AnswerKind.SHAPE:
+                drawing = self._truth.drawing(query.candidate)
+                seconds = self._seconds_per_correction
+                ledger.tell(Answer(query.id, AnswerKind.CORRECTED, NAME, drawing=drawing, seconds=seconds))
+            else:
+                ledger.tell(Answer(query.id, kind, NAME, seconds=self._seconds))
         return len(queries)

@@ -117,6 +117,8 @@ def _answered(project: Project, number: int, truth: Truth | None) -> bool:
             truth,
             error_rate=settings.error_rate,
             seconds_per_answer=settings.seconds_per_answer,
+            corrects=settings.corrects,
+            seconds_per_correction=settings.seconds_per_correction,
             seed=project.seed(0, "annotator"),
         )
         progress.say(

@@ -39,11 +39,11 @@ def collect(ledger: Ledger, before_round: int) -> tuple[list[Lesson], np.ndarray
         teaches = MEANING[verdict.kind].teaches if verdict.kind else ""
         if not teaches:
             continue
-        box, mask = query.candidate.box, query.candidate.mask
+        lesson = Lesson(query.candidate.box, query.candidate.mask, teaches)
         if teaches == "drawn":
             assert verdict.answer is not None and verdict.answer.drawing is not None
-            box, mask = verdict.answer.drawing
-        lessons.append((query.round, Lesson(box, mask, teaches)))
+            lesson = Lesson.corrected(lesson.box, lesson.mask, *verdict.answer.drawing)
+        lessons.append((query.round, lesson))
     for answer in ledger.current_answers():
         if answer.query is None and answer.drawing is not None and answer.round < before_round:
             lessons.append((answer.round, Lesson(*answer.drawing, "drawn")))

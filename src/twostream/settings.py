@@ -97,10 +97,14 @@ class AnnotatorConfig(Config):
     Attributes:
         error_rate: share of the answers that are turned round.
         seconds_per_answer: assumed time, recorded with each answer.
+        corrects: whether what is badly shaped is drawn as it should be, instead of only being called so.
+        seconds_per_correction: assumed time of a drawing, in place of ``seconds_per_answer``.
     """
 
     error_rate: float = Field(0.0, ge=0, le=1)
     seconds_per_answer: float = Field(4.0, ge=0)
+    corrects: bool = False
+    seconds_per_correction: float = Field(30.0, ge=0)
 
 
 class ProjectConfig(Config):

@@ -22,6 +22,8 @@ MAX_REDRAWS = 20
 """Where a box holds next to no foreground, drawing on would not end."""
 MAX_REGION_BYTES = 1 << 29
 """Tissue about lessons that is kept; thousands of answers would fill any memory."""
+ERASED = 255
+"""Value of a drawn mask where the annotator took away what S had proposed."""
 
 
 @dataclass(frozen=True)
@@ -30,13 +32,28 @@ class Lesson:
 
     Attributes:
         box: where it is, voxels of the image.
-        mask: (Z, Y, X) uint8 over ``box``: 1 inside; polarity: 1 pre, 2 post.
+        mask: (Z, Y, X) uint8 over ``box``: 1 inside; polarity: 1 pre, 2 post; ``ERASED`` where surely no object is.
         teaches: "mask", "background", "exchanged", "drawn" or "doubt" (see ``answers.Meaning``).
     """
 
     box: Box
     mask: np.ndarray
     teaches: str
+
+    @classmethod
+    def corrected(cls, candidate_box: Box, candidate_mask: np.ndarray, box: Box, mask: np.ndarray) -> Lesson:
+        """What was drawn in place of a candidate: it is there, and the rest of the candidate is not.
+
+        Args:
+            candidate_box: voxels of the image; ``box`` likewise.
+            candidate_mask: (Z, Y, X) uint8 over ``candidate_box``, as S proposed it.
+            mask: (Z, Y, X) uint8 over ``box``, as it was drawn.
+        """
+        both = candidate_box.hull(box)
+        joined = np.zeros(both.shape_zyx, np.uint8)
+        joined[candidate_box.relative_to(both).slices][candidate_mask > 0] = ERASED
+        np.copyto(joined[box.relative_to(both).slices], mask, where=mask > 0)
+        return cls(both, joined, "drawn")
 
 
 class _Blanked(Volume):
@@ -270,7 +287,7 @@ class Lessons:
             return np.where(mask[None] > 0, self._task.background[:, None, None, None], np.uint8(IGNORE))
         if lesson.teaches == "exchanged":
             mask = np.where(mask > 0, 3 - mask, 0).astype(np.uint8)
-        labels = np.where(mask > 0, mask, 0)
+        labels = np.where(mask == ERASED, 0, mask)
         if self._task.num_sides == 1:
             labels = (labels > 0).astype(np.uint8)
         sure = mask > 0

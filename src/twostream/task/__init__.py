@@ -3,13 +3,14 @@
 from twostream.task.decoding import DecodingConfig
 from twostream.task.kinds import TASKS, Mitochondria, SynapsePolarity, SynapticCleft, get_task
 from twostream.task.targets import CERTAIN, IGNORE
-from twostream.task.task import FOUND_IOU, GOOD_IOU, Judgement, Task
+from twostream.task.task import FOUND_IOU, GOOD_IOU, NOTHING_SHARE, Judgement, Task
 
 __all__ = [
     "CERTAIN",
     "FOUND_IOU",
     "GOOD_IOU",
     "IGNORE",
+    "NOTHING_SHARE",
     "TASKS",
     "DecodingConfig",
     "Judgement",
