@@ -4,8 +4,10 @@ For every seed: a labelled box of at most 3 percent of the volume, S_0, its cand
 the test box, --answers of them drawn at random and judged by the truth rule, then one refit for each arm:
 
     answers     as given
-    shuffled    the same candidates, the same kinds of answers, dealt out anew
+    shuffled    the same candidates, the same answers, dealt out anew; a drawing moves to the candidate it is dealt to
     replay      as many steps on the labelled box alone
+
+With --corrects a badly shaped candidate is not only called so: the true objects in its place are drawn.
 
 All arms share S_0, the steps and the seed of the crops. One JSON row per seed and arm, appended to --out as it comes;
 rows that are there are not computed again. --summary prints paired differences with 95 percent intervals.
@@ -42,7 +44,7 @@ from twostream.config import apply_overrides, parse_config
 from twostream.geometry import Box
 from twostream.query import get_strategy
 from twostream.refit import LabelledCrops, refit
-from twostream.scoring import choose_final_threshold, scores_on_test_box
+from twostream.scoring import choose_final_threshold, choose_min_score, scores_on_test_box
 from twostream.segmentation.config import RefitConfig, SegmentationConfig, shapes_for
 from twostream.segmentation.lessons import Lesson, Lessons
 from twostream.segmentation.predict import predict
@@ -56,6 +58,12 @@ SHOWN = ("instance_f1", "average_precision", "candidate_recall", "candidate_accu
 MIN_OBJECTS = 10
 VAL_SHARE = 0.2
 TISSUE_SHAPE = (32, 960, 1280)
+LABELS_SIDE_PX = {"fafb": 214, "synthetic": 190}
+"""Labelled boxes of 1.5 and 2.9 percent of the volume."""
+
+
+Said = tuple[AnswerKind, tuple[Box, np.ndarray] | None]
+"""Kind of an answer, and what was drawn."""
 
 
 @dataclass(frozen=True)
@@ -73,8 +81,17 @@ class World:
     pool_box: Box
 
 
-def make_world(name: str, data: Path, seed: int, side: str, decoding: DecodingConfig) -> World:
-    """The world of a seed: another place for the labelled box, on synthetic tissue another tissue."""
+def make_world(name: str, data: Path, seed: int, side: str, side_px: int, decoding: DecodingConfig) -> World:
+    """The world of a seed: another place for the labelled box, on synthetic tissue another tissue.
+
+    Args:
+        name: "fafb" or "synthetic".
+        data: where the real sets are.
+        seed: of the place, or of the tissue.
+        side: "development" or "confirmation"; synthetic tissue is of the side that its seed is of.
+        side_px: in plane, of the labelled box.
+        decoding: of the task.
+    """
     if name == "fafb":
         uri = f"{data / 'fafb_mito_8slices.h5'}:"
         volumes = [
@@ -86,13 +103,13 @@ def make_world(name: str, data: Path, seed: int, side: str, decoding: DecodingCo
         image, labels, ignore = (in_memory(v, Box((0, 0, 0), (8, height, 1736))) for v in volumes if v is not None)
         task = get_task("mitochondria", image.voxel_size_nm, decoding)
         test_box = Box((0, 0, 1200), (8, 868, 536)) if side == "development" else Box((0, 868, 0), (8, 868, 1736))
-        pool_box, size, guard = Box((0, 0, 0), (8, 868, 1736)), (8, *(int(os.environ.get("SIDE", 300)),) * 2), (3, 160, 160)
+        pool_box, size, guard = Box((0, 0, 0), (8, 868, 1736)), (8, side_px, side_px), (3, 160, 160)
     else:
         uri = f"synthetic://seed={seed}&shape={','.join(map(str, TISSUE_SHAPE))}&kind="
         image, labels = (in_memory(open_volume(uri + kind), Box.whole(TISSUE_SHAPE)) for kind in ("image", "synapses"))
         ignore, task = None, get_task("polarity", image.voxel_size_nm, decoding)
         test_box, pool_box = Box((0, 0, 960), (32, 960, 320)), Box.whole(TISSUE_SHAPE)
-        size, guard = (32, 190, 190), (3, 64, 64)
+        size, guard = (32, side_px, side_px), (3, 64, 64)
     guarded = test_box.grown(guard)
     rng = np.random.default_rng(seed)
     while True:  # a labelled box with enough objects to learn from
@@ -177,17 +194,47 @@ def ask(pool: Sequence[Candidate], options: argparse.Namespace, seed: int) -> li
     return [pool[i] for i in rows]
 
 
-def score(world: World, truth: Truth, output: Volume, config: CandidateConfig, min_voxels: int) -> dict[str, Any]:
+def answer(truth: Truth, candidate: Candidate, corrects: bool) -> Said:
+    """What the simulated annotator says and, if it corrects, draws."""
+    kind = truth.judge(candidate).kind
+    if corrects and kind is AnswerKind.SHAPE:
+        return AnswerKind.CORRECTED, truth.drawing(candidate)
+    return kind, None
+
+
+def dealt(asked: Sequence[Candidate], said: Sequence[Said], order: np.ndarray) -> list[Lesson]:
+    """Lessons where candidate i is told what was said of candidate ``order[i]``."""
+    lessons = []
+    for row, candidate in enumerate(asked):
+        kind, drawing = said[order[row]]
+        if drawing is not None:
+            source = asked[order[row]].box
+            place = [
+                a + s // 2 - b - t // 2
+                for a, s, b, t in zip(
+                    candidate.box.offset_zyx, candidate.box.shape_zyx, source.offset_zyx, source.shape_zyx, strict=True
+                )
+            ]
+            box, mask = drawing
+            lessons.append(Lesson.corrected(candidate.box, candidate.mask, box.shifted(place), mask))
+        elif MEANING[kind].teaches:
+            lessons.append(Lesson(candidate.box, candidate.mask, MEANING[kind].teaches))
+    return lessons
+
+
+def score(
+    world: World, truth: Truth, output: Volume, config: CandidateConfig, min_voxels: int, min_score: float = 0.0
+) -> dict[str, Any]:
     threshold, final = thresholds(world, output, config, min_voxels)
     segmentation, candidates = candidates_in(world, output, world.test_box, threshold, min_voxels)
     whole = np.zeros(world.image.shape_zyx, np.uint32)
     whole[world.test_box.slices] = segmentation
     scores = scores_on_test_box(
         MemoryVolume(whole, world.image.voxel_size_nm), output, truth, candidates, world.test_box,
-        threshold=final, min_voxels=min_voxels,
+        threshold=final, min_voxels=min_voxels, min_score=min_score,
     )  # fmt: skip
     rounded = {k: None if v != v else round(float(v), 4) for k, v in scores.items()}
-    return {"threshold": threshold, "final_threshold": final} | rounded
+    return {"threshold": threshold, "final_threshold": final, "min_score": round(min_score, 3)} | rounded
 
 
 def run_seed(options: argparse.Namespace, seed: int, done: set[tuple[int, str]]) -> None:
@@ -198,7 +245,8 @@ def run_seed(options: argparse.Namespace, seed: int, done: set[tuple[int, str]])
     arms = [arm for arm in options.arms if (seed, arm) not in done]
     if not arms and (seed, "S_0") in done:
         return
-    world = make_world(options.case, options.data, seed, options.side, decoding)
+    side_px = options.labels_side or LABELS_SIDE_PX[options.case]
+    world = make_world(options.case, options.data, seed, options.side, side_px, decoding)
     chosen = settings.get("segmentation", {})
     size_nm = chosen.get("max_pixel_size_nm") or world.task.pixel_size_nm
     chosen = {**shapes_for(world.image.voxel_size_nm, size_nm), **chosen}
@@ -231,19 +279,13 @@ def run_seed(options: argparse.Namespace, seed: int, done: set[tuple[int, str]])
         pool = [c for c in proposed if not any(c.box.intersects(box) for box in untouchable)]
         rng = np.random.default_rng([seed, 1])
         asked = ask(pool, options, seed)
-        kinds = [truth.judge(c).kind for c in asked]
-        counts = dict(Counter(str(k) for k in kinds))
+        said = [answer(truth, c, options.corrects) for c in asked]
+        counts = dict(Counter(str(kind) for kind, _ in said))
         first_scores = score(world, truth, output, proposing, min_voxels)
         write("S_0", {"seconds": round(trained, 1), "pool": len(pool), "answers": counts} | first_scores)
         for arm in arms:
-            dealt: Sequence[AnswerKind] = (
-                [kinds[i] for i in rng.permutation(len(kinds))] if arm == "shuffled" else kinds
-            )
-            lessons = [
-                Lesson(c.box, c.mask, MEANING[k].teaches)
-                for c, k in zip(asked, dealt, strict=True)
-                if MEANING[k].teaches and arm != "replay"
-            ]
+            order = rng.permutation(len(asked)) if arm == "shuffled" else np.arange(len(asked))
+            lessons = [] if arm == "replay" else dealt(asked, said, order)
             segmenter = copy.deepcopy(first)
             start = time.monotonic()
             refit(
@@ -253,9 +295,10 @@ def run_seed(options: argparse.Namespace, seed: int, done: set[tuple[int, str]])
             )  # fmt: skip
             seconds = round(time.monotonic() - start, 1)
             output = predicted(world, segmenter, config, [world.labels_box, world.test_box])
-            write(
-                arm, {"seconds": seconds, "lessons": len(lessons)} | score(world, truth, output, proposing, min_voxels)
-            )
+            told = np.array([MEANING[said[i][0]].y for i in order]) if lessons else np.full(len(asked), np.nan)
+            believed = choose_min_score(np.array([c.score for c in asked]), told)
+            scores = score(world, truth, output, proposing, min_voxels, believed)
+            write(arm, {"seconds": seconds, "lessons": len(lessons)} | scores)
 
 
 def summary(rows: list[dict[str, Any]]) -> list[str]:
@@ -291,6 +334,8 @@ def main() -> None:
     parser.add_argument("--side", choices=["development", "confirmation"], default="confirmation")
     parser.add_argument("--seeds", type=int, nargs="+", default=list(range(5)))
     parser.add_argument("--answers", type=int, default=100)
+    parser.add_argument("--corrects", action="store_true", help="draw what is badly shaped as it should be")
+    parser.add_argument("--labels-side", type=int, metavar="PX", help="side of the labelled box")
     parser.add_argument("--ask", default="random", metavar="STRATEGY", help="random, entropy")
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
     parser.add_argument("--override", action="append", default=[], metavar="A.B=VALUE")

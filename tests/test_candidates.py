@@ -13,6 +13,7 @@ from twostream.candidates import (
     identify,
     read_table,
     to_table,
+    without_doubtful,
     write_table,
 )
 from twostream.errors import InputError
@@ -43,6 +44,14 @@ def test_clean_keeps_the_sides_of_synapses_together():
     result = clean(segmentation, SynapsePolarity((30.0, 8.0, 8.0)), min_voxels=2)
     assert result[0, 0, :4].tolist() == [1, 1, 2, 2]
     assert result[0, 1, :3].tolist() == [4, 4, 4]
+
+
+def test_what_s_doubts_is_dropped_whole():
+    segmentation = np.array([[[1, 2, 2, 0, 3, 4, 4, 5]]], np.uint32)  # synapses 1 (both sides), 2 (both), 3 (pre)
+    probability = np.array([[[100, 200, 204, 255, 50, 200, 101, 153]]], np.uint8)  # means 168, 117, 153
+    task = SynapsePolarity((30.0, 8.0, 8.0))
+    kept = {m: np.unique(without_doubtful(segmentation, probability, task, m)).tolist() for m in (0, 0.6, 0.61)}
+    assert kept == {0: [0, 1, 2, 3, 4, 5], 0.6: [0, 1, 2, 5], 0.61: [0, 1, 2]}  # 0.6 is 153 exactly
 
 
 def test_extract_gives_box_mask_and_score():

@@ -15,7 +15,14 @@ from twostream.ledger import Ledger, Query
 from twostream.metrics import Overlaps, foreground_iou
 from twostream.patches import PatchPair
 from twostream.refit import collect
-from twostream.scoring import Region, choose_final_threshold, curated_accuracy, plain, scores_on_test_box
+from twostream.scoring import (
+    Region,
+    choose_final_threshold,
+    choose_min_score,
+    curated_accuracy,
+    plain,
+    scores_on_test_box,
+)
 from twostream.segmentation.lessons import ERASED
 from twostream.task import Mitochondria, SynapsePolarity, SynapticCleft
 from twostream.volume import MemoryVolume
@@ -280,6 +287,48 @@ def test_the_final_threshold_is_where_the_overlap_is_best():
     labels = bars((10, 20))
     probability = np.where(labels > 0, 180, 90).astype(np.uint8)[None]
     assert 90 / 255 <= choose_final_threshold(probability, labels, None, Mitochondria(SIZE)) < 180 / 255
+
+
+def brute_min_score(score, y):
+    known = [(s, a) for s, a in zip(score, y, strict=True) if not math.isnan(a)]
+    if min(sum(a == v for _, a in known) for v in (0, 1)) < 5:
+        return 0.0
+    found = {}
+    for cut in [0.0, *(s for s, _ in known)]:
+        kept = [a for s, a in known if s >= cut]
+        found[cut] = 2 * sum(kept) / (len(kept) + sum(a for _, a in known))
+    return min(cut for cut, f1 in found.items() if f1 >= 0.98 * max(found.values()))
+
+
+def test_what_is_believed_follows_the_answers():
+    rng = np.random.default_rng(0)
+    seen = set()
+    for _ in range(50):
+        y = rng.choice([0.0, 1.0, math.nan], 30, p=[0.4, 0.4, 0.2])
+        apart = rng.choice([0.0, 0.3])
+        score = np.clip(0.5 + apart * (y == 1) + rng.normal(0, 0.15, 30), 0, 1)
+        assert choose_min_score(score, y) == brute_min_score(score, y)
+        seen.add(choose_min_score(score, y) > 0)
+    assert seen == {True, False}
+    few = np.array([1.0] * 4 + [0.0] * 20)
+    assert choose_min_score(np.where(few == 1, 0.9, 0.1), few) == 0.0
+    assert choose_min_score(np.zeros(0), np.zeros(0)) == 0.0
+
+
+def test_a_doubtful_instance_is_not_part_of_the_final_segmentation():
+    truth, segmentation = bars((10, 20)), bars((10, 20), (26, 34))
+    probability = np.where(segmentation == 1, 230, np.where(segmentation == 2, 150, 0)).astype(np.uint8)
+    judge = Truth(volume(truth), None, Mitochondria(SIZE))
+    found = extract(segmentation, probability, judge.task, (0, 0, 0))
+    said = [
+        scores_on_test_box(
+            volume(segmentation), volume(probability[None]), judge, found, Box.whole(truth.shape),
+            threshold=0.5, min_voxels=1, min_score=least,
+        )
+        for least in (0.0, 0.7)
+    ]  # fmt: skip
+    assert [s["instance_f1"] for s in said] == [pytest.approx(2 / 3), 1.0]
+    assert [s["average_precision"] for s in said] == [1.0, 1.0] and said[1]["candidate_accuracy"] == 0.5
 
 
 def test_lessons_come_from_answers_that_say_something_about_voxels(tmp_path):

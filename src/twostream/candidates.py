@@ -40,12 +40,15 @@ class CandidateConfig(Config):
     Attributes:
         threshold: of the foreground probability; None chooses it on the labelled box, for recall.
         final_threshold: of the final segmentation; None chooses it on the validation box, for foreground IoU.
+        min_score: of an instance of the final segmentation, its mean probability; None chooses it by the answers, and
+            keeps every instance as long as there are none.
         min_recall: candidate recall (IoU > 0.2) wanted on the labelled box where S allows it.
         min_object_nm3: smaller ones are dust; None takes the task's.
     """
 
     threshold: float | None = Field(None, gt=0, lt=1)
     final_threshold: float | None = Field(None, gt=0, lt=1)
+    min_score: float | None = Field(None, ge=0, le=1)
     min_recall: float = Field(0.9, ge=0, le=1)
     min_object_nm3: float | None = Field(None, ge=0)
 
@@ -110,6 +113,25 @@ def clean(segmentation: np.ndarray, task: Task, min_voxels: int) -> np.ndarray:
     if task.num_sides == 2:
         renamed = np.where(renamed > 0, 2 * renamed - segmentation % 2, 0).astype(segmentation.dtype)
     return renamed
+
+
+def without_doubtful(segmentation: np.ndarray, probability: np.ndarray, task: Task, min_score: float) -> np.ndarray:
+    """Only the instances that S believes in.
+
+    Args:
+        segmentation: (Z, Y, X) uint32 in the task's label convention.
+        probability: (Z, Y, X) uint8 foreground probability.
+        task: joins the sides of an instance.
+        min_score: mean probability in [0, 1] that an instance needs; 0 keeps all.
+
+    Returns:
+        Same shape and convention; what is kept keeps its label.
+    """
+    instance = task.instances(segmentation).ravel()
+    size = np.bincount(instance)
+    total = np.bincount(instance, weights=probability.ravel())
+    kept = total >= 255 * min_score * size
+    return np.where(kept[instance].reshape(segmentation.shape), segmentation, segmentation.dtype.type(0))
 
 
 def choose_threshold(

@@ -24,7 +24,7 @@ from twostream.candidates import (
 from twostream.errors import ProjectError
 from twostream.metrics import Overlaps, candidate_recall
 from twostream.project import CONFIG_NAME, Project
-from twostream.scoring import choose_final_threshold
+from twostream.scoring import choose_final_threshold, choose_min_score
 from twostream.sources import UNKNOWN_SCORE, instances
 from twostream.task import FOUND_IOU
 from twostream.tuning import FEW_OBJECTS, tune
@@ -63,7 +63,7 @@ def decoded(project: Project, number: int) -> Proposal:
     """
     task, min_voxels = project.task, project.min_voxels
     probability = open_volume(str(project.path(number, "probability.zarr")))
-    thresholds = _thresholds(project, probability)
+    thresholds = _thresholds(project, probability) | {"min_score": _min_score(project, number)}
     threshold = thresholds["threshold"]
     everything = probability.read(probability.box)
     segmentation = clean(task.decode(everything, threshold), task, min_voxels)
@@ -98,6 +98,15 @@ def _thresholds(project: Project, probability: Volume) -> Detail:
     return {"threshold": threshold, "recall_on_labels": recall, "final_threshold": final}
 
 
+def _min_score(project: Project, number: int) -> float:
+    """As set, else by the answers to all queries of earlier rounds, audits excepted."""
+    if project.config.candidates.min_score is not None:
+        return project.config.candidates.min_score
+    verdicts = project.ledger.pool()
+    asked = [query.candidate for query in project.ledger.newest_queries(number).values() if not query.is_audit]
+    return choose_min_score(np.array([c.score for c in asked]), np.array([verdicts[c.id].y for c in asked]))
+
+
 def brought(project: Project) -> Proposal:
     """Instances of a source that brings them."""
     source, task = project.config.source, project.task
@@ -116,7 +125,7 @@ def brought(project: Project) -> Proposal:
         overlaps = Overlaps.of(found.segmentation[box.slices], project.labels.read(box), hidden)
         table = task.instance_overlaps(overlaps)
         recall = candidate_recall(table, FOUND_IOU) if table.truth_sizes() else None
-    thresholds = {"threshold": None, "recall_on_labels": recall, "final_threshold": None}
+    thresholds = {"threshold": None, "recall_on_labels": recall, "final_threshold": None, "min_score": 0.0}
     return Proposal(found.segmentation, candidates, thresholds, {"source_id": found.source_ids})
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from twostream.annotator import Truth
 from twostream.answers import AnswerKind
-from twostream.candidates import Candidate, clean
+from twostream.candidates import Candidate, clean, without_doubtful
 from twostream.geometry import Box
 from twostream.ledger import Ledger
 from twostream.metrics import (
@@ -34,7 +34,9 @@ STRICT_IOU = 0.75
 """A second threshold beside ``GOOD_IOU``: what is found may still be drawn badly."""
 
 PLATEAU = 0.02
-"""Share of the best foreground IoU that is not worth a threshold far from 0.5."""
+"""Share of the best foreground IoU, or F1, that is not worth an unusual threshold."""
+FEW_ANSWERS = 5
+"""Answers of one kind below which nothing is concluded from them."""
 
 
 def scores_on_test_box(
@@ -46,6 +48,7 @@ def scores_on_test_box(
     *,
     threshold: float | None,
     min_voxels: int,
+    min_score: float = 0.0,
 ) -> dict[str, float]:
     """Scores on the test box.
 
@@ -58,6 +61,7 @@ def scores_on_test_box(
             as found nor as missed.
         threshold: of the final segmentation; None where ``segmentation`` is final as it stands.
         min_voxels: smaller instances of the final segmentation are dust.
+        min_score: those of a lower mean probability are not believed.
 
     Returns:
         The scores of ``docs/scores.md`` but for ``curated_accuracy``; NaN where there is nothing to score.
@@ -72,7 +76,9 @@ def scores_on_test_box(
     good = sum(judgement.kind is AnswerKind.TRUE for judgement in judged.values())
     final_values = values
     if threshold is not None:
-        final_values = clean(task.decode(probability.read(test_box), threshold), task, min_voxels)
+        level = probability.read(test_box)
+        final_values = clean(task.decode(level, threshold), task, min_voxels)
+        final_values = without_doubtful(final_values, level[task.foreground], task, min_score)
     final = Region.of(final_values, labels, ignore, task, test_box, truth.labels.box)
     final_detection = final.detection()
     hidden = None if ignore is None else (ignore > 0) & (labels == 0)
@@ -179,6 +185,29 @@ def choose_final_threshold(probability: np.ndarray, labels: np.ndarray, ignore: 
     iou = {t: foreground_iou(foreground > 255 * t, truth, hidden) for t in tried}
     best = max((v for v in iou.values() if not math.isnan(v)), default=0.0)
     return min((t for t in tried if not iou[t] < (1 - PLATEAU) * best), key=lambda t: (abs(t - 0.5), t))
+
+
+def choose_min_score(score: np.ndarray, y: np.ndarray) -> float:
+    """Mean probability that an instance of the final segmentation needs, by the answers.
+
+    On its labelled box S is right about nearly everything; how far its belief can be trusted elsewhere, only answers
+    say.
+
+    Args:
+        score: (N,) S's score of every answered candidate, as it was asked: before S learned from the answer.
+        y: (N,) 1, 0, or NaN.
+
+    Returns:
+        The lowest of those that come within ``PLATEAU`` of the best F1 among the answered candidates; 0, which keeps
+        all, as long as fewer than ``FEW_ANSWERS`` say true or false.
+    """
+    score, good = score[~np.isnan(y)], y[~np.isnan(y)] == 1
+    if min(good.sum(), (~good).sum()) < FEW_ANSWERS:
+        return 0.0
+    tried = np.concatenate([[0.0], np.unique(score)])
+    kept = score >= tried[:, None]
+    f1 = 2 * (kept & good).sum(1) / (kept.sum(1) + good.sum())
+    return float(tried[np.argmax(f1 >= (1 - PLATEAU) * f1.max())])
 
 
 def curated_accuracy(probability: np.ndarray, y: np.ndarray, truth: Truth, candidates: Sequence[Candidate]) -> float:

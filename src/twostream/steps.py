@@ -401,6 +401,7 @@ def score_step(project: Project, number: int, truth: Truth | None) -> Detail:
             test_box,
             threshold=detail["final_threshold"],
             min_voxels=project.min_voxels,
+            min_score=detail.get("min_score", 0.0),
         )
         metrics["num_truth"] = scores.pop("num_test_truth")
         metrics["num_test_candidates"] = scores.pop("num_test_candidates")
