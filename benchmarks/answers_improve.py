@@ -39,7 +39,7 @@ from segmentation_quality import in_memory
 
 from twostream.annotator import Truth
 from twostream.answers import MEANING, AnswerKind
-from twostream.candidates import Candidate, CandidateConfig, choose_threshold, clean, extract
+from twostream.candidates import Candidate, CandidateConfig, choose_threshold, clean, extract, mean_probability
 from twostream.config import apply_overrides, parse_config
 from twostream.geometry import Box
 from twostream.query import get_strategy
@@ -294,9 +294,10 @@ def run_seed(options: argparse.Namespace, seed: int, done: set[tuple[int, str]])
                 resume_path=Path(folder) / f"{arm}.resume",
             )  # fmt: skip
             seconds = round(time.monotonic() - start, 1)
-            output = predicted(world, segmenter, config, [world.labels_box, world.test_box])
+            output = predicted(world, segmenter, config, [world.pool_box, world.test_box])
             told = np.array([MEANING[said[i][0]].y for i in order]) if lessons else np.full(len(asked), np.nan)
-            believed = choose_min_score(np.array([c.score for c in asked]), told)
+            now = [mean_probability(output.read(c.box)[world.task.foreground], c.mask) for c in asked]
+            believed = choose_min_score(np.array([c.score for c in asked]), told, np.array(now))
             scores = score(world, truth, output, proposing, min_voxels, believed)
             write(arm, {"seconds": seconds, "lessons": len(lessons)} | scores)
 

@@ -289,15 +289,17 @@ def test_the_final_threshold_is_where_the_overlap_is_best():
     assert 90 / 255 <= choose_final_threshold(probability, labels, None, Mitochondria(SIZE)) < 180 / 255
 
 
-def brute_min_score(score, y):
-    known = [(s, a) for s, a in zip(score, y, strict=True) if not math.isnan(a)]
-    if min(sum(a == v for _, a in known) for v in (0, 1)) < 5:
+def brute_min_score(score, y, now):
+    known = [row for row in zip(score, y, now, strict=True) if not math.isnan(row[1])]
+    if min(sum(a == v for _, a, _ in known) for v in (0, 1)) < 5:
         return 0.0
     found = {}
-    for cut in [0.0, *(s for s, _ in known)]:
-        kept = [a for s, a in known if s >= cut]
-        found[cut] = 2 * sum(kept) / (len(kept) + sum(a for _, a in known))
-    return min(cut for cut, f1 in found.items() if f1 >= 0.98 * max(found.values()))
+    for cut in [0.0, *(s for s, _, _ in known)]:
+        kept = [a for s, a, _ in known if s >= cut]
+        found[cut] = 2 * sum(kept) / (len(kept) + sum(a for _, a, _ in known))
+    parting = min(cut for cut, f1 in found.items() if f1 == max(found.values()))
+    lost = [s < parting for s, a, _ in known if a]
+    return np.quantile([n for _, a, n in known if a], sum(lost) / len(lost)) if parting else 0.0
 
 
 def test_what_is_believed_follows_the_answers():
@@ -307,12 +309,20 @@ def test_what_is_believed_follows_the_answers():
         y = rng.choice([0.0, 1.0, math.nan], 30, p=[0.4, 0.4, 0.2])
         apart = rng.choice([0.0, 0.3])
         score = np.clip(0.5 + apart * (y == 1) + rng.normal(0, 0.15, 30), 0, 1)
-        assert choose_min_score(score, y) == brute_min_score(score, y)
-        seen.add(choose_min_score(score, y) > 0)
+        now = np.sqrt(score)  # another S, as good as the first
+        assert choose_min_score(score, y, now) == pytest.approx(brute_min_score(score, y, now))
+        seen.add(choose_min_score(score, y, now) > 0)
     assert seen == {True, False}
     few = np.array([1.0] * 4 + [0.0] * 20)
-    assert choose_min_score(np.where(few == 1, 0.9, 0.1), few) == 0.0
-    assert choose_min_score(np.zeros(0), np.zeros(0)) == 0.0
+    assert choose_min_score(np.where(few == 1, 0.9, 0.1), few, few) == 0.0
+    assert choose_min_score(np.zeros(0), np.zeros(0), np.zeros(0)) == 0.0
+
+
+def test_an_s_that_believes_more_must_believe_more():
+    y = np.array([1.0] * 10 + [0.0] * 10)
+    score = np.r_[np.linspace(0.7, 0.88, 10), np.linspace(0.4, 0.69, 10)]
+    assert choose_min_score(score, y, score) == pytest.approx(0.7)
+    assert choose_min_score(score, y, score + 0.1) == pytest.approx(0.8)
 
 
 def test_a_doubtful_instance_is_not_part_of_the_final_segmentation():

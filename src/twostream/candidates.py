@@ -189,9 +189,14 @@ def extract(
         window = statistics["bounding_boxes"][label]
         mask = task.crop(segmentation[window], label)
         box = Box(tuple(s.start for s in window), mask.shape).shifted(offset_zyx)
-        score = float(probability[window][mask > 0].mean(dtype=np.float64) / 255)
+        score = mean_probability(probability[window], mask)
         result.append(Candidate(0, label, box, mask, score))
     return result
+
+
+def mean_probability(probability: np.ndarray, mask: np.ndarray) -> float:
+    """Of (Z, Y, X) uint8 inside a mask of the same shape; in [0, 1]."""
+    return float(probability[mask > 0].mean(dtype=np.float64) / 255)
 
 
 def identify(candidates: Sequence[Candidate], known: Sequence[Candidate], next_id: int) -> list[Candidate]:

@@ -19,6 +19,7 @@ from twostream.candidates import (
     clean,
     extract,
     from_table,
+    mean_probability,
     read_table,
 )
 from twostream.errors import ProjectError
@@ -63,7 +64,7 @@ def decoded(project: Project, number: int) -> Proposal:
     """
     task, min_voxels = project.task, project.min_voxels
     probability = open_volume(str(project.path(number, "probability.zarr")))
-    thresholds = _thresholds(project, probability) | {"min_score": _min_score(project, number)}
+    thresholds = _thresholds(project, probability) | {"min_score": _min_score(project, number, probability)}
     threshold = thresholds["threshold"]
     everything = probability.read(probability.box)
     segmentation = clean(task.decode(everything, threshold), task, min_voxels)
@@ -98,13 +99,15 @@ def _thresholds(project: Project, probability: Volume) -> Detail:
     return {"threshold": threshold, "recall_on_labels": recall, "final_threshold": final}
 
 
-def _min_score(project: Project, number: int) -> float:
+def _min_score(project: Project, number: int, probability: Volume) -> float:
     """As set, else by the answers to all queries of earlier rounds, audits excepted."""
     if project.config.candidates.min_score is not None:
         return project.config.candidates.min_score
     verdicts = project.ledger.pool()
     asked = [query.candidate for query in project.ledger.newest_queries(number).values() if not query.is_audit]
-    return choose_min_score(np.array([c.score for c in asked]), np.array([verdicts[c.id].y for c in asked]))
+    now = [mean_probability(probability.read(c.box)[project.task.foreground], c.mask) for c in asked]
+    y = [verdicts[c.id].y for c in asked]
+    return choose_min_score(np.array([c.score for c in asked]), np.array(y), np.array(now))
 
 
 def brought(project: Project) -> Proposal:

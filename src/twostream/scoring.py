@@ -34,7 +34,7 @@ STRICT_IOU = 0.75
 """A second threshold beside ``GOOD_IOU``: what is found may still be drawn badly."""
 
 PLATEAU = 0.02
-"""Share of the best foreground IoU, or F1, that is not worth an unusual threshold."""
+"""Share of the best foreground IoU that is not worth a threshold far from 0.5."""
 FEW_ANSWERS = 5
 """Answers of one kind below which nothing is concluded from them."""
 
@@ -187,27 +187,30 @@ def choose_final_threshold(probability: np.ndarray, labels: np.ndarray, ignore: 
     return min((t for t in tried if not iou[t] < (1 - PLATEAU) * best), key=lambda t: (abs(t - 0.5), t))
 
 
-def choose_min_score(score: np.ndarray, y: np.ndarray) -> float:
+def choose_min_score(score: np.ndarray, y: np.ndarray, score_now: np.ndarray) -> float:
     """Mean probability that an instance of the final segmentation needs, by the answers.
 
     On its labelled box S is right about nearly everything; how far its belief can be trusted elsewhere, only answers
-    say.
+    say. They are judged by what S believed before it learned from them: the score with the best F1 among the answered
+    candidates parts them, and loses a share of the true ones. The S of now may lose the same share of them.
 
     Args:
-        score: (N,) S's score of every answered candidate, as it was asked: before S learned from the answer.
+        score: (N,) score of every answered candidate, as it was asked.
         y: (N,) 1, 0, or NaN.
+        score_now: (N,) mean probability of the S of now in the same masks.
 
     Returns:
-        The lowest of those that come within ``PLATEAU`` of the best F1 among the answered candidates; 0, which keeps
-        all, as long as fewer than ``FEW_ANSWERS`` say true or false.
+        The least mean probability; 0, which keeps all, as long as fewer than ``FEW_ANSWERS`` say true or say false.
     """
-    score, good = score[~np.isnan(y)], y[~np.isnan(y)] == 1
+    known = ~np.isnan(y)
+    score, good, score_now = score[known], y[known] == 1, score_now[known]
     if min(good.sum(), (~good).sum()) < FEW_ANSWERS:
         return 0.0
     tried = np.concatenate([[0.0], np.unique(score)])
     kept = score >= tried[:, None]
     f1 = 2 * (kept & good).sum(1) / (kept.sum(1) + good.sum())
-    return float(tried[np.argmax(f1 >= (1 - PLATEAU) * f1.max())])
+    parting = tried[np.argmax(f1)]
+    return float(np.quantile(score_now[good], np.mean(score[good] < parting))) if parting else 0.0
 
 
 def curated_accuracy(probability: np.ndarray, y: np.ndarray, truth: Truth, candidates: Sequence[Candidate]) -> float:
