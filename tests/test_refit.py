@@ -9,7 +9,7 @@ from twostream.refit import LessonCrops, refit
 from twostream.segmentation.config import RefitConfig, SegmentationConfig
 from twostream.segmentation.lessons import Lesson, Lessons
 from twostream.segmentation.train import new_segmenter
-from twostream.task import CERTAIN, IGNORE, Mitochondria
+from twostream.task import CERTAIN, IGNORE, Mitochondria, SynapsePolarity
 from twostream.training import use_threads
 from twostream.volume import MemoryVolume
 
@@ -141,6 +141,28 @@ def test_an_answer_and_its_margin_weigh_more_and_about_a_doubt_nothing_is_held()
         assert {target[3, 22, 58], target[3, 22, 59], target[2, 22, 62], target[5, 22, 62]} == {near}
         assert target[3, 22, 57] == 2 and counts[3, 22, 57] == 1
         assert {counts[3, 22, 58], counts[2, 22, 62], counts[3, 22, 62]} == {weight}
+
+
+def test_a_drawn_synapse_has_its_cleft():
+    size, mask = (30.0, 8.0, 8.0), np.zeros((1, 6, 9), np.uint8)
+    mask[..., :3], mask[..., 6:] = 1, 2
+    place = Box((3, 20, 60), mask.shape)
+    labels = np.zeros((8, 48, 96), np.uint32)
+    labels[2, 10:20, 5:8], labels[2, 10:20, 9:12] = 1, 2
+    lessons = Lessons(
+        MemoryVolume(np.zeros((8, 48, 96), np.uint8), size), MemoryVolume(labels, size), None, SynapsePolarity(size),
+        labels_box=Box((0, 0, 0), (8, 48, 32)), val_box=Box((0, 0, 24), (8, 48, 8)), test_box=None, guarded_box=None,
+        crop_shape_zyx=(4, 16, 16), lessons=[Lesson(place, mask, "drawn")], margin_nm=60.0,
+        belief=MemoryVolume(np.full((3, 8, 48, 96), 20, np.uint8), size), sure=0.9,
+    )  # fmt: skip
+    pre, post, union = lessons._crop(0, place, Box((3, 20, 58), (4, 16, 16))).target[:, 0, :6]
+    expected = {
+        "pre": [20, 20, *[CERTAIN] * 3, *[0] * 6, *[20] * 5],
+        "post": [20, 20, *[0] * 6, *[CERTAIN] * 3, *[20] * 5],
+    }
+    expected["union"] = [20, 20, *[CERTAIN] * 9, *[20] * 5]
+    for name, level in (("pre", pre), ("post", post), ("union", union)):
+        assert (level == np.array(expected[name])).all(), name
 
 
 def test_a_doubt_is_never_drawn(monkeypatch):

@@ -198,7 +198,7 @@ class RefitConfig(Config):
     rim_nm: float = Field(20.0, ge=0)
     recent_share: Chance = 0.5
     hold: float | None = Field(0.9, ge=0.5, le=1)
-    emphasis: int = Field(5, ge=1, le=254)
+    emphasis: int = Field(10, ge=1, le=254)
     margin_nm: float = Field(60.0, ge=0)
     freeze_norm: bool = True
 

@@ -300,4 +300,7 @@ class Lessons:
         margin = self._task.reach_voxels
         target = self._task.target(np.pad(labels, [(m, m) for m in margin]))
         inside = tuple(slice(m, n - m) for m, n in zip(margin, target.shape[1:], strict=True))
-        return np.where(sure[None], target[(slice(None), *inside)], np.uint8(IGNORE))
+        target = target[(slice(None), *inside)]
+        if lesson.teaches == "drawn":  # between the sides of a synapse lies its cleft
+            sure |= target[self._task.foreground] == CERTAIN
+        return np.where(sure[None], target, np.uint8(IGNORE))
