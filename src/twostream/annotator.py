@@ -60,7 +60,8 @@ class Truth:
 
     def drawing(self, candidate: Candidate) -> tuple[Box, np.ndarray]:
         """What should stand in the place of a candidate that overlaps the truth: every object that holds a tenth of it
-        (if none does: the largest part), whole.
+        (if none does: the largest part), whole. Where the candidate lies on another object, or on what the truth does
+        not know, it stays as it is: only what is surely none is taken away.
 
         Returns:
             Box and mask (Z, Y, X) uint8, as a candidate's.
@@ -80,7 +81,12 @@ class Truth:
             # An object goes on beyond the box: look farther, until all of its voxels are in sight.
             box = box.grown([max(s // 4, 1) for s in box.shape_zyx]).intersection(self.labels.box)
         mask = np.where(wanted, 2 - labels % 2 if two_sided else 1, 0).astype(np.uint8)
-        tight = ndimage.find_objects(wanted.astype(np.uint8))[0]
+        place = candidate.box.relative_to(box).slices
+        stays = labels[place] > 0
+        if self.ignore is not None:
+            stays |= self.ignore.read(candidate.box) > 0
+        np.copyto(mask[place], candidate.mask, where=stays & (mask[place] == 0))
+        tight = ndimage.find_objects((mask > 0).astype(np.uint8))[0]
         return Box(tuple(s.start for s in tight), mask[tight].shape).shifted(box.offset_zyx), mask[tight]
 
     def _other_sides(self, inside: Overlaps) -> Overlaps:

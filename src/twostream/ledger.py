@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import math
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -133,13 +133,23 @@ class Ledger:
         path: the file.
         create: make it if it is not there. Without this a missing ledger is an error: it is the only memory, and a
             project that has lost it must not begin again over its own rounds.
+        image_box: gives the extent of the image, in which drawings must lie; None where it is not known.
+        num_sides: values that a drawn mask may have, 2 for synapses with polarity; None where it is not known.
 
     Raises:
         LedgerError: the file is missing, is no ledger, or was written by a newer version.
     """
 
-    def __init__(self, path: Path, *, create: bool = False) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        create: bool = False,
+        image_box: Callable[[], Box] | None = None,
+        num_sides: int | None = None,
+    ) -> None:
         self.path = path
+        self._image_box, self._num_sides = image_box, num_sides
         if not create and not path.is_file():
             raise LedgerError(
                 f"{path} is missing; restore it from a copy, or make a new project with `twostream init`."
@@ -296,7 +306,8 @@ class Ledger:
 
         Raises:
             LedgerError: no such query, a second answer by the same annotator that does not supersede the first,
-                a superseded answer to another query, or a drawing that is missing.
+                a superseded answer to another query, a drawing that is missing, not in the image or no mask of the
+                task, or *swapped* where objects have no sides.
         """
         return self.tell_all([answer])[0]
 
@@ -304,8 +315,26 @@ class Ledger:
         """Record several answers, all of them or none; see ``tell``."""
         for answer in answers:
             _check_answer(answer)
+            self._check_fit(answer)
         with self._transaction():
             return [self._tell(answer) for answer in answers]
+
+    def _check_fit(self, answer: Answer) -> None:
+        """Raise LedgerError where an answer does not fit the image or the task."""
+        if self._num_sides == 1 and answer.kind is AnswerKind.SWAPPED:
+            raise LedgerError("an answer 'swapped' came, but these objects have no sides; answer 'true' or 'shape'.")
+        if answer.drawing is None:
+            return
+        box, mask = answer.drawing
+        if self._image_box is not None and not self._image_box().contains(box):
+            raise LedgerError(
+                f"a drawn mask lies at {box}, outside the image, which holds {self._image_box()} (Z, Y, X voxels). "
+                f"Are these nanometres, or X, Y, Z?"
+            )
+        top = int(mask.max(initial=0))
+        if self._num_sides is not None and top > self._num_sides:
+            wanted = "1 inside" if self._num_sides == 1 else "1 before and 2 after the cleft"
+            raise LedgerError(f"a drawn mask holds the value {top}; expected 0 outside and {wanted}.")
 
     def _tell(self, answer: Answer) -> int:
         candidate, round_number = self._about(answer)

@@ -183,7 +183,8 @@ class Project:
 
     @cached_property
     def ledger(self) -> Ledger:
-        return Ledger(self.root / LEDGER_NAME)
+        sides = TASKS[self.config.task].num_sides
+        return Ledger(self.root / LEDGER_NAME, image_box=lambda: self.image.box, num_sides=sides)
 
     def round_dir(self, round_number: int) -> Path:
         return self.root / "rounds" / f"{round_number:03d}"

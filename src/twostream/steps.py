@@ -47,7 +47,6 @@ from twostream.streams.active_clustering import fine_tune
 from twostream.streams.config import StreamConfig
 from twostream.streams.encode import encode, image_input, mask_input
 from twostream.streams.fit import Draw, fit_stream, load_stream, new_stream, save_stream
-from twostream.training import save_whole
 from twostream.volume import create_volume, open_volume
 
 Detail = dict[str, Any]
@@ -127,7 +126,7 @@ def _validation(project: Project, segmenter: Segmenter) -> tuple[np.ndarray, np.
 def _store(segmenter: Segmenter, training: Training, path: Path) -> Detail:
     """S beside what is left of its training: best weights in ``path``; the last ones in last.ckpt where they differ."""
     if training.looks:
-        save_whole({"weights": training.last, "architecture": segmenter.architecture}, path.with_name("last.ckpt"))
+        segmenter.save(path.with_name("last.ckpt"), weights=training.last)
     segmenter.save(path, training)
     path.with_suffix(".resume").unlink(missing_ok=True)
     best = min(training.looks, key=lambda look: look[1])[0] if training.looks else None

@@ -29,6 +29,8 @@ from twostream.errors import TrainingError
 
 STEPS_PER_CHECKPOINT = 25
 """What a kill can cost: at laptop sizes some ten seconds."""
+DAMAGED = (RuntimeError, EOFError, KeyError, ValueError, TypeError, AttributeError, pickle.UnpicklingError)
+"""What loading a file raises that is no checkpoint, or not a whole one."""
 WARMUP_SHARE = 0.1
 SGD_MOMENTUM = 0.9
 
@@ -303,7 +305,7 @@ def _usable(path: Path, module: FitModule) -> Path | None:
         stored = torch.load(path, weights_only=False)
         fits = {name: value.shape for name, value in stored["state_dict"].items()} == wanted
         fits = fits and stored["course"] == module.course
-    except (OSError, RuntimeError, EOFError, KeyError, ValueError, pickle.UnpicklingError):
+    except (*DAMAGED, OSError):
         fits = False
     if not fits:
         progress.say(f"  the half-trained state in {path} is damaged or of other settings: training begins anew")

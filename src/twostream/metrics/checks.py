@@ -24,3 +24,15 @@ def check_one_shape(**arrays: np.ndarray | None) -> None:
                 f"{name} has shape {shape}, {first} {wanted}; expected one shape (Z, Y, X). "
                 f"Were both read over the same box?"
             )
+
+
+def check_labels(**labels: np.ndarray) -> None:
+    """Raise InputError where an array is not of whole numbers of at least 0."""
+    for name, array in labels.items():
+        if array.dtype != bool and not np.issubdtype(array.dtype, np.integer):
+            raise InputError(f"{name} is {array.dtype}; expected integer labels, 0 = background. Cast it first.")
+        if array.dtype.kind == "i" and array.min(initial=0) < 0:
+            raise InputError(
+                f"{name} holds the label {array.min()}; expected 0 for background and instances from 1. Where a "
+                f"negative value means unlabelled, set it to 0 and pass those voxels as ignore."
+            )

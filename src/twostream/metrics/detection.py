@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from twostream.errors import InputError
 from twostream.metrics.overlaps import Overlaps
 
 
@@ -173,7 +174,18 @@ def average_precision(score: np.ndarray, is_true: np.ndarray, num_truth: int) ->
 
     Returns:
         In [0, 1]; NaN if there is no truth object. Candidates of equal score enter together.
+
+    Raises:
+        InputError: a score that is no number, or more hits than truth objects.
     """
+    if np.isnan(score).any():
+        raise InputError(
+            f"score is NaN in row {int(np.argmax(np.isnan(score)))}; expected a number for each candidate."
+        )
+    if is_true.sum() > num_truth:
+        raise InputError(
+            f"{int(is_true.sum())} candidates are true, but there are {num_truth} truth objects; match them one-to-one."
+        )
     if num_truth == 0:
         return float("nan")
     if len(score) == 0:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from twostream.metrics.checks import check_one_shape
+from twostream.metrics.checks import check_labels, check_one_shape
 
 
 @dataclass(frozen=True)
@@ -43,9 +43,10 @@ class Overlaps:
                 voxel of a truth object.
 
         Raises:
-            InputError: the shapes differ.
+            InputError: the shapes differ, or labels are not whole numbers of at least 0.
         """
         check_one_shape(segmentation=segmentation, truth=truth, ignore=ignore)
+        check_labels(segmentation=segmentation, truth=truth)
         seen = (segmentation > 0) | (truth > 0)
         ignored: dict[int, int] = {}
         if ignore is not None:

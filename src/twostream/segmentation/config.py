@@ -74,6 +74,12 @@ class LossConfig(Config):
     max_positive_weight: float = Field(2.0, ge=1)
     dice_smooth: float = Field(100.0, gt=0)
 
+    @model_validator(mode="after")
+    def _something_to_learn(self) -> LossConfig:
+        if not self.cross_entropy and not self.dice:
+            raise ValueError("cross_entropy and dice are both 0, and nothing would be learned; give one a weight")
+        return self
+
 
 class OptimizerConfig(Config):
     """The optimizer and its schedule: linear warm-up, then a cosine to zero.
@@ -139,7 +145,7 @@ class SegmentationConfig(Config):
     """
 
     filters: tuple[PositiveInt, ...] = Field((12, 24, 48, 64), min_length=3)
-    max_pixel_size_nm: float | None = Field(None, gt=0)
+    max_pixel_size_nm: float | None = Field(None, gt=0, le=500)
     sections: Literal["3d", "2d"] = "3d"
     exclusive: bool = False
     patch_shape_zyx: tuple[PositiveInt, PositiveInt, PositiveInt] = (8, 96, 96)

@@ -5,7 +5,6 @@ Knows arrays, crops and checkpoints; where crops come from (labelled box or answ
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ from twostream.segmentation.heads import ExclusiveHead, Head, IndependentHead, h
 from twostream.segmentation.lessons import Crop
 from twostream.segmentation.network import FoldedUNet, build, strides_for, total_stride
 from twostream.task import CERTAIN, IGNORE, Task
-from twostream.training import FitModule, best_of, fit, save_whole
+from twostream.training import DAMAGED, FitModule, best_of, fit, save_whole
 
 Draw = Callable[[np.random.Generator], Crop]
 """Generator -> a crop of the training crop's shape."""
@@ -61,9 +60,11 @@ class Segmenter:
         """Forget everything learned: new weights from ``seed``."""
         self.network = build(self.architecture, seed)
 
-    def save(self, path: Path, training: Training | None = None) -> None:
-        """Write weights and all that is needed to use them; the course of the training goes along."""
-        state = {"weights": self.network.state_dict(), "architecture": self.architecture}
+    def save(
+        self, path: Path, training: Training | None = None, *, weights: dict[str, torch.Tensor] | None = None
+    ) -> None:
+        """Write ``weights`` (None: its own) and all that is needed to use them, with the course of the training."""
+        state = {"weights": weights or self.network.state_dict(), "architecture": self.architecture}
         course = {} if training is None else {"losses": training.losses, "looks": training.looks}
         save_whole(state | {"mean": self.mean, "std": self.std} | course, path)
 
@@ -74,10 +75,10 @@ class Segmenter:
             state = torch.load(path, weights_only=True)
             network = build(state["architecture"], seed=0)
             network.load_state_dict(state["weights"])
-        except (OSError, KeyError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+            network.eval()
+            return cls(network, state["architecture"], state["mean"], state["std"])
+        except (*DAMAGED, OSError) as error:
             raise InputError(f"{path} is no checkpoint of S: {error}. Run `twostream train` again.") from None
-        network.eval()
-        return cls(network, state["architecture"], state["mean"], state["std"])
 
 
 def new_segmenter(

@@ -122,7 +122,8 @@ class Task(ABC):
 
     def instances(self, segmentation: np.ndarray) -> np.ndarray:
         """Labels with the sides of one object joined: (v + 1) // 2 for polarity, v otherwise; any shape."""
-        return segmentation if self.num_sides == 1 else (segmentation + segmentation.dtype.type(1)) // 2
+        # Not (v + 1) // 2: the highest value of a type would wrap round to 0.
+        return segmentation if self.num_sides == 1 else segmentation // 2 + segmentation % 2
 
     def crop(self, segmentation: np.ndarray, label: int) -> np.ndarray:
         """Mask of instance ``label``: uint8, 1 inside; polarity: 1 pre, 2 post. Same shape as ``segmentation``."""
