@@ -243,3 +243,27 @@ def test_the_answer_that_decided_is_known(asking):
 def test_a_lost_ledger_is_not_replaced(tmp_path):
     with pytest.raises(LedgerError, match="is missing; restore it"):
         Ledger(tmp_path / "ledger.sqlite")
+
+
+def test_a_drawing_fits_the_image_and_the_task(tmp_path):
+    box, mask = Box((0, 0, 0), (1, 2, 2)), np.ones((1, 2, 2), np.uint8)
+    for num_sides, kind, drawing, wrong in (
+        (1, AnswerKind.MISSED, (Box((0, 7, 7), mask.shape), mask), "outside the image, which holds 0:1,0:8,0:8"),
+        (1, AnswerKind.MISSED, (box, mask * 255), "holds the value 255; expected 0 outside and 1 inside"),
+        (2, AnswerKind.MISSED, (box, mask * 3), "holds the value 3; expected 0 outside and 1 before and 2 after"),
+        (1, AnswerKind.MISSED, (box, mask), None),
+        (2, AnswerKind.MISSED, (box, mask * 2), None),
+    ):
+        ledger = Ledger(
+            tmp_path / f"{wrong}{num_sides}.sqlite",
+            create=True,
+            image_box=lambda: Box.whole((1, 8, 8)),
+            num_sides=num_sides,
+        )
+        answer = Answer(None, kind, "ann", drawing=drawing)
+        if wrong is None:
+            ledger.tell(answer)
+        else:
+            with pytest.raises(LedgerError, match=wrong):
+                ledger.tell(answer)
+            assert ledger.current_answers() == []

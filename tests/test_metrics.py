@@ -440,3 +440,22 @@ def test_what_cannot_be_measured_is_refused_in_words():
             CleftDistances.of(mask, mask, SIZE_NM, max_distance_nm=clip)
     with pytest.raises(InputError, match="expected the same in all"):
         CleftDistances.of(mask, mask, SIZE_NM).merged(CleftDistances.of(mask, mask, SIZE_NM, max_distance_nm=300.0))
+
+
+def test_what_is_no_label_is_refused():
+    good = np.zeros((1, 2, 2), np.uint8)
+    for bad, wrong in (
+        (np.full((1, 2, 2), np.nan), "is float64; expected integer"),
+        (good.astype(int) - 1, "label -1"),
+    ):
+        with pytest.raises(InputError, match=wrong):
+            Overlaps.of(bad, good)
+        with pytest.raises(InputError, match=wrong):
+            Overlaps.of(good, bad)
+
+
+def test_scores_and_hits_that_cannot_be_are_refused():
+    with pytest.raises(InputError, match="NaN in row 1"):
+        average_precision(np.array([0.5, np.nan]), np.array([True, False]), 2)
+    with pytest.raises(InputError, match="2 candidates are true, but there are 1 truth objects"):
+        average_precision(np.array([0.5, 0.4]), np.array([True, True]), 1)

@@ -275,3 +275,19 @@ def test_a_description_counts_what_training_would_keep(task, exclusive):
     text = "\n".join(described.lines())
     for word in (f"{described.num_parameters:,} parameters", "4 x 32 x 32 voxels", "6, 18 crops", "GB"):
         assert word in text
+
+
+@pytest.mark.parametrize("content", [[1, 2], None, {"weights": 3}, {"architecture": {}, "weights": {}}])
+def test_a_file_that_is_no_checkpoint_says_so(tmp_path, content):
+    torch.save(content, tmp_path / "checkpoint.ckpt")
+    with pytest.raises(InputError, match="is no checkpoint of S"):
+        Segmenter.load(tmp_path / "checkpoint.ckpt")
+
+
+def test_other_weights_are_stored_with_all_that_is_needed(tmp_path):
+    s, other = segmenter(), segmenter(seed=1)
+    s.save(tmp_path / "last.ckpt", weights=other.network.state_dict())
+    loaded = Segmenter.load(tmp_path / "last.ckpt")
+    x = torch.randn(2, 1, 4, 16, 16)
+    with torch.inference_mode():
+        assert torch.equal(loaded.network(x), other.network.eval()(x)) and loaded.mean == s.mean

@@ -107,3 +107,10 @@ def test_label_values_are_checked():
 def test_an_unknown_task_is_named():
     with pytest.raises(ConfigError, match="task is 'axon'; expected one of polarity, cleft, mitochondria"):
         get_task("axon", (30, 8, 8))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int16, np.uint32, np.int64])
+def test_the_highest_label_of_a_type_does_not_wrap(dtype):
+    top = int(np.iinfo(dtype).max)
+    joined = SynapsePolarity((30.0, 8.0, 8.0)).instances(np.array([0, 1, 2, top - 1, top], dtype))
+    assert joined.tolist() == [0, 1, 1, top // 2, (top + 1) // 2]

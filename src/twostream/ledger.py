@@ -145,7 +145,7 @@ class Ledger:
         path: Path,
         *,
         create: bool = False,
-        image_box: Callable[[], Box] | None = None,
+        image_box: Callable[[], Box | None] | None = None,
         num_sides: int | None = None,
     ) -> None:
         self.path = path
@@ -326,9 +326,10 @@ class Ledger:
         if answer.drawing is None:
             return
         box, mask = answer.drawing
-        if self._image_box is not None and not self._image_box().contains(box):
+        image_box = self._image_box() if self._image_box else None
+        if image_box is not None and not image_box.contains(box):
             raise LedgerError(
-                f"a drawn mask lies at {box}, outside the image, which holds {self._image_box()} (Z, Y, X voxels). "
+                f"a drawn mask lies at {box}, outside the image, which holds {image_box} (Z, Y, X voxels). "
                 f"Are these nanometres, or X, Y, Z?"
             )
         top = int(mask.max(initial=0))

@@ -23,7 +23,7 @@ import yaml
 
 from twostream.atomic import write_text
 from twostream.config import apply_overrides, parse_config
-from twostream.errors import ConfigError, InputError, NoVoxelSizeError, ProjectError
+from twostream.errors import ConfigError, InputError, NoVoxelSizeError, ProjectError, TwoStreamError
 from twostream.geometry import Box
 from twostream.ledger import Ledger
 from twostream.query import Strategy, get_strategy
@@ -184,7 +184,14 @@ class Project:
     @cached_property
     def ledger(self) -> Ledger:
         sides = TASKS[self.config.task].num_sides
-        return Ledger(self.root / LEDGER_NAME, image_box=lambda: self.image.box, num_sides=sides)
+        return Ledger(self.root / LEDGER_NAME, image_box=self._image_box, num_sides=sides)
+
+    def _image_box(self) -> Box | None:
+        """Extent of the image; None where it cannot be reached now, which is no reason to refuse an answer."""
+        try:
+            return self.image.box
+        except TwoStreamError:
+            return None
 
     def round_dir(self, round_number: int) -> Path:
         return self.root / "rounds" / f"{round_number:03d}"
