@@ -44,6 +44,27 @@ def test_init_freezes_the_boxes(tmp_path, toy_file):
     refused(init(tmp_path / "p", toy_file), "holds a project already")
 
 
+def test_labels_that_teach_nothing_are_refused(tmp_path, toy_file):
+    def make(*words):
+        return init(tmp_path / "p", toy_file, *words)
+
+    refused(make("--labels-box", "0:8,0:96,178:192", "--test-box", "0:8,0:96,192:240"), "left to train on", "its guard")
+    refused(make("--labels-box", "0:8,0:24,0:24", "--val-box", "0:8,1:24,0:24"), "left to train on", "pass --val-box")
+
+
+def test_instance_labels_are_no_synapses(tmp_path):
+    labels = np.zeros((4, 200, 200), np.uint8)
+    for value in range(1, 17):
+        y, x = divmod(value - 1, 4)
+        labels[:, 50 * y : 50 * y + 10, 50 * (3 - x if y % 2 else x) : 50 * (3 - x if y % 2 else x) + 10] = value
+    labels[0, 0, 0] = 0
+    with h5py.File(tmp_path / "t.h5", "w") as file:
+        file.attrs["voxel_size_nm"] = (30, 16, 16)
+        file["image"], file["mitochondria"] = np.zeros(labels.shape, np.uint8), labels
+    result = init(tmp_path / "p", tmp_path / "t.h5", "--task", "polarity", "--labels-box", "0:4,0:150,0:200")
+    refused(result, "the two sides of a synapse lie 640 nm apart as a rule", "without polarity?")
+
+
 def test_default_labels_box_stays_clear_of_the_guard(tmp_path, toy_file):
     assert init(tmp_path / "p", toy_file).exit_code == 0
     labels_box, _, test_box = Project(tmp_path / "p").boxes()

@@ -237,6 +237,16 @@ def test_the_pool_runs_dry_with_a_sentence(make_project, truth, capfd):
     assert 0 < len(project.ledger.queries()) < 100
 
 
+def test_where_all_is_labelled_s_is_trained_and_scored_all_the_same(make_project, truth, capfd):
+    project = make_project(labels_box="0:8,0:96,0:176", overrides=("segmentation.num_steps=60",))
+    assert project.leaves_nothing_to_ask
+    assert run(project, rounds=0, truth_uri=truth).finished
+    assert "none to ask" in capfd.readouterr().err
+    assert project.ledger.scores()[0]["scores"]["candidate_recall"] is not None
+    with pytest.raises(ProjectError, match="no candidate is left to ask in round 0"):
+        run(project, rounds=1, truth_uri=truth)
+
+
 def test_no_candidates_is_said(make_project):
     project = make_project(overrides=("candidates.min_object_nm3=1e15", "segmentation.num_steps=1"))
     with pytest.raises(ProjectError, match="S proposed no candidates in round 0"):

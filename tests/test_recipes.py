@@ -159,6 +159,21 @@ def test_the_laptop_form_keeps_to_a_part_of_wide_planes(tmp_path):
         assert arguments["test_box"] == f"100:125,0:{width},0:{width}"
 
 
+def test_the_laptop_form_leaves_something_to_ask(tmp_path):
+    given = dict.fromkeys(("task", "image", "labels", "labels_box", "val_box", "test_box"))
+    with h5py.File(tmp_path / "jwr15_vol3.h5", "w") as file:
+        file.attrs["voxel_size_nm"] = (30, 8, 8)
+        file.create_dataset("image", (96, 1000, 1100), np.uint8)
+    arguments = founding_arguments("jwr15_polarity", tmp_path, preset="laptop", given=given)
+    assert arguments["labels_box"] == "0:96,0:500,0:512" and arguments["test_box"] == "0:96,0:1000,880:1100"
+    assert "labels_box" not in founding_arguments("jwr15_polarity", tmp_path, preset="paper", given=given)
+    with h5py.File(tmp_path / "lucchi_train.h5", "w") as file:
+        file.attrs["voxel_size_nm"] = (5, 5, 5)
+        file.create_dataset("image", (165, 768, 1024), np.uint8)
+    arguments = founding_arguments("lucchi_mitochondria", tmp_path, preset="laptop", given=given)
+    assert arguments["labels_box"] == "0:107,0:512,0:512" and arguments["test_box"] == "135:165,0:512,0:512"
+
+
 def test_boxes_given_by_hand_are_the_last_word(tmp_path, data):
     words = ["--recipe", "lucchi_mitochondria", "--data", data]
     result = init(tmp_path / "p", *words, "--labels-box", "0:60,0:24,0:32", "--test-box", "100:165,0:24,0:32")

@@ -180,3 +180,21 @@ def test_what_is_kept_of_the_tissue_is_bounded_and_does_not_show(monkeypatch):
         crops = [one.answer_crop(np.random.default_rng(t), t % 10) for one in (many, few)]
         assert all(np.array_equal(a, b) for a, b in zip(*crops, strict=True))
         assert len(few._regions) == 1
+
+
+def test_a_half_refitted_s_is_not_taken_up_where_lessons_or_settings_are_others(tmp_path, capfd):
+    s = new_segmenter(Mitochondria(SIZE), CONFIG, voxel_size_nm=SIZE, num_sections=8, grey=(127.0, 70.0), seed=0)
+    mask = np.ones((4, 6, 6), np.uint8)
+    other = [Lesson(Box((2, 4, 40), mask.shape), mask, "background")]
+    first = {"lessons": world(), "asked_in": np.zeros(10, int), "settings": RefitConfig(num_steps=2)}
+    for change in (
+        {},
+        {"settings": RefitConfig(num_steps=2, replay_share=0.1)},
+        {"lessons": world(emphasis=7)},
+        {"lessons": world(lessons=other), "asked_in": np.zeros(1, int)},
+    ):
+        given = first | change
+        refit(
+            s, given["lessons"], given["asked_in"], CONFIG, given["settings"], seed=1, resume_path=tmp_path / "r.resume"
+        )
+        assert ("begins anew" in capfd.readouterr().err) == bool(change)

@@ -9,7 +9,7 @@ from twostream.geometry import Box
 from twostream.refit import LabelledCrops
 from twostream.segmentation.config import SegmentationConfig, fold_for, shapes_for
 from twostream.segmentation.describe import describe
-from twostream.segmentation.lessons import Lesson, Lessons
+from twostream.segmentation.lessons import Lesson, Lessons, known_target
 from twostream.segmentation.network import fold, strides_for
 from twostream.segmentation.train import Segmenter, crop_shape, new_segmenter, train
 from twostream.task import CERTAIN, IGNORE, DecodingConfig, Mitochondria, SynapsePolarity
@@ -291,3 +291,23 @@ def test_other_weights_are_stored_with_all_that_is_needed(tmp_path):
     x = torch.randn(2, 1, 4, 16, 16)
     with torch.inference_mode():
         assert torch.equal(loaded.network(x), other.network.eval()(x)) and loaded.mean == s.mean
+
+
+def test_contour_and_distance_are_unknown_near_what_nobody_labelled():
+    size = (10.0, 10.0, 10.0)
+    task = Mitochondria(size, DecodingConfig(channels=("foreground", "contour", "distance"), distance_scale_nm=10.0))
+    labels, ignore = np.zeros((12, 30, 40), np.uint32), np.zeros((12, 30, 40), np.uint8)
+    labels[3:9, 10:20, 12:18] = 1
+    ignore[:, 10:20, 24:26] = 1
+    box = Box((0, 0, 4), (12, 30, 36))  # its right face is the volume's, its left one is not
+    known = known_target(MemoryVolume(labels, size), MemoryVolume(ignore, size), task, box)
+    assert task.reach_voxels == (4, 4, 4)
+    unknown = known == IGNORE
+    assert np.array_equal(unknown[0], ignore[box.slices] > 0)
+    expected = np.zeros((12, 30, 36), bool)
+    expected[:, :, :4] = True  # near the left face
+    expected[:, 6:24, 16:26] = True  # near what is ignored
+    np.testing.assert_array_equal(unknown[1], expected)
+    np.testing.assert_array_equal(unknown[2], expected)
+    whole = task.target(labels)[(slice(None), *box.slices)]
+    assert (known[~unknown] == whole[~unknown]).all()

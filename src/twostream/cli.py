@@ -180,6 +180,10 @@ def init(
         print(f"{source.name} {source.uri} in place of S: nothing is trained but the streams")
     if boxes.test and not boxes.labels:
         print("the test box is scored in runs with --truth alone: there are no labels")
+    if project.leaves_nothing_to_ask:
+        print("labels box, test box and its guard cover the image: S can be trained and scored, but nothing is left")
+        print(f"to ask; a smaller --labels-box leaves a pool. next: twostream run {directory} --rounds 0")
+        return
     print(f"next: twostream run {directory} --truth URI (simulated annotator), or twostream run {directory}")
 
 

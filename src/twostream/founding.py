@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import yaml
+from scipy import ndimage
 
 from twostream.atomic import write_folder, write_text
 from twostream.config import apply_overrides, parse_config
@@ -37,6 +38,8 @@ from twostream.volume import Volume, open_volume
 
 TEST_SHARE = 0.2
 VAL_SHARE = 0.2
+FAR_SIDES_NM = 500.0
+"""No cleft is nearly as wide; a pair of unlike objects lies farther apart as a rule."""
 COVERED_SHARE = 0.5
 """A default test box is set only where at least this part of it lies in the labelled extent."""
 
@@ -241,7 +244,41 @@ def default_boxes(
         raise InputError(
             f"validation box {val} must be a part of the labels box {box}, and leave some of it to train on."
         )
+    _check_lessons(config, image, labels, box, [val] + ([guarded] if guarded else []))
     return {"labels": str(box), "val": str(val), "test": None if test is None else str(test)}
+
+
+def _check_lessons(config: ProjectConfig, image: Volume, labels: Volume, box: Box, kept_out: Sequence[Box]) -> None:
+    """Raise InputError where nothing is left to train on: no object, or no synapse whose sides belong together."""
+    known = labels.read(box)
+    taught = np.ones(box.shape_zyx, bool)
+    for other in kept_out:
+        taught[other.intersection(box).relative_to(box).slices] = False
+    if not (known[taught] > 0).any():
+        raise InputError(
+            f"no foreground of the labels box {box} is left to train on: all of it lies in the validation box "
+            f"{kept_out[0]}, or in the test box and its guard. Move or widen --labels-box, or pass --val-box."
+        )
+    if TASKS[config.task].num_sides == 2:
+        gap_nm = _gap_between_sides_nm(known, image.voxel_size_nm)
+        if gap_nm > FAR_SIDES_NM:
+            raise InputError(
+                f"{labels.uri}: the two sides of a synapse lie {gap_nm:.0f} nm apart as a rule; expected the "
+                f"presynaptic side of synapse n at 2n-1 and the postsynaptic one beside it at 2n. Are these instance "
+                f"labels without polarity?"
+            )
+
+
+def _gap_between_sides_nm(labels: np.ndarray, voxel_size_nm: Sequence[float]) -> float:
+    """Median gap between the bounding boxes of 2n-1 and 2n, along the axis where it is widest; 0 without pairs."""
+    names, inverse = np.unique(labels, return_inverse=True)
+    windows = ndimage.find_objects(inverse.reshape(labels.shape).astype(np.int32) + 1)
+    where = dict(zip(names.tolist(), windows, strict=True))
+    gaps = [0.0]
+    for value in (v for v in where if v > 0 and v % 2 == 1 and v + 1 in where):
+        pairs = zip(where[value], where[value + 1], voxel_size_nm, strict=True)
+        gaps.append(max((max(a.start, b.start) - min(a.stop, b.stop)) * size for a, b, size in pairs))
+    return float(np.median(gaps[1:] or gaps))
 
 
 def labelled_extent(labels: Volume, task: Task) -> Box | None:

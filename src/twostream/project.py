@@ -179,6 +179,18 @@ class Project:
         test = self.boxes()[2]
         return None if test is None else test.grown(guard_voxels(self.config, self.image.voxel_size_nm))
 
+    @cached_property
+    def leaves_nothing_to_ask(self) -> bool:
+        """Whether labels box, test box and guard cover the whole image."""
+        labels, whole = self.boxes()[0], self.image.box
+        guarded = None if self.guarded_box is None else self.guarded_box.intersection(whole)
+        if labels is None:
+            return False
+        if guarded is None:
+            return labels == whole
+        shared = labels.intersection(guarded).num_voxels
+        return labels.num_voxels + guarded.num_voxels - shared == whole.num_voxels
+
     # -- layout ---------------------------------------------------------------------------------------------------
 
     @cached_property

@@ -156,15 +156,22 @@ def founding_arguments(
 
 def _boxes(recipe: Recipe, preset: str, image: Box) -> dict[str, str]:
     """The recipe's boxes in ``image``; raises InputError where it has another number of sections."""
-    if recipe.num_sections is None:
-        return {}
     depth, height, width = image.shape_zyx
+    is_part = preset == "laptop" and recipe.laptop_width_px is not None
+    if recipe.num_sections is None:
+        if not is_part:
+            return {}
+        # Nobody has published a split: a corner is labelled, the last fifth along X tests, the rest can be asked.
+        part = [min(v // 2, recipe.laptop_width_px or v) for v in (height, width)]
+        labels = Box.from_corners((0, 0, 0), (depth, *part))
+        test = Box.from_corners((0, 0, width - max(1, width // 5)), image.stop_zyx)
+        return {"labels_box": str(labels), "test_box": str(test)}
     if depth != recipe.num_sections:
         raise InputError(
             f"{recipe.volume}.h5 has {depth} sections; the boxes of the recipe {recipe.name} belong to "
             f"{recipe.num_sections}. Pass --labels-box, --val-box and --test-box of your own."
         )
-    if preset == "laptop" and recipe.laptop_width_px is not None:
+    if is_part and recipe.laptop_width_px is not None:
         height, width = min(height, recipe.laptop_width_px), min(width, recipe.laptop_width_px)
     return {
         f"{name}_box": str(Box.from_corners((start, 0, 0), (stop, height, width)))
@@ -238,6 +245,7 @@ RECIPES: dict[str, Recipe] = {
             task="polarity",
             dataset="jwr15",
             volume="jwr15_vol3",
+            laptop_width_px=512,
             decoding=_COMPONENTS,
             segmentation={
                 "filters": [32, 64, 96, 128, 192],
@@ -265,6 +273,7 @@ RECIPES: dict[str, Recipe] = {
             volume="lucchi_train",
             num_sections=165,
             boxes={"labels": (0, 107), "val": (87, 107), "test": (135, 165)},
+            laptop_width_px=512,
             decoding=_COMPONENTS,
             segmentation={
                 "filters": [28, 36, 48, 64, 80],

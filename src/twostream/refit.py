@@ -16,7 +16,7 @@ from twostream.geometry import Box, grid
 from twostream.ledger import Ledger
 from twostream.project import Project
 from twostream.segmentation.config import RefitConfig, SegmentationConfig
-from twostream.segmentation.lessons import Crop, Lesson, Lessons, hidden_behind
+from twostream.segmentation.lessons import Crop, Lesson, Lessons, hidden_behind, known_target
 from twostream.segmentation.train import Segmenter, Training, crop_shape, train
 from twostream.task import IGNORE, Task
 from twostream.volume import Volume, read_padded
@@ -97,10 +97,7 @@ def validation_crops(
     Crops that reach beyond the box show the tissue there and ignore its labels; the test box is hidden.
     """
     z, y, x = crop_shape_zyx
-    truth = labels.read(val_box)
-    known = task.target(truth)
-    if ignore is not None:
-        known[:, (ignore.read(val_box) > 0) & (truth == 0)] = IGNORE
+    known = known_target(labels, ignore, task, val_box)
     shown = hidden_behind(image, test_box, int(image.read(val_box).mean()))
     images, levels = [], []
     for block in grid(val_box, (z, y, x)):
@@ -151,6 +148,7 @@ def refit(
         description=f"refit S ({settings.start})",
         validation=validation,
         freeze_norm=settings.freeze_norm and warm,
+        course={"refit": settings.model_dump(mode="json"), "lessons": lessons.digest, "asked_in": asked_in.tolist()},
     )
 
 

@@ -97,6 +97,7 @@ def train_step(project: Project, number: int, truth: Truth | None) -> Detail:
         resume_path=path.with_suffix(".resume"),
         description="train S",
         validation=_validation(project, segmenter),
+        course={"lessons": lessons.digest},
     )
     return _store(segmenter, training, path)
 
@@ -251,13 +252,18 @@ def embed_step(project: Project, number: int, truth: Truth | None) -> Detail:
     candidates = from_table(read_table(project.path(number, "candidates.parquet")))
     pairs = cut_pairs(project, candidates)
     if number == 0:
-        in_pool = [pair for pair, c in zip(pairs, candidates, strict=True) if may_be_asked(project, c)]
-        if not in_pool:
+        shown = [pair for pair, c in zip(pairs, candidates, strict=True) if may_be_asked(project, c)]
+        if not shown:
+            progress.say(f"  all {len(candidates)} candidates lie in the labels box or near the test box: none to ask")
+            guarded = project.guarded_box
+            far = [guarded is None or not c.box.intersects(guarded) for c in candidates]
+            shown = [pair for pair, is_far in zip(pairs, far, strict=True) if is_far]
+        if not shown:
             raise ProjectError(
-                f"all {len(candidates)} candidates lie in the labels box or near the test box, so there is nothing to "
-                f"ask; make the labels box or the test box smaller."
+                f"all {len(candidates)} candidates lie near the test box, so the streams have nothing to learn from; "
+                f"make the test box smaller."
             )
-        _fit_streams(project, in_pool)
+        _fit_streams(project, shown)
     write_array(project.path(number, "ids.npy"), np.array([c.id for c in candidates], np.uint64))
     for name, latents in latents_of(project, number, pairs).items():
         write_array(project.path(number, f"latents_{name}.npy"), latents)

@@ -232,7 +232,8 @@ def fit(
     module.course |= {
         "num_steps": num_steps, "batch_size": batch_size, "learning_rate": module.learning_rate,
         "optimizer": module.optimizer_name, "weight_decay": module.weight_decay, "warmup_steps": module.warmup_steps,
-        "look_every": module.look_every, "patience": module.patience,
+        "look_every": module.look_every, "patience": module.patience, "precision": precision, "devices": devices,
+        "num_threads": torch.get_num_threads(),
     }  # fmt: skip
     resume = _usable(resume_path, module)
     if resume:

@@ -6,6 +6,7 @@ Whatever a crop reaches into, voxels of the test box are blanked in the image an
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -24,6 +25,33 @@ MAX_REGION_BYTES = 1 << 29
 """Tissue about lessons that is kept; thousands of answers would fill any memory."""
 ERASED = 255
 """Value of a drawn mask where the annotator took away what S had proposed."""
+
+
+def known_target(labels: Volume, ignore: Volume | None, task: Task, box: Box) -> np.ndarray:
+    """Target of a labelled box: (C, Z, Y, X) uint8 levels, ``IGNORE`` where nothing is known.
+
+    A contour or a distance looks around a voxel: near a face of the box, or near what the labels do not know, an object
+    may begin that nobody has labelled, so nothing is known of them there.
+
+    Args:
+        labels: (Z, Y, X) in the task's convention.
+        ignore: non-zero where labels count neither as object nor as background, or None.
+        task: makes targets of labels.
+        box: where labels are known; its faces that are the volume's own hide nothing.
+    """
+    truth = labels.read(box)
+    target = task.target(truth)
+    hidden = np.zeros(box.shape_zyx, bool) if ignore is None else (ignore.read(box) > 0) & (truth == 0)
+    target[:, hidden] = IGNORE
+    looking = [name in ("contour", "distance") for name in task.channels]
+    if any(looking):
+        around = box.grown(task.reach_voxels).intersection(labels.box)
+        unknown = np.ones(around.shape_zyx, bool)
+        inside = box.relative_to(around).slices
+        unknown[inside] = hidden
+        near = ndimage.maximum_filter(unknown, [2 * r + 1 for r in task.reach_voxels])[inside]
+        target[looking] = np.where(near, np.uint8(IGNORE), target[looking])
+    return target
 
 
 @dataclass(frozen=True)
@@ -160,10 +188,7 @@ class Lessons:
         self.lessons = list(lessons)
         self._rim = to_voxels(rim_nm, image.voxel_size_nm)
         self._labels_box = labels_box
-        truth = labels.read(labels_box)
-        self._target = task.target(truth)
-        if ignore is not None:
-            self._target[:, (ignore.read(labels_box) > 0) & (truth == 0)] = IGNORE
+        self._target = known_target(labels, ignore, task, labels_box)
         self._target[(slice(None), *val_box.relative_to(labels_box).slices)] = IGNORE
         self._image = hidden_behind(image, test_box, int(image.read(labels_box).mean()))
         self._foreground = np.argwhere(self._target[task.foreground] == CERTAIN)
@@ -172,6 +197,18 @@ class Lessons:
         self._margin = (1, *to_voxels(margin_nm, image.voxel_size_nm)[1:]) if margin_nm else (0, 0, 0)
         self._regions: dict[int, _Region] = {}
         self._painted = [self._paint(lesson) for lesson in self.lessons]
+
+    @property
+    def digest(self) -> str:
+        """Stands for all that may be learned: other labels, answers or settings give another one."""
+        digest = hashlib.blake2b(digest_size=16)
+        places = (self._labels_box, self._untaught, self._crop_shape)
+        settings = (self._rim, self._margin, self._emphasis, self._sure, self._belief is None)
+        digest.update(repr((places, settings)).encode())
+        digest.update(self._target.tobytes())
+        for lesson in self.lessons:
+            digest.update(f"{lesson.box} {lesson.teaches}".encode() + lesson.mask.tobytes())
+        return digest.hexdigest()
 
     def labelled_crop(self, rng: np.random.Generator, config: SegmentationConfig) -> Crop:
         """A crop of the labelled box.

@@ -5,7 +5,7 @@ Knows arrays, crops and checkpoints; where crops come from (labelled box or answ
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -161,10 +161,7 @@ class SegmentationModule(FitModule):
         )
         self._head, self._loss = segmenter.head, config.loss
         self._freeze_norm = freeze_norm
-        self.course = {
-            "loss": config.loss.model_dump(), "augment": config.augment.model_dump(),
-            "freeze_norm": freeze_norm, "patch": config.patch_shape_zyx, "foreground_share": config.foreground_share,
-        }  # fmt: skip
+        self.course = {"segmentation": config.model_dump(mode="json"), "freeze_norm": freeze_norm}
         self._validation = None
         if validation is not None:
             image = segmenter.normalise(validation[0])[:, None]
@@ -233,6 +230,7 @@ def train(
     description: str,
     validation: tuple[np.ndarray, np.ndarray] | None = None,
     freeze_norm: bool = False,
+    course: Mapping[str, Any] | None = None,
 ) -> Training:
     """Fit S in place; see ``training.fit`` for resuming.
 
@@ -240,6 +238,8 @@ def train(
         segmenter: changed in place: it ends with the weights of the best look at ``validation``, or the last ones.
         crop: draws a crop; sample t is drawn with a generator seeded by (seed, t).
         validation, freeze_norm: see ``SegmentationModule``.
+        course: what else the weights depend on, such as a digest of what is learned from: where it has changed, a
+            half-trained state is not taken up.
 
     Returns:
         The course of the training.
@@ -251,7 +251,7 @@ def train(
         validation=validation,
         freeze_norm=freeze_norm,
     )
-    module.course |= {"seed": seed, "description": description}
+    module.course |= {"seed": seed, "description": description, **(course or {})}
     losses = fit(
         module,
         _CropSample(segmenter, crop, config, seed),
