@@ -71,6 +71,9 @@ def tune(
 ) -> list[Trial]:
     """Try every setting on one box.
 
+    What its faces cut is compared as it is cut, on both sides: a validation box holds few objects, and setting the cut
+    ones aside, as the scores do, would leave next to none.
+
     Args:
         probability: (C, Z, Y, X) uint8.
         labels: (Z, Y, X) in the task's convention; ``ignore`` likewise, non-zero where nothing counts, or None.
