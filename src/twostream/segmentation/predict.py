@@ -129,11 +129,13 @@ def predict_folded(segmenter: Segmenter, image: np.ndarray, lattice: Lattice, te
         weight = compute_importance_map(lattice.window_zyx, mode="gaussian", sigma_scale=GAUSSIAN_SIGMA)
         total = torch.zeros((segmenter.head.num_logits, *shape_zyx))
         weights = torch.zeros(shape_zyx)
+        windows = torch.empty(WINDOWS_AT_ONCE, *lattice.window_zyx, last.shape[-1])  # one memory for all of them
         for first in range(0, len(corners), WINDOWS_AT_ONCE):
             places = [Box(corner, lattice.window_zyx).slices for corner in corners[first : first + WINDOWS_AT_ONCE]]
-            windows = torch.stack([last[place] for place in places])
-            grey = torch.from_numpy(segmenter.normalise(windows.numpy())).movedim(-1, 1)
-            logit = logit_of(grey.to(device)).cpu()
+            grey = windows[: len(places)]
+            for row, place in enumerate(places):
+                torch.sub(last[place], segmenter.mean, out=grey[row]).div_(segmenter.std)
+            logit = logit_of(grey.movedim(-1, 1).to(device)).cpu()
             for row, place in enumerate(places):
                 total[(slice(None), *place)] += logit[row] * weight
                 weights[place] += weight
