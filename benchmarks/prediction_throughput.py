@@ -87,7 +87,7 @@ def main() -> None:
         image = open_volume(f"{path}:image")
         number = num_windows(segmenter, image, config)
         window = lattice_of(segmenter, image, config).window_zyx
-        total_bare = total = 0.0
+        seconds = []
         for repetition in range(options.repetitions):
             bare = bare_seconds(segmenter, window, number)
             output = create_volume(
@@ -103,10 +103,14 @@ def main() -> None:
                 "share_of_bare": round(bare / whole, 3), "voxels_per_second": round(image.box.num_voxels / whole),
             }  # fmt: skip
             print(json.dumps(row), flush=True)
-            total_bare, total = total_bare + bare, total + whole
-        row |= {"repetitions": options.repetitions, "bare_seconds": round(total_bare, 2)}
-        row |= {"predict_seconds": round(total, 2), "share_of_bare": round(total_bare / total, 3)}
-        row["voxels_per_second"] = round(options.repetitions * image.box.num_voxels / total)
+            seconds.append((bare, whole))
+        # Other work on the machine only ever adds time: the fastest of each side tells most about the code.
+        (bare, whole), (fast_bare, fast) = np.sum(seconds, 0), np.min(seconds, 0)
+        row |= {
+            "repetitions": options.repetitions, "bare_seconds": round(bare, 2), "predict_seconds": round(whole, 2),
+            "share_of_bare": round(bare / whole, 3), "share_of_bare_fastest": round(fast_bare / fast, 3),
+            "voxels_per_second": round(options.repetitions * image.box.num_voxels / whole),
+        }  # fmt: skip
         print(json.dumps(row), flush=True)
 
 
