@@ -37,11 +37,18 @@ from twostream.answers import MEANING
 from twostream.candidates import Candidate, clean, extract
 from twostream.config import apply_overrides, parse_config
 from twostream.geometry import Box
-from twostream.patches import PatchConfig, cut, random_patches
-from twostream.streams.config import StreamsConfig
-from twostream.streams.encode import encode, image_input, mask_input
-from twostream.streams.fit import Draw, fit_stream, new_stream
-from twostream.task import get_task
+from twostream.patches import PatchConfig, cut_all, random_patches
+from twostream.refit import LabelledCrops
+from twostream.segmentation.config import SegmentationConfig, shapes_for
+from twostream.segmentation.features import pooled_features
+from twostream.segmentation.lessons import Lessons
+from twostream.segmentation.train import Segmenter, crop_shape, new_segmenter, train
+from twostream.streams.config import StreamConfig, StreamsConfig
+from twostream.streams.draw import Draw, ImageDraw, MaskDraw, image_input, mask_input
+from twostream.streams.encode import encode
+from twostream.streams.fit import fit_stream, new_stream
+from twostream.streams.stream import Stream
+from twostream.task import Task, get_task
 from twostream.training import use_threads
 from twostream.volume import MemoryVolume
 
@@ -57,8 +64,19 @@ CONFIDENT_SCORE = 0.8
 BLOCK_NM = 1500.0
 NUM_FOLDS = 5
 NUM_BOOTSTRAP = 1000
-NUM_RANDOM_PATCHES = 4000
+NUM_RANDOM_PATCHES = 4096
 NUM_NEIGHBOURS = 10
+
+
+@dataclass(frozen=True)
+class World:
+    """The image at the voxel size of the weak S, its truth, and where that S learned."""
+
+    task: Task
+    image: MemoryVolume
+    labels: MemoryVolume
+    ignore: MemoryVolume | None
+    labels_box: Box
 
 
 @dataclass(frozen=True)
@@ -66,24 +84,25 @@ class Candidates:
     """Candidates of a weak S, as everything after sees them.
 
     Attributes:
-        image_patch: (N, W, W) uint8, mask_patch: (N, W, W) int8.
+        members: (N,) in raster order.
+        image_patch: (N, P, W, W) uint8, mask_patch: (N, P, W, W) int8.
         y: (N,) 1 or 0.
-        score: (N,) S's mean probability; num_voxels: (N,).
         group: (N,) block in which the object lies.
-        center_zyx: (N, 3) voxels.
     """
 
+    members: list[Candidate]
     image_patch: np.ndarray
     mask_patch: np.ndarray
     y: np.ndarray
-    score: np.ndarray
-    num_voxels: np.ndarray
     group: np.ndarray
-    center_zyx: np.ndarray
+
+    @property
+    def score(self) -> np.ndarray:
+        return np.array([c.score for c in self.members])
 
 
-def load(name: str, data: Path, patches: PatchConfig, side: str) -> tuple[MemoryVolume, Candidates, float]:
-    """The image at the voxel size of the weak S, its candidates outside its labelled box, and a patch's pixel size."""
+def load(name: str, data: Path, patches: PatchConfig, side: str) -> tuple[World, Candidates]:
+    """The world of a set, and its candidates outside the labelled box of the weak S."""
     file, labels_name, task_name = SETS[name]
     with h5py.File(data / "weak_probability.h5") as weak, h5py.File(data / file) as full:
         probability = weak[name][:]
@@ -97,24 +116,26 @@ def load(name: str, data: Path, patches: PatchConfig, side: str) -> tuple[Memory
         ignore_name = f"{labels_name}_ignore"
         ignore = full[ignore_name][:, ::by, ::by] if ignore_name in full else None
     task = get_task(task_name, size)
+    hidden = None if ignore is None else MemoryVolume(ignore, size)
     image, labels = MemoryVolume(grey, size), MemoryVolume(truth_labels, size)
-    truth = Truth(labels, None if ignore is None else MemoryVolume(ignore, size), task)
+    world = World(task, image, labels, hidden, Box.from_corners(start, stop))
+    truth = Truth(world.labels, hidden, task)
     min_voxels = max(1, round(task.min_object_nm3 / float(np.prod(size))))
     segmentation = clean(task.decode(probability[None], THRESHOLD), task, min_voxels)
-    labelled = Box.from_corners(start, stop)
-    proposed = [c for c in extract(segmentation, probability, task, (0, 0, 0)) if not c.box.intersects(labelled)]
+    proposed = [
+        c for c in extract(segmentation, probability, task, (0, 0, 0)) if not c.box.intersects(world.labels_box)
+    ]
     if name == "fafb":
         in_half = [(c.center_zyx[1] >= height / 2) == (side == "confirmation") for c in proposed]
         proposed = [c for c, mine in zip(proposed, in_half, strict=True) if mine]
     answers = np.array([MEANING[truth.judge(c).kind].y for c in proposed])
     kept = [c for c, y in zip(proposed, answers, strict=True) if not np.isnan(y)]
-    pairs = [cut(image, c, patches, task.pixel_size_nm) for c in kept]
+    pairs = dict(cut_all(world.image, kept, patches, task.pixel_size_nm))
     found = Candidates(
-        np.stack([p.image for p in pairs]), np.stack([p.mask for p in pairs]), answers[~np.isnan(answers)],
-        np.array([c.score for c in kept]), np.array([c.num_voxels for c in kept]),
-        blocks_of(kept, truth_labels, size), np.array([c.center_zyx for c in kept]),
+        kept, np.stack([pairs[i].image for i in range(len(kept))]), np.stack([pairs[i].mask for i in range(len(kept))]),
+        answers[~np.isnan(answers)], blocks_of(kept, truth_labels, size),
     )  # fmt: skip
-    return image, found, task.pixel_size_nm
+    return world, found
 
 
 def blocks_of(candidates: list[Candidate], labels: np.ndarray, size_nm: tuple[float, ...]) -> np.ndarray:
@@ -135,45 +156,78 @@ def blocks_of(candidates: list[Candidate], labels: np.ndarray, size_nm: tuple[fl
     return np.unique(cell, axis=0, return_inverse=True)[1].ravel()
 
 
+def draws(world: World, found: Candidates, config: StreamsConfig, patches: PatchConfig, seed: int) -> dict[str, Draw]:
+    """What the streams learn from: aligned masks, and raw patches of the whole image."""
+    everywhere = random_patches(world.image, NUM_RANDOM_PATCHES, patches, world.task.pixel_size_nm, seed)
+    raw = ImageDraw(everywhere, found.image_patch, config.random_crop_share, patches.planes)
+    return {"mask": MaskDraw(found.mask_patch, patches.planes), "image": raw}
+
+
+def fitted(draw: Draw, config: StreamConfig, patches: PatchConfig, seed: int, name: str) -> Stream:
+    """A stream trained here."""
+    network = new_stream((patches.num_planes, patches.width_px, patches.width_px), config, seed)
+    with tempfile.TemporaryDirectory() as folder:
+        fit_stream(network, draw, config, seed=seed, resume_path=Path(folder) / "resume", name=name)
+    return network
+
+
+def small_s(world: World, config: SegmentationConfig, seed: int) -> Segmenter:
+    """An S of ours, trained on the labelled box of the weak one, whose network is not to be had."""
+    grey = world.image.read(world.labels_box)
+    segmenter = new_segmenter(
+        world.task, config, voxel_size_nm=world.image.voxel_size_nm, num_sections=world.image.shape_zyx[0],
+        grey=(float(grey.mean()), float(grey.std())), seed=seed,
+    )  # fmt: skip
+    box = world.labels_box
+    val_box = Box((*box.offset_zyx[:2], box.stop_zyx[2] - 8), (*box.shape_zyx[:2], 8))
+    lessons = Lessons(
+        world.image, world.labels, world.ignore, world.task, labels_box=box, val_box=val_box, test_box=None,
+        guarded_box=None, crop_shape_zyx=crop_shape(segmenter, config),
+    )  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder:
+        train(
+            segmenter, LabelledCrops(lessons, config), config, num_steps=config.num_steps, seed=seed,
+            learning_rate=config.learning_rate, resume_path=Path(folder) / "resume", description="train S",
+        )  # fmt: skip
+    return segmenter
+
+
 def latents(
-    image: MemoryVolume, found: Candidates, config: StreamsConfig, patches: PatchConfig, pixel_nm: float, seed: int
+    world: World,
+    found: Candidates,
+    config: StreamsConfig,
+    s_config: SegmentationConfig,
+    patches: PatchConfig,
+    seed: int,
 ) -> dict[str, np.ndarray]:
-    """Features by every stream: mask VAE, image VAE, self-supervised; each trained here, on this image."""
-    bank = random_patches(image, NUM_RANDOM_PATCHES, patches, pixel_nm, seed)
-
-    def draw_mask(rng: np.random.Generator) -> np.ndarray:
-        return mask_input(found.mask_patch[rng.integers(len(found.y))])
-
-    def draw_raw(rng: np.random.Generator) -> np.ndarray:
-        source = bank if rng.random() < config.random_crop_share else found.image_patch
-        patch = np.rot90(source[rng.integers(len(source))], int(rng.integers(4)))
-        return image_input(np.ascontiguousarray(patch[::-1] if rng.random() < 0.5 else patch))
-
+    """Features by every stream: mask VAE, image VAE, self-supervised, S; each trained here, on this image."""
+    sources = draws(world, found, config, patches, seed)
     masks, images = mask_input(found.mask_patch), image_input(found.image_patch)
     raw = config.unsupervised
-    plans: dict[str, tuple[object, Draw, np.ndarray]] = {
-        "mask": (config.supervised, draw_mask, masks),
-        "image": (raw.model_copy(update={"method": "vae"}), draw_raw, images),
-        "simclr": (raw.model_copy(update={"method": "simclr"}), draw_raw, images),
+    plans: dict[str, tuple[StreamConfig, str, np.ndarray]] = {
+        "mask": (config.supervised, "mask", masks),
+        "image": (raw.model_copy(update={"method": "vae"}), "image", images),
+        "simclr": (raw.model_copy(update={"method": "simclr"}), "image", images),
     }
     found_latents = {}
-    for name, (stream, draw, arrays) in plans.items():
+    for name, (stream, source, arrays) in plans.items():
         start = time.monotonic()
-        network = new_stream(patches.width_px, stream, seed)  # type: ignore[arg-type]
-        with tempfile.TemporaryDirectory() as folder:
-            fit_stream(network, draw, stream, seed=seed, resume_path=Path(folder) / "resume", name=name)  # type: ignore[arg-type]
-        found_latents[name] = encode(network, arrays)
+        found_latents[name] = encode(fitted(sources[source], stream, patches, seed, name), arrays)
         print(f"{name}: {time.monotonic() - start:.0f} s", flush=True)
+    start = time.monotonic()
+    instances = [(c.box, c.mask) for c in found.members]
+    found_latents["s"] = pooled_features(small_s(world, s_config, seed), world.image, instances, s_config)
+    print(f"s: {time.monotonic() - start:.0f} s", flush=True)
     return found_latents
 
 
 def out_of_fold(features: np.ndarray, y: np.ndarray, group: np.ndarray) -> np.ndarray:
     """(N,) log-odds of a probe that has not seen the candidate's block."""
     logit = np.zeros(len(y))
-    for train, test in GroupKFold(NUM_FOLDS, shuffle=True, random_state=0).split(features, y, group):
+    for known, unseen in GroupKFold(NUM_FOLDS, shuffle=True, random_state=0).split(features, y, group):
         probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=2000))
-        probe.fit(features[train], y[train])
-        logit[test] = probe.decision_function(features[test])
+        probe.fit(features[known], y[known])
+        logit[unseen] = probe.decision_function(features[unseen])
     return logit
 
 
@@ -203,12 +257,17 @@ def purity(features: np.ndarray, y: np.ndarray) -> float:
     return float(np.mean([same[y == value].mean() for value in (0, 1)]))
 
 
-def table(found: Candidates, streams: Mapping[str, np.ndarray]) -> list[dict[str, object]]:
+def score_and_size(found: Candidates) -> np.ndarray:
+    """(N, 2): log-odds of S's mean score, logarithm of the number of voxels."""
     clipped = np.clip(found.score, 1e-4, 1 - 1e-4)
-    plain = np.stack([np.log(clipped / (1 - clipped)), np.log(found.num_voxels)], axis=1)
+    return np.stack([np.log(clipped / (1 - clipped)), np.log([c.num_voxels for c in found.members])], axis=1)
+
+
+def table(found: Candidates, streams: Mapping[str, np.ndarray]) -> list[dict[str, object]]:
+    plain = score_and_size(found)
     sets = {"score and size": plain} | dict(streams)
-    sets["mask and image"] = np.hstack([streams["mask"], streams["image"]])
-    sets["mask and simclr"] = np.hstack([streams["mask"], streams["simclr"]])
+    for pair in (("mask", "image"), ("mask", "simclr"), ("s", "simclr"), ("mask", "s", "simclr")):
+        sets[" and ".join(pair)] = np.hstack([streams[name] for name in pair])
     sets |= {f"{name}, score and size": np.hstack([plain, x]) for name, x in sets.items() if name != "score and size"}
     everything = np.arange(len(found.y))
     confident = np.flatnonzero(found.score >= CONFIDENT_SCORE)
@@ -244,9 +303,11 @@ def main() -> None:
     settings = apply_overrides({}, options.override)
     config = parse_config(StreamsConfig, settings.get("streams", {}), source="--override")
     patches = parse_config(PatchConfig, settings.get("patches", {}), source="--override")
-    image, found, pixel_nm = load(options.name, options.data, patches, options.side)
+    world, found = load(options.name, options.data, patches, options.side)
+    shapes = shapes_for(world.image.voxel_size_nm, world.task.pixel_size_nm)
+    s_config = parse_config(SegmentationConfig, shapes | settings.get("segmentation", {}), source="--override")
     print(f"{len(found.y)} candidates, {int(found.y.sum())} true, {len(set(found.group.tolist()))} blocks", flush=True)
-    streams = latents(image, found, config, patches, pixel_nm, options.seed)
+    streams = latents(world, found, config, s_config, patches, options.seed)
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout
     head = {"name": "stream_probe", "set": options.name, "side": options.side, "seed": options.seed}
     head |= {"overrides": options.override, "commit": commit.strip()}

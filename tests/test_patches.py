@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 
 from twostream.candidates import Candidate
+from twostream.errors import VolumeError
 from twostream.geometry import Box
-from twostream.patches import PatchConfig, central_section, cut, random_patches, upright_angle
-from twostream.volume import MemoryVolume
+from twostream.patches import PatchConfig, central_section, cut, cut_all, random_patches, turned, upright_angle
+from twostream.volume import MemoryVolume, read_padded, read_windows
 
 SIZE = 121
 
@@ -37,20 +38,21 @@ def tilt(patch_mask):
 
 
 @pytest.mark.parametrize("gap", [0, 2, 6, 12])
-@pytest.mark.parametrize("angle", range(-180, 180, 24))
+@pytest.mark.parametrize("angle", range(-180, 180, 12))
 def test_a_synapse_stands_upright_with_pre_on_the_left(angle, gap):
     candidate = candidate_of(synapse(angle, gap))
     image = MemoryVolume(np.zeros((9, 160, 160), np.uint8), (30, 8, 8))
     pair = cut(image, candidate, PatchConfig(width_px=64), pixel_size_nm=8)
-    assert tilt(pair.mask) < 3
-    assert np.argwhere(pair.mask == 1)[:, 1].mean() < np.argwhere(pair.mask == -1)[:, 1].mean()
+    mask = pair.central[1]
+    assert tilt(mask) < 3
+    assert np.argwhere(mask == 1)[:, 1].mean() < np.argwhere(mask == -1)[:, 1].mean()
 
 
 @pytest.mark.parametrize("angle", [0, 30, 75, 90, 140])
 def test_a_bar_stands_along_its_main_axis(angle):
     section = (synapse(angle, thickness=6) > 0).astype(np.uint8)
     image = MemoryVolume(np.zeros((9, 160, 160), np.uint8), (30, 8, 8))
-    mask = cut(image, candidate_of(section), PatchConfig(width_px=64), 8).mask
+    mask = cut(image, candidate_of(section), PatchConfig(width_px=64), 8).central[1]
     spread = np.argwhere(mask > 0).std(0)
     assert set(np.unique(mask)) == {0, 1} and spread[0] > 2.5 * spread[1]
 
@@ -90,6 +92,8 @@ def test_central_section_is_the_filled_one_nearest_the_middle():
     assert central_section(mask) == 1
     mask[2:4] = 1
     assert central_section(mask) == 2  # ties go to the lower one
+    mask[2, 0] = 0
+    assert central_section(mask) == 3  # unless the other holds more
 
 
 def test_angles_of_degenerate_masks():
@@ -105,6 +109,123 @@ def test_random_patches_depend_on_the_seed_alone():
     rng = np.random.default_rng(0)
     image = MemoryVolume(rng.integers(0, 255, (4, 100, 90)).astype(np.uint8), (30, 8, 8))
     first = random_patches(image, 20, PatchConfig(width_px=32), 8, seed=3)
-    assert first.shape == (20, 32, 32) and first.dtype == np.uint8
+    assert first.shape == (20, 1, 32, 32) and first.dtype == np.uint8
     np.testing.assert_array_equal(first, random_patches(image, 20, PatchConfig(width_px=32), 8, seed=3))
     assert (first != random_patches(image, 20, PatchConfig(width_px=32), 8, seed=4)).any()
+
+
+def test_every_chunk_is_read_once(tmp_path):
+    """Many overlapping windows, some reaching outside: each chunk is decoded once, and nothing is lost."""
+    rng = np.random.default_rng(0)
+    array = rng.integers(0, 255, (20, 130, 150)).astype(np.uint8)
+    reads = []
+
+    class Chunked(MemoryVolume):
+        chunk_shape_zyx = (8, 32, 64)
+
+        def _read(self, box):
+            reads.append(box)
+            return super()._read(box)
+
+    volume = Chunked(array, (30, 8, 8))
+    boxes = [
+        Box(tuple(rng.integers(-2, n - 2) for n in array.shape), tuple(rng.integers(3, 40, 3))) for _ in range(200)
+    ]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("twostream.volume.windows.MIN_VOXELS_AT_ONCE", 40_000)
+        found = dict(read_windows(volume, boxes))
+    seen = np.zeros(array.shape, int)
+    for box in reads:
+        seen[box.slices] += 1
+        chunk_faces = zip(box.offset_zyx, box.stop_zyx, (8, 32, 64), array.shape, strict=True)
+        assert all(a % c == 0 and (b % c == 0 or b == n) for a, b, c, n in chunk_faces)
+    assert len(reads) > 3 and seen.max() == 1
+    assert sorted(found) == list(range(200))
+    for row, box in enumerate(boxes):
+        np.testing.assert_array_equal(found[row], read_padded(MemoryVolume(array, (30, 8, 8)), box))
+
+
+def test_a_window_outside_of_everything_is_refused():
+    class Chunked(MemoryVolume):
+        chunk_shape_zyx = (8, 32, 64)
+
+    with pytest.raises(VolumeError, match="lies wholly outside"):
+        list(read_windows(Chunked(np.zeros((8, 9, 9), np.uint8), (30, 8, 8)), [Box((0, 0, 20), (2, 2, 2))]))
+
+
+def test_candidates_are_cut_alike_alone_and_together():
+    rng = np.random.default_rng(1)
+    image = MemoryVolume(rng.integers(0, 255, (9, 160, 160)).astype(np.uint8), (30, 8, 8))
+    candidates = [candidate_of(synapse(angle), z) for angle, z in ((0, 0), (50, 2), (110, 4))]
+    config = PatchConfig(width_px=32, planes="orthogonal")
+    together = dict(cut_all(image, candidates, config, 8))
+    for row, candidate in enumerate(candidates):
+        alone = cut(image, candidate, config, 8)
+        np.testing.assert_array_equal(alone.image, together[row].image)
+        np.testing.assert_array_equal(alone.mask, together[row].mask)
+
+
+def test_a_stack_holds_the_sections_around_the_central_one():
+    section = (synapse(0, thickness=20) > 0).astype(np.uint8)
+    array = np.repeat(np.arange(9, dtype=np.uint8) * 20, 160 * 160).reshape(9, 160, 160)
+    image = MemoryVolume(array, (30, 8, 8))
+    config = PatchConfig(width_px=32, planes="stack", stack_size=5, stack_step_nm=30)
+    pair = cut(image, candidate_of(section), config, 8)  # its mask holds sections 3 to 5
+    assert pair.section == 4
+    assert [int(np.median(plane)) for plane in pair.image] == [40, 60, 80, 100, 120]
+    assert [bool(plane.any()) for plane in pair.mask] == [False, True, True, True, False]
+    every_second = cut(image, candidate_of(section), config.model_copy(update={"stack_step_nm": 60}), 8)
+    assert [int(np.median(plane)) for plane in every_second.image] == [0, 40, 80, 120, 160]
+    np.testing.assert_array_equal(pair.central[0], pair.image[2])
+
+
+@pytest.mark.parametrize("angle", [0, 35, 90, -120])
+def test_orthogonal_planes_share_their_axes_with_the_central_section(angle):
+    """A field that grows along the across, the along and the Z direction of the object, each in a plane of its own."""
+    y, x = np.mgrid[:160, :160].astype(float)
+    middle = 10 + SIZE // 2, 20 + SIZE // 2
+    c, s = np.cos(np.radians(angle)), np.sin(np.radians(angle))
+    across, along = s * (y - middle[0]) + c * (x - middle[1]), c * (y - middle[0]) - s * (x - middle[1])
+    z = np.arange(25)[:, None, None] - 12
+    size_nm, candidate = (16, 8, 8), candidate_of(synapse(angle, gap=4), z=10)
+
+    def planes(field):
+        volume = MemoryVolume(np.clip(128 + field, 0, 255).astype(np.uint8), size_nm)
+        return cut(volume, candidate, PatchConfig(width_px=32, planes="orthogonal"), 8).image.astype(float)
+
+    def slopes(plane):
+        inner = plane[4:-4, 4:-4]
+        return np.diff(inner, axis=0).mean(), np.diff(inner, axis=1).mean()
+
+    grown = [planes(2 * field + 0 * z) for field in (across, along)] + [planes(6.0 * z + 0 * across)]
+    # (rows, columns) of the planes are (Z, across), (along, across), (along, Z); a pixel is half a section.
+    expected = [[(0, 2), (0, 2), (0, 0)], [(0, 0), (2, 0), (2, 0)], [(3, 0), (0, 0), (0, 3)]]
+    for images, wanted in zip(grown, expected, strict=True):
+        for plane, slope in zip(images, wanted, strict=True):
+            assert slopes(plane) == pytest.approx(slope, abs=0.35)
+
+
+@pytest.mark.parametrize("planes", ["central", "stack", "orthogonal"])
+def test_turning_moves_every_plane_as_the_object_would(planes):
+    """Mirroring along Z, along or across: checked on a cube whose planes are known before and after."""
+    cube = np.random.default_rng(0).integers(0, 255, (5, 5, 5)).astype(np.uint8)  # (Z, along, across)
+
+    def planes_of(c):
+        if planes == "orthogonal":
+            return np.stack([c[:, 2], c[2], c[:, :, 2].T])
+        return c[2:3] if planes == "central" else c[1:4]
+
+    mirrored = {
+        planes_of(np.flip(np.rot90(cube, quarter, axes=(1, 2)), axes)).tobytes()
+        for quarter in ((0,) if planes == "orthogonal" else (0, 1))
+        for axes in ((), (0,), (1,), (2,), (0, 1), (0, 2), (1, 2), (0, 1, 2))
+    }
+    upright = {planes_of(np.flip(cube, axes)).tobytes() for axes in ((), (0,), (1,), (0, 1))}
+    rng = np.random.default_rng(3)
+    assert {turned(planes_of(cube), planes, rng, upright=False).tobytes() for _ in range(400)} == mirrored
+    assert {turned(planes_of(cube), planes, rng, upright=True).tobytes() for _ in range(100)} == upright
+
+
+def test_a_stack_without_a_middle_is_refused():
+    with pytest.raises(ValueError, match="odd number"):
+        PatchConfig(planes="stack", stack_size=4)

@@ -5,24 +5,26 @@ import pytest
 import torch
 
 from twostream.errors import InputError
-from twostream.streams.active_clustering import fine_tune
+from twostream.streams.active_clustering import clustering_loss, fine_tune, soft_assignment, target_distribution
 from twostream.streams.config import ActiveClusteringConfig, StreamConfig, StreamsConfig
 from twostream.streams.contrast import contrastive_loss
-from twostream.streams.encode import encode, image_input, mask_input
+from twostream.streams.draw import image_input, mask_input
+from twostream.streams.encode import encode
 from twostream.streams.fit import fit_stream, load_stream, new_stream, save_stream
 from twostream.streams.vae import Vae, sample_latent, vae_loss
 
 PUBLISHED = (64, 128, 128, 256, 256, 512)
+SHAPE = (1, 32, 32)
 SMALL = StreamConfig(latent_dim=4, hidden_dims=(8, 16), num_steps=6, batch_size=4)
 
 
 @pytest.mark.parametrize(("latent_dim", "millions"), [(1024, 10.911425), (16, 4.716257)])
 def test_the_published_networks_have_the_published_size(latent_dim, millions):
-    assert sum(p.numel() for p in Vae(128, latent_dim, PUBLISHED).parameters()) == round(millions * 1e6)
+    assert sum(p.numel() for p in Vae((1, 128, 128), latent_dim, PUBLISHED).parameters()) == round(millions * 1e6)
 
 
 def test_shapes_and_range():
-    vae = new_stream(32, SMALL, seed=0)
+    vae = new_stream(SHAPE, SMALL, seed=0)
     mean, log_variance = vae.encode(torch.zeros(3, 1, 32, 32))
     assert mean.shape == log_variance.shape == (3, 4)
     back = vae.decode(mean)
@@ -45,7 +47,7 @@ def test_the_loss_equals_its_plain_form():
 
 
 def test_a_wild_log_variance_does_not_overflow():
-    vae = new_stream(32, SMALL, seed=0)
+    vae = new_stream(SHAPE, SMALL, seed=0)
     with torch.no_grad():
         vae.to_log_variance.bias.fill_(1e6)
     mean, log_variance = vae.encode(torch.zeros(1, 1, 32, 32))
@@ -74,12 +76,12 @@ def test_the_contrastive_term_is_zero_where_no_two_agree():
 
 
 def draw(rng):
-    return rng.uniform(-1, 1, (32, 32)).astype(np.float32)
+    return rng.uniform(-1, 1, SHAPE).astype(np.float32)
 
 
 def test_a_killed_training_ends_with_the_same_weights(tmp_path, monkeypatch):
     monkeypatch.setattr("twostream.training.STEPS_PER_CHECKPOINT", 2)
-    whole = new_stream(32, SMALL, seed=1)
+    whole = new_stream(SHAPE, SMALL, seed=1)
     losses = fit_stream(whole, draw, SMALL, seed=5, resume_path=tmp_path / "a.resume", name="test")
     assert len(losses) == 6
 
@@ -92,11 +94,11 @@ def test_a_killed_training_ends_with_the_same_weights(tmp_path, monkeypatch):
             raise Killed
         return draw(rng)
 
-    halved = new_stream(32, SMALL, seed=1)
+    halved = new_stream(SHAPE, SMALL, seed=1)
     with pytest.raises(Killed):
         fit_stream(halved, deadly, SMALL, seed=5, resume_path=tmp_path / "b.resume", name="test")
     assert (tmp_path / "b.resume").exists()
-    again = new_stream(32, SMALL, seed=1)
+    again = new_stream(SHAPE, SMALL, seed=1)
     assert fit_stream(again, draw, SMALL, seed=5, resume_path=tmp_path / "b.resume", name="test") == losses
     for a, b in zip(whole.parameters(), again.parameters(), strict=True):
         assert torch.equal(a, b)
@@ -104,19 +106,21 @@ def test_a_killed_training_ends_with_the_same_weights(tmp_path, monkeypatch):
 
 def test_fitting_learns(tmp_path):
     def two_kinds(rng):
-        patch = np.full((32, 32), -0.8, np.float32)
-        patch[:, :16] = rng.choice([-0.8, 0.8])
+        patch = np.full(SHAPE, -0.8, np.float32)
+        patch[:, :, :16] = rng.choice([-0.8, 0.8])
         return patch
 
     config = SMALL.model_copy(update={"num_steps": 40, "batch_size": 8, "learning_rate": 5e-3})
-    losses = fit_stream(new_stream(32, config, 0), two_kinds, config, seed=0, resume_path=tmp_path / "r", name="test")
+    losses = fit_stream(
+        new_stream(SHAPE, config, 0), two_kinds, config, seed=0, resume_path=tmp_path / "r", name="test"
+    )
     assert np.mean(losses[-5:]) < 0.3 * np.mean(losses[:3])
 
 
 def test_a_stream_is_stored_and_encodes_the_same(tmp_path):
-    vae = new_stream(32, SMALL, seed=2)
-    save_stream(vae, 32, SMALL, [], tmp_path / "s.ckpt")
-    patches = np.random.default_rng(0).uniform(-1, 1, (5, 32, 32)).astype(np.float32)
+    vae = new_stream(SHAPE, SMALL, seed=2)
+    save_stream(vae, SMALL, [], tmp_path / "s.ckpt")
+    patches = np.random.default_rng(0).uniform(-1, 1, (5, *SHAPE)).astype(np.float32)
     latents = encode(load_stream(tmp_path / "s.ckpt"), patches)
     assert latents.shape == (5, 4) and latents.dtype == np.float32
     np.testing.assert_array_equal(latents, encode(vae, patches))
@@ -128,33 +132,70 @@ def test_inputs_span_minus_one_to_one():
     assert mask_input(np.array([-1, 0, 1], np.int8)).tolist() == [-1.0, 0.0, 1.0]
 
 
-def test_active_clustering_draws_the_answers_apart(tmp_path):
+def two_textures():
     rng = np.random.default_rng(0)
     y = np.repeat([0, 1], 12)
-    answered = rng.normal(0, 0.3, (24, 32, 32)).astype(np.float32)
-    answered[y == 1, ::2] += 0.4  # a faint texture
-    answered = answered.clip(-1, 1)
-    config = ActiveClusteringConfig(num_steps=40, weight=1.0, learning_rate=3e-3)
+    patches = rng.normal(128, 38, (24, *SHAPE))
+    patches[y == 1, :, ::2] += 50
+    return patches.clip(0, 255).astype(np.uint8), y
 
-    def apart(network):
-        z = encode(network, answered)
+
+def test_active_clustering_draws_the_answers_apart(tmp_path):
+    answered, y = two_textures()
+
+    def apart(**weights):
+        network, stream = new_stream(SHAPE, SMALL, 0), SMALL.model_copy(update={"batch_size": 24})
+        config = ActiveClusteringConfig(num_steps=60, learning_rate=3e-3, num_clusters=4, **weights)
+        resume_path = tmp_path / "r"
+        losses = fine_tune(network, draw, answered, y, answered, config, stream, seed=0, resume_path=resume_path)
+        resume_path.unlink()
+        assert len(losses) == 60
+        z = encode(network, image_input(answered))
         z = z / np.linalg.norm(z, axis=1, keepdims=True)
         return (z @ z.T)[np.ix_(y == 0, y == 0)].mean() - (z @ z.T)[np.ix_(y == 0, y == 1)].mean()
 
-    network = new_stream(32, SMALL, 0)
-    before = apart(network)
-    losses = fine_tune(network, draw, answered, y, config, batch_size=24, seed=0, resume_path=tmp_path / "r")
-    assert len(losses) == 40 and apart(network) > before + 0.3
+    own_loss_alone = apart(weight=0.0, clustering_weight=0.0)
+    assert apart(weight=1.0, clustering_weight=0.0) > own_loss_alone + 1.0
+    assert apart(weight=0.0, clustering_weight=1.0) > own_loss_alone + 0.1
 
 
 def test_active_clustering_waits_for_both_answers(tmp_path):
-    network = new_stream(32, SMALL, 0)
-    patches = np.zeros((5, 32, 32), np.float32)
+    network = new_stream(SHAPE, SMALL, 0)
+    patches = np.zeros((5, *SHAPE), np.uint8)
     y = np.array([1, 1, 1, 1, 0])
-    assert (
-        fine_tune(network, draw, patches, y, ActiveClusteringConfig(), batch_size=4, seed=0, resume_path=tmp_path / "r")
-        == []
-    )
+    config = ActiveClusteringConfig()
+    assert fine_tune(network, draw, patches, y, patches, config, SMALL, seed=0, resume_path=tmp_path / "r") == []
+
+
+def test_the_clustering_term_equals_its_plain_form():
+    """Soft assignment (Xie 2016, eq. 1), label-aware target (eq. 3 with weights) and KL, number by number."""
+    rng = np.random.default_rng(0)
+    z, m, s = rng.normal(size=(6, 3)), rng.normal(size=(4, 3)), 0.7
+    y = np.array([1, 0, -1, 1, -1, 0])
+    q = np.zeros((6, 4))
+    for i in range(6):
+        for j in range(4):
+            q[i, j] = 1 / (1 + sum((z[i] - m[j]) ** 2) / s**2)
+        q[i] /= sum(q[i])
+    total = 0.0
+    for i in range(6):
+        p = np.zeros(4)
+        for j in range(4):
+            share = (1 + sum(q[k, j] for k in range(6) if y[k] == 1)) / (
+                2 + sum(q[k, j] for k in range(6) if y[k] >= 0)
+            )
+            weight = {1: share, 0: 1 - share, -1: 1}[y[i]]
+            p[j] = weight * q[i, j] ** 2 / sum(q[:, j])
+        p /= sum(p)
+        total += sum(p[j] * np.log(p[j] / q[i, j]) for j in range(4)) / 6
+    ours_q = soft_assignment(torch.tensor(z), torch.tensor(m), torch.tensor(s))
+    np.testing.assert_allclose(ours_q.numpy(), q)
+    assert clustering_loss(ours_q, torch.tensor(y)).item() == pytest.approx(total)
+
+
+def test_the_target_is_a_constant_to_the_gradient():
+    q = torch.rand(5, 3).requires_grad_()
+    assert not target_distribution(q / q.sum(1, keepdim=True), torch.tensor([1, 0, -1, -1, 1])).requires_grad
 
 
 @pytest.mark.parametrize(
@@ -162,7 +203,7 @@ def test_active_clustering_waits_for_both_answers(tmp_path):
 )
 def test_sizes_that_do_not_fit_are_named(width, dims, sentence):
     with pytest.raises(InputError, match=sentence):
-        new_stream(width, StreamConfig(hidden_dims=dims), 0)
+        new_stream((1, width, width), StreamConfig(hidden_dims=dims), 0)
 
 
 def test_a_broken_checkpoint_is_named(tmp_path):
@@ -174,10 +215,10 @@ def test_a_broken_checkpoint_is_named(tmp_path):
 def test_simclr_is_the_contrastive_loss_between_two_views_of_each_patch():
     """Re-derived: NT-Xent over 2N views, the other view of a patch being its only positive (Chen 2020, eq. 1)."""
     config = SMALL.model_copy(update={"method": "simclr", "temperature": 0.5})
-    network = new_stream(32, config, seed=0)
+    network = new_stream(SHAPE, config, seed=0)
     rng = np.random.default_rng(0)
     batch = torch.from_numpy(np.stack([network.views(draw(rng), rng) for _ in range(3)]))
-    assert batch.shape == (3, 2, 32, 32) and batch.abs().max() <= 1
+    assert batch.shape == (3, 2, 1, 32, 32) and batch.abs().max() <= 1
     with torch.no_grad():
         z = network.project(network.features(batch.reshape(6, 1, 32, 32))).double().numpy()
         ours = network.own_loss(batch, torch.Generator()).item()
@@ -192,26 +233,26 @@ def test_simclr_is_the_contrastive_loss_between_two_views_of_each_patch():
 
 def test_a_self_supervised_stream_learns_to_tell_patches_apart_and_is_stored(tmp_path):
     def blobs(rng):
-        return np.kron(rng.choice([-0.7, 0.7], (4, 4)), np.ones((8, 8))).astype(np.float32)
+        return np.kron(rng.choice([-0.7, 0.7], (4, 4)), np.ones((8, 8))).astype(np.float32)[None]
 
     config = SMALL.model_copy(update={"method": "simclr", "num_steps": 40, "batch_size": 16, "learning_rate": 3e-3})
-    network = new_stream(32, config, 0)
+    network = new_stream(SHAPE, config, 0)
     losses = fit_stream(network, blobs, config, seed=0, resume_path=tmp_path / "r", name="test")
     assert np.mean(losses[-5:]) < np.mean(losses[:3]) - 0.2
-    save_stream(network, 32, config, losses, tmp_path / "s.ckpt")
+    save_stream(network, config, losses, tmp_path / "s.ckpt")
     patches = np.stack([blobs(np.random.default_rng(t)) for t in range(4)])
     np.testing.assert_array_equal(encode(load_stream(tmp_path / "s.ckpt"), patches), encode(network, patches))
 
 
 def test_views_of_one_patch_differ_in_every_way_but_the_tissue():
-    patch = np.zeros((32, 32), np.float32)
-    patch[:, :16] = 0.5
-    network = new_stream(32, SMALL.model_copy(update={"method": "simclr"}), 0)
+    patch = np.zeros((2, 32, 32), np.float32)
+    patch[:, :, :16] = 0.5
+    network = new_stream(SHAPE, SMALL.model_copy(update={"method": "simclr"}), 0)
     views = network.views(patch, np.random.default_rng(3))
     assert views.dtype == np.float32 and not np.allclose(views[0], views[1])
     again = network.views(patch, np.random.default_rng(3))
     assert np.array_equal(views, again)  # of the generator alone
-    assert np.array_equal(new_stream(32, SMALL, 0).views(patch, np.random.default_rng(3)), patch[None])
+    assert np.array_equal(new_stream(SHAPE, SMALL, 0).views(patch, np.random.default_rng(3)), patch)
 
 
 def test_masks_are_not_imaged():

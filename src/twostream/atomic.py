@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,29 @@ def write_array(path: Path, array: np.ndarray) -> None:
     partial = path.with_name(path.name + ".partial")
     with open(partial, "wb") as handle:
         np.save(handle, array, allow_pickle=False)
+    os.replace(partial, path)
+
+
+@contextmanager
+def array_file(path: Path, shape: tuple[int, ...], dtype: Any) -> Iterator[np.ndarray]:
+    """A ``.npy`` to be filled piece by piece, on disk and not in memory; under its name once all of it is there."""
+    partial = path.with_name(path.name + ".partial")
+    if 0 in shape:  # nothing can be mapped of an empty file
+        write_array(path, np.zeros(shape, dtype))
+        yield np.zeros(shape, dtype)
+        return
+    array = np.lib.format.open_memmap(partial, mode="w+", dtype=dtype, shape=shape)
+    yield array
+    array.flush()
+    del array
+    os.replace(partial, path)
+
+
+def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Write ``.npz`` whole or not at all."""
+    partial = path.with_name(path.name + ".partial")
+    with open(partial, "wb") as handle:
+        np.savez_compressed(handle, **arrays)  # type: ignore[arg-type]
     os.replace(partial, path)
 
 

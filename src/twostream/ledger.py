@@ -272,7 +272,7 @@ class Ledger:
             box=str(candidate.box),
             mask=pack_mask(candidate.mask),
             score=candidate.score,
-            width_px=patch.image.shape[0],
+            width_px=patch.image.shape[-1],
             image_patch=patch.image.tobytes(),
             mask_patch=patch.mask.tobytes(),
             angle_deg=patch.angle_deg,
@@ -509,7 +509,7 @@ def _verdict(answers: list[Answer]) -> Verdict:
 def _query(row: sqlite3.Row) -> Query:
     box = Box.parse(row["box"])
     candidate = Candidate(row["candidate"], row["label"], box, unpack_mask(row["mask"], box), row["score"])
-    shape = (row["width_px"], row["width_px"])
+    shape = (-1, row["width_px"], row["width_px"])  # planes follow from the length
     patch = PatchPair(
         image=np.frombuffer(row["image_patch"], np.uint8).reshape(shape),
         mask=np.frombuffer(row["mask_patch"], np.int8).reshape(shape),

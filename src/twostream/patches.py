@@ -4,24 +4,25 @@ Knows numpy and OpenCV; must not know torch, projects or models. One section per
 published code): the most central one, cut through a window sqrt(2) times the patch, rotated about its centre.
 A synapse stands upright with its presynaptic side on the left; anything else lies along its main axis, upright.
 Where the published code regresses column on row, which tilts when the masks are apart, the axis here comes from
-orthogonal regression (principal component).
+orthogonal regression (principal component). Beyond the published section, a patch may hold several planes: a short
+stack of sections, or the three orthogonal ones. The plane in the middle always is the central section.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import cv2
 import numpy as np
-from pydantic import Field
-from scipy import ndimage
+from pydantic import Field, model_validator
 
 from twostream.candidates import Candidate
 from twostream.config import Config
 from twostream.geometry import Box
-from twostream.volume import Volume, read_padded
+from twostream.volume import Volume, read_windows
 
 CONTACT_MARGIN_PX = 2.0
 """Voxels this much farther from the other side than the nearest ones still belong to the contact."""
@@ -29,18 +30,38 @@ PATCHES_PER_WINDOW = 8
 """Random patches cut from one window: few enough to be diverse, enough to spare reading."""
 MIN_CONTACT_PX = 12
 """With fewer contact voxels than this an axis fitted to them is noise; the line between the sides decides."""
+SIGN_OF_SIDE = np.array([0, 1, -1], np.int8)
+"""Of a candidate's mask: background, pre or inside, post."""
 
 
 class PatchConfig(Config):
-    """Size of the patches.
+    """What is cut out of the image around a candidate.
 
     Attributes:
-        width_px: side of the square patch; the VAEs need a multiple of 2 to the number of their strides.
-        pixel_size_nm: in-plane size of a patch pixel; None takes the task's.
+        width_px: side of the square patch; the streams need a multiple of 2 to the number of their strides.
+        pixel_size_nm: size of a patch pixel; None takes the task's.
+        planes: "central": the most central section alone, as published; "stack": that one between its neighbours;
+            "orthogonal": that one between two cuts through the object's centre, across and along it, which hold Z.
+        stack_size: planes of a stack, odd.
+        stack_step_nm: distance between planes of a stack; at least one section.
     """
 
     width_px: int = Field(64, ge=8)
     pixel_size_nm: float | None = Field(None, gt=0)
+    planes: Literal["central", "stack", "orthogonal"] = "central"
+    stack_size: int = Field(3, ge=3)
+    stack_step_nm: float = Field(40.0, gt=0)
+
+    @model_validator(mode="after")
+    def _has_a_middle(self) -> PatchConfig:
+        if self.stack_size % 2 == 0:
+            raise ValueError(f"stack_size is {self.stack_size}; expected an odd number, with a plane in the middle")
+        return self
+
+    @property
+    def num_planes(self) -> int:
+        """Channels of a patch."""
+        return {"central": 1, "stack": self.stack_size, "orthogonal": 3}[self.planes]
 
 
 @dataclass(frozen=True)
@@ -48,10 +69,10 @@ class PatchPair:
     """One candidate as the streams see it.
 
     Attributes:
-        image: (W, W) uint8, 0 black.
-        mask: (W, W) int8: +1 pre (or inside), -1 post, 0 background.
+        image: (P, W, W) uint8, 0 black. P planes, the central section in the middle: ``PatchConfig.planes``.
+        mask: (P, W, W) int8: +1 pre (or inside), -1 post, 0 background.
         angle_deg: rotation that was undone; 0 = stood upright already.
-        section: Z of the section, voxels of the image.
+        section: Z of the central section, voxels of the image.
         padded: share of pixels that lay outside the volume (image: mirrored).
     """
 
@@ -61,12 +82,24 @@ class PatchPair:
     section: int
     padded: float
 
+    @property
+    def central(self) -> tuple[np.ndarray, np.ndarray]:
+        """Image and mask of the central section, (W, W) each: what a person is shown."""
+        middle = len(self.image) // 2
+        return self.image[middle], self.mask[middle]
+
 
 def central_section(mask: np.ndarray) -> int:
-    """Index of the section nearest the middle of a (Z, Y, X) mask that holds any of it; ties go to the lower one."""
-    filled = np.flatnonzero(mask.any((1, 2)))
-    middle = (mask.shape[0] - 1) / 2
-    return int(filled[np.argmin(np.abs(filled - middle))])
+    """Index of the section nearest the middle of a (Z, Y, X) mask that holds any of it.
+
+    Of two that are as near, the one that holds more, then the lower one: the published code always takes the lower one,
+    and of an object two sections deep that may be a sliver.
+    """
+    area = np.count_nonzero(mask, axis=(1, 2))
+    filled = np.flatnonzero(area)
+    distance = np.abs(filled - (len(mask) - 1) / 2)
+    nearest = filled[distance == distance.min()]
+    return int(nearest[np.argmax(area[nearest])])
 
 
 def upright_angle(section: np.ndarray) -> float:
@@ -95,7 +128,7 @@ def _contact_axis(section: np.ndarray, across: np.ndarray) -> np.ndarray:
     """Unit vector (row, column) along the cleft: principal axis of the pixels where the sides face each other."""
     facing = []
     for mine, other in ((1, 2), (2, 1)):
-        distance = ndimage.distance_transform_edt(section != other)
+        distance = cv2.distanceTransform((section != other).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
         mine_yx = np.argwhere(section == mine)
         reach = distance[tuple(mine_yx.T)]
         facing.append(mine_yx[reach <= reach.min() + CONTACT_MARGIN_PX])
@@ -121,65 +154,166 @@ def candidate_angle(candidate: Candidate) -> float:
 
 
 def cut(volume: Volume, candidate: Candidate, config: PatchConfig, pixel_size_nm: float) -> PatchPair:
-    """Cut and align one candidate.
+    """Cut and align one candidate; see ``cut_all``."""
+    return next(cut_all(volume, [candidate], config, pixel_size_nm))[1]
+
+
+def cut_all(
+    volume: Volume, candidates: Sequence[Candidate], config: PatchConfig, pixel_size_nm: float
+) -> Iterator[tuple[int, PatchPair]]:
+    """Cut and align candidates, reading each chunk of the volume once.
 
     Args:
         volume: the (Z, Y, X) uint8 image.
-        candidate: with its mask.
-        config: patch size.
-        pixel_size_nm: in-plane size of a patch pixel, used where ``config`` leaves it open.
+        candidates: with their masks, in any order.
+        config: what is cut.
+        pixel_size_nm: size of a patch pixel, used where ``config`` leaves it open.
+
+    Yields:
+        Row of the candidate and its pair, in the order in which the chunks of the volume come.
     """
-    pixel_nm = config.pixel_size_nm or pixel_size_nm
-    pixel_voxels = pixel_nm / volume.voxel_size_nm[1], pixel_nm / volume.voxel_size_nm[2]
-    z_local = central_section(candidate.mask)
-    section = candidate.mask[z_local]
-    angle = upright_angle(section)
-    rows, columns = np.nonzero(section)
-    center = (rows.min() + rows.max()) / 2, (columns.min() + columns.max()) / 2
-    z, y, x = candidate.box.offset_zyx
-    half = [math.ceil(config.width_px / 2 * math.sqrt(2) * v) + 2 for v in pixel_voxels]
-    corner = (z + z_local, round(y + center[0]) - half[0], round(x + center[1]) - half[1])
-    window = Box(corner, (1, 2 * half[0] + 1, 2 * half[1] + 1))
-    image = read_padded(volume, window)[0]
-    mask = np.zeros(image.shape, np.uint8)
-    common = window.intersection(Box((z + z_local, y, x), (1, *section.shape)))
-    mask[common.relative_to(window).slices[1:]] = section[common.relative_to(candidate.box).slices[1:]]
-    outside = np.ones(image.shape, np.uint8)
-    outside[window.intersection(volume.box).relative_to(window).slices[1:]] = 0
-    origin = y + center[0] - corner[1], x + center[1] - corner[2]
-    smooth = _antialiased(image, pixel_voxels)
-    straight = [
-        _rotate(array, origin, angle, pixel_voxels, config.width_px, how)
-        for array, how in ((smooth, cv2.INTER_LINEAR), (mask, cv2.INTER_NEAREST), (outside, cv2.INTER_NEAREST))
-    ]
-    signed = (straight[1] == 1).astype(np.int8) - (straight[1] == 2).astype(np.int8)
-    return PatchPair(straight[0], signed, angle, z + z_local, float(straight[2].mean()))
+    lens = _Lens.of(volume, config, pixel_size_nm)
+    poses = [_Pose.of(candidate) for candidate in candidates]
+    windows = [lens.window(pose.center_zyx) for pose in poses]
+    for row, array in read_windows(volume, windows):
+        yield row, _pair(lens, poses[row], candidates[row], windows[row], array, volume.box)
 
 
-def _antialiased(image: np.ndarray, pixel_voxels: Sequence[float]) -> np.ndarray:
-    """Blur to the patch's pixel size, where that is coarser than the image's voxels."""
-    if max(pixel_voxels) <= 1.0:
-        return image
-    sigma = [0.5 * math.sqrt(max(v * v - 1, 1e-3)) for v in pixel_voxels]
-    return cv2.GaussianBlur(image, (0, 0), sigmaX=sigma[1], sigmaY=sigma[0], borderType=cv2.BORDER_REPLICATE)
+@dataclass(frozen=True)
+class _Pose:
+    """How a candidate lies: centre of its central section's box, in voxels of the image, and angle from upright."""
+
+    center_zyx: tuple[int, float, float]
+    angle_deg: float
+
+    @classmethod
+    def of(cls, candidate: Candidate) -> _Pose:
+        z_local = central_section(candidate.mask)
+        section = candidate.mask[z_local]
+        rows, columns = np.flatnonzero(section.any(1)), np.flatnonzero(section.any(0))
+        z, y, x = candidate.box.offset_zyx
+        center = z + z_local, y + (rows[0] + rows[-1]) / 2, x + (columns[0] + columns[-1]) / 2
+        return cls(center, upright_angle(section))
 
 
-def _rotate(
-    array: np.ndarray, origin_yx: Sequence[float], angle_deg: float, pixel_voxels: Sequence[float], width: int, how: int
-) -> np.ndarray:
-    """Sample ``array`` on the (width, width) grid that is turned by ``angle_deg`` about ``origin_yx``."""
-    c, s = math.cos(math.radians(angle_deg)), math.sin(math.radians(angle_deg))
-    # Patch (column u, row v), from its centre -> window (x, y): a turned step down is (c, -s) in (row, column).
-    matrix = np.array(
-        [
-            [c * pixel_voxels[1], -s * pixel_voxels[1], origin_yx[1]],
-            [s * pixel_voxels[0], c * pixel_voxels[0], origin_yx[0]],
-        ]
-    )
-    matrix[:, 2] -= matrix[:, :2] @ [(width - 1) / 2, (width - 1) / 2]
-    return cv2.warpAffine(
-        array, matrix, (width, width), flags=how | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE
-    )
+@dataclass(frozen=True)
+class _Lens:
+    """Takes the planes of a patch out of a window of voxels.
+
+    Attributes:
+        config: which planes.
+        pixel_zyx: voxels per patch pixel, along each axis.
+        step: sections between the planes of a stack.
+    """
+
+    config: PatchConfig
+    pixel_zyx: tuple[float, float, float]
+    step: int
+
+    @classmethod
+    def of(cls, volume: Volume, config: PatchConfig, pixel_size_nm: float) -> _Lens:
+        pixel_nm = config.pixel_size_nm or pixel_size_nm
+        z, y, x = (pixel_nm / v for v in volume.voxel_size_nm)
+        return cls(config, (z, y, x), max(1, round(config.stack_step_nm / volume.voxel_size_nm[0])))
+
+    @property
+    def half_zyx(self) -> tuple[int, int, int]:
+        """Voxels that a patch at any angle may need on each side of its centre."""
+        half = self.config.width_px / 2
+        y, x = (math.ceil(half * math.sqrt(2) * v) + 2 for v in self.pixel_zyx[1:])
+        depth = {
+            "central": 0,
+            "stack": self.step * (self.config.stack_size // 2),
+            "orthogonal": math.ceil(half * self.pixel_zyx[0]) + 1,
+        }
+        return depth[self.config.planes], y, x
+
+    def window(self, center_zyx: Sequence[float]) -> Box:
+        """The voxels around a centre."""
+        z, y, x = (round(c) for c in center_zyx)
+        return Box((z, y, x), (1, 1, 1)).grown(self.half_zyx)
+
+    def take(self, window: np.ndarray, center_zyx: Sequence[float], angle_deg: float, how: int) -> np.ndarray:
+        """The planes of one patch.
+
+        Args:
+            window: (Z, Y, X) uint8, wide enough for ``half_zyx`` around the centre.
+            center_zyx: in voxels of the window.
+            angle_deg: by which the patch is turned in the window.
+            how: of OpenCV, INTER_LINEAR or INTER_NEAREST.
+
+        Returns:
+            (P, W, W) uint8.
+        """
+        z, *origin = center_zyx
+        middle = round(z)
+        if self.config.planes == "orthogonal":
+            across, along = self._upright_cuts(window, center_zyx, angle_deg, how)
+            return np.stack([across, self._section(window[middle], origin, angle_deg, how), along])
+        reach = self.step * (self.config.num_planes // 2)
+        sections = window[middle - reach : middle + reach + 1 : self.step]
+        return np.stack([self._section(section, origin, angle_deg, how) for section in sections])
+
+    def _section(self, section: np.ndarray, origin_yx: Sequence[float], angle_deg: float, how: int) -> np.ndarray:
+        """Sample a (Y, X) section on the (W, W) grid that is turned by ``angle_deg`` about ``origin_yx``."""
+        c, s = math.cos(math.radians(angle_deg)), math.sin(math.radians(angle_deg))
+        # Patch (column u, row v), from its centre -> window (x, y): a turned step down is (c, -s) in (row, column).
+        matrix = np.array([[c, -s, 0.0], [s, c, 0.0]])
+        matrix[0, :2] *= self.pixel_zyx[2]
+        matrix[1, :2] *= self.pixel_zyx[1]
+        width = self.config.width_px
+        matrix[:, 2] = np.array(origin_yx)[::-1] - matrix[:, :2] @ [(width - 1) / 2, (width - 1) / 2]
+        return cv2.warpAffine(
+            section, matrix, (width, width), flags=how | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE
+        )
+
+    def _upright_cuts(
+        self, window: np.ndarray, center_zyx: Sequence[float], angle_deg: float, how: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The plane across the object, (Z, across), and the one along it, (along, Z): each shares an axis with the
+        section between them."""
+        c, s = math.cos(math.radians(angle_deg)), math.sin(math.radians(angle_deg))
+        steps = np.arange(self.config.width_px) - (self.config.width_px - 1) / 2
+        z = np.clip(center_zyx[0] + steps * self.pixel_zyx[0], 0, len(window) - 1).astype(np.float32)
+        cuts = []
+        for down, right in ((s, c), (c, -s)):
+            y = (center_zyx[1] + steps * down * self.pixel_zyx[1]).astype(np.float32)
+            x = (center_zyx[2] + steps * right * self.pixel_zyx[2]).astype(np.float32)
+            lines = np.stack([cv2.remap(section, x[None], y[None], how)[0] for section in window])
+            at = np.broadcast_to(np.arange(len(steps), dtype=np.float32), (len(z), len(steps)))
+            cuts.append(cv2.remap(lines, np.ascontiguousarray(at), np.repeat(z[:, None], len(steps), 1), how))
+        return cuts[0], cuts[1].T
+
+    def smoothed(self, window: np.ndarray) -> np.ndarray:
+        """Blurred in plane to the patch's pixel size, where that is coarser than the image's voxels."""
+        _, y, x = self.pixel_zyx
+        if max(y, x) <= 1.0:
+            return window
+        sigma = [0.5 * math.sqrt(max(v * v - 1, 1e-3)) for v in (y, x)]
+        needed = self.step if self.config.planes == "stack" else 1
+        result = np.zeros_like(window)
+        for z in range(0, len(window), needed):
+            result[z] = cv2.GaussianBlur(
+                window[z], (0, 0), sigmaX=sigma[1], sigmaY=sigma[0], borderType=cv2.BORDER_REPLICATE
+            )
+        return result
+
+
+def _pair(lens: _Lens, pose: _Pose, candidate: Candidate, window: Box, array: np.ndarray, whole: Box) -> PatchPair:
+    """The pair of one candidate out of its window: (Z, Y, X) uint8 of ``window``, which may leave the image."""
+    mask = np.zeros(array.shape, np.uint8)
+    common = window.intersection(candidate.box)
+    mask[common.relative_to(window).slices] = candidate.mask[common.relative_to(candidate.box).slices]
+    center = [c - o for c, o in zip(pose.center_zyx, window.offset_zyx, strict=True)]
+    image = lens.take(lens.smoothed(array), center, pose.angle_deg, cv2.INTER_LINEAR)
+    sides = lens.take(mask, center, pose.angle_deg, cv2.INTER_NEAREST)
+    padded = 0.0
+    if not whole.contains(window):
+        outside = np.ones(array.shape, np.uint8)
+        outside[window.intersection(whole).relative_to(window).slices] = 0
+        padded = float(lens.take(outside, center, pose.angle_deg, cv2.INTER_NEAREST).mean())
+    signed = SIGN_OF_SIDE[sides]
+    return PatchPair(image, signed, pose.angle_deg, pose.center_zyx[0], padded)
 
 
 def random_patches(volume: Volume, number: int, config: PatchConfig, pixel_size_nm: float, seed: int) -> np.ndarray:
@@ -188,25 +322,51 @@ def random_patches(volume: Volume, number: int, config: PatchConfig, pixel_size_
     Args:
         volume: the (Z, Y, X) uint8 image.
         number: patches wanted.
-        config, pixel_size_nm: as for ``cut``.
+        config, pixel_size_nm: as for ``cut_all``.
         seed: the patches depend on it alone.
 
     Returns:
-        (number, W, W) uint8. Cut from windows of several patches each, so that a chunk is not read for every patch.
+        (number, P, W, W) uint8. Cut from windows of several patches each, so that a chunk is not read for every patch.
     """
     rng = np.random.default_rng(seed)
-    pixel_nm = config.pixel_size_nm or pixel_size_nm
-    pixel_voxels = pixel_nm / volume.voxel_size_nm[1], pixel_nm / volume.voxel_size_nm[2]
-    half = [math.ceil(config.width_px / 2 * math.sqrt(2) * v) + 2 for v in pixel_voxels]
-    result = np.empty((number, config.width_px, config.width_px), np.uint8)
-    for first in range(0, number, PATCHES_PER_WINDOW):
-        span = [min(6 * h, max(s, 2 * h + 1)) for h, s in zip(half, volume.shape_zyx[1:], strict=True)]
+    lens = _Lens.of(volume, config, pixel_size_nm)
+    depth, *half = lens.half_zyx
+    span = [min(6 * h, max(s, 2 * h + 1)) for h, s in zip(half, volume.shape_zyx[1:], strict=True)]
+    windows = []
+    for _ in range(-(-number // PATCHES_PER_WINDOW)):
         corner = [int(rng.integers(max(1, s - w + 1))) for s, w in zip(volume.shape_zyx[1:], span, strict=True)]
         z = int(rng.integers(volume.shape_zyx[0]))
-        window = Box((z, corner[0], corner[1]), (1, span[0], span[1]))
-        image = _antialiased(read_padded(volume, window)[0], pixel_voxels)
-        for row in range(first, min(first + PATCHES_PER_WINDOW, number)):
-            origin = [rng.uniform(h, max(s - h, h + 1e-9)) for h, s in zip(half, span, strict=True)]
-            angle = rng.uniform(-180, 180)
-            result[row] = _rotate(image, origin, angle, pixel_voxels, config.width_px, cv2.INTER_LINEAR)
+        windows.append(Box((z - depth, corner[0], corner[1]), (2 * depth + 1, span[0], span[1])))
+    result = np.empty((number, config.num_planes, config.width_px, config.width_px), np.uint8)
+    for row, array in read_windows(volume, windows):
+        own = np.random.default_rng([seed, row])  # windows come in the order of the chunks
+        smooth = lens.smoothed(array)
+        first = row * PATCHES_PER_WINDOW
+        for patch in result[first : first + PATCHES_PER_WINDOW]:
+            origin = [own.uniform(h, max(s - h, h + 1e-9)) for h, s in zip(half, span, strict=True)]
+            patch[...] = lens.take(smooth, (depth, *origin), own.uniform(-180, 180), cv2.INTER_LINEAR)
     return result
+
+
+def turned(patch: np.ndarray, planes: str, rng: np.random.Generator, *, upright: bool) -> np.ndarray:
+    """A patch as the mirrored or turned object would have given it.
+
+    Args:
+        patch: (P, W, W).
+        planes: of ``PatchConfig``.
+        upright: leave it standing, sides in place: mirrored top to bottom and in Z only.
+
+    Returns:
+        A copy of the same shape.
+    """
+    flip_z, flip_v, flip_u, quarter = (bool(rng.random() < 0.5) for _ in range(4))
+    flip_u, quarter = flip_u and not upright, quarter and not upright
+    if planes == "orthogonal":  # (Z, u), (v, u), (v, Z): each axis is flipped wherever it is
+        across, section, along = patch
+        step = {True: -1, False: 1}
+        z, v, u = step[flip_z], step[flip_v], step[flip_u]
+        return np.stack([across[::z, ::u], section[::v, ::u], along[::v, ::z]])
+    if quarter:
+        patch = np.rot90(patch, axes=(-2, -1))
+    axes = tuple(axis for axis, flipped in ((0, flip_z), (1, flip_v), (2, flip_u)) if flipped)
+    return np.flip(patch, axes).copy()

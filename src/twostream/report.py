@@ -35,7 +35,9 @@ from twostream.report_figures import (
     patch_uri,
     principal_plane,
     score_levels,
+    sheet_uri,
 )
+from twostream.streams.config import PICTURES_NAME
 from twostream.task import TASKS
 
 Metrics = Mapping[str, Any]
@@ -47,6 +49,13 @@ NONE = "–"
 MAX_POINTS = 2000
 """Candidates drawn in latent space; more would only cover each other and make the file heavy. Asked ones always are."""
 STREAMS = {"supervised": "supervised stream (masks)", "unsupervised": "unsupervised stream (raw image)"}
+
+SHEETS = {
+    "reconstructions": ("Reconstructions", "patches above, what the stream's decoder makes of their latents below"),
+    "interpolations": ("From one patch to another", "decoded along the line between the latents of two of them"),
+    "samples": ("Samples", "decoded from latents drawn at random"),
+    "neighbours": ("Alike to the stream", "each row: a candidate, then those whose latents are nearest to its own"),
+}
 
 COUNTS = {
     "num_answers": ("answers", "answers paid for so far"),
@@ -158,6 +167,7 @@ def page(projects: Sequence[Project]) -> dict[str, Any]:
         "one_seed": len(seeds) == len({strategy for strategy, _ in seeds}),
         "galleries": galleries(projects, names),
         "latents": [latents for p, name in zip(projects, names, strict=True) if (latents := latent_space(p, name))],
+        "learned": learned(projects[0]),
         "times": [times(project, name) for project, name in zip(projects, names, strict=True)],
         "recipes": [recipe(project, name) for project, name in zip(projects, names, strict=True)],
         "said": SAID,
@@ -356,7 +366,7 @@ def galleries(projects: Sequence[Project], names: Sequence[str]) -> list[dict[st
                     "tally": tally([kind_of(answers.get(q.id, [])) for q in batch]),
                     "num": len(batch),
                     "num_missed": sum(a.round == round_number for a in missed),
-                    "width_nm": batch[0].patch.image.shape[0] * project.pixel_size_nm,
+                    "width_nm": batch[0].patch.image.shape[-1] * project.pixel_size_nm,
                 }
             )
     return sorted(result, key=lambda gallery: gallery["round"])
@@ -410,6 +420,7 @@ def card(query: Query, answers: Sequence[Answer]) -> dict[str, Any]:
     """What a query's card shows."""
     kind = kind_of(answers)
     coarse, fine = query.reason.get("coarse"), query.reason.get("fine")
+    image, mask = query.patch.central
     said = [f"{a.annotator}: {SAID[a.kind.value].text}" for a in answers] if kind == "disagree" else []
     return {
         "id": query.candidate.id,
@@ -421,10 +432,10 @@ def card(query: Query, answers: Sequence[Answer]) -> dict[str, Any]:
         "strategy": query.strategy,
         "why": " · ".join(reason_words(query.reason)),
         "notes": said + [a.reason for a in answers if a.reason],
-        "patch": patch_uri(query.patch.image),
-        "width": query.patch.image.shape[0],
-        "inside": mask_path(query.patch.mask > 0),
-        "post": mask_path(query.patch.mask < 0),
+        "patch": patch_uri(image),
+        "width": len(image),
+        "inside": mask_path(mask > 0),
+        "post": mask_path(mask < 0),
         "where": where(query),
     }
 
@@ -509,6 +520,23 @@ def _stream(
     label = f"Candidates in the latent space of the {STREAMS[stream]}, {name}"
     svg = latent_panel(points, level, marks, label=label)
     return {"title": STREAMS[stream], "svg": svg, "share": f"{share:.0%}", "num_dimensions": latents.shape[1]}
+
+
+def learned(project: Project) -> list[dict[str, Any]]:
+    """What each stream that is a network has learned, as it showed itself when it was trained."""
+    shown = []
+    for stream in STREAMS:
+        path = project.path(0, PICTURES_NAME.format(stream))
+        if not path.is_file():
+            continue
+        with np.load(path, allow_pickle=False) as stored:
+            sheets = [
+                {"title": title, "note": note, "uri": sheet_uri(stored[name]), "width": stored[name].shape[1]}
+                for name, (title, note) in SHEETS.items()
+                if name in stored
+            ]
+        shown.append({"title": STREAMS[stream], "sheets": sheets})
+    return shown
 
 
 def latest_latents(project: Project) -> int | None:

@@ -51,6 +51,8 @@ _NAMES = (
 )
 _STAND_INS = {name: f"#fe{number:02x}ed" for number, name in enumerate(_NAMES)}
 """Matplotlib wants colours, the page wants variables: each variable is drawn in a colour of its own, then renamed."""
+SHEET_GAP = 4
+"""Pixels between the patches of a sheet."""
 _OUTLINE_SCALE = 4
 """Masks are outlined at this many times their size, so that the outline runs along the edges of the pixels."""
 
@@ -207,9 +209,21 @@ def score_levels(score: np.ndarray) -> tuple[np.ndarray, list[float]]:
 
 
 def patch_uri(image: np.ndarray) -> str:
-    """(W, W) uint8 patch as the data URI of a PNG."""
+    """(W, W) uint8 patch, or (H, W, 4) with its opacity, as the data URI of a PNG."""
     _, packed = cv2.imencode(".png", np.ascontiguousarray(image))
     return "data:image/png;base64," + base64.b64encode(packed.tobytes()).decode()
+
+
+def sheet_uri(pictures: np.ndarray) -> str:
+    """(rows, columns, W, W) uint8 patches side by side, as the data URI of one PNG; what is between them is clear."""
+    rows, columns, height, width = pictures.shape
+    sheet = np.zeros((rows * (height + SHEET_GAP) - SHEET_GAP, columns * (width + SHEET_GAP) - SHEET_GAP, 2), np.uint8)
+    for row, column in np.ndindex(rows, columns):
+        y, x = row * (height + SHEET_GAP), column * (width + SHEET_GAP)
+        sheet[y : y + height, x : x + width, 0] = pictures[row, column]
+        sheet[y : y + height, x : x + width, 1] = 255
+    grey, opacity = sheet[..., 0], sheet[..., 1]
+    return patch_uri(np.stack([grey, grey, grey, opacity], axis=-1))
 
 
 def mask_path(mask: np.ndarray) -> str:

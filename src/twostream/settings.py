@@ -154,6 +154,7 @@ PAPER_VAE = {
     "num_steps": 400_000,
     "batch_size": 256,
     "learning_rate": 1e-3,
+    "warmup_steps": 1000,
 }
 PRESETS: dict[str, dict[str, Any]] = {
     "laptop": {},

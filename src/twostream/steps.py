@@ -21,7 +21,7 @@ import numpy as np
 
 from twostream import progress
 from twostream.annotator import Truth
-from twostream.atomic import read_array, write_array, write_folder, write_text
+from twostream.atomic import read_array, write_folder, write_text
 from twostream.candidates import (
     Candidate,
     from_table,
@@ -30,10 +30,11 @@ from twostream.candidates import (
     to_table,
     write_table,
 )
+from twostream.embedding import STREAMS, cut_pairs, embed, latents_of, learn_from_answers
 from twostream.errors import ProjectError
 from twostream.exchange import export_queries
 from twostream.ledger import Query
-from twostream.patches import PatchPair, candidate_angle, cut, random_patches
+from twostream.patches import candidate_angle
 from twostream.project import Project
 from twostream.proposing import brought, decoded, known_candidates, may_be_asked, sides_of
 from twostream.query import Scorer
@@ -43,15 +44,9 @@ from twostream.segmentation.describe import Description, describe
 from twostream.segmentation.predict import predict
 from twostream.segmentation.train import Segmenter, Training, crop_shape, new_segmenter, train
 from twostream.sources import write_probability
-from twostream.streams.active_clustering import fine_tune
-from twostream.streams.config import StreamConfig
-from twostream.streams.encode import encode, image_input, mask_input
-from twostream.streams.fit import Draw, fit_stream, load_stream, new_stream, save_stream
 from twostream.volume import create_volume, open_volume
 
 Detail = dict[str, Any]
-NUM_RANDOM_PATCHES = 4096
-"""Raw patches that the unsupervised stream is trained on: a few per learned step, held in memory."""
 
 
 def new_s(project: Project) -> Segmenter:
@@ -156,36 +151,8 @@ def refit_step(project: Project, number: int, truth: Truth | None) -> Detail:
             validation=_validation(project, segmenter),
         )
         detail = _store(segmenter, training, path)
-    stream_losses = _active_clustering(project, number)
+    stream_losses = learn_from_answers(project, number)
     return {"num_lessons": len(found), "active_clustering_steps": len(stream_losses)} | detail
-
-
-def _active_clustering(project: Project, number: int) -> list[float]:
-    path = project.path(number, "unsupervised.ckpt")
-    if path.exists():
-        return []
-    network = load_stream(project.path(number - 1, "unsupervised.ckpt"))
-    verdicts = project.ledger.pool()
-    queries = [
-        query
-        for identity, query in project.ledger.newest_queries(number).items()
-        if not query.is_audit and not math.isnan(verdicts[identity].y)
-    ]
-    patches = np.stack([q.patch.image for q in queries]) if queries else np.zeros((0, 1, 1), np.uint8)
-    stream = project.config.streams.unsupervised
-    losses = fine_tune(
-        network,
-        _raw_draw(_bank(project), np.zeros((0, 1, 1), np.uint8), 1.0),
-        image_input(patches),
-        np.array([verdicts[q.candidate.id].y for q in queries]),
-        project.config.streams.active_clustering,
-        batch_size=stream.batch_size,
-        seed=project.seed(number, "active clustering"),
-        resume_path=path.with_suffix(".resume"),
-    )
-    save_stream(network, project.config.patches.width_px, stream, losses, path)
-    path.with_suffix(".resume").unlink(missing_ok=True)
-    return losses
 
 
 def predict_step(project: Project, number: int, truth: Truth | None) -> Detail:
@@ -249,90 +216,7 @@ def propose_step(project: Project, number: int, truth: Truth | None) -> Detail:
 
 def embed_step(project: Project, number: int, truth: Truth | None) -> Detail:
     """Both streams see every candidate -> ids.npy and the two latents files. Round 0 trains the streams first."""
-    candidates = from_table(read_table(project.path(number, "candidates.parquet")))
-    pairs = cut_pairs(project, candidates)
-    if number == 0:
-        shown = [pair for pair, c in zip(pairs, candidates, strict=True) if may_be_asked(project, c)]
-        if not shown:
-            progress.say(f"  all {len(candidates)} candidates lie in the labels box or near the test box: none to ask")
-            guarded = project.guarded_box
-            far = [guarded is None or not c.box.intersects(guarded) for c in candidates]
-            shown = [pair for pair, is_far in zip(pairs, far, strict=True) if is_far]
-        if not shown:
-            raise ProjectError(
-                f"all {len(candidates)} candidates lie near the test box, so the streams have nothing to learn from; "
-                f"make the test box smaller."
-            )
-        _fit_streams(project, shown)
-    write_array(project.path(number, "ids.npy"), np.array([c.id for c in candidates], np.uint64))
-    for name, latents in latents_of(project, number, pairs).items():
-        write_array(project.path(number, f"latents_{name}.npy"), latents)
-    return {"num_candidates": len(candidates)}
-
-
-def cut_pairs(project: Project, candidates: Sequence[Candidate]) -> list[PatchPair]:
-    """Aligned patch pairs, in the order of ``candidates``."""
-    with progress.task("cut patches", total=len(candidates)) as advance:
-        pairs = []
-        for candidate in candidates:
-            pairs.append(cut(project.image, candidate, project.config.patches, project.pixel_size_nm))
-            advance(1)
-    return pairs
-
-
-def latents_of(project: Project, number: int, pairs: Sequence[PatchPair]) -> dict[str, np.ndarray]:
-    """Latents of patch pairs by the streams of a round: {"supervised": (N, Ds), "unsupervised": (N, Du)} float32."""
-    supervised = load_stream(project.path(0, "supervised.ckpt"))
-    unsupervised = load_stream(project.path(number, "unsupervised.ckpt"))
-    width = project.config.patches.width_px
-    masks = np.array([p.mask for p in pairs], np.int8).reshape(-1, width, width)
-    images = np.array([p.image for p in pairs], np.uint8).reshape(-1, width, width)
-    return {
-        "supervised": encode(supervised, mask_input(masks)),
-        "unsupervised": encode(unsupervised, image_input(images)),
-    }
-
-
-def _fit_streams(project: Project, pairs: Sequence[PatchPair]) -> None:
-    """Train what is not trained yet: the mask stream on aligned masks, the image stream on raw patches."""
-    config, width = project.config.streams, project.config.patches.width_px
-    masks = np.stack([p.mask for p in pairs])
-    images = np.stack([p.image for p in pairs])
-
-    def draw_mask(rng: np.random.Generator) -> np.ndarray:
-        mask = masks[rng.integers(len(masks))]
-        return mask_input(mask[::-1].copy() if rng.random() < 0.5 else mask)
-
-    draws: dict[str, tuple[StreamConfig, Callable[[], Draw]]] = {
-        "supervised": (config.supervised, lambda: draw_mask),
-        "unsupervised": (config.unsupervised, lambda: _raw_draw(_bank(project), images, config.random_crop_share)),
-    }
-    for name, (stream, draw) in draws.items():
-        path = project.path(0, f"{name}.ckpt")
-        if path.exists():
-            continue
-        network = new_stream(width, stream, project.seed(0, f"{name} weights"))
-        resume_path = path.with_suffix(".resume")
-        losses = fit_stream(network, draw(), stream, seed=project.seed(0, name), resume_path=resume_path, name=name)
-        save_stream(network, width, stream, losses, path)
-        resume_path.unlink(missing_ok=True)
-
-
-def _bank(project: Project) -> np.ndarray:
-    return random_patches(
-        project.image, NUM_RANDOM_PATCHES, project.config.patches, project.pixel_size_nm, project.seed(0, "raw patches")
-    )
-
-
-def _raw_draw(bank: np.ndarray, centred: np.ndarray, random_share: float) -> Draw:
-    """A patch from anywhere or about a candidate, flipped and turned: raw tissue has no upright."""
-
-    def draw(rng: np.random.Generator) -> np.ndarray:
-        source = bank if len(centred) == 0 or rng.random() < random_share else centred
-        patch = np.rot90(source[rng.integers(len(source))], int(rng.integers(4)))
-        return image_input(np.ascontiguousarray(patch[::-1] if rng.random() < 0.5 else patch))
-
-    return draw
+    return {"num_candidates": embed(project, number)}
 
 
 @dataclass(frozen=True)
@@ -363,10 +247,10 @@ def pool_of(project: Project, number: int) -> Pool:
     snapshots = [q for i, q in asked.items() if not verdicts[i].askable]
     gone = {q.candidate.id for q in snapshots}
     rows = [i for i, c in enumerate(candidates) if may_be_asked(project, c) and c.id not in gone]
-    fresh = latents_of(project, number, [q.patch for q in snapshots])
+    fresh = latents_of(project, number, [q.candidate for q in snapshots], [q.patch for q in snapshots])
     streams = {
         name: np.concatenate([read_array(project.path(number, f"latents_{name}.npy"))[rows], fresh[name]])
-        for name in ("supervised", "unsupervised")
+        for name in STREAMS
     }
     y = np.array([math.nan] * len(rows) + [math.nan if q.is_audit else verdicts[q.candidate.id].y for q in snapshots])
     members = [candidates[i] for i in rows] + [q.candidate for q in snapshots]

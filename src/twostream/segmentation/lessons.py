@@ -90,6 +90,7 @@ class _Blanked(Volume):
     def __init__(self, volume: Volume, hidden: Box, grey: int) -> None:
         self.uri, self.shape_zyx, self.num_channels = volume.uri, volume.shape_zyx, volume.num_channels
         self.voxel_size_nm, self.dtype = volume.voxel_size_nm, volume.dtype
+        self.chunk_shape_zyx = volume.chunk_shape_zyx
         self._volume, self._hidden, self._grey = volume, hidden, grey
 
     def _read(self, box: Box) -> np.ndarray:

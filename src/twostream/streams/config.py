@@ -8,12 +8,18 @@ from pydantic import Field, PositiveInt, model_validator
 
 from twostream.config import Config
 
+PICTURES_NAME = "pictures_{}.npz"
+"""Of a stream, in the folder of the round that trained it: what it has learned, for the eye."""
+
 
 class StreamConfig(Config):
     """One stream and its training.
 
     Attributes:
-        method: "vae" (Lin 2020), or "simclr": self-supervised, for raw images.
+        method: "vae" (Lin 2020); "simclr": self-supervised, for raw images; "s": what S computed inside the mask, for
+            the supervised stream; "given": ``latents`` that someone brings.
+        latents: given: .npy of shape (N, D), one row per candidate.
+        ids: given: .npy of the candidates' ids, row for row.
         latent_dim: features per patch.
         hidden_dims: channels per stride-2 block; published: 64, 128, 128, 256, 256, 512 at 128 px.
         kld_weight: of a VAE's KL divergence, beside the mean squared error per pixel.
@@ -21,9 +27,15 @@ class StreamConfig(Config):
         num_steps: of the first training.
         batch_size: patches per step.
         learning_rate: peak, of AdamW.
+        weight_decay: of AdamW; published: none.
+        warmup_steps: of the learning rate, before its cosine decay; None is a tenth of all steps.
+        precision: "32", "16-mixed" or "bf16-mixed"; on a CPU always 32.
+        devices: GPUs to train on, at most those that are there.
     """
 
-    method: Literal["vae", "simclr"] = "vae"
+    method: Literal["vae", "simclr", "s", "given"] = "vae"
+    latents: str | None = None
+    ids: str | None = None
     latent_dim: int = Field(32, ge=1)
     hidden_dims: tuple[PositiveInt, ...] = Field((16, 32, 64, 64), min_length=1)
     kld_weight: float = Field(1e-4, ge=0)
@@ -31,6 +43,17 @@ class StreamConfig(Config):
     num_steps: int = Field(300, ge=1)
     batch_size: int = Field(64, ge=1)
     learning_rate: float = Field(2e-3, gt=0)
+    weight_decay: float = Field(0.0, ge=0)
+    warmup_steps: int | None = Field(None, ge=0)
+    precision: Literal["32", "16-mixed", "bf16-mixed"] = "32"
+    devices: int = Field(1, ge=1)
+
+    @model_validator(mode="after")
+    def _brings_both_files(self) -> StreamConfig:
+        given = self.method == "given"
+        if given != (self.latents is not None) or given != (self.ids is not None):
+            raise ValueError("latents and ids, two .npy files, go with method given: all three, or none")
+        return self
 
 
 class MaskStreamConfig(StreamConfig):
@@ -49,12 +72,16 @@ class ActiveClusteringConfig(Config):
         learning_rate: peak, of AdamW.
         weight: of the contrastive term beside the stream's own loss.
         temperature: of the contrastive term.
+        clustering_weight: of the clustering term beside the stream's own loss.
+        num_clusters: centres of the clustering term.
     """
 
     num_steps: int = Field(60, ge=0)
     learning_rate: float = Field(5e-4, gt=0)
     weight: float = Field(0.1, ge=0)
     temperature: float = Field(0.2, gt=0)
+    clustering_weight: float = Field(0.1, ge=0)
+    num_clusters: int = Field(10, ge=2)
 
 
 class StreamsConfig(Config):
@@ -74,7 +101,9 @@ class StreamsConfig(Config):
     random_crop_share: float = Field(0.5, ge=0, le=1)
 
     @model_validator(mode="after")
-    def _masks_have_no_views(self) -> StreamsConfig:
+    def _each_stream_sees_its_own(self) -> StreamsConfig:
         if self.supervised.method == "simclr":
             raise ValueError("supervised.method is simclr, which varies grey values; masks have none: use vae")
+        if self.unsupervised.method == "s":
+            raise ValueError("unsupervised.method is s, but what S computed is supervised: use it for that stream")
         return self

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import pickle
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,41 +12,53 @@ import torch
 
 from twostream.errors import InputError
 from twostream.streams.config import StreamConfig
+from twostream.streams.draw import Draw
 from twostream.streams.simclr import Simclr
-from twostream.streams.stream import Stream
+from twostream.streams.stream import Shape, Stream
 from twostream.streams.vae import Vae
-from twostream.training import FitModule, fit, save_whole
-
-Draw = Callable[[np.random.Generator], np.ndarray]
-"""Generator -> one patch, (W, W) float32 in [-1, 1]."""
+from twostream.training import DAMAGED, FitModule, fit, save_whole
 
 
 class StreamModule(FitModule):
     """A stream learning from raw patches."""
 
-    def __init__(self, network: Stream, learning_rate: float) -> None:
-        super().__init__(network, learning_rate)
+    def __init__(self, network: Stream, learning_rate: float, config: StreamConfig) -> None:
+        warmup_steps = config.warmup_steps
+        super().__init__(network, learning_rate, weight_decay=config.weight_decay, warmup_steps=warmup_steps)
         self._stream = network
 
     def loss(self, batch: Any, generator: torch.Generator) -> torch.Tensor:
         return self._stream.own_loss(batch, generator)
 
 
-def _build(width: int, config: StreamConfig) -> Stream:
+@dataclass(frozen=True)
+class RawViews:
+    """Sample t: what the stream sees of a raw patch, drawn with a generator seeded by (seed, t)."""
+
+    network: Stream
+    draw: Draw
+    seed: int
+
+    def __call__(self, t: int) -> torch.Tensor:
+        rng = np.random.default_rng([self.seed, t])
+        return torch.from_numpy(self.network.views(self.draw(rng), rng))
+
+
+def _build(shape_PYX: Shape, config: StreamConfig) -> Stream:  # noqa: N803 - the axes are the name
     if config.method == "simclr":
-        return Simclr(width, config.latent_dim, config.hidden_dims, config.temperature)
-    return Vae(width, config.latent_dim, config.hidden_dims, config.kld_weight)
+        return Simclr(shape_PYX, config.latent_dim, config.hidden_dims, config.temperature)
+    return Vae(shape_PYX, config.latent_dim, config.hidden_dims, config.kld_weight)
 
 
-def new_stream(width: int, config: StreamConfig, seed: int) -> Stream:
+def new_stream(shape_PYX: Shape, config: StreamConfig, seed: int) -> Stream:  # noqa: N803
     """An untrained stream with weights that depend on ``seed`` alone.
 
     Raises:
         InputError: the strides do not divide the width, or the groups of the normalisation the channels.
     """
-    if width % (1 << len(config.hidden_dims)):
+    if shape_PYX[-1] % (1 << len(config.hidden_dims)):
         raise InputError(
-            f"patches.width_px is {width}; {len(config.hidden_dims)} hidden_dims need a multiple of "
+            f"patches.width_px is {shape_PYX[-1]}; {len(config.hidden_dims)} hidden_dims need a multiple of "
             f"{1 << len(config.hidden_dims)}."
         )
     bad = [d for d in config.hidden_dims if d > 16 and d % 16]
@@ -54,7 +66,7 @@ def new_stream(width: int, config: StreamConfig, seed: int) -> Stream:
         raise InputError(f"hidden_dims holds {bad[0]}; expected multiples of 16 (the groups of the normalisation).")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return _build(width, config)
+        return _build(shape_PYX, config)
 
 
 def fit_stream(
@@ -65,23 +77,21 @@ def fit_stream(
     Returns:
         The loss of every step.
     """
-
-    def sample(t: int) -> torch.Tensor:
-        rng = np.random.default_rng([seed, t])
-        return torch.from_numpy(network.views(draw(rng), rng))
-
     return fit(
-        StreamModule(network, config.learning_rate),
-        sample,
+        StreamModule(network, config.learning_rate, config),
+        RawViews(network, draw, seed),
         num_steps=config.num_steps,
         batch_size=config.batch_size,
         resume_path=resume_path,
         description=f"train {name} stream",
+        precision=config.precision,
+        devices=config.devices,
     )
 
 
-def save_stream(network: Stream, width: int, config: StreamConfig, losses: Sequence[float], path: Path) -> None:
-    state = {"weights": network.state_dict(), "width": width, "config": config.model_dump(mode="json")}
+def save_stream(network: Stream, config: StreamConfig, losses: Sequence[float], path: Path) -> None:
+    """Write the stream with all that is needed to use it."""
+    state = {"weights": network.state_dict(), "shape": network.shape_PYX, "config": config.model_dump(mode="json")}
     save_whole(state | {"losses": list(losses)}, path)
 
 
@@ -94,8 +104,8 @@ def load_stream(path: Path) -> Stream:
     try:
         state = torch.load(path, weights_only=True)
         config = StreamConfig.model_validate(state["config"])
-        network = _build(state["width"], config)
+        network = _build(tuple(state["shape"]), config)
         network.load_state_dict(state["weights"])
-    except (OSError, KeyError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+    except (*DAMAGED, OSError) as error:
         raise InputError(f"{path} is no checkpoint of a stream: {error}. Run `twostream embed` again.") from None
     return network.eval()

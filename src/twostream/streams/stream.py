@@ -1,6 +1,6 @@
 """What every stream is: an encoder of patches that learns from patches alone.
 
-Knows torch; must not know candidates, volumes or rounds. Patches are square, one channel, in [-1, 1].
+Knows torch; must not know candidates, volumes or rounds. Patches are square, one channel per plane, in [-1, 1].
 """
 
 from __future__ import annotations
@@ -13,23 +13,25 @@ import torch
 from torch import nn
 
 NUM_GROUPS = 16
+Shape = tuple[int, int, int]
 
 
 class Stream(nn.Module, ABC):
     """An encoder with a loss of its own.
 
     Args:
-        width: side of the patch in pixels, a multiple of 2 ** len(hidden_dims).
+        shape_PYX: planes of the patch, and its side in pixels twice, a multiple of 2 ** len(hidden_dims).
         latent_dim: features per patch.
         hidden_dims: channels of the stride-2 blocks of the encoder.
     """
 
-    def __init__(self, width: int, latent_dim: int, hidden_dims: Sequence[int]) -> None:
+    def __init__(self, shape_PYX: Shape, latent_dim: int, hidden_dims: Sequence[int]) -> None:  # noqa: N803 - the axes
         super().__init__()
-        self.latent_dim = latent_dim
+        self.shape_PYX, self.latent_dim = shape_PYX, latent_dim
+        planes, height, width = shape_PYX
         dims = tuple(hidden_dims)
-        self.map_shape = (dims[-1], width >> len(dims), width >> len(dims))
-        pairs = list(zip((1, *dims[:-1]), dims, strict=True))
+        self.map_shape = (dims[-1], height >> len(dims), width >> len(dims))
+        pairs = list(zip((planes, *dims[:-1]), dims, strict=True))
         self.encoder = nn.Sequential(*[block(nn.Conv2d(a, b, 3, stride=2, padding=1), b) for a, b in pairs])
 
     @property
@@ -39,16 +41,16 @@ class Stream(nn.Module, ABC):
         return channels * height * width
 
     @abstractmethod
-    def features(self, patch_B1YX: torch.Tensor) -> torch.Tensor:  # noqa: N803 - the axes are the name
+    def features(self, patch_BPYX: torch.Tensor) -> torch.Tensor:  # noqa: N803
         """The feature used downstream, (B, D)."""
 
     @abstractmethod
-    def own_loss(self, views_BVYX: torch.Tensor, generator: torch.Generator) -> torch.Tensor:  # noqa: N803
-        """Scalar: what the stream learns from raw patches, as ``views`` shows them to it."""
+    def own_loss(self, views: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """Scalar: what the stream learns from a batch of raw patches, as ``views`` shows them to it."""
 
     def views(self, patch: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """What one step sees of a patch: (Y, X) float32 -> (V, Y, X) float32. Here: the patch itself."""
-        return patch[None]
+        """What one step sees of a (P, Y, X) float32 patch. Here: the patch itself."""
+        return patch
 
 
 def block(convolution: nn.Module, channels: int) -> nn.Sequential:

@@ -33,6 +33,9 @@ class Hdf5Volume(Volume):
         z, y, x = shape[-3:]
         self.shape_zyx = (z, y, x)
         self.dtype = self._dataset.dtype
+        if self._dataset.chunks:
+            cz, cy, cx = self._dataset.chunks[-3:]
+            self.chunk_shape_zyx = (cz, cy, cx)
         self.voxel_size_nm = self._voxel_size(voxel_size_nm)
 
     def _open(self, path: Path, dataset: str) -> None:

@@ -39,6 +39,9 @@ class ZarrVolume(Volume):
         z, y, x = shape[-3:]
         self.shape_zyx = (z, y, x)
         self.dtype = self._store.dtype.numpy_dtype
+        # A shard of Zarr 3 is read chunk by chunk: what is decoded as one is the read chunk.
+        cz, cy, cx = self._store.chunk_layout.read_chunk.shape[-3:]
+        self.chunk_shape_zyx = (cz, cy, cx)
         if voxel_size_nm is None and stored is None:
             raise NoVoxelSizeError(f"{self.uri} states no voxel size; pass --voxel-size Z,Y,X in nanometres.")
         given = stored if voxel_size_nm is None else voxel_size_nm

@@ -28,6 +28,7 @@ class Volume(ABC):
         num_channels: 0 for a (Z, Y, X) volume, C for a (C, Z, Y, X) one.
         voxel_size_nm: (z, y, x) in nanometres.
         dtype: of the voxels.
+        chunk_shape_zyx: voxels that are stored, and so decoded, as one; None where any box costs what it holds.
     """
 
     uri: str
@@ -35,6 +36,7 @@ class Volume(ABC):
     num_channels: int
     voxel_size_nm: VoxelSize
     dtype: np.dtype
+    chunk_shape_zyx: tuple[int, int, int] | None = None
 
     @property
     def box(self) -> Box:
@@ -88,14 +90,18 @@ def read_padded(volume: Volume, box: Box) -> np.ndarray:
     inside = box.intersection(volume.box)
     if inside.num_voxels == 0:
         raise VolumeError(f"box {box} lies wholly outside {volume.uri}, which holds {volume.box}.")
-    array = volume.read(inside)
+    return pad_to(volume.read(inside), inside, box)
+
+
+def pad_to(array: np.ndarray, inside: Box, box: Box) -> np.ndarray:
+    """``array``, the (..., Z, Y, X) voxels of ``inside``, mirrored at its faces until it fills ``box``."""
     pad = [
         (a - b, d - c)
         for a, b, c, d in zip(inside.offset_zyx, box.offset_zyx, inside.stop_zyx, box.stop_zyx, strict=True)
     ]
-    if volume.num_channels:
-        pad = [(0, 0), *pad]
-    return np.pad(array, pad, mode="symmetric") if any(map(any, pad)) else array
+    if not any(map(any, pad)):
+        return array
+    return np.pad(array, [(0, 0)] * (array.ndim - 3) + pad, mode="symmetric")
 
 
 def check_voxel_size(value: Sequence[float], source: str) -> VoxelSize:
