@@ -4,13 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from twostream.errors import InputError
+from twostream.config import apply_overrides, parse_config
+from twostream.errors import ConfigError, InputError
 from twostream.streams.active_clustering import clustering_loss, fine_tune, soft_assignment, target_distribution
 from twostream.streams.config import ActiveClusteringConfig, StreamConfig, StreamsConfig
 from twostream.streams.contrast import contrastive_loss
 from twostream.streams.draw import image_input, mask_input
 from twostream.streams.encode import encode
 from twostream.streams.fit import fit_stream, load_stream, new_stream, save_stream
+from twostream.streams.published import published_overrides
 from twostream.streams.vae import Vae, sample_latent, vae_loss
 
 PUBLISHED = (64, 128, 128, 256, 256, 512)
@@ -263,3 +265,100 @@ def test_masks_are_not_imaged():
 def test_changing_one_setting_of_the_mask_stream_leaves_the_others():
     changed = StreamsConfig.model_validate({"supervised": {"num_steps": 7}}).supervised
     assert changed == StreamsConfig().supervised.model_copy(update={"num_steps": 7})
+
+
+AS_PRINTED = """\
+SYSTEM:
+  NUM_GPUS: 2
+TWOSTREAM:
+  IMAGE_VAE: {image}
+  LABEL_TYPE: 'syn'
+  LATENT_DIM: {latent}
+  HIDDEN_DIMS: [64, 128, 128, 256, 256, 512]
+  WIDTH: 128
+  KLD_WEIGHT: 1e-4
+SOLVER:
+  BASE_LR: 1e-3
+"""
+
+
+def test_the_published_block_is_read_as_printed(tmp_path):
+    """1e-4 is text to YAML 1.1, and a number to everyone who writes it."""
+    for name, image, latent in (("i.yaml", True, 1024), ("m.yaml", False, 16)):
+        (tmp_path / name).write_text(AS_PRINTED.format(image=image, latent=latent))
+    options = published_overrides([tmp_path / "i.yaml", tmp_path / "m.yaml"], "polarity")
+    values = apply_overrides({}, options)
+    streams = parse_config(StreamsConfig, values["streams"], source="test")
+    assert values["patches"] == {"width_px": 128}
+    for config, latent, millions in (
+        (streams.unsupervised, 1024, 10.911425),
+        (streams.supervised, 16, 4.716257),
+    ):
+        assert (config.method, config.latent_dim, config.kld_weight) == ("vae", latent, 1e-4)
+        network = new_stream((1, 128, 128), config, 0)
+        assert sum(p.numel() for p in network.parameters()) == round(millions * 1e6)
+    # Building one does not turn the list around for the next.
+    again = new_stream((1, 128, 128), streams.supervised, 0)
+    assert [tuple(w.shape) for w in again.parameters()] == [tuple(w.shape) for w in network.parameters()]
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("MODEL: {}", "holds no TWOSTREAM: block"),
+        ("a: [", "cannot be read as YAML"),
+        ("TWOSTREAM: {IMAGE_VAE: true, LATENT: 3}", "nearest valid one is 'LATENT_DIM'"),
+        ("TWOSTREAM: {LATENT_DIM: 3}", "IMAGE_VAE is missing"),
+        ("TWOSTREAM: {IMAGE_VAE: true, LABEL_TYPE: seg}", "does not go with --task polarity"),
+        ("TWOSTREAM: {IMAGE_VAE: true, HIDDEN_DIMS: []}", "HIDDEN_DIMS is"),
+    ],
+)
+def test_a_published_block_that_does_not_fit_is_named(tmp_path, text, sentence):
+    (tmp_path / "a.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=sentence):
+        published_overrides([tmp_path / "a.yaml"], "polarity")
+
+
+def test_two_published_blocks_must_differ_in_kind_and_agree_in_width(tmp_path):
+    for name, image, width in (("a", True, 128), ("b", True, 128), ("c", False, 64)):
+        (tmp_path / name).write_text(f"TWOSTREAM: {{IMAGE_VAE: {image}, WIDTH: {width}}}")
+    with pytest.raises(ConfigError, match="pass one of each kind"):
+        published_overrides([tmp_path / "a", tmp_path / "b"], "polarity")
+    with pytest.raises(ConfigError, match="both streams see the same patches"):
+        published_overrides([tmp_path / "a", tmp_path / "c"], "polarity")
+
+
+def test_one_step_of_the_published_network_equals_its_plain_form(tmp_path):
+    """Loss and update of the published mask VAE, re-derived: MSE over elements, KL summed over the latent, AdamW.
+
+    The loss is written out on the network's own mean and log-variance; the step is that of AdamW (Loshchilov 2019) at
+    its first step: m = (1 - b1) g and v = (1 - b2) g^2 are unbiased to g and g^2, so a weight moves by
+    lr * g / (|g| + eps).
+    """
+    config = StreamConfig(
+        latent_dim=16, hidden_dims=PUBLISHED, num_steps=1, batch_size=2, learning_rate=1e-3, warmup_steps=0
+    )
+    network = new_stream((1, 128, 128), config, seed=0)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+
+    def masks(rng):
+        return rng.choice([-1.0, 0.0, 1.0], (1, 128, 128)).astype(np.float32)
+
+    losses = fit_stream(network, masks, config, seed=4, resume_path=tmp_path / "r", name="test")
+    plain = new_stream((1, 128, 128), config, seed=0)
+    batch = torch.from_numpy(np.stack([masks(np.random.default_rng([4, t])) for t in range(2)]))
+    flat = plain.encoder(batch).flatten(1)
+    mean, log_variance = plain.to_mean(flat), plain.to_log_variance(flat)
+    noise = torch.randn(mean.shape, generator=torch.Generator().manual_seed(0))
+    back = plain.decoder(plain.from_latent(mean + noise * torch.exp(log_variance / 2)).reshape(2, 512, 2, 2))
+    error = ((back - batch) ** 2).sum() / batch.numel()
+    divergence = (0.5 * (mean**2 + torch.exp(log_variance) - 1 - log_variance)).sum() / len(batch)
+    loss = error + 1e-4 * divergence
+    assert losses == [pytest.approx(loss.item(), rel=1e-5)]
+    loss.backward()
+    norm = torch.sqrt(sum((p.grad**2).sum() for p in plain.parameters()))
+    for name, parameter in plain.named_parameters():
+        gradient = parameter.grad * min(1.0, 1.0 / (norm.item() + 1e-6))  # clipped to norm 1
+        moved = before[name] - 1e-3 * gradient / (gradient.abs() + 1e-8)
+        sure = gradient.abs() > 1e-6  # below, the sign of rounding decides
+        torch.testing.assert_close(network.state_dict()[name][sure], moved[sure], rtol=1e-4, atol=2e-5)

@@ -136,6 +136,10 @@ def init(
     preset: Annotated[str, typer.Option("--preset", metavar="laptop|paper")] = "laptop",
     seed: Annotated[int, typer.Option("--seed")] = 0,
     budget: Annotated[int, typer.Option("--budget", help="Answers per round.")] = 50,
+    vae_config: Annotated[
+        Optional[list[Path]],
+        typer.Option("--vae-config", metavar="FILE", help="YAML with a TWOSTREAM: block; once for each VAE."),
+    ] = None,
     set_: Set = None,
     debug: Debug = False,
 ) -> None:
@@ -155,6 +159,11 @@ def init(
             "init needs --labels URI: S is trained on them. Pass a volume of the image's extent, 0 where unlabelled; "
             "or bring somebody else's output in place of S: --probability URI, --segmentation URI or --objects TABLE."
         )
+    published = []
+    if vae_config:
+        from twostream.streams.published import published_overrides
+
+        published = published_overrides(vae_config, given["task"])
     project = create_project(
         directory,
         **given,
@@ -165,7 +174,7 @@ def init(
         preset=preset,
         seed=seed,
         budget=budget,
-        overrides=set_ or [],
+        overrides=[*published, *(set_ or [])],
     )
     boxes = project.config.boxes
     print(

@@ -1,0 +1,148 @@
+"""Candidates to latents: S's own features, latents that someone brings, and pictures of what a stream has learned."""
+
+import numpy as np
+import pytest
+import torch
+
+from twostream.errors import InputError
+from twostream.geometry import Box
+from twostream.segmentation.config import SegmentationConfig
+from twostream.segmentation.features import pooled_features
+from twostream.segmentation.train import new_segmenter
+from twostream.streams.config import StreamConfig, StreamsConfig
+from twostream.streams.fit import new_stream
+from twostream.streams.given import read_given
+from twostream.streams.pictures import pictures
+from twostream.task import get_task
+from twostream.volume import MemoryVolume
+
+SIZE_NM = (40.0, 8.0, 8.0)
+
+
+def small_s():
+    config = SegmentationConfig(
+        filters=(4, 6, 8), window_shape_zyx=(8, 32, 32), context_zyx=(2, 8, 8), max_pixel_size_nm=16
+    )
+    task = get_task("mitochondria", SIZE_NM)
+    segmenter = new_segmenter(task, config, voxel_size_nm=SIZE_NM, num_sections=8, grey=(120.0, 40.0), seed=0)
+    return segmenter, config
+
+
+def blob(offset, shape):
+    return Box(offset, shape), np.ones(shape, np.uint8)
+
+
+def test_features_of_s_are_the_weighted_mean_and_deviation_of_its_decoder():
+    """One window over a small image: recomputed voxel by voxel from the hooked activations."""
+    segmenter, config = small_s()
+    image = np.random.default_rng(0).integers(0, 255, (8, 32, 32)).astype(np.uint8)
+    box, mask = blob((2, 5, 6), (3, 9, 7))
+    mask[0, :4] = 0
+    features = pooled_features(segmenter, MemoryVolume(image, SIZE_NM), [(box, mask)], config)
+    kept = []
+    for level in segmenter.network.unet.upsamples:
+        level.register_forward_hook(lambda _m, _i, output: kept.append(output))
+    with torch.no_grad():
+        segmenter.network(torch.from_numpy(segmenter.normalise(image))[None, None])
+    inside = np.zeros(image.shape)
+    inside[box.slices] = mask
+    folded = inside.reshape(8, 16, 2, 16, 2).mean((2, 4))
+    # The Gaussian of a window of which prediction takes the middle most seriously.
+    from monai.data.utils import compute_importance_map
+
+    weight = folded * compute_importance_map((8, 16, 16), mode="gaussian", sigma_scale=0.125).numpy()
+    means, deviations = [], []
+    for level in kept:
+        values = level[0].numpy()
+        factors = [n // m for n, m in zip((8, 16, 16), values.shape[1:], strict=True)]
+        values = values.repeat(factors[0], 1).repeat(factors[1], 2).repeat(factors[2], 3)
+        mean = (values * weight).sum((1, 2, 3)) / weight.sum()
+        means.append(mean)
+        deviations.append(np.sqrt(((values - mean[:, None, None, None]) ** 2 * weight).sum((1, 2, 3)) / weight.sum()))
+    assert features.shape == (1, 2 * (6 + 4)) and features.dtype == np.float32
+    np.testing.assert_allclose(features[0], np.concatenate(means + deviations), rtol=1e-3, atol=1e-4)
+
+
+def test_features_of_s_do_not_depend_on_who_else_is_asked_for():
+    segmenter, config = small_s()
+    image = MemoryVolume(np.random.default_rng(1).integers(0, 255, (8, 90, 101)).astype(np.uint8), SIZE_NM)
+    instances = [blob((1, 3, 4), (3, 9, 7)), blob((0, 40, 30), (8, 30, 40)), blob((5, 80, 95), (3, 10, 6))]
+    together = pooled_features(segmenter, image, instances, config)
+    assert np.isfinite(together).all() and len(np.unique(together[:, 0])) == 3
+    for row, instance in enumerate(instances):
+        np.testing.assert_allclose(pooled_features(segmenter, image, [instance], config)[0], together[row], rtol=1e-3)
+    assert pooled_features(segmenter, image, [], config).shape == (0, together.shape[1])
+
+
+def brought(tmp_path, latents, ids):
+    np.save(tmp_path / "z.npy", latents)
+    np.save(tmp_path / "ids.npy", ids)
+    return StreamConfig(method="given", latents=str(tmp_path / "z.npy"), ids=str(tmp_path / "ids.npy"))
+
+
+def test_brought_latents_are_found_by_id(tmp_path):
+    latents = np.arange(8, dtype=np.float16).reshape(4, 2)
+    config = brought(tmp_path, latents, np.array([30, 10, 40, 20]))
+    found = read_given(config, np.array([10, 40, 30], np.uint64))
+    assert found.dtype == np.float32 and found.tolist() == [[2, 3], [4, 5], [0, 1]]
+
+
+@pytest.mark.parametrize(
+    ("latents", "ids", "sentence"),
+    [
+        (np.zeros((2, 3)), np.array([1, 2]), "lacks 2 of 3 candidates, 5 first; add a row for each"),
+        (np.zeros((2, 3)), np.array([1, 2, 3]), r"holds int64 \(3,\); expected 2 whole numbers"),
+        (np.zeros((2, 3)), np.array([1.0, 2.0]), "expected 2 whole numbers"),
+        (np.zeros((2, 3)), np.array([1, 1]), "holds 1 twice; expected each id once"),
+        (np.zeros((2, 3), int), np.array([1, 2]), r"expected floats \(N, D\)"),
+        (np.zeros(2), np.array([1, 2]), r"expected floats \(N, D\)"),
+        (np.full((3, 1), np.nan), np.array([1, 5, 9]), "row of candidate 1 is not finite"),
+    ],
+)
+def test_brought_latents_that_do_not_fit_are_refused(tmp_path, latents, ids, sentence):
+    with pytest.raises(InputError, match=sentence):
+        read_given(brought(tmp_path, latents, ids), np.array([1, 5, 9], np.uint64))
+
+
+def test_missing_and_pickled_files_are_refused(tmp_path):
+    config = StreamConfig(method="given", latents=str(tmp_path / "none.npy"), ids=str(tmp_path / "ids.npy"))
+    with pytest.raises(InputError, match="cannot be read"):
+        read_given(config, np.array([1], np.uint64))
+    np.save(tmp_path / "none.npy", np.array([{}], object), allow_pickle=True)
+    with pytest.raises(InputError, match="without pickles"):
+        read_given(config, np.array([1], np.uint64))
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"supervised": {"method": "simclr"}}, "masks have none"),
+        ({"unsupervised": {"method": "s"}}, "is supervised: use it for that stream"),
+        ({"unsupervised": {"method": "given", "ids": "a.npy"}}, "go with method given"),
+        ({"unsupervised": {"latents": "a.npy", "ids": "b.npy"}}, "go with method given"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(settings, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        StreamsConfig(**settings)
+
+
+def test_pictures_show_patches_beside_what_the_stream_makes_of_them():
+    rng = np.random.default_rng(0)
+    patches = rng.uniform(-1, 1, (20, 3, 32, 32)).astype(np.float32)
+    patches[7] = patches[3]
+    config = StreamConfig(latent_dim=4, hidden_dims=(8, 16))
+    shown = pictures(new_stream((3, 32, 32), config, 0), patches, seed=1)
+    assert {name: sheet.shape for name, sheet in shown.items()} == {
+        "neighbours": (4, 8, 32, 32), "reconstructions": (2, 8, 32, 32),
+        "samples": (1, 8, 32, 32), "interpolations": (1, 8, 32, 32),
+    }  # fmt: skip
+    central = np.rint((patches[:, 1] + 1) * 127.5).astype(np.uint8)
+    # Every first column is a patch as it came; reconstructions begin with the same patches.
+    for picture in [*shown["neighbours"][:, 0], *shown["reconstructions"][0]]:
+        assert (central == picture).all((1, 2)).any()
+    np.testing.assert_array_equal(shown["interpolations"][0, 0], shown["reconstructions"][1, 0])
+    np.testing.assert_array_equal(shown["interpolations"][0, -1], shown["reconstructions"][1, -1])
+    simclr = new_stream((3, 32, 32), config.model_copy(update={"method": "simclr"}), 0)
+    assert list(pictures(simclr, patches[:3], seed=1)) == ["neighbours"]
+    assert pictures(simclr, patches[:3], seed=1)["neighbours"].shape == (3, 3, 32, 32)
