@@ -130,7 +130,7 @@ def load(name: str, data: Path, patches: PatchConfig, side: str) -> tuple[World,
         proposed = [c for c, mine in zip(proposed, in_half, strict=True) if mine]
     answers = np.array([MEANING[truth.judge(c).kind].y for c in proposed])
     kept = [c for c, y in zip(proposed, answers, strict=True) if not np.isnan(y)]
-    pairs = dict(cut_all(world.image, kept, patches, task.pixel_size_nm))
+    pairs = dict(cut_all(world.image, kept, patches, task.patch_pixel_size_nm))
     found = Candidates(
         kept, np.stack([pairs[i].image for i in range(len(kept))]), np.stack([pairs[i].mask for i in range(len(kept))]),
         answers[~np.isnan(answers)], blocks_of(kept, truth_labels, size),
@@ -158,7 +158,7 @@ def blocks_of(candidates: list[Candidate], labels: np.ndarray, size_nm: tuple[fl
 
 def draws(world: World, found: Candidates, config: StreamsConfig, patches: PatchConfig, seed: int) -> dict[str, Draw]:
     """What the streams learn from: aligned masks, and raw patches of the whole image."""
-    everywhere = random_patches(world.image, NUM_RANDOM_PATCHES, patches, world.task.pixel_size_nm, seed)
+    everywhere = random_patches(world.image, NUM_RANDOM_PATCHES, patches, world.task.patch_pixel_size_nm, seed)
     raw = ImageDraw(everywhere, found.image_patch, config.random_crop_share, patches.planes)
     return {"mask": MaskDraw(found.mask_patch, patches.planes), "image": raw}
 

@@ -18,10 +18,12 @@ Vector = tuple[int, int, int]
 
 
 def _vector(values: Sequence[int], name: str) -> Vector:
-    if len(values) != 3 or any(int(v) != v for v in values):
-        raise InputError(f"{name} is {tuple(values)}; expected three whole numbers: Z, Y, X.")
-    z, y, x = (int(v) for v in values)
-    return z, y, x
+    if len(values) == 3:
+        z, y, x = values
+        whole = int(z), int(y), int(x)
+        if whole == (z, y, x):
+            return whole
+    raise InputError(f"{name} is {tuple(values)}; expected three whole numbers: Z, Y, X.")
 
 
 @dataclass(frozen=True, order=True)

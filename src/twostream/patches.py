@@ -63,6 +63,11 @@ class PatchConfig(Config):
         """Channels of a patch."""
         return {"central": 1, "stack": self.stack_size, "orthogonal": 3}[self.planes]
 
+    def depth_nm(self, pixel_size_nm: float) -> float:
+        """How far a patch reaches above and below its central section."""
+        stack_nm, upright_nm = self.stack_step_nm * (self.stack_size // 2), self.width_px / 2 * pixel_size_nm
+        return {"central": 0.0, "stack": stack_nm, "orthogonal": upright_nm}[self.planes]
+
 
 @dataclass(frozen=True)
 class PatchPair:
@@ -144,8 +149,12 @@ def _contact_axis(section: np.ndarray, across: np.ndarray) -> np.ndarray:
 def _principal_axis(points: np.ndarray) -> np.ndarray:
     """Direction of largest spread of (N, 2) points; upright for a point or a disc."""
     centred = points - points.mean(0)
-    values, vectors = np.linalg.eigh(centred.T @ centred)
-    return vectors[:, 1] if values[1] > values[0] * (1 + 1e-9) else np.array([1.0, 0.0])
+    (rows, mixed), (_, columns) = centred.T @ centred
+    # The larger eigenvector of a symmetric 2 x 2 matrix, written out.
+    if math.hypot(rows - columns, 2 * mixed) <= 1e-9 * (rows + columns):
+        return np.array([1.0, 0.0])
+    angle = 0.5 * math.atan2(2 * mixed, rows - columns)
+    return np.array([math.cos(angle), math.sin(angle)])
 
 
 def candidate_angle(candidate: Candidate) -> float:
@@ -279,7 +288,7 @@ class _Lens:
         for down, right in ((s, c), (c, -s)):
             y = (center_zyx[1] + steps * down * self.pixel_zyx[1]).astype(np.float32)
             x = (center_zyx[2] + steps * right * self.pixel_zyx[2]).astype(np.float32)
-            lines = np.stack([cv2.remap(section, x[None], y[None], how)[0] for section in window])
+            lines = _points(window, y, x, how)  # (sections, W)
             at = np.broadcast_to(np.arange(len(steps), dtype=np.float32), (len(z), len(steps)))
             cuts.append(cv2.remap(lines, np.ascontiguousarray(at), np.repeat(z[:, None], len(steps), 1), how))
         return cuts[0], cuts[1].T
@@ -297,6 +306,20 @@ class _Lens:
                 window[z], (0, 0), sigmaX=sigma[1], sigmaY=sigma[0], borderType=cv2.BORDER_REPLICATE
             )
         return result
+
+
+def _points(window: np.ndarray, y: np.ndarray, x: np.ndarray, how: int) -> np.ndarray:
+    """Every section of (Z, Y, X) uint8 at (N,) places: (Z, N) uint8, linear or nearest, the rim going on outside."""
+    height, width = window.shape[1:]
+    y, x = np.clip(y, 0, height - 1), np.clip(x, 0, width - 1)
+    if how == cv2.INTER_NEAREST:
+        return window[:, np.rint(y).astype(int), np.rint(x).astype(int)]
+    y0, x0 = y.astype(int), x.astype(int)
+    y1, x1 = np.minimum(y0 + 1, height - 1), np.minimum(x0 + 1, width - 1)
+    v, u = y - y0, x - x0
+    upper = window[:, y0, x0] * (1 - u) + window[:, y0, x1] * u
+    lower = window[:, y1, x0] * (1 - u) + window[:, y1, x1] * u
+    return np.rint(upper * (1 - v) + lower * v).astype(np.uint8)
 
 
 def _pair(lens: _Lens, pose: _Pose, candidate: Candidate, window: Box, array: np.ndarray, whole: Box) -> PatchPair:

@@ -163,8 +163,8 @@ class Project:
 
     @property
     def pixel_size_nm(self) -> float:
-        """In-plane size of a patch pixel."""
-        return self.config.patches.pixel_size_nm or TASKS[self.config.task].pixel_size_nm
+        """Size of a patch pixel."""
+        return self.config.patches.pixel_size_nm or TASKS[self.config.task].patch_pixel_size_nm
 
     @property
     def min_voxels(self) -> int:
@@ -320,8 +320,10 @@ def guard_voxels(config: ProjectConfig, voxel_size_nm: Sequence[float]) -> tuple
     task = TASKS[config.task]
     fold = fold_for(voxel_size_nm, config.segmentation.max_pixel_size_nm or task.pixel_size_nm)
     context = (0, 0, 0) if config.source else context_voxels(config.segmentation, fold)
-    width_nm = config.patches.width_px * (config.patches.pixel_size_nm or task.pixel_size_nm)
-    patch = (1, int(np.ceil(width_nm / voxel_size_nm[1])), int(np.ceil(width_nm / voxel_size_nm[2])))
+    pixel_nm = config.patches.pixel_size_nm or task.patch_pixel_size_nm
+    depth_nm, width_nm = config.patches.depth_nm(pixel_nm), config.patches.width_px * pixel_nm
+    wanted = zip((depth_nm, width_nm, width_nm), voxel_size_nm, strict=True)
+    patch = [max(1, int(np.ceil(reach / size))) for reach, size in wanted]
     z, y, x = (max(a, b) for a, b in zip(context, patch, strict=True))
     return z, y, x
 

@@ -17,7 +17,8 @@ class Mitochondria(Task):
     """Mitochondria: foreground, and by choice the contour and the signed distance to it (published B, C and D)."""
 
     name = "mitochondria"
-    pixel_size_nm = 16.0  # 64 of them are a micrometre, a patch's width; finer ones found no more (LOG.md)
+    pixel_size_nm = 16.0  # finer ones found no more (LOG.md)
+    patch_pixel_size_nm = 8.0
     min_object_nm3 = 2e5  # a cube of 58 nm; thin stacks cut mitochondria small: at 4e5 a tenth were taken for dust
 
     def __init__(self, voxel_size_nm: Sequence[float], decoding: DecodingConfig | None = None) -> None:
@@ -63,6 +64,7 @@ class SynapticCleft(Mitochondria):
 
     name = "cleft"
     pixel_size_nm = 8.0
+    patch_pixel_size_nm = 8.0
     min_object_nm3 = 2e5
 
 
@@ -74,6 +76,7 @@ class SynapsePolarity(Task):
     foreground = 2
     num_sides = 2
     pixel_size_nm = 8.0
+    patch_pixel_size_nm = 8.0  # published, at 128 pixels
     min_object_nm3 = 4e5
 
     def target(self, segmentation: np.ndarray) -> np.ndarray:

@@ -57,7 +57,8 @@ class Task(ABC):
         channels: names of S's output channels.
         foreground: the channel that holds the probability of the whole object.
         num_sides: label values per instance, 2 for polarity, else 1.
-        pixel_size_nm: in-plane size at which S and the streams look at the tissue.
+        pixel_size_nm: in-plane size at which S looks at the tissue.
+        patch_pixel_size_nm: size at which the streams do: the object fills a good part of a patch of 64 pixels.
         min_object_nm3: smaller candidates are dust.
     """
 
@@ -66,6 +67,7 @@ class Task(ABC):
     foreground: int = 0
     num_sides: int = 1
     pixel_size_nm: float
+    patch_pixel_size_nm: float
     min_object_nm3: float
 
     def __init__(self, voxel_size_nm: Sequence[float], decoding: DecodingConfig | None = None) -> None:
