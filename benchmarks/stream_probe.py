@@ -29,7 +29,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GroupKFold
 from sklearn.neighbors import NearestNeighbors
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from twostream.annotator import Truth
@@ -221,13 +221,16 @@ def latents(
     return found_latents
 
 
+def probe() -> Pipeline:
+    """Logistic regression on standardised features."""
+    return make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=2000))
+
+
 def out_of_fold(features: np.ndarray, y: np.ndarray, group: np.ndarray) -> np.ndarray:
     """(N,) log-odds of a probe that has not seen the candidate's block."""
     logit = np.zeros(len(y))
     for known, unseen in GroupKFold(NUM_FOLDS, shuffle=True, random_state=0).split(features, y, group):
-        probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=2000))
-        probe.fit(features[known], y[known])
-        logit[unseen] = probe.decision_function(features[unseen])
+        logit[unseen] = probe().fit(features[known], y[known]).decision_function(features[unseen])
     return logit
 
 

@@ -4,8 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from twostream.errors import InputError
+from twostream.candidates import read_table
+from twostream.errors import ConfigError, InputError
 from twostream.geometry import Box
+from twostream.loop import run
+from twostream.report import write_report
 from twostream.segmentation.config import SegmentationConfig
 from twostream.segmentation.features import pooled_features
 from twostream.segmentation.train import new_segmenter
@@ -146,3 +149,61 @@ def test_pictures_show_patches_beside_what_the_stream_makes_of_them():
     simclr = new_stream((3, 32, 32), config.model_copy(update={"method": "simclr"}), 0)
     assert list(pictures(simclr, patches[:3], seed=1)) == ["neighbours"]
     assert pictures(simclr, patches[:3], seed=1)["neighbours"].shape == (3, 3, 32, 32)
+
+
+OTHER_WAYS = {
+    "features of S, orthogonal planes": ["streams.supervised.method=s", "patches.planes=orthogonal"],
+    "self-supervised stack": ["streams.unsupervised.method=simclr", "patches.planes=stack", "patches.stack_size=5"],
+}
+
+
+@pytest.mark.parametrize("way", OTHER_WAYS)
+def test_the_loop_runs_with_streams_of_other_kinds(make_project, toy_file, way):
+    project = make_project(overrides=OTHER_WAYS[way])
+    assert run(project, rounds=1, truth_uri=f"{toy_file}:mitochondria").finished
+    planes = project.config.patches.num_planes
+    for number in range(2):
+        rows = len(np.load(project.path(number, "ids.npy")))
+        latents = [np.load(project.path(number, f"latents_{name}.npy")) for name in ("supervised", "unsupervised")]
+        assert [z.shape[0] for z in latents] == [rows, rows] and all(np.isfinite(z).all() for z in latents)
+    query = project.ledger.queries()[0]
+    assert query.patch.image.shape == query.patch.mask.shape == (planes, 16, 16)
+    assert query.patch.central[1].any()
+    report = write_report([project]).read_text()
+    assert "What the streams have learned" in report
+    assert report.count("<b>Reconstructions</b>") == 1  # of the one stream that is a VAE
+    if project.config.streams.supervised.method == "s":
+        assert latents[0].shape[1] == 2 * (8 + 4)
+
+
+def test_the_loop_waits_for_the_latents_that_someone_brings(make_project, toy_file, tmp_path):
+    """Rows are brought for round 0; round 1 names what it lacks, loses nothing, and goes on once they are there."""
+    given = {"latents": tmp_path / "z.npy", "ids": tmp_path / "ids.npy"}
+    overrides = ["streams.unsupervised.method=given", *(f"streams.unsupervised.{k}={v}" for k, v in given.items())]
+    project = make_project(overrides=overrides)
+
+    def bring(number):
+        ids = read_table(project.path(number, "candidates.parquet"))["id"].to_numpy()
+        known = np.load(given["ids"]) if given["ids"].exists() else np.zeros(0, np.int64)
+        every = np.union1d(known, ids)
+        np.save(given["ids"], every)
+        np.save(given["latents"], np.random.default_rng(0).normal(size=(len(every), 5)).astype(np.float32))
+
+    truth_uri = f"{toy_file}:mitochondria"
+    with pytest.raises(InputError, match=r"streams\.unsupervised, round 0: .*z\.npy cannot be read"):
+        run(project, rounds=1, truth_uri=truth_uri)
+    bring(0)
+    with pytest.raises(InputError, match=r"round 1: .* lacks \d+ of \d+ candidates"):
+        run(project, rounds=1, truth_uri=truth_uri)
+    bring(1)
+    assert run(project, rounds=1, truth_uri=truth_uri).finished
+    assert np.load(project.path(1, "latents_unsupervised.npy")).shape[1] == 5
+    assert not project.path(0, "unsupervised.ckpt").exists()
+
+
+def test_features_of_s_need_an_s(make_project, toy_file):
+    with pytest.raises(ConfigError, match="but a segmentation stands in its place"):
+        make_project(
+            segmentation=f"{toy_file}:mitochondria", labels=None, labels_box=None,
+            overrides=["streams.supervised.method=s"],
+        )  # fmt: skip

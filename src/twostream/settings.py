@@ -131,6 +131,11 @@ class ProjectConfig(Config):
     def _what_the_task_can_use(self) -> ProjectConfig:
         """A setting that would do nothing, or crash when it is too late to change it, is refused at once."""
         polarity = self.task == "polarity"
+        if self.source and self.streams.supervised.method == "s":
+            raise ValueError(
+                f"streams.supervised.method is s, what S computed, but a {self.source.name} stands in its place. "
+                f"Use vae, or given"
+            )
         if self.segmentation.exclusive and not polarity:
             raise ValueError(f"segmentation.exclusive is for polarity, not for {self.task}. Leave it out")
         if self.segmentation.loss.non_overlap and (not polarity or self.segmentation.exclusive):
