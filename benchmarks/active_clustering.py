@@ -23,8 +23,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is loaded, a
 
 import numpy as np
 from scipy import stats
-from stream_probe import Candidates, auc, draws, fitted, load, score_and_size
-from stream_probe import probe as new_probe
+from stream_probe import Candidates, auc, draws, fitted, load, logit_of, score_and_size
 
 from twostream.config import apply_overrides, parse_config
 from twostream.patches import PatchConfig
@@ -47,9 +46,8 @@ def scored(found: Candidates, features: np.ndarray, answered: np.ndarray) -> dic
     """AUC among what is not answered, of a probe on what is: of the latents alone, and with score and size."""
     others = np.flatnonzero(~answered)
     result = {}
-    for name, x in (("alone", features), ("with score and size", np.hstack([score_and_size(found), features]))):
-        logit = new_probe().fit(x[answered], found.y[answered]).decision_function(x)
-        result[name] = auc(found.y, logit, others)
+    for name, blocks in (("alone", [features]), ("with score and size", [score_and_size(found), features])):
+        result[name] = auc(found.y, logit_of(blocks, found.y, np.flatnonzero(answered)), others)
     return result
 
 
@@ -69,7 +67,7 @@ def main() -> None:
     settings = apply_overrides({}, options.override)
     config = parse_config(StreamsConfig, settings.get("streams", {}), source="--override")
     patches = parse_config(PatchConfig, settings.get("patches", {}), source="--override")
-    world, found = load(options.name, options.data, patches, options.side)
+    world, found, _ = load(options.name, options.data, patches, options.side, settings.get("segmentation", {}), 0)
     images = image_input(found.image_patch)
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout
     head = {"name": "active_clustering", "set": options.name, "side": options.side, "answers": options.answers}

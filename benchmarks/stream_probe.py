@@ -17,8 +17,8 @@ import os
 import subprocess
 import tempfile
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is loaded, as the command line does
@@ -29,7 +29,6 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GroupKFold
 from sklearn.neighbors import NearestNeighbors
-from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from twostream.annotator import Truth
@@ -42,12 +41,14 @@ from twostream.refit import LabelledCrops
 from twostream.segmentation.config import SegmentationConfig, shapes_for
 from twostream.segmentation.features import pooled_features
 from twostream.segmentation.lessons import Lessons
+from twostream.segmentation.predict import predict
 from twostream.segmentation.train import Segmenter, crop_shape, new_segmenter, train
 from twostream.streams.config import StreamConfig, StreamsConfig
 from twostream.streams.draw import Draw, ImageDraw, MaskDraw, image_input, mask_input
 from twostream.streams.encode import encode
 from twostream.streams.fit import fit_stream, new_stream
 from twostream.streams.stream import Stream
+from twostream.synthetic import Tissue
 from twostream.task import Task, get_task
 from twostream.training import use_threads
 from twostream.volume import MemoryVolume
@@ -62,7 +63,10 @@ THRESHOLD = 0.5
 CONFIDENT_SCORE = 0.8
 """Above the mean score of most candidates: where S says *object* and means it."""
 BLOCK_NM = 1500.0
+TISSUE, TISSUE_NM, TISSUE_LABELLED = (32, 960, 1280), (30.0, 8.0, 8.0), (190, 190)
+FIRST_CONFIRMATION_SEED = 1000
 NUM_FOLDS = 5
+NUM_FOLDINGS = 4
 NUM_BOOTSTRAP = 1000
 NUM_RANDOM_PATCHES = 4096
 NUM_NEIGHBOURS = 10
@@ -70,13 +74,23 @@ NUM_NEIGHBOURS = 10
 
 @dataclass(frozen=True)
 class World:
-    """The image at the voxel size of the weak S, its truth, and where that S learned."""
+    """The raw image, for patches; the same at the voxel size of the weak S, what that S said, and where it learned.
+
+    Attributes:
+        by: voxels of ``raw`` in one of ``image``, in plane.
+        probability: (C, Z, Y, X) uint8 of the weak S, over ``image``.
+        segmenter: the weak S, where its network is to be had.
+    """
 
     task: Task
+    raw: MemoryVolume
+    by: int
     image: MemoryVolume
     labels: MemoryVolume
     ignore: MemoryVolume | None
     labels_box: Box
+    probability: np.ndarray
+    segmenter: Segmenter | None = None
 
 
 @dataclass(frozen=True)
@@ -101,8 +115,39 @@ class Candidates:
         return np.array([c.score for c in self.members])
 
 
-def load(name: str, data: Path, patches: PatchConfig, side: str) -> tuple[World, Candidates]:
-    """The world of a set, and its candidates outside the labelled box of the weak S."""
+def load(
+    name: str, data: Path, patches: PatchConfig, side: str, s_config: dict[str, object], seed: int
+) -> tuple[World, Candidates, SegmentationConfig]:
+    """The world of a set, its candidates outside the labelled box of the weak S, and settings of an S of ours."""
+    if name == "synthetic":
+        seed = seed + FIRST_CONFIRMATION_SEED if side == "confirmation" else seed
+        world, config = synthetic_world(seed, s_config)
+    else:
+        world = real_world(name, data)
+        shapes = shapes_for(world.image.voxel_size_nm, world.task.pixel_size_nm)
+        config = parse_config(SegmentationConfig, shapes | s_config, source="--override")
+    task, size = world.task, world.image.voxel_size_nm
+    truth = Truth(world.labels, world.ignore, task)
+    min_voxels = max(1, round(task.min_object_nm3 / float(np.prod(size))))
+    segmentation = clean(task.decode(world.probability, THRESHOLD), task, min_voxels)
+    proposed = extract(segmentation, world.probability[task.foreground], task, (0, 0, 0))
+    proposed = [c for c in proposed if not c.box.intersects(world.labels_box)]
+    if name == "fafb":
+        middle = world.image.shape_zyx[1] / 2
+        proposed = [c for c in proposed if (c.center_zyx[1] >= middle) == (side == "confirmation")]
+    answers = np.array([MEANING[truth.judge(c).kind].y for c in proposed])
+    kept = [c for c, y in zip(proposed, answers, strict=True) if not np.isnan(y)]
+    full_size = [at_full_size(c, world.by) for c in kept]
+    pairs = dict(cut_all(world.raw, full_size, patches, task.patch_pixel_size_nm))
+    found = Candidates(
+        kept, np.stack([pairs[i].image for i in range(len(kept))]), np.stack([pairs[i].mask for i in range(len(kept))]),
+        answers[~np.isnan(answers)], blocks_of(kept, task.instances(world.labels.read(world.labels.box)), size),
+    )  # fmt: skip
+    return world, found, config
+
+
+def real_world(name: str, data: Path) -> World:
+    """A set with the frozen probability that comes with it."""
     file, labels_name, task_name = SETS[name]
     with h5py.File(data / "weak_probability.h5") as weak, h5py.File(data / file) as full:
         probability = weak[name][:]
@@ -112,30 +157,38 @@ def load(name: str, data: Path, patches: PatchConfig, side: str) -> tuple[World,
         whole = full["image"][:]
         depth, height, width = probability.shape
         grey = whole.reshape(depth, height, by, width, by).mean((2, 4)).round().astype(np.uint8)
-        truth_labels = full[labels_name][:, ::by, ::by].astype(np.uint32)
+        labels = full[labels_name][:, ::by, ::by].astype(np.uint32)
         ignore_name = f"{labels_name}_ignore"
         ignore = full[ignore_name][:, ::by, ::by] if ignore_name in full else None
-    task = get_task(task_name, size)
-    hidden = None if ignore is None else MemoryVolume(ignore, size)
-    image, labels = MemoryVolume(grey, size), MemoryVolume(truth_labels, size)
-    world = World(task, image, labels, hidden, Box.from_corners(start, stop))
-    truth = Truth(world.labels, hidden, task)
-    min_voxels = max(1, round(task.min_object_nm3 / float(np.prod(size))))
-    segmentation = clean(task.decode(probability[None], THRESHOLD), task, min_voxels)
-    proposed = [
-        c for c in extract(segmentation, probability, task, (0, 0, 0)) if not c.box.intersects(world.labels_box)
-    ]
-    if name == "fafb":
-        in_half = [(c.center_zyx[1] >= height / 2) == (side == "confirmation") for c in proposed]
-        proposed = [c for c, mine in zip(proposed, in_half, strict=True) if mine]
-    answers = np.array([MEANING[truth.judge(c).kind].y for c in proposed])
-    kept = [c for c, y in zip(proposed, answers, strict=True) if not np.isnan(y)]
-    pairs = dict(cut_all(world.image, kept, patches, task.patch_pixel_size_nm))
-    found = Candidates(
-        kept, np.stack([pairs[i].image for i in range(len(kept))]), np.stack([pairs[i].mask for i in range(len(kept))]),
-        answers[~np.isnan(answers)], blocks_of(kept, truth_labels, size),
+    return World(
+        get_task(task_name, size), MemoryVolume(whole, (size[0], size[1] / by, size[2] / by)), by,
+        MemoryVolume(grey, size), MemoryVolume(labels, size), None if ignore is None else MemoryVolume(ignore, size),
+        Box.from_corners(start, stop), probability[None],
     )  # fmt: skip
-    return world, found
+
+
+def synthetic_world(seed: int, s_config: dict[str, object]) -> tuple[World, SegmentationConfig]:
+    """Synapses of a tissue that is grown here, and a weak S of ours that has learned from a corner of it."""
+    task, tissue, box = get_task("polarity", TISSUE_NM), Tissue(seed=seed, voxel_size_nm=TISSUE_NM), Box.whole(TISSUE)
+    image, labels = MemoryVolume(tissue.image(box), TISSUE_NM), tissue.synapses(box)
+    # Ids of synthetic objects are as wide as space is; here they are counted.
+    counted = np.unique((labels + 1) // 2, return_inverse=True)[1].reshape(TISSUE)
+    counted = np.where(counted > 0, 2 * counted - (labels % 2).astype(np.int64), 0).astype(np.uint32)
+    settings = shapes_for(TISSUE_NM, 16.0) | {"max_pixel_size_nm": 16.0, "exclusive": True} | s_config
+    config = parse_config(SegmentationConfig, settings, source="--override")
+    labelled = Box((0, 0, 0), (TISSUE[0], *TISSUE_LABELLED))
+    nothing = np.zeros((len(task.channels), *TISSUE), np.uint8)
+    world = World(task, image, 1, image, MemoryVolume(counted, TISSUE_NM), None, labelled, nothing)
+    segmenter = small_s(world, config, seed)
+    predict(segmenter, image, MemoryVolume(nothing, TISSUE_NM), config)  # written into
+    return replace(world, segmenter=segmenter), config
+
+
+def at_full_size(candidate: Candidate, by: int) -> Candidate:
+    """The same object in the voxels of the raw image, ``by`` times finer in plane."""
+    (z, y, x), (depth, height, width) = candidate.box.offset_zyx, candidate.box.shape_zyx
+    box = Box((z, y * by, x * by), (depth, height * by, width * by))
+    return replace(candidate, box=box, mask=candidate.mask.repeat(by, 1).repeat(by, 2))
 
 
 def blocks_of(candidates: list[Candidate], labels: np.ndarray, size_nm: tuple[float, ...]) -> np.ndarray:
@@ -158,7 +211,7 @@ def blocks_of(candidates: list[Candidate], labels: np.ndarray, size_nm: tuple[fl
 
 def draws(world: World, found: Candidates, config: StreamsConfig, patches: PatchConfig, seed: int) -> dict[str, Draw]:
     """What the streams learn from: aligned masks, and raw patches of the whole image."""
-    everywhere = random_patches(world.image, NUM_RANDOM_PATCHES, patches, world.task.patch_pixel_size_nm, seed)
+    everywhere = random_patches(world.raw, NUM_RANDOM_PATCHES, patches, world.task.patch_pixel_size_nm, seed)
     raw = ImageDraw(everywhere, found.image_patch, config.random_crop_share, patches.planes)
     return {"mask": MaskDraw(found.mask_patch, patches.planes), "image": raw}
 
@@ -216,21 +269,34 @@ def latents(
         print(f"{name}: {time.monotonic() - start:.0f} s", flush=True)
     start = time.monotonic()
     instances = [(c.box, c.mask) for c in found.members]
-    found_latents["s"] = pooled_features(small_s(world, s_config, seed), world.image, instances, s_config)
+    found_latents["s"] = pooled_features(
+        world.segmenter or small_s(world, s_config, seed), world.image, instances, s_config
+    )
     print(f"s: {time.monotonic() - start:.0f} s", flush=True)
     return found_latents
 
 
-def probe() -> Pipeline:
-    """Logistic regression on standardised features."""
-    return make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=2000))
+def balanced(blocks: Sequence[np.ndarray], known: np.ndarray) -> np.ndarray:
+    """(N, D): every block standardised by its known rows, then divided by the root of its width.
+
+    A stream of 200 dimensions is penalised by the probe like one of 20: neither drowns score and size beside it.
+    """
+    scaled = [StandardScaler().fit(block[known]).transform(block) / np.sqrt(block.shape[1]) for block in blocks]
+    return np.hstack(scaled)
 
 
-def out_of_fold(features: np.ndarray, y: np.ndarray, group: np.ndarray) -> np.ndarray:
-    """(N,) log-odds of a probe that has not seen the candidate's block."""
+def logit_of(blocks: Sequence[np.ndarray], y: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """(N,) log-odds of every candidate by a logistic probe that was fitted to ``known`` rows."""
+    features = balanced(blocks, known)
+    return LogisticRegression(C=1.0, max_iter=5000).fit(features[known], y[known]).decision_function(features)
+
+
+def out_of_fold(blocks: Sequence[np.ndarray], y: np.ndarray, group: np.ndarray) -> np.ndarray:
+    """(N,) log-odds of a probe that has not seen the candidate's block; the mean over several ways to fold."""
     logit = np.zeros(len(y))
-    for known, unseen in GroupKFold(NUM_FOLDS, shuffle=True, random_state=0).split(features, y, group):
-        logit[unseen] = probe().fit(features[known], y[known]).decision_function(features[unseen])
+    for folding in range(NUM_FOLDINGS):
+        for known, unseen in GroupKFold(NUM_FOLDS, shuffle=True, random_state=folding).split(y, y, group):
+            logit[unseen] += logit_of(blocks, y, known)[unseen] / NUM_FOLDINGS
     return logit
 
 
@@ -254,8 +320,7 @@ def paired_gain(found: Candidates, logit: np.ndarray, base: np.ndarray, rows: np
 
 def purity(features: np.ndarray, y: np.ndarray) -> float:
     """Mean share of the nearest neighbours that have the same answer, balanced over both answers."""
-    scaled = StandardScaler().fit_transform(features)
-    near = NearestNeighbors(n_neighbors=NUM_NEIGHBOURS + 1).fit(scaled).kneighbors(scaled)[1][:, 1:]
+    near = NearestNeighbors(n_neighbors=NUM_NEIGHBOURS + 1).fit(features).kneighbors(features)[1][:, 1:]
     same = (y[near] == y[:, None]).mean(1)
     return float(np.mean([same[y == value].mean() for value in (0, 1)]))
 
@@ -268,25 +333,25 @@ def score_and_size(found: Candidates) -> np.ndarray:
 
 def table(found: Candidates, streams: Mapping[str, np.ndarray]) -> list[dict[str, object]]:
     plain = score_and_size(found)
-    sets = {"score and size": plain} | dict(streams)
-    for pair in (("mask", "image"), ("mask", "simclr"), ("s", "simclr"), ("mask", "s", "simclr")):
-        sets[" and ".join(pair)] = np.hstack([streams[name] for name in pair])
-    sets |= {f"{name}, score and size": np.hstack([plain, x]) for name, x in sets.items() if name != "score and size"}
+    pairs = [("mask", "image"), ("mask", "simclr"), ("s", "simclr"), ("mask", "s", "simclr")]
+    combined = [(name,) for name in streams] + pairs
+    sets = {" and ".join(names): [streams[name] for name in names] for names in combined}
+    sets |= {f"{name}, score and size": [plain, *blocks] for name, blocks in sets.items()}
     everything = np.arange(len(found.y))
     confident = np.flatnonzero(found.score >= CONFIDENT_SCORE)
-    base = out_of_fold(plain, found.y, found.group)
+    base = out_of_fold([plain], found.y, found.group)
     rows: list[dict[str, object]] = []
-    for name, features in sets.items():
-        logit = out_of_fold(features, found.y, found.group)
+    for name, blocks in ({"score and size": [plain]} | sets).items():
+        logit = out_of_fold(blocks, found.y, found.group)
         gain, low, high = paired_gain(found, logit, base, everything)
         sure, sure_low, sure_high = paired_gain(found, logit, base, confident)
         rows.append(
             {
-                "features": name, "dimensions": features.shape[1], "auc": round(auc(found.y, logit, everything), 4),
-                "gain": [round(v, 4) for v in (gain, low, high)],
+                "features": name, "dimensions": sum(block.shape[1] for block in blocks),
+                "auc": round(auc(found.y, logit, everything), 4), "gain": [round(v, 4) for v in (gain, low, high)],
                 "auc_confident": round(auc(found.y, logit, confident), 4),
                 "gain_confident": [round(v, 4) for v in (sure, sure_low, sure_high)],
-                "purity": round(purity(features, found.y), 4),
+                "purity": round(purity(balanced(blocks, everything), found.y), 4),
             }
         )  # fmt: skip
     return rows
@@ -295,7 +360,7 @@ def table(found: Candidates, streams: Mapping[str, np.ndarray]) -> list[dict[str
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("data"))
-    parser.add_argument("--set", dest="name", choices=list(SETS), default="fafb")
+    parser.add_argument("--set", dest="name", choices=[*SETS, "synthetic"], default="fafb")
     parser.add_argument("--side", choices=["development", "confirmation"], default="development")
     parser.add_argument("--override", action="append", default=[], metavar="A.B=VALUE", help="settings of the streams")
     parser.add_argument("--seed", type=int, default=0)
@@ -306,9 +371,8 @@ def main() -> None:
     settings = apply_overrides({}, options.override)
     config = parse_config(StreamsConfig, settings.get("streams", {}), source="--override")
     patches = parse_config(PatchConfig, settings.get("patches", {}), source="--override")
-    world, found = load(options.name, options.data, patches, options.side)
-    shapes = shapes_for(world.image.voxel_size_nm, world.task.pixel_size_nm)
-    s_config = parse_config(SegmentationConfig, shapes | settings.get("segmentation", {}), source="--override")
+    s_settings = settings.get("segmentation", {})
+    world, found, s_config = load(options.name, options.data, patches, options.side, s_settings, options.seed)
     print(f"{len(found.y)} candidates, {int(found.y.sum())} true, {len(set(found.group.tolist()))} blocks", flush=True)
     streams = latents(world, found, config, s_config, patches, options.seed)
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout

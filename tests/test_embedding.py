@@ -134,7 +134,7 @@ def test_pictures_show_patches_beside_what_the_stream_makes_of_them():
     rng = np.random.default_rng(0)
     patches = rng.uniform(-1, 1, (20, 3, 32, 32)).astype(np.float32)
     patches[7] = patches[3]
-    config = StreamConfig(latent_dim=4, hidden_dims=(8, 16))
+    config = StreamConfig(method="vae", latent_dim=4, hidden_dims=(8, 16))
     shown = pictures(new_stream((3, 32, 32), config, 0), patches, seed=1)
     assert {name: sheet.shape for name, sheet in shown.items()} == {
         "neighbours": (4, 8, 32, 32), "reconstructions": (2, 8, 32, 32),
@@ -152,8 +152,13 @@ def test_pictures_show_patches_beside_what_the_stream_makes_of_them():
 
 
 OTHER_WAYS = {
-    "features of S, orthogonal planes": ["streams.supervised.method=s", "patches.planes=orthogonal"],
-    "self-supervised stack": ["streams.unsupervised.method=simclr", "patches.planes=stack", "patches.stack_size=5"],
+    "features of S, orthogonal planes": [
+        "streams.supervised.method=s",
+        "patches.planes=orthogonal",
+        "streams.unsupervised.method=vae",
+    ],
+    "five sections": ["patches.planes=stack", "patches.stack_size=5"],
+    "published": ["patches.planes=central", "streams.unsupervised.method=vae", "streams.random_crop_share=1"],
 }
 
 
@@ -171,7 +176,7 @@ def test_the_loop_runs_with_streams_of_other_kinds(make_project, toy_file, way):
     assert query.patch.central[1].any()
     report = write_report([project]).read_text()
     assert "What the streams have learned" in report
-    assert report.count("<b>Reconstructions</b>") == 1  # of the one stream that is a VAE
+    assert report.count("<b>Reconstructions</b>") == 1 + (way == "published")  # of every stream that is a VAE
     if project.config.streams.supervised.method == "s":
         assert latents[0].shape[1] == 2 * (8 + 4)
 

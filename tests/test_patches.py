@@ -42,7 +42,7 @@ def tilt(patch_mask):
 def test_a_synapse_stands_upright_with_pre_on_the_left(angle, gap):
     candidate = candidate_of(synapse(angle, gap))
     image = MemoryVolume(np.zeros((9, 160, 160), np.uint8), (30, 8, 8))
-    pair = cut(image, candidate, PatchConfig(width_px=64), pixel_size_nm=8)
+    pair = cut(image, candidate, PatchConfig(width_px=64, planes="central"), pixel_size_nm=8)
     mask = pair.central[1]
     assert tilt(mask) < 3
     assert np.argwhere(mask == 1)[:, 1].mean() < np.argwhere(mask == -1)[:, 1].mean()
@@ -52,7 +52,7 @@ def test_a_synapse_stands_upright_with_pre_on_the_left(angle, gap):
 def test_a_bar_stands_along_its_main_axis(angle):
     section = (synapse(angle, thickness=6) > 0).astype(np.uint8)
     image = MemoryVolume(np.zeros((9, 160, 160), np.uint8), (30, 8, 8))
-    mask = cut(image, candidate_of(section), PatchConfig(width_px=64), 8).central[1]
+    mask = cut(image, candidate_of(section), PatchConfig(width_px=64, planes="central"), 8).central[1]
     spread = np.argwhere(mask > 0).std(0)
     assert set(np.unique(mask)) == {0, 1} and spread[0] > 2.5 * spread[1]
 
@@ -62,7 +62,7 @@ def test_image_and_mask_are_cut_alike():
     array = np.full((9, 160, 160), 50, np.uint8)
     array[4, 10 : 10 + SIZE, 20 : 20 + SIZE][section == 1] = 200
     array[4, 10 : 10 + SIZE, 20 : 20 + SIZE][section == 2] = 120
-    pair = cut(MemoryVolume(array, (30, 8, 8)), candidate_of(section), PatchConfig(width_px=64), 8)
+    pair = cut(MemoryVolume(array, (30, 8, 8)), candidate_of(section), PatchConfig(width_px=64, planes="central"), 8)
     assert pair.section == 4 and pair.padded == 0
     assert pair.image[pair.mask == 1].mean() > 190 and 110 < pair.image[pair.mask == -1].mean() < 130
     assert pair.image[pair.mask == 0].mean() < 70
@@ -75,14 +75,14 @@ def test_pixels_are_nanometres():
         scale = round(8 / voxel_nm)
         fine = section.repeat(scale, 0).repeat(scale, 1)
         image = MemoryVolume(np.zeros((9, 200 * scale, 200 * scale), np.uint8), (40, voxel_nm, voxel_nm))
-        mask = cut(image, candidate_of(fine), PatchConfig(width_px=64), 8).mask
+        mask = cut(image, candidate_of(fine), PatchConfig(width_px=64, planes="central"), 8).mask
         assert abs(int((mask > 0).sum()) - 20 * 40) < 40
 
 
 def test_padding_is_recorded():
     section = np.ones((20, 20), np.uint8)
     image = MemoryVolume(np.full((9, 40, 60), 9, np.uint8), (30, 8, 8))
-    pair = cut(image, candidate_of(section), PatchConfig(width_px=64), 8)
+    pair = cut(image, candidate_of(section), PatchConfig(width_px=64, planes="central"), 8)
     assert 0.3 < pair.padded < 0.9 and (pair.image == 9).all()
 
 
@@ -108,10 +108,12 @@ def test_angles_of_degenerate_masks():
 def test_random_patches_depend_on_the_seed_alone():
     rng = np.random.default_rng(0)
     image = MemoryVolume(rng.integers(0, 255, (4, 100, 90)).astype(np.uint8), (30, 8, 8))
-    first = random_patches(image, 20, PatchConfig(width_px=32), 8, seed=3)
+    first = random_patches(image, 20, PatchConfig(width_px=32, planes="central"), 8, seed=3)
     assert first.shape == (20, 1, 32, 32) and first.dtype == np.uint8
-    np.testing.assert_array_equal(first, random_patches(image, 20, PatchConfig(width_px=32), 8, seed=3))
-    assert (first != random_patches(image, 20, PatchConfig(width_px=32), 8, seed=4)).any()
+    np.testing.assert_array_equal(
+        first, random_patches(image, 20, PatchConfig(width_px=32, planes="central"), 8, seed=3)
+    )
+    assert (first != random_patches(image, 20, PatchConfig(width_px=32, planes="central"), 8, seed=4)).any()
 
 
 def test_every_chunk_is_read_once(tmp_path):

@@ -17,7 +17,7 @@ from twostream.streams.vae import Vae, sample_latent, vae_loss
 
 PUBLISHED = (64, 128, 128, 256, 256, 512)
 SHAPE = (1, 32, 32)
-SMALL = StreamConfig(latent_dim=4, hidden_dims=(8, 16), num_steps=6, batch_size=4)
+SMALL = StreamConfig(method="vae", latent_dim=4, hidden_dims=(8, 16), num_steps=6, batch_size=4)
 
 
 @pytest.mark.parametrize(("latent_dim", "millions"), [(1024, 10.911425), (16, 4.716257)])
@@ -336,7 +336,13 @@ def test_one_step_of_the_published_network_equals_its_plain_form(tmp_path):
     lr * g / (|g| + eps).
     """
     config = StreamConfig(
-        latent_dim=16, hidden_dims=PUBLISHED, num_steps=1, batch_size=2, learning_rate=1e-3, warmup_steps=0
+        method="vae",
+        latent_dim=16,
+        hidden_dims=PUBLISHED,
+        num_steps=1,
+        batch_size=2,
+        learning_rate=1e-3,
+        warmup_steps=0,
     )
     network = new_stream((1, 128, 128), config, seed=0)
     before = {name: value.clone() for name, value in network.state_dict().items()}

@@ -48,7 +48,7 @@ class PatchConfig(Config):
 
     width_px: int = Field(64, ge=8)
     pixel_size_nm: float | None = Field(None, gt=0)
-    planes: Literal["central", "stack", "orthogonal"] = "central"
+    planes: Literal["central", "stack", "orthogonal"] = "stack"
     stack_size: int = Field(3, ge=3)
     stack_step_nm: float = Field(40.0, gt=0)
 

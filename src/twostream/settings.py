@@ -155,6 +155,7 @@ class ProjectConfig(Config):
 
 
 PAPER_VAE = {
+    "method": "vae",
     "hidden_dims": [64, 128, 128, 256, 256, 512],
     "num_steps": 400_000,
     "batch_size": 256,
@@ -172,10 +173,11 @@ PRESETS: dict[str, dict[str, Any]] = {
             "block_shape_zyx": [32, 256, 256],
         },
         "refit": {"num_steps": 5_000},
-        "patches": {"width_px": 128},
+        "patches": {"width_px": 128, "planes": "central"},
         "streams": {
             "supervised": PAPER_VAE | {"latent_dim": 16},
             "unsupervised": PAPER_VAE | {"latent_dim": 1024},
+            "random_crop_share": 1.0,
             "active_clustering": {"num_steps": 5_000},
         },
     },

@@ -33,14 +33,14 @@ class StreamConfig(Config):
         devices: GPUs to train on, at most those that are there.
     """
 
-    method: Literal["vae", "simclr", "s", "given"] = "vae"
+    method: Literal["vae", "simclr", "s", "given"] = "simclr"
     latents: str | None = None
     ids: str | None = None
     latent_dim: int = Field(32, ge=1)
     hidden_dims: tuple[PositiveInt, ...] = Field((16, 32, 64, 64), min_length=1)
     kld_weight: float = Field(1e-4, ge=0)
     temperature: float = Field(0.2, gt=0)
-    num_steps: int = Field(300, ge=1)
+    num_steps: int = Field(400, ge=1)
     batch_size: int = Field(64, ge=1)
     learning_rate: float = Field(2e-3, gt=0)
     weight_decay: float = Field(0.0, ge=0)
@@ -59,9 +59,10 @@ class StreamConfig(Config):
 class MaskStreamConfig(StreamConfig):
     """The supervised stream: masks are simpler than images, so its defaults are smaller."""
 
+    method: Literal["vae", "simclr", "s", "given"] = "vae"
     latent_dim: int = Field(16, ge=1)
     hidden_dims: tuple[PositiveInt, ...] = Field((16, 32, 32, 64), min_length=1)
-    num_steps: int = Field(200, ge=1)
+    num_steps: int = Field(400, ge=1)
 
 
 class ActiveClusteringConfig(Config):
@@ -98,7 +99,7 @@ class StreamsConfig(Config):
     supervised: MaskStreamConfig = MaskStreamConfig()
     unsupervised: StreamConfig = StreamConfig()
     active_clustering: ActiveClusteringConfig = ActiveClusteringConfig()
-    random_crop_share: float = Field(0.5, ge=0, le=1)
+    random_crop_share: float = Field(0.25, ge=0, le=1)
 
     @model_validator(mode="after")
     def _each_stream_sees_its_own(self) -> StreamsConfig:
