@@ -109,10 +109,13 @@ class _Sample:
     def __call__(self, t: int) -> tuple[torch.Tensor, torch.Tensor, int, torch.Tensor]:
         rng = np.random.default_rng([self.seed, t, 1])
         value = int(rng.integers(2))  # both answers equally often, however rare one of them is
-        patches = self.answered[rng.choice(np.flatnonzero(self.y == value))], self._unanswered(rng)
-        # Top to bottom: the mirror that an aligned patch may pass.
-        shown = [torch.from_numpy(image_input(p[:, ::-1] if rng.random() < 0.5 else p)) for p in patches]
-        return self.raw(t), shown[0], value, shown[1]
+        answered = self._view(self.answered[rng.choice(np.flatnonzero(self.y == value))], rng)
+        return self.raw(t), answered, value, self._view(self._unanswered(rng), rng)
+
+    def _view(self, patch: np.ndarray, rng: np.random.Generator) -> torch.Tensor:
+        """As the stream is used to see patches: a hundred answers are soon known by heart, their views are not."""
+        shown = image_input(patch[:, ::-1] if rng.random() < 0.5 else patch)  # the mirror an aligned patch may pass
+        return torch.from_numpy(self.raw.network.view(np.ascontiguousarray(shown), rng))
 
     def _unanswered(self, rng: np.random.Generator) -> np.ndarray:
         source = self.unanswered if len(self.unanswered) else self.answered

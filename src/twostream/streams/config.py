@@ -77,11 +77,11 @@ class ActiveClusteringConfig(Config):
         num_clusters: centres of the clustering term.
     """
 
-    num_steps: int = Field(60, ge=0)
-    learning_rate: float = Field(5e-4, gt=0)
-    weight: float = Field(0.1, ge=0)
+    num_steps: int = Field(100, ge=0)
+    learning_rate: float = Field(1e-3, gt=0)
+    weight: float = Field(1.0, ge=0)
     temperature: float = Field(0.2, gt=0)
-    clustering_weight: float = Field(0.1, ge=0)
+    clustering_weight: float = Field(1.0, ge=0)
     num_clusters: int = Field(10, ge=2)
 
 

@@ -59,7 +59,10 @@ class Simclr(Stream):
         return contrastive_loss(projected, which, self.temperature)
 
     def views(self, patch: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        return np.stack([varied(patch, rng) for _ in range(2)])
+        return np.stack([self.view(patch, rng) for _ in range(2)])
+
+    def view(self, patch: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        return varied(patch, rng)
 
 
 def varied(patch: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -52,6 +52,10 @@ class Stream(nn.Module, ABC):
         """What one step sees of a (P, Y, X) float32 patch. Here: the patch itself."""
         return patch
 
+    def view(self, patch: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """One way to see a (P, Y, X) float32 patch, of the same shape. Here: the patch itself."""
+        return patch
+
 
 def block(convolution: nn.Module, channels: int) -> nn.Sequential:
     """Convolution, group normalisation, SiLU."""
