@@ -86,7 +86,7 @@ def main() -> None:
                 fine_tune(
                     tuned, draw, found.image_patch[answered], found.y[answered], found.image_patch[~answered],
                     config.active_clustering.model_copy(update=WAYS[way]), stream,
-                    seed=seed, resume_path=Path(folder) / "resume",
+                    planes=patches.planes, seed=seed, resume_path=Path(folder) / "resume",
                 )  # fmt: skip
             by_way[way] = scored(found, encode(tuned, images), answered)
         for way, values in by_way.items():

@@ -114,6 +114,10 @@ def test_missing_and_pickled_files_are_refused(tmp_path):
     np.save(tmp_path / "none.npy", np.array([{}], object), allow_pickle=True)
     with pytest.raises(InputError, match="without pickles"):
         read_given(config, np.array([1], np.uint64))
+    with open(tmp_path / "none.npy", "wb") as handle:
+        np.savez(handle, a=np.zeros(1), b=np.zeros(1))
+    with pytest.raises(InputError, match="several arrays"):
+        read_given(config, np.array([1], np.uint64))
 
 
 @pytest.mark.parametrize(

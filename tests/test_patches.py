@@ -231,3 +231,27 @@ def test_turning_moves_every_plane_as_the_object_would(planes):
 def test_a_stack_without_a_middle_is_refused():
     with pytest.raises(ValueError, match="odd number"):
         PatchConfig(planes="stack", stack_size=4)
+
+
+@pytest.mark.parametrize("angle", range(-180, 180, 30))
+def test_angles_are_those_of_the_tissue_where_pixels_are_not_square(angle):
+    """The same synapse, imaged with pixels 1.4 times as long as high, stands upright all the same."""
+    wide = cv2.resize(synapse(angle, gap=6), (round(SIZE / 1.4), SIZE), interpolation=cv2.INTER_NEAREST)
+    image = MemoryVolume(np.zeros((9, 160, 160), np.uint8), (30, 8, 11.2))
+    pair = cut(image, candidate_of(wide), PatchConfig(width_px=64), pixel_size_nm=8)
+    assert tilt(pair.central[1]) < 3
+
+
+def test_a_large_hollow_object_is_looked_at_where_it_is():
+    y, x = np.mgrid[:SIZE, :SIZE] - SIZE // 2
+    ring = (abs(np.hypot(y, x) - 52) < 5).astype(np.uint8)
+    image = MemoryVolume(np.zeros((9, 160, 160), np.uint8), (30, 8, 8))
+    assert (cut(image, candidate_of(ring), PatchConfig(width_px=64), 8).central[1] > 0).sum() > 200
+
+
+def test_the_guard_is_as_deep_as_a_stack():
+    """Planes are whole sections apart, so rounding adds up: nine planes of 40 nm on sections of 26 nm reach eight."""
+    config = PatchConfig(planes="stack", stack_size=9, stack_step_nm=40)
+    assert config.depth_sections(26.0, 8.0) == 8
+    assert PatchConfig(planes="orthogonal", width_px=64).depth_sections(40.0, 5.0) == 5
+    assert PatchConfig(planes="central").depth_sections(40.0, 5.0) == 0

@@ -1,17 +1,20 @@
 """The VAE as published, its losses re-derived, and the fine-tuning on answers."""
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
 
 from twostream.config import apply_overrides, parse_config
 from twostream.errors import ConfigError, InputError
+from twostream.patches import PatchConfig
 from twostream.streams.active_clustering import clustering_loss, fine_tune, soft_assignment, target_distribution
 from twostream.streams.config import ActiveClusteringConfig, StreamConfig, StreamsConfig
 from twostream.streams.contrast import contrastive_loss
-from twostream.streams.draw import image_input, mask_input
+from twostream.streams.draw import ImageDraw, MaskDraw, image_input, mask_input
 from twostream.streams.encode import encode
-from twostream.streams.fit import fit_stream, load_stream, new_stream, save_stream
+from twostream.streams.fit import NUM_TOLD_APART, RawViews, fit_stream, load_stream, new_stream, save_stream
 from twostream.streams.published import published_overrides
 from twostream.streams.vae import Vae, sample_latent, vae_loss
 
@@ -92,7 +95,7 @@ def test_a_killed_training_ends_with_the_same_weights(tmp_path, monkeypatch):
 
     def deadly(rng, count=[0]):  # noqa: B006 - counts over calls
         count[0] += 1
-        if count[0] > 4 * 3 + 2:  # in the middle of the fourth step
+        if count[0] > NUM_TOLD_APART + 4 * 3 + 2:  # in the middle of the fourth step
             raise Killed
         return draw(rng)
 
@@ -149,7 +152,9 @@ def test_active_clustering_draws_the_answers_apart(tmp_path):
         network, stream = new_stream(SHAPE, SMALL, 0), SMALL.model_copy(update={"batch_size": 24})
         config = ActiveClusteringConfig(num_steps=60, learning_rate=3e-3, num_clusters=4, **weights)
         resume_path = tmp_path / "r"
-        losses = fine_tune(network, draw, answered, y, answered, config, stream, seed=0, resume_path=resume_path)
+        losses = fine_tune(
+            network, draw, answered, y, answered, config, stream, planes="central", seed=0, resume_path=resume_path
+        )
         resume_path.unlink()
         assert len(losses) == 60
         z = encode(network, image_input(answered))
@@ -166,7 +171,12 @@ def test_active_clustering_waits_for_both_answers(tmp_path):
     patches = np.zeros((5, *SHAPE), np.uint8)
     y = np.array([1, 1, 1, 1, 0])
     config = ActiveClusteringConfig()
-    assert fine_tune(network, draw, patches, y, patches, config, SMALL, seed=0, resume_path=tmp_path / "r") == []
+    assert (
+        fine_tune(
+            network, draw, patches, y, patches, config, SMALL, planes="central", seed=0, resume_path=tmp_path / "r"
+        )
+        == []
+    )
 
 
 def test_the_clustering_term_equals_its_plain_form():
@@ -289,13 +299,14 @@ def test_the_published_block_is_read_as_printed(tmp_path):
     options = published_overrides([tmp_path / "i.yaml", tmp_path / "m.yaml"], "polarity")
     values = apply_overrides({}, options)
     streams = parse_config(StreamsConfig, values["streams"], source="test")
-    assert values["patches"] == {"width_px": 128}
+    patches = parse_config(PatchConfig, values["patches"], source="test")
+    assert (patches.width_px, patches.num_planes, streams.random_crop_share) == (128, 1, 1.0)
     for config, latent, millions in (
         (streams.unsupervised, 1024, 10.911425),
         (streams.supervised, 16, 4.716257),
     ):
         assert (config.method, config.latent_dim, config.kld_weight) == ("vae", latent, 1e-4)
-        network = new_stream((1, 128, 128), config, 0)
+        network = new_stream((patches.num_planes, 128, 128), config, 0)
         assert sum(p.numel() for p in network.parameters()) == round(millions * 1e6)
     # Building one does not turn the list around for the next.
     again = new_stream((1, 128, 128), streams.supervised, 0)
@@ -368,3 +379,68 @@ def test_one_step_of_the_published_network_equals_its_plain_form(tmp_path):
         moved = before[name] - 1e-3 * gradient / (gradient.abs() + 1e-8)
         sure = gradient.abs() > 1e-6  # below, the sign of rounding decides
         torch.testing.assert_close(network.state_dict()[name][sure], moved[sure], rtol=1e-4, atol=2e-5)
+
+
+@pytest.mark.parametrize("change", ["kld_weight", "seed", "patches"])
+def test_a_half_trained_stream_of_another_course_is_not_taken_up(tmp_path, change, capfd):
+    monkey = pytest.MonkeyPatch()
+    monkey.setattr("twostream.training.STEPS_PER_CHECKPOINT", 2)
+
+    def other_patches(rng):
+        return draw(rng)[:, ::-1].copy()
+
+    fit_stream(new_stream(SHAPE, SMALL, 1), draw, SMALL, seed=5, resume_path=tmp_path / "r", name="test")
+    monkey.undo()
+    config = SMALL.model_copy(update={"kld_weight": 5.0}) if change == "kld_weight" else SMALL
+    shown, seed = (other_patches if change == "patches" else draw), (6 if change == "seed" else 5)
+    again = fit_stream(new_stream(SHAPE, config, 1), shown, config, seed=seed, resume_path=tmp_path / "r", name="test")
+    clean = fit_stream(
+        new_stream(SHAPE, config, 1), shown, config, seed=seed, resume_path=tmp_path / "new", name="test"
+    )
+    assert again == clean and "training begins anew" in capfd.readouterr().err
+
+
+def test_active_clustering_begins_anew_when_answers_change(tmp_path):
+    answered, y = two_textures()
+    config = ActiveClusteringConfig(num_steps=4, num_clusters=3)
+
+    def tuned(y, name):
+        network = new_stream(SHAPE, SMALL, 0)
+        settings = {"planes": "central", "seed": 0, "resume_path": tmp_path / name}
+        losses = fine_tune(network, draw, answered, y, answered, config, SMALL, **settings)
+        return losses, [p.detach().clone() for p in network.parameters()]
+
+    tuned(y, "shared")
+    (losses, weights), (clean_losses, clean_weights) = tuned(1 - y, "shared"), tuned(1 - y, "own")
+    assert losses == clean_losses
+    assert all(torch.equal(a, b) for a, b in zip(weights, clean_weights, strict=True))
+
+
+def test_what_is_trained_travels_to_other_processes():
+    """Several GPUs are several processes: samples, draws and modules must pickle."""
+    images = np.zeros((3, *SHAPE), np.uint8)
+    for stream in (SMALL, SMALL.model_copy(update={"method": "simclr"})):
+        views = RawViews(new_stream(SHAPE, stream, 0), ImageDraw(images, images, 0.5, "central"), 3)
+        again = pickle.loads(pickle.dumps(views))
+        assert torch.equal(again(4), views(4)) and again.digest == views.digest
+    masks = pickle.loads(pickle.dumps(MaskDraw(images.astype(np.int8), "central")))
+    assert masks(np.random.default_rng(0)).shape == SHAPE
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"hidden_dims": (8, 8, 8, 8, 8)}, "channels of one pixel"),
+        ({"hidden_dims": (16, 24)}, "expected multiples of 16"),
+        ({"hidden_dims": (16, 16384)}, "up to 8192"),
+    ],
+)
+def test_networks_that_cannot_work_are_refused_before_anything_is_trained(make_project, settings, sentence):
+    dims = list(settings["hidden_dims"])
+    with pytest.raises(ConfigError, match=sentence):
+        make_project(overrides=["patches.width_px=32", f"streams.unsupervised.hidden_dims={dims}"])
+
+
+def test_self_supervision_needs_company():
+    with pytest.raises(ValueError, match="beside others: use 2 or more"):
+        StreamConfig(method="simclr", batch_size=1)

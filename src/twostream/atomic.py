@@ -60,10 +60,13 @@ def read_array(path: Path) -> np.ndarray:
     """Read ``.npy``.
 
     Raises:
-        InputError: missing, damaged or pickled.
+        InputError: missing, damaged, pickled, or several arrays (``.npz``).
     """
     try:
-        return np.load(path, allow_pickle=False)
+        array = np.load(path, allow_pickle=False)
+        if not isinstance(array, np.ndarray):
+            raise ValueError("it holds several arrays")
+        return array
     except (OSError, ValueError, EOFError) as error:
         raise InputError(f"{path} cannot be read as .npy without pickles: {error}.") from None
 

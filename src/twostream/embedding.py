@@ -23,7 +23,7 @@ from twostream.project import Project
 from twostream.proposing import may_be_asked
 from twostream.segmentation.features import pooled_features
 from twostream.segmentation.train import Segmenter
-from twostream.streams.active_clustering import fine_tune
+from twostream.streams.active_clustering import can_teach, fine_tune
 from twostream.streams.config import PICTURES_NAME, StreamConfig
 from twostream.streams.draw import Draw, ImageDraw, MaskDraw, image_input, mask_input
 from twostream.streams.encode import BATCH_SIZE, encode
@@ -109,7 +109,8 @@ def learn_from_answers(project: Project, number: int) -> list[float]:
     newest = project.ledger.newest_queries(number)
     taught = [q for i, q in newest.items() if not q.is_audit and not math.isnan(verdicts[i].y)]
     losses: list[float] = []
-    if config.num_steps and taught:
+    y = np.array([verdicts[q.candidate.id].y for q in taught])
+    if can_teach(y, config):
         candidates = from_table(read_table(project.path(number - 1, "candidates.parquet")))
         others = [c for c in candidates if c.id not in newest and may_be_asked(project, c)]
         images = [pair.image for pair in _some_pairs(project, others, "unanswered")]
@@ -117,10 +118,11 @@ def learn_from_answers(project: Project, number: int) -> list[float]:
             network,
             ImageDraw(_everywhere(project), _no_patches(project), 1.0, project.config.patches.planes),
             np.stack([q.patch.image for q in taught]),
-            np.array([verdicts[q.candidate.id].y for q in taught]),
+            y,
             np.stack(images) if images else _no_patches(project),
             config,
             stream,
+            planes=project.config.patches.planes,
             seed=project.seed(number, "active clustering"),
             resume_path=path.with_suffix(".resume"),
         )
@@ -155,6 +157,8 @@ def _fit_streams(project: Project, candidates: Sequence[Candidate]) -> None:
 def _worth_learning_from(project: Project, candidates: Sequence[Candidate]) -> list[Candidate]:
     """Candidates that may be asked; where there is none, those that are far from the test box."""
     shown = [c for c in candidates if may_be_asked(project, c)]
+    if not candidates:
+        raise ProjectError("no candidate was proposed, so the streams have nothing to learn from; train S for longer.")
     if not shown:
         progress.say(f"  all {len(candidates)} candidates lie in the labels box or near the test box: none to ask")
         guarded = project.guarded_box

@@ -18,7 +18,9 @@ from typing import Literal
 import cv2
 import numpy as np
 from pydantic import Field, model_validator
+from scipy import ndimage
 
+from twostream import progress
 from twostream.candidates import Candidate
 from twostream.config import Config
 from twostream.geometry import Box
@@ -46,11 +48,11 @@ class PatchConfig(Config):
         stack_step_nm: distance between planes of a stack; at least one section.
     """
 
-    width_px: int = Field(64, ge=8)
-    pixel_size_nm: float | None = Field(None, gt=0)
+    width_px: int = Field(64, ge=8, le=1024)
+    pixel_size_nm: float | None = Field(None, ge=0.1, le=10_000)
     planes: Literal["central", "stack", "orthogonal"] = "stack"
-    stack_size: int = Field(3, ge=3)
-    stack_step_nm: float = Field(40.0, gt=0)
+    stack_size: int = Field(3, ge=3, le=99)
+    stack_step_nm: float = Field(40.0, gt=0, le=10_000)
 
     @model_validator(mode="after")
     def _has_a_middle(self) -> PatchConfig:
@@ -63,10 +65,15 @@ class PatchConfig(Config):
         """Channels of a patch."""
         return {"central": 1, "stack": self.stack_size, "orthogonal": 3}[self.planes]
 
-    def depth_nm(self, pixel_size_nm: float) -> float:
-        """How far a patch reaches above and below its central section."""
-        stack_nm, upright_nm = self.stack_step_nm * (self.stack_size // 2), self.width_px / 2 * pixel_size_nm
-        return {"central": 0.0, "stack": stack_nm, "orthogonal": upright_nm}[self.planes]
+    def step_sections(self, section_nm: float) -> int:
+        """Sections between two planes of a stack: whole ones, at least one."""
+        return max(1, round(self.stack_step_nm / section_nm))
+
+    def depth_sections(self, section_nm: float, pixel_size_nm: float) -> int:
+        """How many sections a patch reaches above and below its central one."""
+        stack = self.step_sections(section_nm) * (self.stack_size // 2)
+        upright = math.ceil(self.width_px / 2 * pixel_size_nm / section_nm) + 1
+        return {"central": 0, "stack": stack, "orthogonal": upright}[self.planes]
 
 
 @dataclass(frozen=True)
@@ -107,20 +114,22 @@ def central_section(mask: np.ndarray) -> int:
     return int(nearest[np.argmax(area[nearest])])
 
 
-def upright_angle(section: np.ndarray) -> float:
+def upright_angle(section: np.ndarray, size_yx: Sequence[float] = (1.0, 1.0)) -> float:
     """Angle of a (Y, X) mask section (1 pre or inside, 2 post) from upright, in degrees, in (-180, 180].
 
-    Turning the picture by ``-angle`` about its centre stands the object upright, with pre on the left.
+    Turning the picture by ``-angle`` about its centre stands the object upright, with pre on the left. Where pixels are
+    not square, ``size_yx`` is theirs: angles are those of the tissue.
     """
-    pre, post = np.argwhere(section == 1).astype(float), np.argwhere(section == 2).astype(float)
+    size = np.asarray(size_yx, float) / size_yx[0]
+    pre, post = np.argwhere(section == 1) * size, np.argwhere(section == 2) * size
     if len(pre) and len(post):
         across = post.mean(0) - pre.mean(0)
-        axis = _contact_axis(section, across)
+        axis = _contact_axis(section, across, size)
         # Upright with pre left: the axis points down (+row) and post lies to its right (+column).
         if axis[0] * across[1] - axis[1] * across[0] < 0:
             axis = -axis
     else:
-        points = np.argwhere(section > 0).astype(float)
+        points = np.argwhere(section > 0) * size
         axis = _principal_axis(points)
         # An axis has no head: let the heavier tail point down, so that like objects stand alike.
         along = (points - points.mean(0)) @ axis
@@ -129,14 +138,18 @@ def upright_angle(section: np.ndarray) -> float:
     return math.degrees(math.atan2(-axis[1], axis[0]))
 
 
-def _contact_axis(section: np.ndarray, across: np.ndarray) -> np.ndarray:
+def _contact_axis(section: np.ndarray, across: np.ndarray, size_yx: np.ndarray) -> np.ndarray:
     """Unit vector (row, column) along the cleft: principal axis of the pixels where the sides face each other."""
     facing = []
     for mine, other in ((1, 2), (2, 1)):
-        distance = cv2.distanceTransform((section != other).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+        away = (section != other).astype(np.uint8)
+        if size_yx[0] == size_yx[1]:
+            distance = cv2.distanceTransform(away, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+        else:
+            distance = ndimage.distance_transform_edt(away, sampling=size_yx)
         mine_yx = np.argwhere(section == mine)
         reach = distance[tuple(mine_yx.T)]
-        facing.append(mine_yx[reach <= reach.min() + CONTACT_MARGIN_PX])
+        facing.append(mine_yx[reach <= reach.min() + CONTACT_MARGIN_PX] * size_yx)
     # Each side is centred on its own: otherwise the gap between the sides would pull the axis across the cleft.
     points = np.concatenate([f - f.mean(0) for f in facing])
     if min(map(len, facing)) >= MIN_CONTACT_PX / 2 and len(points) >= MIN_CONTACT_PX:
@@ -157,9 +170,9 @@ def _principal_axis(points: np.ndarray) -> np.ndarray:
     return np.array([math.cos(angle), math.sin(angle)])
 
 
-def candidate_angle(candidate: Candidate) -> float:
+def candidate_angle(candidate: Candidate, voxel_size_nm: Sequence[float]) -> float:
     """``upright_angle`` of the candidate's central section, in degrees."""
-    return upright_angle(candidate.mask[central_section(candidate.mask)])
+    return upright_angle(candidate.mask[central_section(candidate.mask)], voxel_size_nm[1:])
 
 
 def cut(volume: Volume, candidate: Candidate, config: PatchConfig, pixel_size_nm: float) -> PatchPair:
@@ -182,7 +195,7 @@ def cut_all(
         Row of the candidate and its pair, in the order in which the chunks of the volume come.
     """
     lens = _Lens.of(volume, config, pixel_size_nm)
-    poses = [_Pose.of(candidate) for candidate in candidates]
+    poses = [_Pose.of(candidate, lens) for candidate in candidates]
     windows = [lens.window(pose.center_zyx) for pose in poses]
     for row, array in read_windows(volume, windows):
         yield row, _pair(lens, poses[row], candidates[row], windows[row], array, volume.box)
@@ -196,13 +209,21 @@ class _Pose:
     angle_deg: float
 
     @classmethod
-    def of(cls, candidate: Candidate) -> _Pose:
+    def of(cls, candidate: Candidate, lens: _Lens) -> _Pose:
         z_local = central_section(candidate.mask)
         section = candidate.mask[z_local]
         rows, columns = np.flatnonzero(section.any(1)), np.flatnonzero(section.any(0))
+        middle = (rows[0] + rows[-1]) / 2, (columns[0] + columns[-1]) / 2
+        half = [lens.config.width_px / 2 * pixel for pixel in lens.pixel_zyx[1:]]
+        if max(rows[-1] - rows[0], columns[-1] - columns[0]) > min(half):
+            # A large, hollow object would not be seen at all: then the pixel of it that is nearest the middle.
+            places = np.argwhere(section)
+            away = (places - middle) / half
+            nearest = int(np.square(away).sum(1).argmin())
+            middle = tuple(places[nearest]) if np.abs(away[nearest]).max() > 0.9 else middle
         z, y, x = candidate.box.offset_zyx
-        center = z + z_local, y + (rows[0] + rows[-1]) / 2, x + (columns[0] + columns[-1]) / 2
-        return cls(center, upright_angle(section))
+        size_yx = 1 / lens.pixel_zyx[1], 1 / lens.pixel_zyx[2]
+        return cls((z + z_local, y + float(middle[0]), x + float(middle[1])), upright_angle(section, size_yx))
 
 
 @dataclass(frozen=True)
@@ -213,29 +234,27 @@ class _Lens:
         config: which planes.
         pixel_zyx: voxels per patch pixel, along each axis.
         step: sections between the planes of a stack.
+        depth: sections that a patch reaches above and below its central one.
     """
 
     config: PatchConfig
     pixel_zyx: tuple[float, float, float]
     step: int
+    depth: int
 
     @classmethod
     def of(cls, volume: Volume, config: PatchConfig, pixel_size_nm: float) -> _Lens:
         pixel_nm = config.pixel_size_nm or pixel_size_nm
         z, y, x = (pixel_nm / v for v in volume.voxel_size_nm)
-        return cls(config, (z, y, x), max(1, round(config.stack_step_nm / volume.voxel_size_nm[0])))
+        section_nm = volume.voxel_size_nm[0]
+        return cls(config, (z, y, x), config.step_sections(section_nm), config.depth_sections(section_nm, pixel_nm))
 
     @property
     def half_zyx(self) -> tuple[int, int, int]:
         """Voxels that a patch at any angle may need on each side of its centre."""
         half = self.config.width_px / 2
         y, x = (math.ceil(half * math.sqrt(2) * v) + 2 for v in self.pixel_zyx[1:])
-        depth = {
-            "central": 0,
-            "stack": self.step * (self.config.stack_size // 2),
-            "orthogonal": math.ceil(half * self.pixel_zyx[0]) + 1,
-        }
-        return depth[self.config.planes], y, x
+        return self.depth, y, x
 
     def window(self, center_zyx: Sequence[float]) -> Box:
         """The voxels around a centre."""
@@ -361,13 +380,16 @@ def random_patches(volume: Volume, number: int, config: PatchConfig, pixel_size_
         z = int(rng.integers(volume.shape_zyx[0]))
         windows.append(Box((z - depth, corner[0], corner[1]), (2 * depth + 1, span[0], span[1])))
     result = np.empty((number, config.num_planes, config.width_px, config.width_px), np.uint8)
-    for row, array in read_windows(volume, windows):
-        own = np.random.default_rng([seed, row])  # windows come in the order of the chunks
-        smooth = lens.smoothed(array)
-        first = row * PATCHES_PER_WINDOW
-        for patch in result[first : first + PATCHES_PER_WINDOW]:
-            origin = [own.uniform(h, max(s - h, h + 1e-9)) for h, s in zip(half, span, strict=True)]
-            patch[...] = lens.take(smooth, (depth, *origin), own.uniform(-180, 180), cv2.INTER_LINEAR)
+    with progress.task("cut raw patches", total=number) as advance:
+        for row, array in read_windows(volume, windows):
+            own = np.random.default_rng([seed, row])  # windows come in the order of the chunks
+            smooth = lens.smoothed(array)
+            first = row * PATCHES_PER_WINDOW
+            patches = result[first : first + PATCHES_PER_WINDOW]
+            for patch in patches:
+                origin = [own.uniform(h, max(s - h, h + 1e-9)) for h, s in zip(half, span, strict=True)]
+                patch[...] = lens.take(smooth, (depth, *origin), own.uniform(-180, 180), cv2.INTER_LINEAR)
+            advance(len(patches))
     return result
 
 

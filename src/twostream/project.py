@@ -321,9 +321,9 @@ def guard_voxels(config: ProjectConfig, voxel_size_nm: Sequence[float]) -> tuple
     fold = fold_for(voxel_size_nm, config.segmentation.max_pixel_size_nm or task.pixel_size_nm)
     context = (0, 0, 0) if config.source else context_voxels(config.segmentation, fold)
     pixel_nm = config.patches.pixel_size_nm or task.patch_pixel_size_nm
-    depth_nm, width_nm = config.patches.depth_nm(pixel_nm), config.patches.width_px * pixel_nm
-    wanted = zip((depth_nm, width_nm, width_nm), voxel_size_nm, strict=True)
-    patch = [max(1, int(np.ceil(reach / size))) for reach, size in wanted]
+    depth = config.patches.depth_sections(voxel_size_nm[0], pixel_nm)
+    width = [int(np.ceil(config.patches.width_px * pixel_nm / size)) for size in voxel_size_nm[1:]]
+    patch = max(1, depth), *width
     z, y, x = (max(a, b) for a, b in zip(context, patch, strict=True))
     return z, y, x
 

@@ -13,7 +13,7 @@ from twostream.candidates import CandidateConfig
 from twostream.config import Config
 from twostream.patches import PatchConfig
 from twostream.segmentation.config import RefitConfig, SegmentationConfig
-from twostream.streams.config import StreamsConfig
+from twostream.streams.config import StreamConfig, StreamsConfig, misfit
 from twostream.task import DecodingConfig
 
 
@@ -131,6 +131,10 @@ class ProjectConfig(Config):
     def _what_the_task_can_use(self) -> ProjectConfig:
         """A setting that would do nothing, or crash when it is too late to change it, is refused at once."""
         polarity = self.task == "polarity"
+        for name in ("supervised", "unsupervised"):
+            stream: StreamConfig = getattr(self.streams, name)
+            if stream.method in ("vae", "simclr") and (problem := misfit(self.patches.width_px, stream)):
+                raise ValueError(f"streams.{name}: {problem}")
         if self.source and self.streams.supervised.method == "s":
             raise ValueError(
                 f"streams.supervised.method is s, what S computed, but a {self.source.name} stands in its place. "

@@ -193,7 +193,10 @@ def propose_step(project: Project, number: int, truth: Truth | None) -> Detail:
     write_folder(project.path(number, "segmentation.zarr"), fill)
     candidates = identify(found.candidates, known_candidates(project, number), project.ledger.next_id(number))
     askable = [may_be_asked(project, c) for c in candidates]
-    extra: dict[str, Sequence[object]] = {"angle_deg": [candidate_angle(c) for c in candidates], "in_pool": askable}
+    extra: dict[str, Sequence[object]] = {
+        "angle_deg": [candidate_angle(c, project.image.voxel_size_nm) for c in candidates],
+        "in_pool": askable,
+    }
     extra |= found.columns
     if project.task.num_sides == 2:
         extra["sides"] = [sides_of(c) for c in candidates]

@@ -22,6 +22,7 @@ k-means of all candidates and are learned; s^2 is the mean squared distance to t
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ import torch
 from sklearn.cluster import KMeans
 from torch import nn
 
+from twostream.patches import turned
 from twostream.streams.config import ActiveClusteringConfig, StreamConfig
 from twostream.streams.contrast import contrastive_loss
 from twostream.streams.draw import Draw, image_input
@@ -104,6 +106,7 @@ class _Sample:
     answered: np.ndarray
     y: np.ndarray
     unanswered: np.ndarray
+    planes: str
     seed: int
 
     def __call__(self, t: int) -> tuple[torch.Tensor, torch.Tensor, int, torch.Tensor]:
@@ -114,12 +117,17 @@ class _Sample:
 
     def _view(self, patch: np.ndarray, rng: np.random.Generator) -> torch.Tensor:
         """As the stream is used to see patches: a hundred answers are soon known by heart, their views are not."""
-        shown = image_input(patch[:, ::-1] if rng.random() < 0.5 else patch)  # the mirror an aligned patch may pass
-        return torch.from_numpy(self.raw.network.view(np.ascontiguousarray(shown), rng))
+        shown = image_input(turned(patch, self.planes, rng, upright=True))
+        return torch.from_numpy(self.raw.network.view(shown, rng))
 
     def _unanswered(self, rng: np.random.Generator) -> np.ndarray:
         source = self.unanswered if len(self.unanswered) else self.answered
         return source[rng.integers(len(source))]
+
+
+def can_teach(y: np.ndarray, config: ActiveClusteringConfig) -> bool:
+    """Whether ``y``, (N,) 0 or 1, holds enough of both answers, and anything is to be learned at all."""
+    return config.num_steps > 0 and min(int((y == 0).sum()), int((y == 1).sum())) >= MIN_ANSWERS_PER_CLASS
 
 
 def fine_tune(
@@ -131,6 +139,7 @@ def fine_tune(
     config: ActiveClusteringConfig,
     stream_config: StreamConfig,
     *,
+    planes: str,
     seed: int,
     resume_path: Path,
 ) -> list[float]:
@@ -144,19 +153,25 @@ def fine_tune(
         unanswered: (M, P, W, W) uint8, of other candidates.
         config: settings of the fine-tuning.
         stream_config: settings of the stream; a step sees ``batch_size`` patches of each kind.
+        planes: of ``PatchConfig``.
 
     Returns:
         The loss of every step; empty (and the network untouched) while either answer is too rare.
     """
-    if min(int((y == 0).sum()), int((y == 1).sum())) < MIN_ANSWERS_PER_CLASS or config.num_steps == 0:
+    if not can_teach(y, config):
         return []
     features = encode(network, image_input(np.concatenate([answered, unanswered])))
     means = KMeans(min(config.num_clusters, len(features)), n_init=3, random_state=seed % 2**32).fit(features)
     nearest = means.transform(features).min(1)
     scale = float(np.sqrt(np.square(nearest).mean())) or 1.0
+    centers = _WithCenters(network, means.cluster_centers_, scale)
+    centers.centers.requires_grad_(config.clustering_weight > 0)  # else several GPUs wait for its gradient
+    module, raw = _ActiveClusteringModule(centers, config, stream_config), RawViews(network, draw, seed)
+    taught = hashlib.sha256(b"".join(np.ascontiguousarray(a).tobytes() for a in (answered, y, unanswered))).hexdigest()
+    module.course |= {"active_clustering": config.model_dump(), "seed": seed, "samples": raw.digest, "answers": taught}
     return fit(
-        _ActiveClusteringModule(_WithCenters(network, means.cluster_centers_, scale), config, stream_config),
-        _Sample(RawViews(network, draw, seed), answered, y, unanswered, seed),
+        module,
+        _Sample(raw, answered, y, unanswered, planes, seed),
         num_steps=config.num_steps,
         batch_size=stream_config.batch_size,
         resume_path=resume_path,

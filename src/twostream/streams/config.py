@@ -8,6 +8,9 @@ from pydantic import Field, PositiveInt, model_validator
 
 from twostream.config import Config
 
+NUM_GROUPS = 16
+"""Of the normalisation, as published; of fewer channels each is a group."""
+MAX_CHANNELS = 8192
 PICTURES_NAME = "pictures_{}.npz"
 """Of a stream, in the folder of the round that trained it: what it has learned, for the eye."""
 
@@ -36,10 +39,10 @@ class StreamConfig(Config):
     method: Literal["vae", "simclr", "s", "given"] = "simclr"
     latents: str | None = None
     ids: str | None = None
-    latent_dim: int = Field(32, ge=1)
+    latent_dim: int = Field(32, ge=1, le=65536)
     hidden_dims: tuple[PositiveInt, ...] = Field((16, 32, 64, 64), min_length=1)
     kld_weight: float = Field(1e-4, ge=0)
-    temperature: float = Field(0.2, gt=0)
+    temperature: float = Field(0.2, ge=0.001)
     num_steps: int = Field(400, ge=1)
     batch_size: int = Field(64, ge=1)
     learning_rate: float = Field(2e-3, gt=0)
@@ -50,17 +53,39 @@ class StreamConfig(Config):
 
     @model_validator(mode="after")
     def _brings_both_files(self) -> StreamConfig:
+        if self.method == "simclr" and self.batch_size < 2:
+            raise ValueError("batch_size is 1, but a patch can be told from others only beside others: use 2 or more")
         given = self.method == "given"
         if given != (self.latents is not None) or given != (self.ids is not None):
             raise ValueError("latents and ids, two .npy files, go with method given: all three, or none")
         return self
 
 
+def misfit(width_px: int, config: StreamConfig) -> str | None:
+    """What keeps a network of ``config`` from seeing patches of this width, as a sentence; None where nothing does."""
+    dims, least = config.hidden_dims, 1 << len(config.hidden_dims)
+    if width_px % least:
+        return f"patches.width_px is {width_px}; {len(dims)} hidden_dims need a multiple of {least}"
+    bad = [d for d in dims if d > NUM_GROUPS and d % NUM_GROUPS]
+    if bad or max(dims) > MAX_CHANNELS:
+        wrong = bad[0] if bad else max(dims)
+        return (
+            f"hidden_dims holds {wrong}; expected multiples of {NUM_GROUPS} (the groups of the normalisation) or less "
+            f"than that, up to {MAX_CHANNELS}"
+        )
+    if width_px == least and dims[-1] <= NUM_GROUPS:
+        return (
+            f"hidden_dims end in {dims[-1]} channels of one pixel, which normalisation makes all alike; use fewer of "
+            f"them than {len(dims)}, or a wider patch"
+        )
+    return None
+
+
 class MaskStreamConfig(StreamConfig):
     """The supervised stream: masks are simpler than images, so its defaults are smaller."""
 
     method: Literal["vae", "simclr", "s", "given"] = "vae"
-    latent_dim: int = Field(16, ge=1)
+    latent_dim: int = Field(16, ge=1, le=65536)
     hidden_dims: tuple[PositiveInt, ...] = Field((16, 32, 32, 64), min_length=1)
     num_steps: int = Field(400, ge=1)
 
@@ -80,7 +105,7 @@ class ActiveClusteringConfig(Config):
     num_steps: int = Field(100, ge=0)
     learning_rate: float = Field(1e-3, gt=0)
     weight: float = Field(1.0, ge=0)
-    temperature: float = Field(0.2, gt=0)
+    temperature: float = Field(0.2, ge=0.001)
     clustering_weight: float = Field(1.0, ge=0)
     num_clusters: int = Field(10, ge=2)
 

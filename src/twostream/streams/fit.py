@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +12,15 @@ import numpy as np
 import torch
 
 from twostream.errors import InputError
-from twostream.streams.config import StreamConfig
+from twostream.streams.config import StreamConfig, misfit
 from twostream.streams.draw import Draw
 from twostream.streams.simclr import Simclr
 from twostream.streams.stream import Shape, Stream
 from twostream.streams.vae import Vae
 from twostream.training import DAMAGED, FitModule, fit, save_whole
+
+NUM_TOLD_APART = 16
+"""Samples by which two trainings are told apart."""
 
 
 class StreamModule(FitModule):
@@ -26,6 +30,7 @@ class StreamModule(FitModule):
         warmup_steps = config.warmup_steps
         super().__init__(network, learning_rate, weight_decay=config.weight_decay, warmup_steps=warmup_steps)
         self._stream = network
+        self.course = {"stream": config.model_dump(mode="json")}
 
     def loss(self, batch: Any, generator: torch.Generator) -> torch.Tensor:
         return self._stream.own_loss(batch, generator)
@@ -43,6 +48,12 @@ class RawViews:
         rng = np.random.default_rng([self.seed, t])
         return torch.from_numpy(self.network.views(self.draw(rng), rng))
 
+    @property
+    def digest(self) -> str:
+        """Tells trainings apart that are shown other patches, by the first of them."""
+        first = [self.draw(np.random.default_rng([self.seed, t])) for t in range(NUM_TOLD_APART)]
+        return hashlib.sha256(np.stack(first).tobytes()).hexdigest()
+
 
 def _build(shape_PYX: Shape, config: StreamConfig) -> Stream:  # noqa: N803 - the axes are the name
     if config.method == "simclr":
@@ -56,14 +67,8 @@ def new_stream(shape_PYX: Shape, config: StreamConfig, seed: int) -> Stream:  # 
     Raises:
         InputError: the strides do not divide the width, or the groups of the normalisation the channels.
     """
-    if shape_PYX[-1] % (1 << len(config.hidden_dims)):
-        raise InputError(
-            f"patches.width_px is {shape_PYX[-1]}; {len(config.hidden_dims)} hidden_dims need a multiple of "
-            f"{1 << len(config.hidden_dims)}."
-        )
-    bad = [d for d in config.hidden_dims if d > 16 and d % 16]
-    if bad:
-        raise InputError(f"hidden_dims holds {bad[0]}; expected multiples of 16 (the groups of the normalisation).")
+    if problem := misfit(shape_PYX[-1], config):
+        raise InputError(f"{problem}.")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return _build(shape_PYX, config)
@@ -77,9 +82,11 @@ def fit_stream(
     Returns:
         The loss of every step.
     """
+    module, sample = StreamModule(network, config.learning_rate, config), RawViews(network, draw, seed)
+    module.course |= {"seed": seed, "samples": sample.digest}
     return fit(
-        StreamModule(network, config.learning_rate, config),
-        RawViews(network, draw, seed),
+        module,
+        sample,
         num_steps=config.num_steps,
         batch_size=config.batch_size,
         resume_path=resume_path,

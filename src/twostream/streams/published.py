@@ -80,5 +80,8 @@ def published_overrides(paths: Sequence[Path], task: str) -> list[str]:
         result += [
             f"{head}.method=vae", f"{head}.latent_dim={block.LATENT_DIM}", f"{head}.kld_weight={block.KLD_WEIGHT!r}",
             f"{head}.hidden_dims={list(block.HIDDEN_DIMS)}", f"patches.width_px={block.WIDTH}",
+            "patches.planes=central",
         ]  # fmt: skip
+        if block.IMAGE_VAE:
+            result.append("streams.random_crop_share=1")
     return result

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import nn
 
-NUM_GROUPS = 16
+from twostream.streams.config import NUM_GROUPS
+
 Shape = tuple[int, int, int]
 
 

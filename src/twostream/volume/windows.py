@@ -21,8 +21,8 @@ MIN_VOXELS_AT_ONCE = 1 << 20
 def read_windows(volume: Volume, boxes: Sequence[Box]) -> Iterator[tuple[int, np.ndarray]]:
     """The voxels of every box, in the order in which they become complete.
 
-    Chunks are visited in raster order, and only those that a box touches. A window is held from its first chunk to its
-    last one, so what is in memory are the windows that straddle the chunks of one row, or of one slab, not all.
+    Only chunks that a box touches are visited, slab by slab along the axis that has most of them. A window is held from
+    its first chunk to its last one, so what is in memory are the windows that straddle two of the thinnest slabs.
 
     Args:
         volume: (Z, Y, X) or (C, Z, Y, X).
@@ -49,7 +49,8 @@ def read_windows(volume: Volume, boxes: Sequence[Box]) -> Iterator[tuple[int, np
             touching.setdefault(place, []).append(row)
             missing[row] += 1
     windows: dict[int, np.ndarray] = {}
-    for z, y, x in sorted(touching):
+    order = sorted(range(3), key=lambda axis: -volume.shape_zyx[axis] / cell[axis])
+    for z, y, x in sorted(touching, key=lambda place: [place[axis] for axis in order]):
         whole = Box((z * cell[0], y * cell[1], x * cell[2]), cell).intersection(volume.box)
         array = volume.read(whole)
         for row in touching.pop((z, y, x)):
