@@ -29,7 +29,8 @@ def asking(ledger):
 def query(identity, **settings):
     mask = np.array([[[1, 0], [2, 1]]], np.uint8)
     candidate = Candidate(identity, 5, Box((1, 2, 3), mask.shape), mask, 0.75)
-    patch = PatchPair(np.arange(16, dtype=np.uint8).reshape(4, 4), np.eye(4, dtype=np.int8) * -1, 12.5, 1, 0.25)
+    image, sides = np.arange(48, dtype=np.uint8).reshape(3, 4, 4), np.stack([np.eye(4, dtype=np.int8) * -1] * 3)
+    patch = PatchPair(image, sides, 12.5, 1, 0.25)
     return Query(candidate, patch, "two-stream", {"coarse": 3}, **settings)
 
 

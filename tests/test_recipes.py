@@ -45,6 +45,8 @@ TINY = (
     "segmentation.context_zyx=[1,4,4]",
     "segmentation.window_shape_zyx=[8,32,32]",
     "patches.width_px=8",
+    "streams.supervised.hidden_dims=[8,8]",
+    "streams.unsupervised.hidden_dims=[8,8]",
 )
 
 
