@@ -149,7 +149,7 @@ def test_pictures_show_patches_beside_what_the_stream_makes_of_them():
     for picture in [*shown["neighbours"][:, 0], *shown["reconstructions"][0]]:
         assert (central == picture).all((1, 2)).any()
     np.testing.assert_array_equal(shown["interpolations"][0, 0], shown["reconstructions"][1, 0])
-    np.testing.assert_array_equal(shown["interpolations"][0, -1], shown["reconstructions"][1, -1])
+    assert (shown["interpolations"][0, -1] == shown["reconstructions"][1, 1:]).all((1, 2)).any()
     simclr = new_stream((3, 32, 32), config.model_copy(update={"method": "simclr"}), 0)
     assert list(pictures(simclr, patches[:3], seed=1)) == ["neighbours"]
     assert pictures(simclr, patches[:3], seed=1)["neighbours"].shape == (3, 3, 32, 32)

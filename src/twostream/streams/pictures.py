@@ -45,7 +45,8 @@ def pictures(network: Stream, patches: np.ndarray, seed: int) -> dict[str, np.nd
         mean = torch.from_numpy(latents)
         noise = torch.from_numpy(rng.standard_normal((NUM_SHOWN, network.latent_dim)).astype(np.float32))
         between = torch.linspace(0, 1, NUM_SHOWN)[:, None]
-        first, last = mean[0], mean[len(shown) - 1]
+        first = mean[0]
+        last = mean[int((mean[: len(shown)] - first).square().sum(1).argmax())]  # the one most unlike it
         with torch.inference_mode():
             result["reconstructions"] = np.stack([shown, network.decode(mean[: len(shown)]).numpy()])
             result["samples"] = network.decode(noise).numpy()[None]
