@@ -23,12 +23,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is loaded, a
 
 import numpy as np
 from scipy import stats
-from stream_probe import Candidates, auc, draws, fitted, load, logit_of, score_and_size
+from stream_probe import Candidates, auc, draws, fitted, load, logit_of, score_and_size, settings_of
 
-from twostream.config import apply_overrides, parse_config
-from twostream.patches import PatchConfig
 from twostream.streams.active_clustering import fine_tune
-from twostream.streams.config import StreamsConfig
 from twostream.streams.draw import image_input
 from twostream.streams.encode import encode
 from twostream.training import use_threads
@@ -64,10 +61,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     use_threads(options.threads)
-    settings = apply_overrides({}, options.override)
-    config = parse_config(StreamsConfig, settings.get("streams", {}), source="--override")
-    patches = parse_config(PatchConfig, settings.get("patches", {}), source="--override")
-    world, found, _ = load(options.name, options.data, patches, options.side, settings.get("segmentation", {}), 0)
+    config, patches, s_settings = settings_of(options.override)
+    world, found, _ = load(options.name, options.data, patches, options.side, s_settings, 0)
     images = image_input(found.image_patch)
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout
     head = {"name": "active_clustering", "set": options.name, "side": options.side, "answers": options.answers}

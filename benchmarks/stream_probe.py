@@ -171,14 +171,11 @@ def synthetic_world(seed: int, s_config: dict[str, object]) -> tuple[World, Segm
     """Synapses of a tissue that is grown here, and a weak S of ours that has learned from a corner of it."""
     task, tissue, box = get_task("polarity", TISSUE_NM), Tissue(seed=seed, voxel_size_nm=TISSUE_NM), Box.whole(TISSUE)
     image, labels = MemoryVolume(tissue.image(box), TISSUE_NM), tissue.synapses(box)
-    # Ids of synthetic objects are as wide as space is; here they are counted.
-    counted = np.unique((labels + 1) // 2, return_inverse=True)[1].reshape(TISSUE)
-    counted = np.where(counted > 0, 2 * counted - (labels % 2).astype(np.int64), 0).astype(np.uint32)
     settings = shapes_for(TISSUE_NM, 16.0) | {"max_pixel_size_nm": 16.0, "exclusive": True} | s_config
     config = parse_config(SegmentationConfig, settings, source="--override")
     labelled = Box((0, 0, 0), (TISSUE[0], *TISSUE_LABELLED))
     nothing = np.zeros((len(task.channels), *TISSUE), np.uint8)
-    world = World(task, image, 1, image, MemoryVolume(counted, TISSUE_NM), None, labelled, nothing)
+    world = World(task, image, 1, image, MemoryVolume(counted(labels, task), TISSUE_NM), None, labelled, nothing)
     segmenter = small_s(world, config, seed)
     predict(segmenter, image, MemoryVolume(nothing, TISSUE_NM), config)  # written into
     return replace(world, segmenter=segmenter), config
@@ -222,6 +219,15 @@ def fitted(draw: Draw, config: StreamConfig, patches: PatchConfig, seed: int, na
     with tempfile.TemporaryDirectory() as folder:
         fit_stream(network, draw, config, seed=seed, resume_path=Path(folder) / "resume", name=name)
     return network
+
+
+def counted(labels: np.ndarray, task: Task) -> np.ndarray:
+    """(Z, Y, X) uint32 in the task's convention: ids of synthetic objects are as wide as space is; here they count."""
+    sides = np.uint64(task.num_sides)
+    number = np.unique((labels + sides - 1) // sides, return_inverse=True)[1].reshape(labels.shape)
+    if task.num_sides == 2:
+        number = np.where(number > 0, 2 * number - (labels % 2).astype(np.int64), 0)
+    return number.astype(np.uint32)
 
 
 def small_s(world: World, config: SegmentationConfig, seed: int) -> Segmenter:
@@ -357,6 +363,14 @@ def table(found: Candidates, streams: Mapping[str, np.ndarray]) -> list[dict[str
     return rows
 
 
+def settings_of(overrides: Sequence[str]) -> tuple[StreamsConfig, PatchConfig, dict[str, object]]:
+    """Settings of streams and patches, and what is said of S."""
+    settings = apply_overrides({}, overrides)
+    streams = parse_config(StreamsConfig, settings.get("streams", {}), source="--override")
+    patches = parse_config(PatchConfig, settings.get("patches", {}), source="--override")
+    return streams, patches, settings.get("segmentation", {})
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("data"))
@@ -368,10 +382,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     use_threads(options.threads)
-    settings = apply_overrides({}, options.override)
-    config = parse_config(StreamsConfig, settings.get("streams", {}), source="--override")
-    patches = parse_config(PatchConfig, settings.get("patches", {}), source="--override")
-    s_settings = settings.get("segmentation", {})
+    config, patches, s_settings = settings_of(options.override)
     world, found, s_config = load(options.name, options.data, patches, options.side, s_settings, options.seed)
     print(f"{len(found.y)} candidates, {int(found.y.sum())} true, {len(set(found.group.tolist()))} blocks", flush=True)
     streams = latents(world, found, config, s_config, patches, options.seed)

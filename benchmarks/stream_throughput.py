@@ -22,6 +22,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is loaded, a
 import cv2
 import numpy as np
 import torch
+from stream_probe import counted
 
 from twostream.candidates import Candidate, clean, extract
 from twostream.geometry import Box
@@ -45,14 +46,8 @@ def world(task_name: str, number: int) -> tuple[MemoryVolume, list[Candidate], f
     task = get_task(task_name, SIZE_NM)
     tissue, box = Tissue(seed=0, voxel_size_nm=SIZE_NM), Box.whole(SHAPE)
     labels = (tissue.synapses if task_name == "polarity" else tissue.mitochondria)(box)
-    # Ids of synthetic objects are as wide as space is; here they are counted.
-    instances = (labels + 1) // 2 if task_name == "polarity" else labels
-    counted = np.unique(instances, return_inverse=True)[1].reshape(SHAPE).astype(np.uint32)
-    counted = (
-        np.where(counted > 0, 2 * counted - labels % 2, 0).astype(np.uint32) if task_name == "polarity" else counted
-    )
     min_voxels = round(task.min_object_nm3 / math.prod(SIZE_NM))
-    objects = extract(clean(counted, task, min_voxels), np.full(SHAPE, 255, np.uint8), task, (0, 0, 0))
+    objects = extract(clean(counted(labels, task), task, min_voxels), np.full(SHAPE, 255, np.uint8), task, (0, 0, 0))
     image = MemoryVolume(tissue.image(box), SIZE_NM)
     return image, [objects[i % len(objects)] for i in range(number)], 8.0
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from pydantic import Field
 
 from twostream.config import Config
 from twostream.errors import InputError
-from twostream.geometry import Box
+from twostream.geometry import Box, cells
 from twostream.metrics import Overlaps, candidate_recall
 from twostream.task import FOUND_IOU, Task
 
@@ -243,21 +243,16 @@ def _overlapping(candidates: Sequence[Candidate], known: Sequence[Candidate]) ->
     """Pairs of rows whose boxes intersect, found through buckets of space; sorted."""
     buckets: dict[tuple[int, ...], list[int]] = {}
     for row, item in enumerate(known):
-        for cell in _cells(item.box):
+        for cell in cells(item.box, CELL_ZYX):
             buckets.setdefault(cell, []).append(row)
     pairs = {
         (row, other)
         for row, item in enumerate(candidates)
-        for cell in _cells(item.box)
+        for cell in cells(item.box, CELL_ZYX)
         for other in buckets.get(cell, ())
         if item.box.intersects(known[other].box)
     }
     return sorted(pairs)
-
-
-def _cells(box: Box) -> Iterator[tuple[int, ...]]:
-    spans = [range(a // c, (b - 1) // c + 1) for a, b, c in zip(box.offset_zyx, box.stop_zyx, CELL_ZYX, strict=True)]
-    return ((z, y, x) for z in spans[0] for y in spans[1] for x in spans[2])
 
 
 def _shared_voxels(a: Candidate, b: Candidate) -> tuple[int, int]:

@@ -69,7 +69,7 @@ def embed(project: Project, number: int) -> int:
             }
             for rows, pairs in _batches(project, candidates):
                 for name, network in networks.items():
-                    files[name][rows] = encode(network, _seen(name, pairs))
+                    files[name][rows] = encode(network, _seen(project, name, pairs))
     return len(candidates)
 
 
@@ -79,7 +79,7 @@ def latents_of(
     """Latents by the streams of a round: {"supervised": (N, Ds), "unsupervised": (N, Du)} float32."""
     networks = _networks(project, number)
     return {
-        name: encode(networks[name], _seen(name, pairs, project))
+        name: encode(networks[name], _seen(project, name, pairs))
         if name in networks
         else _table_latents(project, number, name, candidates)
         for name in STREAMS
@@ -113,13 +113,13 @@ def learn_from_answers(project: Project, number: int) -> list[float]:
     if can_teach(y, config):
         candidates = from_table(read_table(project.path(number - 1, "candidates.parquet")))
         others = [c for c in candidates if c.id not in newest and may_be_asked(project, c)]
-        images = [pair.image for pair in _some_pairs(project, others, "unanswered")]
+        unanswered = _images(project, _some_pairs(project, others, "unanswered"))
         losses = fine_tune(
             network,
-            ImageDraw(_everywhere(project), _no_patches(project), 1.0, project.config.patches.planes),
-            np.stack([q.patch.image for q in taught]),
+            _raw_draw(project, unanswered),
+            _images(project, [q.patch for q in taught]),
             y,
-            np.stack(images) if images else _no_patches(project),
+            unanswered,
             config,
             stream,
             planes=project.config.patches.planes,
@@ -148,7 +148,7 @@ def _fit_streams(project: Project, candidates: Sequence[Candidate]) -> None:
             network, _draw(project, name, pairs), config,
             seed=project.seed(0, name), resume_path=path.with_suffix(".resume"), name=name,
         )  # fmt: skip
-        shown = pictures(network, _seen(name, pairs), project.seed(0, f"{name} pictures"))
+        shown = pictures(network, _seen(project, name, pairs), project.seed(0, f"{name} pictures"))
         write_arrays(project.path(0, PICTURES_NAME.format(name)), shown)
         save_stream(network, config, losses, path)
         path.with_suffix(".resume").unlink(missing_ok=True)
@@ -172,17 +172,16 @@ def _worth_learning_from(project: Project, candidates: Sequence[Candidate]) -> l
 
 
 def _draw(project: Project, name: str, pairs: Sequence[PatchPair]) -> Draw:
-    planes = project.config.patches.planes
     if name == "supervised":
-        return MaskDraw(np.stack([p.mask for p in pairs]), planes)
-    centred = np.stack([p.image for p in pairs])
-    return ImageDraw(_everywhere(project), centred, project.config.streams.random_crop_share, planes)
+        return MaskDraw(_masks(project, pairs), project.config.patches.planes)
+    return _raw_draw(project, _images(project, pairs))
 
 
-def _everywhere(project: Project) -> np.ndarray:
-    return random_patches(
-        project.image, NUM_RANDOM_PATCHES, project.config.patches, project.pixel_size_nm, project.seed(0, "raw patches")
-    )
+def _raw_draw(project: Project, centred: np.ndarray) -> ImageDraw:
+    """Raw patches from anywhere, and these, which are cut about candidates."""
+    patches, seed = project.config.patches, project.seed(0, "raw patches")
+    everywhere = random_patches(project.image, NUM_RANDOM_PATCHES, patches, project.pixel_size_nm, seed)
+    return ImageDraw(everywhere, centred, project.config.streams.random_crop_share, patches.planes)
 
 
 def _some_pairs(project: Project, candidates: Sequence[Candidate], purpose: str) -> list[PatchPair]:
@@ -201,13 +200,19 @@ def _batches(project: Project, candidates: Sequence[Candidate]) -> Iterator[tupl
             advance(len(batch))
 
 
-def _seen(name: str, pairs: Sequence[PatchPair], project: Project | None = None) -> np.ndarray:
+def _seen(project: Project, name: str, pairs: Sequence[PatchPair]) -> np.ndarray:
     """(N, P, W, W) float32 in [-1, 1]: what a stream sees of pairs."""
-    if project is not None and not pairs:
-        return image_input(_no_patches(project))
-    if name == "supervised":
-        return mask_input(np.stack([p.mask for p in pairs]))
-    return image_input(np.stack([p.image for p in pairs]))
+    return mask_input(_masks(project, pairs)) if name == "supervised" else image_input(_images(project, pairs))
+
+
+def _masks(project: Project, pairs: Sequence[PatchPair]) -> np.ndarray:
+    """(N, P, W, W) int8; N may be 0."""
+    return np.array([p.mask for p in pairs], np.int8).reshape(-1, *_shape(project))
+
+
+def _images(project: Project, pairs: Sequence[PatchPair]) -> np.ndarray:
+    """(N, P, W, W) uint8; N may be 0."""
+    return np.array([p.image for p in pairs], np.uint8).reshape(-1, *_shape(project))
 
 
 def _networks(project: Project, number: int) -> dict[str, Stream]:
@@ -245,7 +250,3 @@ def _latents_path(project: Project, number: int, name: str) -> Path:
 def _shape(project: Project) -> tuple[int, int, int]:
     patches = project.config.patches
     return patches.num_planes, patches.width_px, patches.width_px
-
-
-def _no_patches(project: Project) -> np.ndarray:
-    return np.zeros((0, *_shape(project)), np.uint8)

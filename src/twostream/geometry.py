@@ -160,6 +160,12 @@ def grid(box: Box, block_shape_zyx: Sequence[int], context_zyx: Sequence[int] = 
         yield Block(write_box.grown(context_zyx), write_box)
 
 
+def cells(box: Box, cell_zyx: Sequence[int]) -> Iterator[Vector]:
+    """Numbers (z, y, x) of the cells of ``cell_zyx`` voxels, counted from voxel 0, that hold a voxel of ``box``."""
+    spans = [range(a // c, (b - 1) // c + 1) for a, b, c in zip(box.offset_zyx, box.stop_zyx, cell_zyx, strict=True)]
+    return ((z, y, x) for z in spans[0] for y in spans[1] for x in spans[2])
+
+
 def to_voxels(distance_nm: float | Sequence[float], voxel_size_nm: Sequence[float]) -> Vector:
     """Whole voxels that cover ``distance_nm`` along Z, Y, X (rounded up)."""
     distance = np.broadcast_to(np.asarray(distance_nm, float), (3,))

@@ -6,7 +6,7 @@ prediction, so a candidate's features do not depend on which others are asked fo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice, product
 
@@ -17,7 +17,7 @@ from monai.data.utils import compute_importance_map
 from twostream.geometry import Box
 from twostream.segmentation.config import SegmentationConfig
 from twostream.segmentation.network import FoldedUNet, fold
-from twostream.segmentation.predict import GAUSSIAN_SIGMA, WINDOWS_AT_ONCE, Lattice, lattice_of
+from twostream.segmentation.predict import GAUSSIAN_SIGMA, WINDOWS_AT_ONCE, lattice_of
 from twostream.segmentation.train import Segmenter
 from twostream.volume import Volume, read_windows
 
@@ -50,7 +50,7 @@ def pooled_features(
     masks = [_folded(box, mask, network.fold_zyx) for box, mask in instances]
     near: dict[Triple, list[int]] = {}
     for row, (box, _) in enumerate(masks):
-        for corner in _corners(lattice, box):
+        for corner in product(lattice.near(0, box), lattice.near(1, box), lattice.near(2, box)):
             near.setdefault(corner, []).append(row)
     corners = sorted(near)
     boxes = [_pixels(corner, lattice.window_zyx, network.fold_zyx) for corner in corners]
@@ -108,26 +108,16 @@ def _folded(box: Box, mask: np.ndarray, fold_zyx: Triple) -> Instance:
     folded = Box.from_corners(start, stop)
     fine = np.zeros([s * f for s, f in zip(folded.shape_zyx, fold_zyx, strict=True)], np.float32)
     first = [o - s * f for o, s, f in zip(box.offset_zyx, start, fold_zyx, strict=True)]
-    fine[Box(_triple(first), box.shape_zyx).slices] = mask > 0
+    fine[Box.whole(box.shape_zyx).shifted(first).slices] = mask > 0
     (z, y, x), (fz, fy, fx) = folded.shape_zyx, fold_zyx
     return folded, fine.reshape(z, fz, y, fy, x, fx).mean((1, 3, 5))
 
 
-def _corners(lattice: Lattice, box: Box) -> Iterable[Triple]:
-    """Of all windows that share a voxel with ``box``."""
-    spans = []
-    for axis, window in enumerate(lattice.window_zyx):
-        starts = lattice.starts(axis, lattice.shape_zyx[axis])
-        spans.append([s for s in starts if s < box.stop_zyx[axis] and s + window > box.offset_zyx[axis]])
-    return product(*spans)  # type: ignore[return-value]
-
-
 def _pixels(corner_zyx: Triple, window_zyx: Triple, fold_zyx: Triple) -> Box:
     """A window in voxels of the image."""
-    return Box(
-        _triple(c * f for c, f in zip(corner_zyx, fold_zyx, strict=True)),
-        _triple(w * f for w, f in zip(window_zyx, fold_zyx, strict=True)),
-    )
+    start = [c * f for c, f in zip(corner_zyx, fold_zyx, strict=True)]
+    stop = [(c + w) * f for c, w, f in zip(corner_zyx, window_zyx, fold_zyx, strict=True)]
+    return Box.from_corners(start, stop)
 
 
 def _moments(levels: Sequence[torch.Tensor], weight: torch.Tensor, inside: Box, window_zyx: Triple) -> np.ndarray:
@@ -147,8 +137,3 @@ def _moments(levels: Sequence[torch.Tensor], weight: torch.Tensor, inside: Box, 
         first.append(torch.einsum("czyx,zyx->c", part, weight.double()))
         second.append(torch.einsum("czyx,zyx->c", part.square(), weight.double()))
     return torch.cat(first + second).numpy()
-
-
-def _triple(values: Iterable[int]) -> Triple:
-    z, y, x = values
-    return z, y, x

@@ -64,13 +64,16 @@ class Lattice:
 
     def touching(self, box: Box) -> Box:
         """The hull of all windows that share a voxel with ``box``."""
-        start, stop = [], []
-        for axis, window in enumerate(self.window_zyx):
-            starts = self.starts(axis, self.shape_zyx[axis])
-            near = [s for s in starts if s < box.stop_zyx[axis] and s + window > box.offset_zyx[axis]]
-            start.append(near[0])
-            stop.append(near[-1] + window)
-        return Box.from_corners(start, stop)
+        near = [self.near(axis, box) for axis in range(3)]
+        return Box.from_corners(
+            [starts[0] for starts in near],
+            [starts[-1] + window for starts, window in zip(near, self.window_zyx, strict=True)],
+        )
+
+    def near(self, axis: int, box: Box) -> list[int]:
+        """Where along ``axis`` those windows begin that share a voxel with ``box``."""
+        starts, window = self.starts(axis, self.shape_zyx[axis]), self.window_zyx[axis]
+        return [s for s in starts if s < box.stop_zyx[axis] and s + window > box.offset_zyx[axis]]
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,11 @@ Knows volumes and boxes; must not know what the boxes hold.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import product
 
 import numpy as np
 
 from twostream.errors import VolumeError
-from twostream.geometry import Box, Vector
+from twostream.geometry import Box, Vector, cells
 from twostream.volume.volume import Volume, pad_to, read_padded
 
 MIN_VOXELS_AT_ONCE = 1 << 20
@@ -45,7 +44,7 @@ def read_windows(volume: Volume, boxes: Sequence[Box]) -> Iterator[tuple[int, np
     for row, box in enumerate(inside):
         if box.num_voxels == 0:
             raise VolumeError(f"box {boxes[row]} lies wholly outside {volume.uri}, which holds {volume.box}.")
-        for place in _cells(box, cell):
+        for place in cells(box, cell):
             touching.setdefault(place, []).append(row)
             missing[row] += 1
     windows: dict[int, np.ndarray] = {}
@@ -72,8 +71,3 @@ def _cell(chunk_zyx: Vector, shape_zyx: Vector) -> Vector:
         cell[axis] *= 2
     z, y, x = cell
     return z, y, x
-
-
-def _cells(box: Box, cell: Vector) -> Iterator[Vector]:
-    spans = [range(a // c, (b - 1) // c + 1) for a, b, c in zip(box.offset_zyx, box.stop_zyx, cell, strict=True)]
-    return product(*spans)  # type: ignore[return-value]
