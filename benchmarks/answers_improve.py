@@ -39,7 +39,15 @@ from segmentation_quality import in_memory
 
 from twostream.annotator import Truth
 from twostream.answers import MEANING, AnswerKind
-from twostream.candidates import Candidate, CandidateConfig, choose_threshold, clean, extract, mean_probability
+from twostream.candidates import (
+    Candidate,
+    CandidateConfig,
+    choose_threshold,
+    clean,
+    extract,
+    least_believed,
+    mean_probability,
+)
 from twostream.config import apply_overrides, parse_config
 from twostream.geometry import Box
 from twostream.query import get_strategy
@@ -163,16 +171,26 @@ def predicted(world: World, segmenter: Segmenter, config: SegmentationConfig, re
     return output
 
 
-def thresholds(world: World, output: Volume, config: CandidateConfig, min_voxels: int) -> tuple[float, float]:
+@dataclass(frozen=True)
+class Thresholds:
     """Of proposing and of the final segmentation, chosen as a project does."""
+
+    propose: float
+    final: float
+    min_score: float
+
+
+def thresholds(world: World, output: Volume, config: CandidateConfig, min_voxels: int) -> Thresholds:
     probability, known = output.read(world.labels_box), world.labels.read(world.labels_box)
     hidden = None if world.ignore is None else world.ignore.read(world.labels_box)
     threshold, _ = choose_threshold(probability, known, hidden, world.task, config, min_voxels)
     inside = world.val_box.relative_to(world.labels_box).slices
-    final = config.final_threshold or choose_final_threshold(
-        probability[(slice(None), *inside)], known[inside], None if hidden is None else hidden[inside], world.task
-    )
-    return threshold, final
+    level, known = probability[(slice(None), *inside)], known[inside]
+    hidden = None if hidden is None else hidden[inside]
+    final = config.final_threshold or choose_final_threshold(level, known, hidden, world.task)
+    segmentation = clean(world.task.decode(level, final), world.task, min_voxels)
+    believed = least_believed(segmentation, level[world.task.foreground], known, hidden, world.task)
+    return Thresholds(threshold, final, believed)
 
 
 def candidates_in(
@@ -223,18 +241,17 @@ def dealt(asked: Sequence[Candidate], said: Sequence[Said], order: np.ndarray) -
 
 
 def score(
-    world: World, truth: Truth, output: Volume, config: CandidateConfig, min_voxels: int, min_score: float = 0.0
+    world: World, truth: Truth, output: Volume, chosen: Thresholds, min_voxels: int, min_score: float
 ) -> dict[str, Any]:
-    threshold, final = thresholds(world, output, config, min_voxels)
-    segmentation, candidates = candidates_in(world, output, world.test_box, threshold, min_voxels)
+    segmentation, candidates = candidates_in(world, output, world.test_box, chosen.propose, min_voxels)
     whole = np.zeros(world.image.shape_zyx, np.uint32)
     whole[world.test_box.slices] = segmentation
     scores = scores_on_test_box(
         MemoryVolume(whole, world.image.voxel_size_nm), output, truth, candidates, world.test_box,
-        threshold=final, min_voxels=min_voxels, min_score=min_score,
+        threshold=chosen.final, min_voxels=min_voxels, min_score=min_score,
     )  # fmt: skip
     rounded = {k: None if v != v else round(float(v), 4) for k, v in scores.items()}
-    return {"threshold": threshold, "final_threshold": final, "min_score": round(min_score, 3)} | rounded
+    return {"threshold": chosen.propose, "final_threshold": chosen.final, "min_score": round(min_score, 3)} | rounded
 
 
 def run_seed(options: argparse.Namespace, seed: int, done: set[tuple[int, str]]) -> None:
@@ -273,15 +290,15 @@ def run_seed(options: argparse.Namespace, seed: int, done: set[tuple[int, str]])
             first.save(stored)
         trained = time.monotonic() - start
         output = belief = predicted(world, first, config, [world.pool_box, world.test_box])
-        threshold, _ = thresholds(world, output, proposing, min_voxels)
-        _, proposed = candidates_in(world, output, world.pool_box, threshold, min_voxels)
+        found = thresholds(world, output, proposing, min_voxels)
+        _, proposed = candidates_in(world, output, world.pool_box, found.propose, min_voxels)
         untouchable = (world.labels_box, world.guarded_box)
         pool = [c for c in proposed if not any(c.box.intersects(box) for box in untouchable)]
         rng = np.random.default_rng([seed, 1])
         asked = ask(pool, options, seed)
         said = [answer(truth, c, options.corrects) for c in asked]
         counts = dict(Counter(str(kind) for kind, _ in said))
-        first_scores = score(world, truth, output, proposing, min_voxels)
+        first_scores = score(world, truth, output, found, min_voxels, found.min_score)
         write("S_0", {"seconds": round(trained, 1), "pool": len(pool), "answers": counts} | first_scores)
         for arm in arms:
             order = rng.permutation(len(asked)) if arm == "shuffled" else np.arange(len(asked))
@@ -297,8 +314,11 @@ def run_seed(options: argparse.Namespace, seed: int, done: set[tuple[int, str]])
             output = predicted(world, segmenter, config, [world.pool_box, world.test_box])
             told = np.array([MEANING[said[i][0]].y for i in order]) if lessons else np.full(len(asked), np.nan)
             now = [mean_probability(output.read(c.box)[world.task.foreground], c.mask) for c in asked]
-            believed = choose_min_score(np.array([c.score for c in asked]), told, np.array(now))
-            scores = score(world, truth, output, proposing, min_voxels, believed)
+            found = thresholds(world, output, proposing, min_voxels)
+            believed = choose_min_score(
+                np.array([c.score for c in asked]), told, np.array(now), until_then=found.min_score
+            )
+            scores = score(world, truth, output, found, min_voxels, believed)
             write(arm, {"seconds": seconds, "lessons": len(lessons)} | scores)
 
 

@@ -119,6 +119,7 @@ class Fitted:
     tuned: Task
     threshold: float
     final_threshold: float
+    min_score: float
     min_voxels: int
     train_seconds: float
 
@@ -169,7 +170,7 @@ def fit(
     threshold, _ = choose_threshold(probability, known, unknown, task, CandidateConfig(), min_voxels)
     best = tune(probability, known, unknown, task, min_voxels)[0]  # what `twostream tune --write` would write
     tuned = get_task(case.task, image.voxel_size_nm, task.decoding.model_copy(update=best.decoding))
-    return Fitted(segmenter, config, task, tuned, threshold, best.threshold, min_voxels, seconds)
+    return Fitted(segmenter, config, task, tuned, threshold, best.threshold, best.min_score, min_voxels, seconds)
 
 
 def _folded(box: Box, fold_zyx: tuple[int, int, int]) -> Box:
@@ -196,7 +197,7 @@ def score(fitted: Fitted, case: Case, data: Path, test_seed: int) -> dict[str, A
     candidates = extract(proposed, inside[fitted.task.foreground], fitted.task, test_box.offset_zyx)
     scores = scores_on_test_box(
         MemoryVolume(segmentation, image.voxel_size_nm), output, Truth(labels, ignore, fitted.tuned), candidates,
-        test_box, threshold=fitted.final_threshold, min_voxels=fitted.min_voxels,
+        test_box, threshold=fitted.final_threshold, min_voxels=fitted.min_voxels, min_score=fitted.min_score,
     )  # fmt: skip
     rounded = {name: None if value != value else round(float(value), 4) for name, value in scores.items()}
     return {"predict_seconds": round(seconds, 1)} | rounded
@@ -231,7 +232,8 @@ def main() -> None:
             "name": "segmentation_quality", "set": options.case, "seed": options.seed, "test_seed": test_seed,
             "overrides": options.override, "num_steps": fitted.config.num_steps,
             "train_seconds": round(fitted.train_seconds, 1), "threshold": fitted.threshold,
-            "final_threshold": fitted.final_threshold, "decoding": fitted.tuned.decoding.method,
+            "final_threshold": fitted.final_threshold, "min_score": fitted.min_score,
+            "decoding": fitted.tuned.decoding.method,
             "seed_threshold": fitted.tuned.decoding.seed_threshold, "commit": commit.strip(),
         } | score(fitted, case, options.data, test_seed)  # fmt: skip
         print(json.dumps(row), flush=True)

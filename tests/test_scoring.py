@@ -9,7 +9,7 @@ from scipy import ndimage
 
 from twostream.annotator import SimulatedAnnotator, Truth
 from twostream.answers import AnswerKind
-from twostream.candidates import Candidate, clean, extract
+from twostream.candidates import Candidate, clean, extract, least_believed
 from twostream.geometry import Box
 from twostream.ledger import Ledger, Query
 from twostream.metrics import Overlaps, foreground_iou
@@ -327,6 +327,39 @@ def test_an_s_that_believes_more_must_believe_more():
     score = np.r_[np.linspace(0.7, 0.88, 10), np.linspace(0.4, 0.69, 10)]
     assert choose_min_score(score, y, score) == pytest.approx(0.7)
     assert choose_min_score(score, y, score + 0.1) == pytest.approx(0.8)
+
+
+def brute_least_believed(segmentation, probability, labels, task):
+    """Every cut at every instance's score, by decoding the labels anew."""
+    judged = task.judge(Overlaps.of(segmentation, labels, None))
+    good = {n: j.kind is AnswerKind.TRUE for n, j in judged.items()}
+    if min(sum(good.values()), sum(not g for g in good.values())) < 5:
+        return 0.0
+    score = {n: probability[segmentation == n].mean() / 255 for n in good}
+    f1 = {}
+    for cut in [0.0, *(math.floor(s * 1000) / 1000 for s in score.values())]:
+        kept = [n for n in good if score[n] >= cut]
+        f1[cut] = 2 * sum(good[n] for n in kept) / (len(kept) + len(np.unique(labels[labels > 0])))
+    return min(cut for cut, value in f1.items() if value >= max(f1.values()) - 0.05)
+
+
+def test_until_answers_say_it_the_validation_box_says_what_to_believe():
+    rng = np.random.default_rng(0)
+    task, seen = Mitochondria(SIZE), set()
+    for _ in range(20):
+        num_good, num_bad, num_missed = rng.integers(3, 12, 3)
+        ends = 4 * np.arange(1, num_good + num_bad + num_missed + 1)
+        spans = [(int(e) - 3, int(e)) for e in ends]
+        labels = bars(*spans[:num_good], *spans[num_good + num_bad :], width=160)
+        segmentation = bars(*spans[: num_good + num_bad], width=160)
+        level = rng.integers(120, 250, num_good + num_bad) - 60 * (np.arange(num_good + num_bad) >= num_good)
+        probability = np.concatenate([[0], level])[segmentation].astype(np.uint8)
+        found = least_believed(segmentation, probability, labels, None, task)
+        assert found == pytest.approx(brute_least_believed(segmentation, probability, labels, task))
+        seen.add(found > 0)
+        few = np.zeros(0)
+        assert choose_min_score(few, few, few, until_then=found) == found
+    assert seen == {True, False}
 
 
 def test_a_doubtful_instance_is_not_part_of_the_final_segmentation():

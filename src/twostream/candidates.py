@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import Field
 
+from twostream.answers import AnswerKind
 from twostream.config import Config
 from twostream.errors import InputError
 from twostream.geometry import Box, cells
@@ -30,6 +31,8 @@ PARENT_SHARE = 0.25
 """A new candidate names as parents the old ones that share this part of the smaller of the two masks."""
 PLATEAU = 0.05
 """F1 that one object in twenty is worth: labelled boxes hold few, and differences below that are chance."""
+FEW_INSTANCES = 5
+"""Instances of one kind below which nothing is concluded from them."""
 CELL_ZYX = (32, 128, 128)
 """Bucket of the spatial index; several candidates wide, so that each falls into a few buckets."""
 
@@ -40,8 +43,8 @@ class CandidateConfig(Config):
     Attributes:
         threshold: of the foreground probability; None chooses it on the labelled box, for recall.
         final_threshold: of the final segmentation; None chooses it on the validation box, for foreground IoU.
-        min_score: of an instance of the final segmentation, its mean probability; None chooses it by the answers, and
-            keeps every instance as long as there are none.
+        min_score: of an instance of the final segmentation, its mean probability; None chooses it by the answers and,
+            as long as there are few, on the validation box.
         min_recall: candidate recall (IoU > 0.2) wanted on the labelled box where S allows it.
         min_object_nm3: smaller ones are dust; None takes the task's.
     """
@@ -132,6 +135,40 @@ def without_doubtful(segmentation: np.ndarray, probability: np.ndarray, task: Ta
     total = np.bincount(instance, weights=probability.ravel())
     kept = total >= 255 * min_score * size
     return np.where(kept[instance].reshape(segmentation.shape), segmentation, segmentation.dtype.type(0))
+
+
+def least_believed(
+    segmentation: np.ndarray, probability: np.ndarray, labels: np.ndarray, ignore: np.ndarray | None, task: Task
+) -> float:
+    """Mean probability that an instance of the final segmentation needs, by labels that S was not trained on.
+
+    For as long as answers say nothing (``scoring.choose_min_score``). What the faces of the box cut is compared as it
+    is cut.
+
+    Args:
+        segmentation: (Z, Y, X) instances of the final segmentation, in the task's convention.
+        probability: (Z, Y, X) uint8 foreground probability.
+        labels: (Z, Y, X) in the task's convention; ``ignore`` likewise, non-zero where nothing counts, or None.
+
+    Returns:
+        Of the values within ``PLATEAU`` of the best F1 the least: few objects decide here. 0, which keeps all, where
+        fewer than ``FEW_INSTANCES`` are true or false.
+    """
+    overlaps = Overlaps.of(segmentation, labels, ignore)
+    said = {label: judged.kind for label, judged in task.judge(overlaps).items()}
+    known = [label for label, kind in said.items() if kind is not AnswerKind.UNSURE]
+    good = np.array([said[label] is AnswerKind.TRUE for label in known], bool)
+    if min(good.sum(), (~good).sum()) < FEW_INSTANCES:
+        return 0.0
+    instance = task.instances(segmentation).ravel()
+    mean = np.bincount(instance, weights=probability.ravel()) / np.maximum(np.bincount(instance), 1) / 255
+    score = mean[known]
+    # Rounded down: what is compared with it later is summed in another order.
+    tried = np.concatenate([[0.0], np.unique(np.floor(score * 1000) / 1000)])
+    kept = score >= tried[:, None]
+    num_truth = len(task.instance_overlaps(overlaps).truth_sizes())
+    f1 = 2 * (kept & good).sum(1) / (kept.sum(1) + num_truth)
+    return float(tried[np.argmax(f1 >= f1.max() - PLATEAU)])
 
 
 def choose_threshold(

@@ -19,6 +19,7 @@ from twostream.candidates import (
     clean,
     extract,
     from_table,
+    least_believed,
     mean_probability,
     read_table,
 )
@@ -64,7 +65,9 @@ def decoded(project: Project, number: int) -> Proposal:
     """
     task, min_voxels = project.task, project.min_voxels
     probability = open_volume(str(project.path(number, "probability.zarr")))
-    thresholds = _thresholds(project, probability) | {"min_score": _min_score(project, number, probability)}
+    thresholds = _thresholds(project, probability)
+    believed = thresholds["min_score"]
+    thresholds["min_score"] = _min_score(project, number, probability, until_then=believed)
     threshold = thresholds["threshold"]
     everything = probability.read(probability.box)
     segmentation = clean(task.decode(everything, threshold), task, min_voxels)
@@ -85,7 +88,7 @@ def _thresholds(project: Project, probability: Volume) -> Detail:
         threshold = config.threshold or DEFAULT_THRESHOLD
         why = "as set in candidates.threshold" if config.threshold else "without labels, set candidates.threshold"
         progress.say(f"  threshold {threshold:g} ({why})")
-        return {"threshold": threshold, "recall_on_labels": None, "final_threshold": threshold}
+        return {"threshold": threshold, "recall_on_labels": None, "final_threshold": threshold, "min_score": 0.0}
     labels_box, val_box = project.labelled_boxes()
     ignore = project.labels_ignore
     on_labels = probability.read(labels_box)
@@ -93,21 +96,22 @@ def _thresholds(project: Project, probability: Volume) -> Detail:
     hidden = None if ignore is None else ignore.read(labels_box)
     threshold, recall = choose_threshold(on_labels, known, hidden, project.task, config, project.min_voxels)
     inside = val_box.relative_to(labels_box).slices
-    final = config.final_threshold or choose_final_threshold(
-        on_labels[(slice(None), *inside)], known[inside], None if hidden is None else hidden[inside], project.task
-    )
-    return {"threshold": threshold, "recall_on_labels": recall, "final_threshold": final}
+    level, known, hidden = on_labels[(slice(None), *inside)], known[inside], None if hidden is None else hidden[inside]
+    final = config.final_threshold or choose_final_threshold(level, known, hidden, project.task)
+    segmentation = clean(project.task.decode(level, final), project.task, project.min_voxels)
+    believed = least_believed(segmentation, level[project.task.foreground], known, hidden, project.task)
+    return {"threshold": threshold, "recall_on_labels": recall, "final_threshold": final, "min_score": believed}
 
 
-def _min_score(project: Project, number: int, probability: Volume) -> float:
-    """As set, else by the answers to all queries of earlier rounds, audits excepted."""
+def _min_score(project: Project, number: int, probability: Volume, *, until_then: float) -> float:
+    """As set, else by the answers to all queries of earlier rounds, audits excepted; until those say enough, given."""
     if project.config.candidates.min_score is not None:
         return project.config.candidates.min_score
     verdicts = project.ledger.pool()
     asked = [query.candidate for query in project.ledger.newest_queries(number).values() if not query.is_audit]
     now = [mean_probability(probability.read(c.box)[project.task.foreground], c.mask) for c in asked]
     y = [verdicts[c.id].y for c in asked]
-    return choose_min_score(np.array([c.score for c in asked]), np.array(y), np.array(now))
+    return choose_min_score(np.array([c.score for c in asked]), np.array(y), np.array(now), until_then=until_then)
 
 
 def brought(project: Project) -> Proposal:
@@ -165,7 +169,7 @@ def tune_project(project: Project, *, write: bool = False) -> list[str]:
         words = " ".join(f"{k}={v}" for k, v in trial.decoding.items())
         lines.append(
             f"F1 {trial.instance_f1:.3f}  foreground IoU {trial.foreground_iou:.3f}  "
-            f"candidates.final_threshold={trial.threshold} {words}"
+            f"candidates.final_threshold={trial.threshold} {words}  (min_score {trial.min_score:g})"
         )
     if write:
         best = trials[0]

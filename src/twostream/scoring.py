@@ -187,7 +187,7 @@ def choose_final_threshold(probability: np.ndarray, labels: np.ndarray, ignore: 
     return min((t for t in tried if not iou[t] < (1 - PLATEAU) * best), key=lambda t: (abs(t - 0.5), t))
 
 
-def choose_min_score(score: np.ndarray, y: np.ndarray, score_now: np.ndarray) -> float:
+def choose_min_score(score: np.ndarray, y: np.ndarray, score_now: np.ndarray, *, until_then: float = 0.0) -> float:
     """Mean probability that an instance of the final segmentation needs, by the answers.
 
     On its labelled box S is right about nearly everything; how far its belief can be trusted elsewhere, only answers
@@ -198,14 +198,16 @@ def choose_min_score(score: np.ndarray, y: np.ndarray, score_now: np.ndarray) ->
         score: (N,) score of every answered candidate, as it was asked.
         y: (N,) 1, 0, or NaN.
         score_now: (N,) mean probability of the S of now in the same masks.
+        until_then: what holds as long as fewer than ``FEW_ANSWERS`` say true or say false; see
+            ``candidates.least_believed``.
 
     Returns:
-        The least mean probability; 0, which keeps all, as long as fewer than ``FEW_ANSWERS`` say true or say false.
+        The least mean probability; 0 keeps all.
     """
     known = ~np.isnan(y)
     score, good, score_now = score[known], y[known] == 1, score_now[known]
     if min(good.sum(), (~good).sum()) < FEW_ANSWERS:
-        return 0.0
+        return until_then
     tried = np.concatenate([[0.0], np.unique(score)])
     kept = score >= tried[:, None]
     f1 = 2 * (kept & good).sum(1) / (kept.sum(1) + good.sum())

@@ -15,7 +15,7 @@ import numpy as np
 
 from twostream import progress
 from twostream.answers import AnswerKind
-from twostream.candidates import clean
+from twostream.candidates import clean, least_believed, without_doubtful
 from twostream.errors import InputError
 from twostream.metrics import Overlaps, foreground_iou, precision_recall_f1
 from twostream.task import Task
@@ -35,6 +35,7 @@ class Trial:
     Attributes:
         threshold: of the mask.
         decoding: settings of the decoding that differ from the task's.
+        min_score: mean probability that an instance needs, chosen with these settings; `propose` chooses it again.
         instance_f1: one-to-one at IoU 0.5, polarity with the sides the right way round.
         foreground_iou: of the mask.
         num_truth: objects that were there to be found.
@@ -42,6 +43,7 @@ class Trial:
 
     threshold: float
     decoding: dict[str, Any]
+    min_score: float
     instance_f1: float
     foreground_iou: float
     num_truth: int
@@ -96,13 +98,15 @@ def tune(
         for threshold, decoding in settings:
             tried = type(task)(task.voxel_size_nm, task.decoding.model_copy(update=decoding))
             segmentation = clean(tried.decode(probability, threshold), task, min_voxels)
+            min_score = least_believed(segmentation, probability[task.foreground], labels, ignore, task)
+            segmentation = without_doubtful(segmentation, probability[task.foreground], task, min_score)
             overlaps = Overlaps.of(segmentation, labels, ignore)
             judged = [j.kind for j in task.judge(overlaps).values() if j.kind is not AnswerKind.UNSURE]
             num_truth = len(task.instance_overlaps(overlaps).truth_sizes())
             hits = sum(kind is AnswerKind.TRUE for kind in judged)
             iou = foreground_iou(segmentation > 0, labels > 0, hidden)
             f1 = precision_recall_f1(hits, len(judged), num_truth)[2]
-            trials.append(Trial(threshold, decoding, f1, iou, num_truth))
+            trials.append(Trial(threshold, decoding, min_score, f1, iou, num_truth))
             advance(1)
     trials.sort(key=lambda t: (-t.instance_f1, -t.foreground_iou, t.decoding["method"] != "components"))
     distinct: dict[tuple[object, ...], Trial] = {}
