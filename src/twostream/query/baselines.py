@@ -1,10 +1,17 @@
-"""Rivals of two-stream."""
+"""Candidates at random: the rivals that decide whether active learning is worth anything."""
 
 from __future__ import annotations
 
 import numpy as np
+from scipy.spatial import cKDTree
 
-from twostream.query.strategy import Pool, Selection, Strategy, register_strategy
+from twostream.query.pool import Pool
+from twostream.query.strategy import Selection, Strategy, register_strategy
+
+DRAWS_AT_ONCE = 4
+"""Points of space drawn for each candidate that is still wanted."""
+MANY_DRAWS = 50
+"""Rounds of drawing after which the rest is taken at random: candidates that lie at one place share one cell."""
 
 
 @register_strategy("random")
@@ -16,18 +23,29 @@ class Random(Strategy):
         return Selection(rows, np.full(len(pool.y), np.nan), [{} for _ in rows])
 
 
-@register_strategy("entropy")
-class Entropy(Strategy):
-    """Candidates whose probability has the largest entropy (Shannon 1948): -p log p - (1-p) log(1-p)."""
+@register_strategy("random-space")
+class RandomSpace(Strategy):
+    """The candidates nearest to random points of space.
 
-    needs_probability = True
+    Random over space is not foreground-aware: where candidates are few, each stands for much space and is asked the
+    rather. Points are drawn evenly from the box that holds all candidates.
+    """
+
+    needs_position = True
 
     def _select(self, pool: Pool, batch_size: int, rng: np.random.Generator) -> Selection:
-        assert pool.probability is not None
-        p = np.clip(pool.probability.mean(0), 1e-12, 1 - 1e-12)
-        entropy = -p * np.log(p) - (1 - p) * np.log(1 - p)
-        utilities = np.full(len(pool.y), np.nan)
-        utilities[pool.askable] = entropy[pool.askable]
-        tie_break = rng.permutation(len(pool.askable))
-        rows = pool.askable[np.lexsort((tie_break, -entropy[pool.askable]))[:batch_size]]
-        return Selection(rows, utilities, [{"entropy": float(entropy[r])} for r in rows])
+        assert pool.position_nm is not None
+        place = pool.position_nm[pool.askable]
+        tree = cKDTree(place)
+        low, high = place.min(0), place.max(0)
+        chosen: dict[int, None] = {}
+        for _ in range(MANY_DRAWS):
+            points = rng.uniform(low, high, (DRAWS_AT_ONCE * (batch_size - len(chosen)), 3))
+            chosen.update(dict.fromkeys(tree.query(points)[1].tolist()))
+            if len(chosen) >= batch_size:
+                break
+        picked = np.array(list(chosen)[:batch_size], np.int64)
+        if len(picked) < batch_size:
+            rest = np.setdiff1d(np.arange(len(place)), picked)
+            picked = np.concatenate([picked, rng.choice(rest, batch_size - len(picked), replace=False)])
+        return Selection(pool.askable[picked], np.full(len(pool.y), np.nan), [{} for _ in picked])

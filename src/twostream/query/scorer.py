@@ -7,7 +7,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from twostream.query.strategy import Features, check_pool
+from twostream.query.pool import Features, check_pool
 
 INVERSE_REGULARISATION = 0.1
 """Few answers, many latents: a strong prior towards "score and size say little more than the average"."""
@@ -31,12 +31,12 @@ class Scorer:
         Returns:
             (N,) float in [0, 1].
         """
-        pool = check_pool(X, y, score, None)
+        pool = check_pool(X, y, score)
         if len(np.unique(pool.y[pool.answered])) < 2:
             return np.asarray(score, float)
         clipped = np.clip(score, 1e-4, 1 - 1e-4)
         known = np.stack([np.log(clipped / (1 - clipped)), np.log(num_voxels)], axis=1)
-        features = np.concatenate([known, pool.all_features], axis=1)
+        features = np.concatenate([known, np.concatenate(list(pool.streams.values()), axis=1)], axis=1)
         model = make_pipeline(StandardScaler(), LogisticRegression(C=INVERSE_REGULARISATION, max_iter=1000))
         model.fit(features[pool.answered], pool.y[pool.answered])
         return model.predict_proba(features)[:, 1]

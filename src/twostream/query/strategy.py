@@ -17,8 +17,7 @@ from typing import Any
 import numpy as np
 
 from twostream.errors import InputError
-
-Features = np.ndarray | Mapping[str, np.ndarray]
+from twostream.query.pool import Features, Pool, check_pool
 
 
 @dataclass(frozen=True)
@@ -29,36 +28,13 @@ class Selection:
         rows: (B,) int64, rows of X, in the order in which they should be asked.
         utilities: (N,) float, larger = rather ask; NaN where a row may not be asked or the strategy has none.
         reasons: one mapping per row of ``rows``, plain numbers and words.
+        notes: what a person should know of how it was done, a sentence each; for a log.
     """
 
     rows: np.ndarray
     utilities: np.ndarray
     reasons: list[dict[str, Any]] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Pool:
-    """Checked input of a strategy.
-
-    Attributes:
-        streams: {name: (N, D) float}.
-        y: (N,) float: 1, 0, or NaN where unanswered.
-        askable: (A,) int64 rows that may be asked, ascending.
-        answered: (L,) int64 rows with an answer, ascending.
-        probability: (M, N) float of one or more scorers, or None.
-    """
-
-    streams: dict[str, np.ndarray]
-    y: np.ndarray
-    askable: np.ndarray
-    answered: np.ndarray
-    probability: np.ndarray | None
-
-    @property
-    def all_features(self) -> np.ndarray:
-        """Streams side by side, (N, sum of D)."""
-        arrays = list(self.streams.values())
-        return arrays[0] if len(arrays) == 1 else np.concatenate(arrays, axis=1)
+    notes: tuple[str, ...] = ()
 
 
 class Strategy(ABC):
@@ -69,6 +45,10 @@ class Strategy(ABC):
     """
 
     needs_probability = False
+    needs_ensemble = False
+    needs_position = False
+    keeps_row_order = False
+    """True where the rows must be seen as they stand, and their order may change what is chosen."""
 
     def __init__(self, *, random_state: int = 0) -> None:
         self.random_state = random_state
@@ -81,16 +61,18 @@ class Strategy(ABC):
         batch_size: int,
         probability: np.ndarray | None = None,
         excluded: np.ndarray | None = None,
+        position_nm: np.ndarray | None = None,
         return_utilities: bool = False,
     ) -> Any:
         """Rows to ask next.
 
         Args:
-            X: (N, D) float, or {stream name: (N, D)} with one N.
+            X: (N, D) float, or {stream name: (N, D)} with one N; perhaps memory-mapped, float16 or wider.
             y: (N,) float: 1, 0, or NaN where unanswered.
             batch_size: rows wanted; all askable rows are returned where there are fewer.
             probability: (N,) or (M, N) in [0, 1], probability of a True.
             excluded: (N,) bool, True where a row may not be asked.
+            position_nm: (N, 3) float, where each candidate lies (z, y, x); some strategies need it.
             return_utilities: also return (N,) utilities.
 
         Returns:
@@ -98,9 +80,11 @@ class Strategy(ABC):
 
         Raises:
             InputError: shapes disagree, a feature is not finite, y holds another value, batch_size < 1, or a
-                probability is needed and missing.
+                probability, an ensemble or positions are needed and missing.
         """
-        selection = self.suggest(X, y, batch_size=batch_size, probability=probability, excluded=excluded)
+        selection = self.suggest(
+            X, y, batch_size=batch_size, probability=probability, excluded=excluded, position_nm=position_nm
+        )
         return (selection.rows, selection.utilities) if return_utilities else selection.rows
 
     def suggest(
@@ -111,63 +95,36 @@ class Strategy(ABC):
         batch_size: int,
         probability: np.ndarray | None = None,
         excluded: np.ndarray | None = None,
+        position_nm: np.ndarray | None = None,
     ) -> Selection:
         """As ``query``, with the reason for each row."""
-        pool = check_pool(X, y, probability, excluded)
-        if batch_size < 1:
-            raise InputError(f"batch_size is {batch_size}; expected at least 1.")
-        if self.needs_probability and pool.probability is None:
-            raise InputError(f"{type(self).__name__} needs a probability per row; pass probability=, (N,) or (M, N).")
+        pool = check_pool(X, y, probability, excluded, position_nm)
+        if not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
+            raise InputError(f"batch_size is {batch_size!r}; expected a whole number of at least 1.")
+        self._check_needs(pool)
         if len(pool.askable) == 0:
             return Selection(np.zeros(0, np.int64), np.full(len(pool.y), np.nan), [])
-        return self._select(pool, min(batch_size, len(pool.askable)), np.random.default_rng(self.random_state))
+        if not self.keeps_row_order:
+            pool = pool.in_own_order()
+        return self._select(pool, min(int(batch_size), len(pool.askable)), np.random.default_rng(self.random_state))
+
+    def _check_needs(self, pool: Pool) -> None:
+        """Raise InputError where something is missing that this strategy cannot do without."""
+        name = type(self).__name__
+        if self.needs_probability and pool.probability is None:
+            raise InputError(f"{name} needs a probability per row; pass probability=, (N,) or (M, N).")
+        if self.needs_ensemble and (pool.probability is None or len(pool.probability) < 2):
+            raise InputError(f"{name} needs the probabilities of at least two scorers; pass probability=, (M, N).")
+        if self.needs_position and pool.position_nm is None:
+            raise InputError(f"{name} needs to know where candidates lie; pass position_nm=, (N, 3).")
 
     @abstractmethod
     def _select(self, pool: Pool, batch_size: int, rng: np.random.Generator) -> Selection:
-        """Choose ``batch_size`` of ``pool.askable``; 1 <= batch_size <= len(pool.askable)."""
+        """Choose ``batch_size`` of ``pool.askable``; 1 <= batch_size <= len(pool.askable).
 
-
-def check_pool(
-    X: Features,  # noqa: N803
-    y: np.ndarray,
-    probability: np.ndarray | None,
-    excluded: np.ndarray | None,
-) -> Pool:
-    """Check what a strategy is given; see ``Strategy.query``."""
-    streams = {k: np.asarray(v) for k, v in X.items()} if isinstance(X, Mapping) else {"features": np.asarray(X)}
-    if not streams:
-        raise InputError("X is an empty mapping; expected at least one stream of shape (N, D).")
-    y = np.asarray(y, float)
-    if y.ndim != 1:
-        raise InputError(f"y has shape {y.shape}; expected (N,).")
-    for name, array in streams.items():
-        if array.ndim != 2 or len(array) != len(y) or array.shape[1] == 0:
-            raise InputError(f"stream {name!r} has shape {array.shape}; expected ({len(y)}, D), one row per y, D >= 1.")
-        bad = np.flatnonzero(~np.isfinite(array).all(1))
-        if len(bad):
-            raise InputError(
-                f"stream {name!r} is not finite in row {bad[0]} ({len(bad)} such rows); drop or mend them."
-            )
-    wrong = np.flatnonzero(~(np.isnan(y) | (y == 0) | (y == 1)))
-    if len(wrong):
-        raise InputError(f"y is {y[wrong[0]]} in row {wrong[0]}; expected 1, 0, or NaN where unanswered.")
-    barred = np.zeros(len(y), bool) if excluded is None else np.asarray(excluded, bool)
-    if barred.shape != y.shape:
-        raise InputError(f"excluded has shape {barred.shape}; expected {y.shape}.")
-    answered = np.flatnonzero(~np.isnan(y))
-    askable = np.flatnonzero(np.isnan(y) & ~barred)
-    return Pool(streams, y, askable, answered, _check_probability(probability, len(y)))
-
-
-def _check_probability(probability: np.ndarray | None, num_rows: int) -> np.ndarray | None:
-    if probability is None:
-        return None
-    array = np.atleast_2d(np.asarray(probability, float))
-    if array.ndim != 2 or array.shape[1] != num_rows:
-        raise InputError(f"probability has shape {np.shape(probability)}; expected ({num_rows},) or (M, {num_rows}).")
-    if not ((array >= 0) & (array <= 1)).all():
-        raise InputError("probability holds values outside [0, 1] or NaN; pass probabilities, not logits.")
-    return array
+        Rows come in an order of their own (``Pool.in_own_order``): whatever is drawn from ``rng`` by their position in
+        ``pool.askable`` does not hang on the order in which they were passed.
+        """
 
 
 STRATEGIES: dict[str, type[Strategy]] = {}

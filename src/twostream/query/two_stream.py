@@ -17,7 +17,8 @@ from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits
 
 from twostream.errors import InputError
-from twostream.query.strategy import Pool, Selection, Strategy, register_strategy
+from twostream.query.pool import Pool
+from twostream.query.strategy import Selection, Strategy, register_strategy
 
 FARTHEST_SHARE = 0.2
 """Share of a crowded coarse cluster, farthest from its answers, that stays in the running (published code)."""
@@ -48,6 +49,7 @@ class TwoStream(Strategy):
         random_state: int = 0,
     ) -> None:
         super().__init__(random_state=random_state)
+        self.keeps_row_order = True
         if first not in ("supervised", "unsupervised"):
             raise InputError(f"first is {first!r}; expected 'supervised' or 'unsupervised'.")
         if variant not in ("corrected", "published"):

@@ -1,0 +1,220 @@
+"""What every strategy is given, checked once: features of candidates, what has been answered, what may be asked.
+
+Features may be memory-mapped and larger than memory: they are read in blocks, here and nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
+
+from twostream.errors import InputError
+
+Features = np.ndarray | Mapping[str, np.ndarray]
+BLOCK_BYTES = 64 * 2**20
+"""Features that are read at once."""
+SCALE_ROWS = 50_000
+"""Rows that tell how wide a stream is."""
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Checked input of a strategy.
+
+    Attributes:
+        streams: {name: (N, D) float}, perhaps memory-mapped; read them through ``take`` and ``blocks``.
+        y: (N,) float: 1, 0, or NaN where unanswered.
+        askable: (A,) int64 rows that may be asked. Their order is that of their features (``in_own_order``), so that
+            what a strategy chooses does not hang on the order of the rows.
+        answered: (L,) int64 rows with an answer, likewise.
+        probability: (M, N) float of one or more scorers, or None.
+        position_nm: (N, 3) float, or None.
+        keys: (N,) uint64, a hash of each row's features.
+    """
+
+    streams: dict[str, np.ndarray]
+    y: np.ndarray
+    askable: np.ndarray
+    answered: np.ndarray
+    probability: np.ndarray | None
+    position_nm: np.ndarray | None = None
+    keys: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint64), repr=False)
+
+    def in_own_order(self) -> Pool:
+        """The same pool with rows ordered by what they hold instead of by where they stand."""
+        askable, answered = (r[np.argsort(self.keys[r], kind="stable")] for r in (self.askable, self.answered))
+        return replace(self, askable=askable, answered=answered)
+
+    def take(self, rows: np.ndarray, stream: str | None = None) -> np.ndarray:
+        """Features of some rows.
+
+        Args:
+            rows: (n,) int64, in any order.
+            stream: its name; None gives ``side by side``: all streams, each divided by its width, so that one stream
+                does not drown another. A single stream stays as it is.
+
+        Returns:
+            (n, D) float64, or float32 where the stream is float32 or float16.
+        """
+        if stream is None:
+            scales = self._scales
+            parts = [_read(array, rows) / scales[name] for name, array in self.streams.items()]
+            return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+        return _read(self.streams[stream], rows)
+
+    def blocks(self, rows: np.ndarray, stream: str | None = None) -> Iterator[tuple[slice, np.ndarray]]:
+        """``take`` in blocks: slices of ``rows``, and their features."""
+        size = rows_per_block(self.num_features(stream))
+        for start in range(0, len(rows), size):
+            part = slice(start, min(start + size, len(rows)))
+            yield part, self.take(rows[part], stream)
+
+    def num_features(self, stream: str | None = None) -> int:
+        """Columns that ``take`` gives."""
+        arrays = self.streams.values() if stream is None else [self.streams[stream]]
+        return sum(array.shape[1] for array in arrays)
+
+    @cached_property
+    def mean_probability(self) -> np.ndarray:
+        """(N,) mean over the scorers."""
+        assert self.probability is not None
+        return self.probability.mean(0)
+
+    @cached_property
+    def _scales(self) -> dict[str, float]:
+        """Root of the total variance of each stream, over some rows; 1 for a single stream."""
+        if len(self.streams) == 1:
+            return dict.fromkeys(self.streams, 1.0)
+        known = np.concatenate([self.askable, self.answered])
+        rows = known[np.argsort(self.keys[known], kind="stable")[:SCALE_ROWS]]
+        widths = {
+            name: float(np.sqrt(_read(array, rows).var(0, dtype=float).sum())) for name, array in self.streams.items()
+        }
+        return {name: width if width > 0 else 1.0 for name, width in widths.items()}
+
+
+def rows_per_block(num_features: int) -> int:
+    """Rows of so many float64 features that are held at once."""
+    return max(1, BLOCK_BYTES // (8 * num_features))
+
+
+def check_pool(
+    X: Features,  # noqa: N803 - scikit-learn's name
+    y: np.ndarray,
+    probability: np.ndarray | None = None,
+    excluded: np.ndarray | None = None,
+    position_nm: np.ndarray | None = None,
+) -> Pool:
+    """Check what a strategy is given; see ``Strategy.query``."""
+    streams = {k: _array(k, v) for k, v in X.items()} if isinstance(X, Mapping) else {"features": _array("features", X)}
+    if not streams:
+        raise InputError("X is an empty mapping; expected at least one stream of shape (N, D).")
+    y = np.asarray(y, float)
+    if y.ndim != 1:
+        raise InputError(f"y has shape {y.shape}; expected (N,).")
+    for name, array in streams.items():
+        if array.ndim != 2 or len(array) != len(y) or array.shape[1] == 0:
+            raise InputError(f"stream {name!r} has shape {array.shape}; expected ({len(y)}, D), one row per y, D >= 1.")
+    keys = np.zeros(len(y), np.uint64)
+    for name, array in streams.items():
+        keys = _check_rows(name, array, keys)
+    wrong = np.flatnonzero(~(np.isnan(y) | (y == 0) | (y == 1)))
+    if len(wrong):
+        raise InputError(f"y is {y[wrong[0]]} in row {wrong[0]}; expected 1, 0, or NaN where unanswered.")
+    barred = np.zeros(len(y), bool) if excluded is None else np.asarray(excluded)
+    if barred.dtype != bool:
+        raise InputError(f"excluded has dtype {barred.dtype}; expected bool, True where a row may not be asked.")
+    if barred.shape != y.shape:
+        raise InputError(f"excluded has shape {barred.shape}; expected {y.shape}.")
+    answered = np.flatnonzero(~np.isnan(y))
+    askable = np.flatnonzero(np.isnan(y) & ~barred)
+    return Pool(
+        streams,
+        y,
+        askable,
+        answered,
+        _check_probability(probability, len(y)),
+        _check_position(position_nm, len(y)),
+        keys,
+    )
+
+
+def _array(name: str, values: np.ndarray) -> np.ndarray:
+    array = np.asarray(values)
+    if array.dtype.kind not in "fiub":
+        raise InputError(f"stream {name!r} has dtype {array.dtype}; expected numbers.")
+    return array
+
+
+def _read(array: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Rows in ascending order from the file, then as wanted."""
+    dtype = np.float32 if array.dtype in (np.float16, np.float32) else np.float64
+    if len(rows) < 2 or (np.diff(rows) > 0).all():
+        return array[rows].astype(dtype)
+    order = np.argsort(rows, kind="stable")
+    found = np.empty((len(rows), array.shape[1]), dtype)
+    found[order] = array[rows[order]]
+    return found
+
+
+def _check_rows(name: str, array: np.ndarray, keys: np.ndarray) -> np.ndarray:
+    """Every row is finite; its bits go into its key (multilinear hashing, Lemire and Kaser 2014)."""
+    num_words = -(-array.shape[1] * array.dtype.itemsize // 8)
+    # The seed names a family of hashes, not a random choice: the same features always have the same key.
+    factors = np.random.default_rng(0).integers(1, 2**63, num_words, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
+    found, size = np.empty_like(keys), rows_per_block(array.shape[1])
+    first, number = -1, 0
+    for start in range(0, len(array), size):
+        block = np.ascontiguousarray(array[start : start + size])
+        bad = np.flatnonzero(~np.isfinite(block).all(1))
+        first, number = start + int(bad[0]) if len(bad) and first < 0 else first, number + len(bad)
+        words = np.zeros((len(block), num_words * 8), np.uint8)
+        words[:, : block.shape[1] * block.dtype.itemsize] = block.view(np.uint8).reshape(len(block), -1)
+        found[start : start + size] = (words.view(np.uint64) * factors).sum(1, dtype=np.uint64)
+    if number:
+        raise InputError(f"stream {name!r} is not finite in row {first} ({number} such rows); drop or mend them.")
+    mixed = (keys * np.uint64(0x9E3779B97F4A7C15)) ^ found
+    mixed ^= mixed >> np.uint64(29)
+    return mixed * np.uint64(0xBF58476D1CE4E5B9)
+
+
+def _check_probability(probability: np.ndarray | None, num_rows: int) -> np.ndarray | None:
+    if probability is None:
+        return None
+    array = np.atleast_2d(np.asarray(probability, float))
+    if array.ndim != 2 or array.shape[1] != num_rows or len(array) == 0:
+        raise InputError(f"probability has shape {np.shape(probability)}; expected ({num_rows},) or (M, {num_rows}).")
+    if not ((array >= 0) & (array <= 1)).all():
+        raise InputError("probability holds values outside [0, 1] or NaN; pass probabilities, not logits.")
+    return array
+
+
+def _check_position(position_nm: np.ndarray | None, num_rows: int) -> np.ndarray | None:
+    if position_nm is None:
+        return None
+    array = np.asarray(position_nm, float)
+    if array.shape != (num_rows, 3) or not np.isfinite(array).all():
+        raise InputError(
+            f"position_nm has shape {array.shape}; expected ({num_rows}, 3) finite numbers, z, y, x in nm."
+        )
+    return array
+
+
+def top(pool: Pool, utility: np.ndarray, number: int, rng: np.random.Generator) -> np.ndarray:
+    """Rows of ``pool.askable`` with the largest utility, largest first; equals in random order.
+
+    Args:
+        utility: (A,) float, of each askable row.
+    """
+    shuffled = rng.permutation(len(utility))
+    return pool.askable[shuffled[np.argsort(-utility[shuffled], kind="stable")[:number]]]
+
+
+def spread_out(pool: Pool, utility: np.ndarray) -> np.ndarray:
+    """(N,) utilities: those of the askable rows in their places, NaN elsewhere."""
+    values = np.full(len(pool.y), np.nan)
+    values[pool.askable] = utility
+    return values
