@@ -6,16 +6,19 @@ Features may be memory-mapped and larger than memory: they are read in blocks, h
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from twostream.errors import InputError
 
 Features = np.ndarray | Mapping[str, np.ndarray]
 BLOCK_BYTES = 64 * 2**20
 """Features that are read at once."""
+CACHED_BYTES = 2**20
+"""Features that are copied at once: they stay in the cache while their type is changed."""
 SCALE_ROWS = 50_000
 """Rows that tell how wide a stream is."""
 
@@ -32,7 +35,6 @@ class Pool:
         answered: (L,) int64 rows with an answer, likewise.
         probability: (M, N) float of one or more scorers, or None.
         position_nm: (N, 3) float, or None.
-        keys: (N,) uint64, a hash of each row's features.
     """
 
     streams: dict[str, np.ndarray]
@@ -41,14 +43,25 @@ class Pool:
     answered: np.ndarray
     probability: np.ndarray | None
     position_nm: np.ndarray | None = None
-    keys: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint64), repr=False)
 
     def in_own_order(self) -> Pool:
         """The same pool with rows ordered by what they hold instead of by where they stand."""
         askable, answered = (r[np.argsort(self.keys[r], kind="stable")] for r in (self.askable, self.answered))
-        return replace(self, askable=askable, answered=answered)
+        ordered = replace(self, askable=askable, answered=answered)
+        ordered.__dict__["keys"] = self.keys
+        return ordered
 
-    def take(self, rows: np.ndarray, stream: str | None = None) -> np.ndarray:
+    @cached_property
+    def keys(self) -> np.ndarray:
+        """(N,) uint64, a hash of each row's features: its bits, multilinear (Lemire and Kaser 2014)."""
+        keys = np.zeros(len(self.y), np.uint64)
+        for array in self.streams.values():
+            keys = (keys * np.uint64(0x9E3779B97F4A7C15)) ^ _hashed(array)
+            keys ^= keys >> np.uint64(29)
+            keys *= np.uint64(0xBF58476D1CE4E5B9)
+        return keys
+
+    def take(self, rows: np.ndarray, stream: str | None = None, dtype: DTypeLike | None = None) -> np.ndarray:
         """Features of some rows.
 
         Args:
@@ -57,13 +70,15 @@ class Pool:
                 does not drown another. A single stream stays as it is.
 
         Returns:
-            (n, D) float64, or float32 where the stream is float32 or float16.
+            (n, D) of ``dtype``; None: float64, or float32 where the stream is float32 or float16.
         """
         if stream is None:
-            scales = self._scales
-            parts = [_read(array, rows) / scales[name] for name, array in self.streams.items()]
+            parts = [self.take(rows, name, dtype) for name in self.streams]
+            for part, scale in zip(parts, self._scales.values(), strict=True):
+                part /= scale
             return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
-        return _read(self.streams[stream], rows)
+        array = self.streams[stream]
+        return _read(array, rows, dtype or (np.float32 if array.dtype in (np.float16, np.float32) else np.float64))
 
     def blocks(self, rows: np.ndarray, stream: str | None = None) -> Iterator[tuple[slice, np.ndarray]]:
         """``take`` in blocks: slices of ``rows``, and their features."""
@@ -91,7 +106,8 @@ class Pool:
         known = np.concatenate([self.askable, self.answered])
         rows = known[np.argsort(self.keys[known], kind="stable")[:SCALE_ROWS]]
         widths = {
-            name: float(np.sqrt(_read(array, rows).var(0, dtype=float).sum())) for name, array in self.streams.items()
+            name: float(np.sqrt(self.take(rows, name).var(0, dtype=float).sum()))
+            for name, array in self.streams.items()
         }
         return {name: width if width > 0 else 1.0 for name, width in widths.items()}
 
@@ -118,9 +134,8 @@ def check_pool(
     for name, array in streams.items():
         if array.ndim != 2 or len(array) != len(y) or array.shape[1] == 0:
             raise InputError(f"stream {name!r} has shape {array.shape}; expected ({len(y)}, D), one row per y, D >= 1.")
-    keys = np.zeros(len(y), np.uint64)
     for name, array in streams.items():
-        keys = _check_rows(name, array, keys)
+        _check_finite(name, array)
     wrong = np.flatnonzero(~(np.isnan(y) | (y == 0) | (y == 1)))
     if len(wrong):
         raise InputError(f"y is {y[wrong[0]]} in row {wrong[0]}; expected 1, 0, or NaN where unanswered.")
@@ -138,7 +153,6 @@ def check_pool(
         answered,
         _check_probability(probability, len(y)),
         _check_position(position_nm, len(y)),
-        keys,
     )
 
 
@@ -149,36 +163,50 @@ def _array(name: str, values: np.ndarray) -> np.ndarray:
     return array
 
 
-def _read(array: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Rows in ascending order from the file, then as wanted."""
-    dtype = np.float32 if array.dtype in (np.float16, np.float32) else np.float64
-    if len(rows) < 2 or (np.diff(rows) > 0).all():
-        return array[rows].astype(dtype)
-    order = np.argsort(rows, kind="stable")
+def _read(array: np.ndarray, rows: np.ndarray, dtype: DTypeLike) -> np.ndarray:
+    """Rows in ascending order from the file, a few at a time, each to the place where it is wanted."""
     found = np.empty((len(rows), array.shape[1]), dtype)
-    found[order] = array[rows[order]]
+    ascending = len(rows) < 2 or bool((np.diff(rows) > 0).all())
+    order = None if ascending else np.argsort(rows, kind="stable")
+    size = max(1, CACHED_BYTES // (8 * array.shape[1]))
+    for start in range(0, len(rows), size):
+        part = slice(start, start + size) if order is None else order[start : start + size]
+        found[part] = array[rows[part]]
     return found
 
 
-def _check_rows(name: str, array: np.ndarray, keys: np.ndarray) -> np.ndarray:
-    """Every row is finite; its bits go into its key (multilinear hashing, Lemire and Kaser 2014)."""
-    num_words = -(-array.shape[1] * array.dtype.itemsize // 8)
-    # The seed names a family of hashes, not a random choice: the same features always have the same key.
-    factors = np.random.default_rng(0).integers(1, 2**63, num_words, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
-    found, size = np.empty_like(keys), rows_per_block(array.shape[1])
+def _check_finite(name: str, array: np.ndarray) -> None:
+    if array.dtype.kind != "f":
+        return
     first, number = -1, 0
+    size = rows_per_block(array.shape[1])
     for start in range(0, len(array), size):
-        block = np.ascontiguousarray(array[start : start + size])
-        bad = np.flatnonzero(~np.isfinite(block).all(1))
-        first, number = start + int(bad[0]) if len(bad) and first < 0 else first, number + len(bad)
-        words = np.zeros((len(block), num_words * 8), np.uint8)
-        words[:, : block.shape[1] * block.dtype.itemsize] = block.view(np.uint8).reshape(len(block), -1)
-        found[start : start + size] = (words.view(np.uint64) * factors).sum(1, dtype=np.uint64)
+        block = array[start : start + size]
+        finite = np.isfinite(block)
+        if not finite.all():
+            bad = np.flatnonzero(~finite.all(1))
+            first, number = start + int(bad[0]) if first < 0 else first, number + len(bad)
     if number:
         raise InputError(f"stream {name!r} is not finite in row {first} ({number} such rows); drop or mend them.")
-    mixed = (keys * np.uint64(0x9E3779B97F4A7C15)) ^ found
-    mixed ^= mixed >> np.uint64(29)
-    return mixed * np.uint64(0xBF58476D1CE4E5B9)
+
+
+def _hashed(array: np.ndarray) -> np.ndarray:
+    """(N,) uint64: words of every row, each times a factor of its own."""
+    row_bytes = array.shape[1] * array.dtype.itemsize
+    num_words = -(-row_bytes // 8)
+    # The seed names a family of hashes, not a random choice: the same features always have the same key.
+    factors = np.random.default_rng(0).integers(1, 2**63, num_words, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
+    found, size = np.empty(len(array), np.uint64), rows_per_block(array.shape[1])
+    for start in range(0, len(array), size):
+        block = np.ascontiguousarray(array[start : start + size])
+        if row_bytes % 8 == 0:
+            words = block.view(np.uint64)
+        else:
+            padded = np.zeros((len(block), num_words * 8), np.uint8)
+            padded[:, :row_bytes] = block.view(np.uint8).reshape(len(block), -1)
+            words = padded.view(np.uint64)
+        found[start : start + size] = np.einsum("ij,j->i", words, factors)
+    return found
 
 
 def _check_probability(probability: np.ndarray | None, num_rows: int) -> np.ndarray | None:

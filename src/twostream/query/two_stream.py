@@ -1,29 +1,58 @@
 """Two-stream hierarchical clustering (Lin 2020): coarse clusters in one stream, fine ones in the other.
 
-One query per fine cluster, the member nearest its centre, away from what has been answered. ``published`` selects
-what the published script selects, ``corrected`` what it meant: the script looks medoids up among rows that its own
-distance filter has dropped.
+One query per fine cluster, the member nearest its centre, away from what has been answered.
+
+- ``published`` selects what the published script selects.
+- ``corrected`` selects what it meant: the script looks medoids up among rows that its own distance filter has dropped.
+- ``adaptive`` takes any batch and any number of answers, weighs columns alike, does not hang on the order of the rows,
+  and keeps away from answers of other coarse clusters too.
 """
 
 from __future__ import annotations
 
-import warnings
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from scipy.spatial.distance import cdist
-from sklearn.cluster import KMeans
-from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits
 
 from twostream.errors import InputError
-from twostream.query.pool import Pool
+from twostream.query import lloyd
+from twostream.query.clustering import EXACT_ROWS
+from twostream.query.pool import SCALE_ROWS, Pool
 from twostream.query.strategy import Selection, Strategy, register_strategy
+from twostream.query.uncertainty import entropy
 
 FARTHEST_SHARE = 0.2
 """Share of a crowded coarse cluster, farthest from its answers, that stays in the running (published code)."""
-ROWS_PER_BLOCK = 4096
-"""Rows whose distances to all answers are held at once, so that memory does not grow with their product."""
+GATHERED_BYTES = 512 * 2**20
+"""Features of the coarse clusters that are worked on at once."""
+STREAMS = ("supervised", "unsupervised")
+VARIANTS = ("corrected", "published", "adaptive")
+SHARES = ("size", "even", "spread", "error")
+WEIGHTS = ("none", "uncertainty")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A coarse cluster.
+
+    Attributes:
+        name: its number.
+        rows: (n,) int64, members that may be asked.
+        answers: (s,) int64, answered rows that it is compared with.
+        num_answered: answered members.
+    """
+
+    name: int
+    rows: np.ndarray
+    answers: np.ndarray
+    num_answered: int
 
 
 @register_strategy("two-stream")
@@ -31,11 +60,18 @@ class TwoStream(Strategy):
     """Hierarchical clustering over two streams.
 
     Args:
-        num_clusters: (coarse, fine per coarse). Their product is the published batch; with another
-            ``batch_size`` the fine number follows from it.
+        num_clusters: (coarse, fine per coarse). Their product is the published batch; with another ``batch_size`` the
+            fine number follows from it.
         first: stream of the coarse level: "supervised" (published code) or "unsupervised" (published figure).
-        variant: "corrected" or "published".
-        random_state: seed of both k-means levels.
+        variant: "corrected", "published" or "adaptive".
+        exact: whether k-means is that of scikit-learn with the published number of restarts; None: up to 20,000 rows.
+            Above, centres are found on a share of the rows (``lloyd.quick``).
+        share: adaptive: what a coarse cluster's part of the batch goes by: its "size", its "spread" (sum of squared
+            distances to its mean in the second stream), the scorer's expected "error" in it, or "even".
+        weight: adaptive: what a candidate counts in the second level: "none" (all alike) or "uncertainty" (entropy).
+        random_share: adaptive: part of the batch that is drawn at random, in [0, 1).
+        standardise: adaptive: every column has mean 0 and deviation 1.
+        random_state: seed of both levels.
 
     X must be {"supervised": (N, Ds), "unsupervised": (N, Du)}.
     """
@@ -46,84 +82,237 @@ class TwoStream(Strategy):
         num_clusters: tuple[int, int] = (100, 10),
         first: str = "supervised",
         variant: str = "corrected",
+        exact: bool | None = None,
+        share: str = "size",
+        weight: str = "none",
+        random_share: float = 0.0,
+        standardise: bool = True,
         random_state: int = 0,
     ) -> None:
         super().__init__(random_state=random_state)
-        self.keeps_row_order = True
-        if first not in ("supervised", "unsupervised"):
-            raise InputError(f"first is {first!r}; expected 'supervised' or 'unsupervised'.")
-        if variant not in ("corrected", "published"):
-            raise InputError(f"variant is {variant!r}; expected 'corrected' or 'published'.")
+        for name, value, known in (
+            ("first", first, STREAMS), ("variant", variant, VARIANTS), ("share", share, SHARES),
+            ("weight", weight, WEIGHTS), ("exact", exact, (None, True, False)),
+            ("standardise", standardise, (True, False)),
+        ):  # fmt: skip
+            if value not in known:
+                raise InputError(f"{name} is {value!r}; expected {' or '.join(map(repr, known))}.")
+        if not 0 <= random_share < 1:
+            raise InputError(f"random_share is {random_share!r}; expected a number from 0 up to, but not, 1.")
         self.num_clusters = _two_numbers(num_clusters)
-        self.first = first
-        self.variant = variant
+        self.first, self.second = first, STREAMS[first == STREAMS[0]]
+        self.variant, self.exact = variant, exact
+        self.share, self.weight = share, weight
+        self.random_share, self.standardise = random_share, standardise
+        self.is_adaptive = variant == "adaptive"
+        changed = [
+            name
+            for name, value, default in (
+                ("share", share, "size"), ("weight", weight, "none"), ("random_share", random_share, 0.0),
+                ("standardise", standardise, True),
+            )
+            if value != default
+        ]  # fmt: skip
+        if changed and not self.is_adaptive:
+            raise InputError(f"{changed[0]} is a setting of variant='adaptive'; the variant is {variant!r}.")
+        self.keeps_row_order = not self.is_adaptive
+        self.needs_probability = share == "error" or weight == "uncertainty"
 
     def _select(self, pool: Pool, batch_size: int, rng: np.random.Generator) -> Selection:
-        coarse_features, fine_features = self._streams(pool)
-        num_coarse, num_fine = self._shape(batch_size)
-        known = np.union1d(pool.askable, pool.answered)
-        coarse = np.full(len(pool.y), -1)
-        coarse[known] = _kmeans(coarse_features[known], num_coarse, self.random_state)[0]
-        names = np.unique(coarse[pool.askable])
-        members = [pool.askable[coarse[pool.askable] == name] for name in names]
-        budgets = share_budget([len(m) for m in members], batch_size, num_fine)
-        round_number = len(pool.answered) // batch_size
-        rows: list[int] = []
-        reasons: list[dict[str, Any]] = []
-        for name, rows_in, budget in zip(names, members, budgets, strict=True):
-            if budget == 0:
-                continue
-            answers = pool.answered[coarse[pool.answered] == name]
-            crowded = len(answers) > round_number * num_fine
-            left = far_from_answers(rows_in, answers, fine_features, budget) if crowded else rows_in
-            for row, reason in self._medoids(left, rows_in, fine_features, budget):
-                nearest = _nearest(fine_features[[row]], fine_features[answers])[0] if len(answers) else None
-                rows.append(row)
-                reasons.append(
-                    {"coarse": int(name), **reason, "distance_to_answer": None if nearest is None else float(nearest)}
-                )
-        return Selection(np.asarray(rows, np.int64), np.full(len(pool.y), np.nan), reasons)
-
-    def _streams(self, pool: Pool) -> tuple[np.ndarray, np.ndarray]:
-        missing = {"supervised", "unsupervised"} - set(pool.streams)
-        if missing:
+        if missing := set(STREAMS) - set(pool.streams):
             raise InputError(
-                f"two-stream got the streams {sorted(pool.streams)}; expected X = "
+                f"two-stream got the streams {sorted(pool.streams)} and lacks {sorted(missing)}; expected X = "
                 "{'supervised': (N, Ds), 'unsupervised': (N, Du)}."
             )
-        second = "unsupervised" if self.first == "supervised" else "supervised"
-        return pool.streams[self.first], pool.streams[second]
+        by_chance = rng.choice(pool.askable, round(self.random_share * batch_size), replace=False)
+        number = batch_size - len(by_chance)
+        num_rows = len(pool.askable) + len(pool.answered)
+        exact = num_rows <= EXACT_ROWS if self.exact is None else self.exact
+        rows: list[int] = []
+        reasons: list[dict[str, Any]] = []
+        # Threads are shared out here: over blocks on the first level, over coarse clusters on the second.
+        with threadpool_limits(limits=1), ThreadPoolExecutor(num_threads()) as executor:
+            level = _Level(self, pool, exact, by_chance, executor)
+            num_coarse, num_fine = self._shape(number)
+            kinds = level.coarse(num_coarse)
+            budgets = level.budgets(kinds, number, num_fine)
+            asking = [(kind, budget) for kind, budget in zip(kinds, budgets, strict=True) if budget]
+            for picked in level.fine(asking, len(pool.answered) // batch_size * num_fine):
+                rows += [row for row, _ in picked]
+                reasons += [reason for _, reason in picked]
+        blank = {"coarse": -1, "fine": -1, "stands_for": 1, "distance_to_center": None, "distance_to_answer": None}
+        rows += by_chance.tolist()
+        reasons += [dict(blank) for _ in by_chance]
+        notes = () if exact else (f"{num_rows} candidates: cluster centres were found on a share of them",)
+        return Selection(np.asarray(rows, np.int64), np.full(len(pool.y), np.nan), reasons, notes)
 
     def _shape(self, batch_size: int) -> tuple[int, int]:
         """Coarse and fine numbers for this batch: as given where their product is the batch."""
         coarse, fine = self.num_clusters
         if coarse * fine == batch_size:
             return coarse, fine
-        coarse = min(coarse, batch_size)
+        coarse = min(coarse, max(batch_size, 1))
         return coarse, max(1, batch_size // coarse)
 
+
+class _Level:
+    """Both levels of one selection."""
+
+    def __init__(
+        self, settings: TwoStream, pool: Pool, exact: bool, taken: np.ndarray, executor: ThreadPoolExecutor
+    ) -> None:
+        self.settings, self.pool, self.exact, self.executor = settings, pool, exact, executor
+        self.askable = pool.askable if len(taken) == 0 else pool.askable[~np.isin(pool.askable, taken)]
+        self.known = np.concatenate([self.askable, pool.answered])
+        if settings.keeps_row_order:
+            self.known = np.sort(self.known)
+        self._columns = {name: self._column_scale(name) for name in STREAMS} if settings.is_adaptive else {}
+
+    def _column_scale(self, stream: str) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and deviation of every column, over some rows; 1 where a column is constant."""
+        if not self.settings.standardise:
+            return np.zeros(1), np.ones(1)
+        values = self.pool.take(self.known[np.argsort(self.pool.keys[self.known])[:SCALE_ROWS]], stream)
+        deviation = values.std(0, dtype=float)
+        return values.mean(0, dtype=float), np.where(deviation > 0, deviation, 1.0)
+
+    def read(self, rows: np.ndarray, stream: str) -> np.ndarray:
+        """(n, D) features as this variant sees them; single precision unless k-means is exact."""
+        features = self.pool.take(rows, stream, None if self.exact else np.float32)
+        if stream in self._columns:
+            mean, deviation = self._columns[stream]
+            features -= mean
+            features /= deviation
+        return features
+
+    @cached_property
+    def _answers(self) -> np.ndarray:
+        """(L, D) second-stream features of all answers, which every coarse cluster of the adaptive variant looks at."""
+        return self.read(self.pool.answered, self.settings.second)
+
+    def coarse(self, num_clusters: int) -> list[Kind]:
+        """Coarse clusters that have members to ask; answered rows are clustered with the others."""
+        features = self.read(self.known, self.settings.first)
+        num_clusters, seed = min(num_clusters, len(features)), self.settings.random_state
+        run = lloyd.kmeans if self.exact else lloyd.quick
+        label = np.full(len(self.pool.y), -1, np.int32)
+        label[self.known] = run(features, num_clusters, seed=seed, executor=self.executor).labels
+        members, answered = _groups(self.askable, label), _groups(self.pool.answered, label)
+        none = np.zeros(0, np.int64)
+        return [
+            Kind(
+                name, rows, self.pool.answered if self.settings.is_adaptive else answered.get(name, none),
+                len(answered.get(name, none)),
+            )
+            for name, rows in members.items()
+        ]  # fmt: skip
+
+    def budgets(self, kinds: list[Kind], batch_size: int, num_fine: int) -> list[int]:
+        """Queries of every coarse cluster."""
+        sizes = [len(kind.rows) for kind in kinds]
+        share = self.settings.share
+        if not self.settings.is_adaptive or share == "even":
+            return share_budget(sizes, batch_size, num_fine)
+        if share == "size":
+            return apportion(np.asarray(sizes, float), sizes, batch_size)
+        if share == "error":
+            p = self.pool.mean_probability
+            return apportion(np.array([np.minimum(p[k.rows], 1 - p[k.rows]).sum() for k in kinds]), sizes, batch_size)
+        spread = np.zeros(len(kinds))
+        for part, gathered in self._gathered(kinds):
+            spread[part] = [float(features.var(0, dtype=float).sum()) * len(features) for features in gathered]
+        return apportion(spread, sizes, batch_size)
+
+    def _gathered(self, kinds: list[Kind]) -> Iterator[tuple[list[int], list[np.ndarray]]]:
+        """Second-stream features of coarse clusters, as many at once as fit, in one sweep over the file."""
+        row_bytes = 8 * self.pool.num_features(self.settings.second)
+        part: list[int] = []
+        for i in range(len(kinds)):
+            if part and sum(len(kinds[j].rows) for j in [*part, i]) * row_bytes > GATHERED_BYTES:
+                yield part, self._split(kinds, part)
+                part = []
+            part.append(i)
+        if part:
+            yield part, self._split(kinds, part)
+
+    def _split(self, kinds: list[Kind], part: list[int]) -> list[np.ndarray]:
+        features = self.read(np.concatenate([kinds[i].rows for i in part]), self.settings.second)
+        return np.split(features, np.cumsum([len(kinds[i].rows) for i in part])[:-1])
+
+    def fine(self, asking: list[tuple[Kind, int]], expected: int) -> Iterator[list[tuple[int, dict[str, Any]]]]:
+        """Rows of every coarse cluster, with reasons; ``expected``: answers that the script thinks usual in one."""
+        for part, gathered in self._gathered([kind for kind, _ in asking]):
+            jobs = [
+                (asking[i][0], asking[i][1], features, expected) for i, features in zip(part, gathered, strict=True)
+            ]
+            yield from self.executor.map(lambda job: self._medoids(*job), jobs)
+
     def _medoids(
-        self, rows: np.ndarray, unfiltered: np.ndarray, features: np.ndarray, num_clusters: int
+        self, kind: Kind, budget: int, features: np.ndarray, expected: int
     ) -> list[tuple[int, dict[str, Any]]]:
         """One row per fine cluster, nearest its centre, with the reason."""
-        labels, centers = _kmeans(features[rows], num_clusters, self.random_state, n_init=10, max_iter=200)
+        stays = np.arange(len(kind.rows))
+        answers = self._answers if self.settings.is_adaptive else self.read(kind.answers, self.settings.second)
+        if crowded := self._is_crowded(kind, expected):
+            share = (
+                max(FARTHEST_SHARE, budget / (budget + kind.num_answered))
+                if self.settings.is_adaptive
+                else FARTHEST_SHARE
+            )
+            stays = farthest(distance_to(features, answers, self.exact), max(int(share * len(stays)), budget))
+        left = features[stays] if crowded else features
+        settings: dict[str, Any] = {"weights": self._weights(kind.rows[stays])}
+        if self.exact and settings["weights"] is None:
+            settings = {"restarts": 10, "max_iter": 200}
+        run = lloyd.kmeans if "restarts" in settings else lloyd.quick
+        found = run(left, min(budget, len(left)), seed=self.settings.random_state, **settings)
         # The published script takes positions among the filtered rows for positions among all of the cluster's.
-        looked_up = features[unfiltered if self.variant == "published" else rows]
+        looked_up = features if self.settings.variant == "published" else left
         picked: list[tuple[int, dict[str, Any]]] = []
-        for fine in range(num_clusters):
-            positions = np.flatnonzero(labels == fine)
-            if len(positions) == 0:
-                continue
-            distance = ((looked_up[positions] - centers[fine]) ** 2).sum(1)
-            row = int(rows[positions[np.argmin(distance)]])
-            to_center = float(np.sqrt(((features[row] - centers[fine]) ** 2).sum()))
-            picked.append((row, {"fine": fine, "stands_for": len(positions), "distance_to_center": to_center}))
-        return picked + self._top_up(rows, [row for row, _ in picked], num_clusters - len(picked))
+        for fine, positions in _groups(np.arange(len(left)), found.labels).items():
+            center = found.centers[fine].astype(features.dtype)
+            position = positions[np.argmin(((looked_up[positions] - center) ** 2).sum(1))]
+            reason = {"fine": fine, "stands_for": len(positions)}
+            picked.append((int(position), reason | {"distance_to_center": _length(left[position] - center)}))
+        # Duplicates leave k-means with fewer clusters than queries.
+        spare = np.setdiff1d(np.arange(len(left)), [p for p, _ in picked])[: budget - len(picked)]
+        alone = {"fine": -1, "stands_for": 1, "distance_to_center": 0.0}
+        picked += [(int(p), dict(alone)) for p in spare]
+        near = distance_to(left[[p for p, _ in picked]], answers, exact=True) if len(answers) else [None] * len(picked)
+        return [
+            (
+                int(kind.rows[stays[p]]),
+                {"coarse": kind.name, **reason, "distance_to_answer": None if d is None else float(d)},
+            )
+            for (p, reason), d in zip(picked, near, strict=True)
+        ]
 
-    def _top_up(self, rows: np.ndarray, picked: list[int], number: int) -> list[tuple[int, dict[str, Any]]]:
-        """Rows beside the medoids where duplicates left k-means with fewer clusters than queries."""
-        spare = rows[~np.isin(rows, picked)][:number]
-        return [(int(r), {"fine": -1, "stands_for": 1, "distance_to_center": 0.0}) for r in spare]
+    def _is_crowded(self, kind: Kind, expected: int) -> bool:
+        """Whether only what is far from answers stays in the running."""
+        return kind.num_answered > (0 if self.settings.is_adaptive else expected)
+
+    def _weights(self, rows: np.ndarray) -> np.ndarray | None:
+        if self.settings.weight == "none":
+            return None
+        weights = entropy(self.pool.mean_probability[rows])
+        return weights if weights.any() else None
+
+
+def num_threads() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _length(vector: np.ndarray) -> float:
+    return float(np.sqrt((vector.astype(float) ** 2).sum()))
+
+
+def _groups(rows: np.ndarray, label: np.ndarray) -> dict[int, np.ndarray]:
+    """Rows of every label that occurs among them, labels ascending, rows in the order in which they come."""
+    order = np.argsort(label[rows], kind="stable")
+    names, starts = np.unique(label[rows][order], return_index=True)
+    edges = np.append(starts, len(rows))
+    return {int(name): rows[order[a:b]] for name, a, b in zip(names, edges[:-1], edges[1:], strict=True)}
 
 
 def _two_numbers(num_clusters: Any) -> tuple[int, int]:
@@ -161,25 +350,36 @@ def share_budget(sizes: list[int], batch_size: int, num_fine: int) -> list[int]:
     return [int(b) for b in budget]
 
 
-def far_from_answers(rows: np.ndarray, answers: np.ndarray, features: np.ndarray, at_least: int) -> np.ndarray:
-    """The rows farthest from their nearest answer: a fifth of them, but ``at_least``; nearest of these first."""
-    if len(answers) == 0:
-        return rows
-    keep = max(int(FARTHEST_SHARE * len(rows)), at_least)
-    return rows[np.argsort(_nearest(features[rows], features[answers]))[-keep:]]
+def apportion(weights: np.ndarray, sizes: list[int], batch_size: int) -> list[int]:
+    """Share a batch out by weight, never more than a cluster holds (largest remainders, Hamilton 1792).
+
+    Args:
+        weights: (K,) float >= 0; where all that is left weighs nothing, sizes weigh instead.
+        sizes: members that may be asked, per cluster; their sum is at least ``batch_size``.
+    """
+    size, budget = np.asarray(sizes), np.zeros(len(sizes), int)
+    while (left := batch_size - int(budget.sum())) > 0:
+        free = budget < size
+        weight = np.where(free, weights, 0.0)
+        if weight.sum() <= 0:
+            weight = np.where(free, size - budget, 0).astype(float)
+        ideal = left * weight / weight.sum()
+        whole = np.minimum(np.floor(ideal).astype(int), size - budget)
+        budget += whole
+        if (rest := batch_size - int(budget.sum())) > 0 and (whole == np.floor(ideal)).all():
+            order = np.argsort(-(ideal - whole), kind="stable")
+            budget[order[free[order] & (budget[order] < size[order])][:rest]] += 1
+    return [int(b) for b in budget]
 
 
-def _nearest(features: np.ndarray, answers: np.ndarray) -> np.ndarray:
-    """Distance of each of (N, D) rows to the nearest of (L, D) answers, (N,)."""
-    starts = range(0, len(features), ROWS_PER_BLOCK)
-    return np.concatenate([cdist(features[s : s + ROWS_PER_BLOCK], answers).min(1) for s in starts])
+def farthest(distance: np.ndarray, number: int) -> np.ndarray:
+    """Positions of the ``number`` largest distances, the nearest of these first."""
+    return np.argsort(distance)[-number:]
 
 
-def _kmeans(features: np.ndarray, num_clusters: int, seed: int, **settings: Any) -> tuple[np.ndarray, np.ndarray]:
-    # One thread: several would add their partial sums in the order in which they happen to finish, and a last digit
-    # decides between near ties. The same pool and seed must give the same rows.
-    with warnings.catch_warnings(), threadpool_limits(limits=1):
-        # Duplicates give fewer clusters than asked for; the caller tops up.
-        warnings.filterwarnings("ignore", category=ConvergenceWarning)
-        model = KMeans(min(num_clusters, len(features)), random_state=seed, **settings).fit(features)
-    return model.labels_, model.cluster_centers_
+def distance_to(features: np.ndarray, answers: np.ndarray, exact: bool) -> np.ndarray:
+    """Distance of each of (n, D) rows to the nearest of (s, D) answers, (n,)."""
+    if not exact:
+        return np.sqrt(lloyd.nearest(features, answers)[1])
+    starts = range(0, len(features), lloyd.ROWS_AT_ONCE)
+    return np.concatenate([cdist(features[s : s + lloyd.ROWS_AT_ONCE], answers).min(1) for s in starts])

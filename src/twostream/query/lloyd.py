@@ -1,0 +1,417 @@
+"""k-means on arrays in memory: ``kmeans`` as scikit-learn does it, only faster, and ``quick``, nearly as good.
+
+``kmeans`` (k-means++ with local trials, Lloyd, the best of several restarts): the same seed gives the clusters that
+``sklearn.cluster.KMeans`` gives for float64 input. The same random numbers are drawn in the same order and the same
+rules end the iterations; a last digit of a sum may differ. Three things save time. All restarts go through one matrix
+product. Products are taken in single precision; only where the two nearest centres differ by less than such a product
+can err is the row looked at in double precision. And a row whose margin between its nearest and second nearest centre
+is larger than what the centres have moved since is left alone (Hamerly 2010).
+
+``quick`` finds centres on a random share of the rows, as faiss does, in single precision, and stops when little is won.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.sparse import csr_matrix
+from sklearn.cluster import KMeans
+from sklearn.exceptions import ConvergenceWarning
+
+ROWS_AT_ONCE = 8192
+"""Rows of a block: their products with all centres stay in the cache."""
+
+FEW_CENTERS = 16
+"""Up to here, centres are compared one after the other for all rows; above, row by row."""
+ROWS_PER_CENTER = 256
+"""Rows of the share for every centre."""
+MANY_ITERATIONS = 100
+RESTARTS = 2
+LITTLE = 5e-4
+"""Part of the inertia that is not worth another iteration."""
+
+
+@dataclass(frozen=True)
+class Solution:
+    """What k-means found.
+
+    Attributes:
+        labels: (n,) int32.
+        centers: (k, D) float.
+        inertia: sum of squared distances to the own centre, each times its weight.
+    """
+
+    labels: np.ndarray
+    centers: np.ndarray
+    inertia: float
+
+
+class _Data:
+    """Centred features in double and single precision, by blocks.
+
+    Attributes:
+        mean: (D,).
+        x, x32: (n, D) float64 and float32.
+        norm2: (n,) squared length.
+        longest: (n,) length, for the error of a product.
+    """
+
+    def __init__(self, features: np.ndarray, executor: Executor | None) -> None:
+        self.mean = features.mean(0)
+        self.x = np.asarray(features, np.float64) - self.mean
+        self.x32 = self.x.astype(np.float32)
+        self.norm2 = np.einsum("ij,ij->i", self.x, self.x)
+        self.length = np.sqrt(self.norm2)
+        self._executor = executor
+        self.blocks = [slice(s, min(s + ROWS_AT_ONCE, len(self.x))) for s in range(0, len(self.x), ROWS_AT_ONCE)]
+
+    def each(self, work: Callable[[slice], None]) -> None:
+        """``work`` on every block, in threads where there is an executor and more than one block."""
+        if self._executor is None or len(self.blocks) == 1:
+            for block in self.blocks:
+                work(block)
+        else:
+            list(self._executor.map(work, self.blocks))
+
+
+def kmeans(
+    features: np.ndarray,
+    num_clusters: int,
+    *,
+    seed: int,
+    restarts: int = 1,
+    max_iter: int = 300,
+    tol: float = 1e-4,
+    executor: Executor | None = None,
+) -> Solution:
+    """``KMeans(num_clusters, random_state=seed, n_init=restarts, max_iter=max_iter, tol=tol).fit(features)``.
+
+    Args:
+        features: (n, D) float64 or float32, n >= num_clusters.
+        executor: threads for the blocks of one problem; None where problems are dealt to threads themselves.
+    """
+    data = _Data(features, executor)
+    tolerance = float(np.mean(data.x.var(0)) * tol)
+    lloyd = _Lloyd(data, _plusplus(data, num_clusters, restarts, np.random.RandomState(seed)))
+    if not lloyd.iterate(
+        max_iter, tolerance
+    ):  # a cluster ran empty: rare, and what to do then is scikit-learn's affair
+        model = _as_library(features, num_clusters, seed, restarts, max_iter, tol)
+        return Solution(model.labels_, model.cluster_centers_, float(model.inertia_))
+    centers, labels = lloyd.centers, lloyd.labels
+    best, least = 0, np.inf
+    for i in range(restarts):
+        inertia = _inertia(data, centers[i], labels[i])
+        if inertia < least and not (i and _same_clustering(labels[i], labels[best], num_clusters)):
+            best, least = i, inertia
+    return Solution(labels[best], _final_centers(features, lloyd.made_of[best], num_clusters), least)
+
+
+def _final_centers(features: np.ndarray, labels: np.ndarray, k: int) -> np.ndarray:
+    """Means in the precision of the features and about their mean, as scikit-learn has them.
+
+    Of a cluster of two, both are as near to the centre: its last digit says which one the script picked.
+    """
+    mean = features.mean(0)
+    table = csr_matrix((np.ones(len(labels), features.dtype), (labels, np.arange(len(labels)))), shape=(k, len(labels)))
+    sums = table @ (features - mean)
+    return sums * (1 / np.bincount(labels, minlength=k)).astype(features.dtype)[:, None] + mean
+
+
+def _plusplus(data: _Data, k: int, restarts: int, random: np.random.RandomState) -> np.ndarray:
+    """(restarts, k, D) first centres: k-means++ (Arthur 2007), the best of some trials for every centre.
+
+    Random numbers are drawn as one restart after the other would, and used by all of them side by side.
+    """
+    n, trials = len(data.x), 2 + int(np.log(k))
+    cumulated = np.cumsum(np.full(n, 1.0) / n)
+    cumulated /= cumulated[-1]
+    first, draws = np.empty(restarts, int), np.empty((restarts, k - 1, trials))
+    for r in range(restarts):
+        first[r] = np.searchsorted(cumulated, random.random_sample(), side="right")
+        draws[r] = random.uniform(size=(k - 1, trials))
+    centers = np.empty((restarts, k, data.x.shape[1]))
+    centers[:, 0] = data.x[first]
+    closest = np.empty((restarts, n))
+    tried = np.empty((restarts, trials, n))
+    sums = np.empty((len(data.blocks), restarts, trials))
+
+    def from_first(block: slice) -> None:
+        d = data.x[block] @ centers[:, 0].T
+        d *= -2
+        d += data.norm2[block, None] + data.norm2[first]
+        closest[:, block] = np.maximum(d, 0).T
+
+    data.each(from_first)
+    potential = closest.sum(1)
+    for c in range(1, k):
+        picks = np.empty((restarts, trials), int)
+        for r in range(restarts):
+            picks[r] = np.searchsorted(np.cumsum(closest[r]), draws[r, c - 1] * potential[r])
+        picks = np.minimum(picks, n - 1)
+        candidates, lengths = data.x[picks.ravel()], data.norm2[picks.ravel()]
+
+        def with_trials(block: slice, candidates: np.ndarray = candidates, lengths: np.ndarray = lengths) -> None:
+            d = candidates @ data.x[block].T
+            d *= -2
+            d += lengths[:, None]
+            d += data.norm2[block]
+            np.maximum(d, 0, out=d)
+            here = d.reshape(restarts, trials, -1)
+            np.minimum(here, closest[:, None, block], out=here)
+            tried[:, :, block] = here
+            sums[block.start // ROWS_AT_ONCE] = here.sum(2)
+
+        data.each(with_trials)
+        total = sums.sum(0)
+        best = total.argmin(1)
+        runs = np.arange(restarts)
+        potential = total[runs, best]
+        closest[:] = tried[runs, best]
+        centers[:, c] = data.x[picks[runs, best]]
+    return centers
+
+
+def _as_library(features: np.ndarray, k: int, seed: int, restarts: int, max_iter: int, tol: float) -> KMeans:
+    with warnings.catch_warnings():  # equal rows give fewer clusters than asked for; who asked looks at the labels
+        warnings.filterwarnings("ignore", category=ConvergenceWarning)
+        return KMeans(k, random_state=seed, n_init=restarts, max_iter=max_iter, tol=tol).fit(features)
+
+
+class _Lloyd:
+    """Lloyd's iterations of some restarts, side by side.
+
+    Attributes:
+        centers: (R, k, D).
+        labels: (R, n) int32, -1 before the first look.
+        made_of: (R, n) int32, the labels whose means the centres are: one step behind where no more was needed.
+        margin: (R, n) how much nearer the own centre is than any other, at least; where it is used up, a row is due.
+    """
+
+    def __init__(self, data: _Data, centers: np.ndarray) -> None:
+        self.data, self.centers = data, centers
+        num_runs, self.k, _ = centers.shape
+        self.labels = np.full((num_runs, len(data.x)), -1, np.int32)
+        self.made_of = self.labels.copy()
+        self.margin = np.full(self.labels.shape, -np.inf)
+        self._sums = np.zeros((len(data.blocks), *centers.shape))
+        self._counts = np.zeros((len(data.blocks), num_runs, self.k))
+
+    def iterate(self, max_iter: int, tolerance: float) -> bool:
+        """Until nothing moves, or centres move less than ``tolerance``; False where a cluster runs empty."""
+        active = np.arange(len(self.centers))
+        for _ in range(max_iter):
+            changes = self.look(active)
+            counts = self._counts.sum(0)[active]
+            if (counts == 0).any():
+                return False
+            new = self._sums.sum(0)[active] / counts[..., None]
+            step = np.sqrt(((new - self.centers[active]) ** 2).sum(2))
+            self.centers[active] = new
+            # The own centre went away by no more than its step, any other came nearer by no more than the largest.
+            for run, steps in zip(active, step, strict=True):
+                self.margin[run] -= steps[self.labels[run]] + steps.max()
+            done = (changes > 0) & ((step**2).sum(1) <= tolerance)
+            self.made_of[active] = self.labels[active]
+            if done.any():  # near enough; but the labels are still those of the centres before
+                self.look(active[done])
+            active = active[(changes > 0) & ~done]
+            if len(active) == 0:
+                return True
+        self.look(active)
+        return True
+
+    def look(self, runs: np.ndarray) -> np.ndarray:
+        """Label the rows that are due; how many changed sides in every run, (len(runs),)."""
+        flat = self.centers[runs].reshape(len(runs) * self.k, -1)
+        half = 0.5 * (flat**2).sum(1)
+        flat32, half32 = flat.astype(np.float32), half.astype(np.float32)
+        # What x.c - |c|^2 / 2 in single precision may be off by, per unit of 1 + |x|; twice, since two are compared.
+        unit = np.finfo(np.float32).eps * (flat.shape[1] + 4)
+        slack = 2 * unit * max(float(np.sqrt(2 * half.max())), float(half.max()))
+        changes = np.zeros((len(self.data.blocks), len(runs)), int)
+
+        def work(block: slice) -> None:
+            due = np.flatnonzero((self.margin[runs, block] <= 0).any(0)) + block.start
+            if len(due) == 0:
+                return
+            features = self.data.x32[block] if len(due) == block.stop - block.start else self.data.x32[due]
+            error = slack * (1 + self.data.length[due])
+            if self.k <= FEW_CENTERS:
+                score = flat32 @ features.T
+                score -= half32[:, None]
+                found, best, second = _two_best_of_few(score.reshape(len(runs), self.k, len(due)))
+            else:
+                score = features @ flat32.T
+                score -= half32
+                found, best, second = _two_best_of_many(score.reshape(len(due), len(runs), self.k))
+            for run, i in zip(*np.nonzero(best - second <= error), strict=True):
+                part = slice(run * self.k, (run + 1) * self.k)
+                exact = flat[part] @ self.data.x[due[i]] - half[part]
+                found[run, i] = exact.argmax()
+            norm2 = self.data.norm2[due]
+            near = np.sqrt(np.maximum(norm2 - 2 * best + 2 * error, 0))
+            far = np.sqrt(np.maximum(norm2 - 2 * second - 2 * error, 0))
+            self.margin[runs[:, None], due] = far - near
+            changes[block.start // ROWS_AT_ONCE] = self._move(runs, due, found, block)
+
+        self.data.each(work)
+        return changes.sum(0)
+
+    def _move(self, runs: np.ndarray, rows: np.ndarray, found: np.ndarray, block: slice) -> np.ndarray:
+        """Rows of a block leave the sums of one cluster and join those of another; how many did in every run."""
+        before = self.labels[runs[:, None], rows]
+        run, i = np.nonzero(found != before)
+        joins = runs[run] * self.k + found[run, i]
+        old = before[run, i]
+        left = old >= 0
+        leaves = (runs[run] * self.k + old)[left]
+        place = rows[i] - block.start
+        cluster, where = np.concatenate([joins, leaves]), np.concatenate([place, place[left]])
+        sign = np.concatenate([np.ones(len(joins)), -np.ones(len(leaves))])
+        index, number = block.start // ROWS_AT_ONCE, self._counts[0].size
+        change = csr_matrix((sign, (cluster, where)), shape=(number, block.stop - block.start))
+        self._sums[index] += (change @ self.data.x[block]).reshape(self.centers.shape)
+        self._counts[index] += np.bincount(cluster, weights=sign, minlength=number).reshape(self._counts[index].shape)
+        self.labels[runs[:, None], rows] = found
+        return np.bincount(run, minlength=len(runs))
+
+
+def _two_best_of_few(score: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of (R, k, n) scores the index of the best, the best and the second best, each (R, n)."""
+    found = np.zeros((score.shape[0], score.shape[2]), np.int32)
+    best, second = score[:, 0].copy(), np.full_like(score[:, 0], -np.inf)
+    for j in range(1, score.shape[1]):
+        here = score[:, j]
+        better = here > best
+        np.maximum(second, np.minimum(best, here), out=second)
+        np.maximum(best, here, out=best)
+        found[better] = j
+    return found, best, second
+
+
+def _two_best_of_many(score: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """As ``_two_best_of_few`` for (n, R, k) scores, which it uses up."""
+    found = score.argmax(2)[..., None]
+    best = np.take_along_axis(score, found, 2)
+    np.put_along_axis(score, found, -np.inf, 2)
+    return found[..., 0].T.astype(np.int32), best[..., 0].T, score.max(2).T
+
+
+def _inertia(data: _Data, centers: np.ndarray, labels: np.ndarray) -> float:
+    parts: Sequence[float] = [float(((data.x[block] - centers[labels[block]]) ** 2).sum()) for block in data.blocks]
+    return float(np.sum(parts))
+
+
+def _same_clustering(one: np.ndarray, other: np.ndarray, k: int) -> bool:
+    """Whether two labellings differ in their numbers only."""
+    pairs = np.unique(one.astype(np.int64) * k + other)
+    return len(pairs) == len(np.unique(pairs // k)) == len(np.unique(pairs % k))
+
+
+def quick(
+    features: np.ndarray,
+    num_clusters: int,
+    *,
+    seed: int,
+    weights: np.ndarray | None = None,
+    executor: Executor | None = None,
+) -> Solution:
+    """k-means of any number of rows: centres on a share of them, then one look at all.
+
+    Args:
+        features: (n, D) float, n >= 1; single precision is enough.
+        num_clusters: centres wanted, at most n; a centre that no row is nearest to stays without rows.
+        weights: (n,) float >= 0, what each row counts.
+        executor: threads for the look at all.
+    """
+    rng = np.random.default_rng(seed)
+    x = np.asarray(features, np.float32)
+    wanted = ROWS_PER_CENTER * num_clusters
+    share = np.sort(rng.choice(len(x), wanted, replace=False)) if len(x) > wanted else slice(None)
+    few = x[share]
+    weight = np.ones(len(few), np.float32) if weights is None else weights[share].astype(np.float32)
+    runs = [_refined(few, weight, _seeds(few, weight, num_clusters, rng)) for _ in range(RESTARTS)]
+    centers = min(runs, key=lambda run: run[0])[1]
+    labels, distance2 = nearest(x, centers, executor)
+    if len(few) < len(x):  # one step of Lloyd's with everybody, which takes away most of what the share is off by
+        weight = np.ones(len(x), np.float32) if weights is None else weights.astype(np.float32)
+        centers = _means(x, labels, weight, centers)
+        labels, distance2 = nearest(x, centers, executor)
+    return Solution(labels, centers, float(weight @ distance2))
+
+
+def _refined(x: np.ndarray, weight: np.ndarray, centers: np.ndarray) -> tuple[float, np.ndarray]:
+    """Lloyd's iterations for as long as they win something: the inertia, and the centres that have it."""
+    least = np.inf
+    for _ in range(MANY_ITERATIONS):
+        labels, distance2 = nearest(x, centers)
+        inertia = float(weight @ distance2)
+        if inertia > (1 - LITTLE) * least:
+            break
+        least, centers = inertia, _means(x, labels, weight, centers)
+    return least, centers
+
+
+def _seeds(x: np.ndarray, weight: np.ndarray, k: int, rng: np.random.Generator) -> np.ndarray:
+    """k-means++ with the best of some trials for every centre, (k, D) float32.
+
+    Where centres are few, each decides much: more trials then do what restarts would, for less (LOG.md).
+    """
+    trials, norm2 = max(2 + int(np.log(k)), min(20, 200 // k)), np.einsum("ij,ij->i", x, x)
+    chosen = [int(rng.choice(len(x), p=weight / weight.sum(dtype=float)))]
+    closest = np.maximum(norm2 - 2 * (x @ x[chosen[0]]) + norm2[chosen[0]], 0)
+    for _ in range(1, k):
+        cumulated = np.cumsum(weight * closest, dtype=float)
+        picks = np.minimum(np.searchsorted(cumulated, rng.random(trials) * cumulated[-1]), len(x) - 1)
+        distance2 = x[picks] @ x.T
+        distance2 *= -2
+        distance2 += norm2
+        distance2 += norm2[picks, None]
+        np.clip(distance2, 0, closest, out=distance2)
+        best = int((distance2 @ weight).argmin())
+        chosen.append(int(picks[best]))
+        closest = distance2[best]
+    return x[chosen]
+
+
+def _means(x: np.ndarray, labels: np.ndarray, weight: np.ndarray, centers: np.ndarray) -> np.ndarray:
+    """Weighted mean of the rows of every centre; a centre without rows stays where it is."""
+    sums, total, names = np.zeros_like(centers), np.zeros((len(centers), 1)), np.arange(len(centers))[:, None]
+    for start in range(0, len(x), ROWS_AT_ONCE):
+        block = slice(start, start + ROWS_AT_ONCE)
+        table = (labels[block] == names) * weight[block]
+        sums += table @ x[block]
+        total += table.sum(1, keepdims=True)
+    return np.where(total > 0, sums / np.maximum(total, 1e-30), centers).astype(np.float32)
+
+
+def nearest(x: np.ndarray, centers: np.ndarray, executor: Executor | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Index of the nearest of (k, D) centres to every row, (n,) int32, and the squared distance to it, (n,) float32.
+
+    By |x|^2 - 2 x.c + |c|^2 in single precision; small distances lose digits in it.
+    """
+    x, centers = np.asarray(x, np.float32), np.asarray(centers, np.float32)
+    half = 0.5 * np.einsum("ij,ij->i", centers, centers)
+    labels, distance2 = np.empty(len(x), np.int32), np.empty(len(x), np.float32)
+
+    def work(start: int) -> None:
+        rows = x[start : start + ROWS_AT_ONCE]
+        block = slice(start, start + len(rows))
+        score = rows @ centers.T
+        score -= half
+        labels[block] = score.argmax(1)
+        best = score[np.arange(len(rows)), labels[block]]
+        distance2[block] = np.maximum(np.einsum("ij,ij->i", rows, rows) - 2 * best, 0)
+
+    starts = range(0, len(x), ROWS_AT_ONCE)
+    if executor is None:
+        for start in starts:
+            work(start)
+    else:
+        list(executor.map(work, starts))
+    return labels, distance2

@@ -1,0 +1,279 @@
+"""Two-stream: its k-means against scikit-learn's, and what the adaptive variant does beyond the published one."""
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import ClassVar
+
+import numpy as np
+import pytest
+from sklearn.cluster import KMeans
+from test_query import StrategyExam
+
+from twostream.errors import InputError
+from twostream.query import TwoStream, lloyd
+from twostream.query.two_stream import apportion
+
+
+def groups(number, width, num_groups=12, seed=0, spread=0.4):
+    rng = np.random.default_rng(seed)
+    centers = rng.normal(size=(num_groups, width))
+    return centers[rng.integers(num_groups, size=number)] + spread * rng.normal(size=(number, width))
+
+
+def streams(number=300, seed=0):
+    return {"supervised": groups(number, 4, seed=seed), "unsupervised": groups(number, 6, seed=seed + 100)}
+
+
+@pytest.mark.parametrize(
+    ("number", "width", "k", "restarts"),
+    [(50, 2, 1, 1), (50, 3, 50, 2), (400, 5, 10, 10), (300, 40, 7, 10), (2000, 8, 30, 1), (20_000, 6, 40, 1)],
+)
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_kmeans_is_that_of_scikit_learn(number, width, k, restarts, seed):
+    features = groups(number, width, seed=seed)
+    with ThreadPoolExecutor(2) as executor:
+        ours = lloyd.kmeans(features, k, seed=seed, restarts=restarts, executor=executor)
+    theirs = KMeans(k, random_state=seed, n_init=restarts).fit(features)
+    np.testing.assert_array_equal(ours.labels, theirs.labels_)
+    np.testing.assert_allclose(ours.centers, theirs.cluster_centers_, atol=1e-12)
+    assert ours.inertia == pytest.approx(theirs.inertia_, abs=1e-9)
+
+
+def test_kmeans_stops_as_early_as_scikit_learn():
+    features = groups(3000, 4, spread=2.0)
+    for max_iter, tol in ((1, 0.0), (2, 0.0), (300, 0.05)):
+        ours = lloyd.kmeans(features, 9, seed=0, restarts=3, max_iter=max_iter, tol=tol)
+        theirs = KMeans(9, random_state=0, n_init=3, max_iter=max_iter, tol=tol).fit(features)
+        np.testing.assert_array_equal(ours.labels, theirs.labels_)
+        np.testing.assert_allclose(ours.centers, theirs.cluster_centers_, atol=1e-12)
+
+
+def test_rows_far_from_the_origin_do_not_mislead_single_precision():
+    features = groups(2000, 4) * 1e-3 + 1e4
+    np.testing.assert_array_equal(
+        lloyd.kmeans(features, 8, seed=0, restarts=2).labels, KMeans(8, random_state=0, n_init=2).fit(features).labels_
+    )
+
+
+def test_equal_rows_leave_clusters_without_rows_as_in_scikit_learn():
+    features = np.repeat(groups(5, 3), 20, axis=0)
+    found = lloyd.kmeans(features, 8, seed=0, restarts=3)
+    assert len(np.unique(found.labels)) == 5 and found.inertia == pytest.approx(0, abs=1e-12)
+    assert len(np.unique(lloyd.quick(features, 8, seed=0).labels)) == 5
+
+
+def test_the_two_best_of_few_and_of_many_agree_with_sorting():
+    score = np.random.default_rng(0).normal(size=(3, 9, 50)).astype(np.float32)
+    for found, best, second in (
+        lloyd._two_best_of_few(score.copy()),
+        lloyd._two_best_of_many(score.transpose(2, 0, 1).copy()),
+    ):
+        np.testing.assert_array_equal(found, score.argmax(1))
+        np.testing.assert_array_equal([best, second], np.sort(score, 1)[:, [-1, -2]].transpose(1, 0, 2))
+
+
+@pytest.mark.parametrize(("number", "width", "k"), [(3000, 8, 10), (30_000, 8, 10), (800, 30, 10), (40_000, 4, 40)])
+def test_quick_is_nearly_as_good(number, width, k):
+    features = groups(number, width, num_groups=60)
+    best = KMeans(k, random_state=0, n_init=10).fit(features).inertia_
+    found = lloyd.quick(features, k, seed=0)
+    explicit = ((features - found.centers[found.labels]) ** 2).sum()
+    assert found.inertia == pytest.approx(explicit, rel=1e-4)
+    assert explicit < 1.02 * best
+
+
+def test_weights_draw_centres():
+    features = np.array([[0.0], [1.0], [10.0], [11.0]])
+    heavy = lloyd.quick(features, 2, seed=0, weights=np.array([1.0, 3.0, 1.0, 1.0]))
+    assert sorted(heavy.centers.ravel().tolist()) == pytest.approx([0.75, 10.5])
+    only = lloyd.quick(features, 1, seed=0, weights=np.array([0.0, 0.0, 0.0, 2.0]))
+    assert only.centers.ravel().tolist() == [11.0] and only.inertia == pytest.approx(0)
+
+
+def test_nearest_agrees_with_all_distances():
+    rng = np.random.default_rng(0)
+    x, centers = rng.normal(size=(20_000, 5)), rng.normal(size=(7, 5))
+    distance2 = ((x[:, None] - centers) ** 2).sum(2)
+    with ThreadPoolExecutor(2) as executor:
+        labels, found = lloyd.nearest(x, centers, executor)
+    np.testing.assert_array_equal(labels, distance2.argmin(1))
+    np.testing.assert_allclose(found, distance2.min(1), atol=1e-4)
+
+
+class VariantExam(StrategyExam):
+    """The exam again, for what the default settings do not touch."""
+
+    __test__ = False
+    name = "two-stream"
+    settings: ClassVar[dict]
+
+    def strategy(self, seed=0):
+        return TwoStream(num_clusters=(4, 3), random_state=seed, **self.settings)
+
+
+class TestAdaptive(VariantExam):
+    __test__ = True
+    settings: ClassVar[dict] = {"variant": "adaptive"}
+
+
+class TestAdaptiveUnsupervisedFirst(VariantExam):
+    __test__ = True
+    settings: ClassVar[dict] = {"variant": "adaptive", "first": "unsupervised", "share": "even", "random_share": 0.3}
+
+
+class TestAdaptiveBySpread(VariantExam):
+    __test__ = True
+    settings: ClassVar[dict] = {"variant": "adaptive", "share": "spread", "standardise": False}
+
+
+class TestAdaptiveByError(VariantExam):
+    __test__ = True
+    settings: ClassVar[dict] = {"variant": "adaptive", "share": "error", "weight": "uncertainty"}
+
+
+class TestAdaptiveOnAShare(VariantExam):
+    __test__ = True
+    settings: ClassVar[dict] = {"variant": "adaptive", "exact": False}
+
+
+class TestCorrectedOnAShare(VariantExam):
+    __test__ = True
+    settings: ClassVar[dict] = {"exact": False}
+
+
+class TestPublished(VariantExam):
+    __test__ = True
+    settings: ClassVar[dict] = {"variant": "published"}
+
+
+def test_columns_count_alike_where_they_are_standardised():
+    rng = np.random.default_rng(0)
+    kind = np.repeat(np.arange(5), 40)
+    loud = rng.normal(0, 1e3, 200)  # says nothing, and drowns the column that says everything
+    telling = np.eye(5)[kind] + rng.normal(0, 0.01, (200, 5))
+    X = {"supervised": np.column_stack([loud, telling]), "unsupervised": rng.normal(size=(200, 2))}  # noqa: N806
+    label = np.full(200, -1)
+    for standardise, purity in ((True, 0.9), (False, 0.5)):
+        strategy = TwoStream(num_clusters=(5, 40), variant="adaptive", standardise=standardise)
+        selection = strategy.suggest(X, np.full(200, np.nan), batch_size=200)
+        label[selection.rows] = [r["coarse"] for r in selection.reasons]
+        largest = sum(np.bincount(kind[label == name]).max() for name in np.unique(label)) / 200
+        assert (largest > purity) == standardise
+
+
+def test_adaptive_keeps_away_from_answers_of_other_coarse_clusters_too():
+    rng = np.random.default_rng(0)
+    coarse = np.repeat([0.0, 50.0], 60)
+    fine = np.tile(np.repeat([0.0, 100.0], 30), 2)
+    X = {  # noqa: N806
+        "supervised": coarse[:, None] + rng.normal(0, 0.1, (120, 1)),
+        "unsupervised": fine[:, None] + rng.normal(0, 1, (120, 1)),
+    }
+    y = np.full(120, np.nan)
+    y[:30] = 1.0  # the kind "near 0" of the first coarse cluster is answered, and one of "near 100" of the second
+    y[119] = 0.0
+    selection = TwoStream(num_clusters=(2, 1), variant="adaptive", standardise=False).suggest(X, y, batch_size=2)
+    by_coarse = dict(zip(coarse[selection.rows], fine[selection.rows], strict=True))
+    # In the second coarse cluster nobody has looked near 0, but in the first somebody has.
+    assert by_coarse[0.0] == 100.0
+    assert all(r["distance_to_answer"] is not None for r in selection.reasons)
+    near = [np.abs(X["unsupervised"][row] - X["unsupervised"][~np.isnan(y)]).min() for row in selection.rows]
+    assert [r["distance_to_answer"] for r in selection.reasons] == pytest.approx(near)
+
+
+def test_the_batch_is_shared_by_what_is_asked_for():
+    rng = np.random.default_rng(0)
+    kind = np.repeat([0, 1, 2], [200, 50, 50])
+    X = {  # noqa: N806
+        "supervised": 100.0 * kind[:, None] + rng.normal(0, 0.1, (300, 1)),
+        "unsupervised": rng.normal(0, np.array([1.0, 1.0, 4.0])[kind][:, None], (300, 1)),
+    }
+    p = np.array([0.99, 0.5, 0.99])[kind]
+    y = np.full(300, np.nan)
+
+    def counts(**settings):
+        strategy = TwoStream(num_clusters=(3, 10), variant="adaptive", standardise=False, **settings)
+        return np.bincount(kind[strategy.query(X, y, batch_size=30, probability=p)], minlength=3).tolist()
+
+    assert counts(share="even") == [10, 10, 10]
+    assert counts(share="size") == [20, 5, 5]
+    assert counts(share="error")[1] > 25
+    spread = counts(share="spread")
+    assert spread[2] > spread[0] > spread[1]
+
+
+def test_uncertain_candidates_draw_the_medoids():
+    rng = np.random.default_rng(0)
+    X = {"supervised": rng.normal(size=(200, 1)), "unsupervised": rng.normal(size=(200, 2))}  # noqa: N806
+    p = np.where(X["unsupervised"][:, 0] > 0, 0.5, 0.999)
+    y = np.full(200, np.nan)
+    plain, weighted = (
+        TwoStream(num_clusters=(1, 10), variant="adaptive", weight=weight).query(X, y, batch_size=10, probability=p)
+        for weight in ("none", "uncertainty")
+    )
+    assert (p[weighted] == 0.5).sum() > (p[plain] == 0.5).sum()
+
+
+def test_a_random_share_is_drawn_at_random():
+    X, y = streams(), np.full(300, np.nan)  # noqa: N806
+    selection = TwoStream(num_clusters=(2, 5), variant="adaptive", random_share=0.5).suggest(X, y, batch_size=20)
+    assert sum(r["coarse"] == -1 for r in selection.reasons) == 10 and len(set(selection.rows.tolist())) == 20
+
+
+def test_large_pools_are_clustered_on_a_share_and_say_so(tmp_path):
+    number = 30_000
+    paths = {}
+    for name, array in streams(number).items():
+        paths[name] = tmp_path / f"{name}.npy"
+        np.save(paths[name], array.astype(np.float16))
+    X = {name: np.load(path, mmap_mode="r") for name, path in paths.items()}  # noqa: N806
+    y = np.full(number, np.nan)
+    y[::300] = 1.0
+    for variant in ("corrected", "adaptive"):
+        selection = TwoStream(num_clusters=(5, 4), variant=variant).suggest(X, y, batch_size=20)
+        assert len(set(selection.rows.tolist())) == 20 and np.isnan(y[selection.rows]).all()
+        assert selection.notes == ("30000 candidates: cluster centres were found on a share of them",)
+    exact = TwoStream(num_clusters=(5, 4), exact=True).suggest(X, y, batch_size=20)
+    assert exact.notes == ()
+
+
+@pytest.mark.parametrize(
+    ("weights", "sizes", "batch", "expected"),
+    [
+        ([1, 1, 1], [9, 9, 9], 7, [3, 2, 2]),
+        ([8, 1, 1], [3, 9, 9], 10, [3, 4, 3]),  # what does not fit goes to the others
+        ([0, 0, 0], [4, 2, 2], 4, [2, 1, 1]),
+        ([1, 0, 0], [2, 5, 5], 6, [2, 2, 2]),
+        ([5, 5], [1, 1], 2, [1, 1]),
+    ],
+)
+def test_apportion(weights, sizes, batch, expected):
+    assert apportion(np.array(weights, float), sizes, batch) == expected
+
+
+def test_apportion_never_fails_to_share_out_everything():
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        sizes = rng.integers(1, 9, rng.integers(1, 8)).tolist()
+        batch = int(rng.integers(1, sum(sizes) + 1))
+        budget = apportion(rng.random(len(sizes)) * rng.integers(0, 2, len(sizes)), sizes, batch)
+        assert sum(budget) == batch and all(0 <= b <= s for b, s in zip(budget, sizes, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"share": "sizes", "variant": "adaptive"}, "share is 'sizes'; expected 'size' or 'even'"),
+        ({"weight": "p", "variant": "adaptive"}, "weight is 'p'; expected 'none' or 'uncertainty'"),
+        ({"random_share": 1.0, "variant": "adaptive"}, "random_share is 1.0; expected a number from 0"),
+        ({"exact": "yes"}, "exact is 'yes'; expected None or True or False"),
+        ({"share": "even"}, "share is a setting of variant='adaptive'; the variant is 'corrected'"),
+    ],
+)
+def test_bad_settings_are_named(settings, sentence):
+    with pytest.raises(InputError, match=sentence):
+        TwoStream(**settings)
+
+
+def test_a_share_by_error_needs_a_probability():
+    with pytest.raises(InputError, match="TwoStream needs a probability"):
+        TwoStream(variant="adaptive", share="error").query(streams(), np.full(300, np.nan), batch_size=4)
