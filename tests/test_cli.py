@@ -245,10 +245,38 @@ def test_query_on_files(tmp_path):
     (tmp_path / "rows.txt").write_text("99999")
     refused(call(*words, "--answered", tmp_path / "rows.txt", "-o", tmp_path / "c.csv"), "names row 99999")
     np.save(tmp_path / "supervised.npy", np.array([{"a": 1}], object), allow_pickle=True)
-    refused(call(*words, "-o", tmp_path / "c.csv"), "cannot be read as .npy without pickles")
+    refused(call(*words, "-o", tmp_path / "c.csv"), "cannot be read as .npy or .npz without pickles")
     np.save(tmp_path / "supervised.npy", np.zeros((3, 2)))
-    refused(call(*words, "-o", tmp_path / "c.csv"), "expected (3, D), one row per y")
+    refused(call(*words, "-o", tmp_path / "c.csv"), "has 3 rows", "expected one row per candidate in both")
+    np.save(tmp_path / "supervised.npy", np.zeros(3))
+    refused(call(*words, "-o", tmp_path / "c.csv"), "supervised latents have shape (3,); expected (N, D)")
+    np.save(tmp_path / "supervised.npy", np.array(["a"]))
+    refused(call(*words, "-o", tmp_path / "c.csv"), "holds an array of <U1; expected numbers")
     assert not (tmp_path / "c.csv").exists()
+
+
+def test_query_on_an_archive_with_any_strategy(tmp_path):
+    data = np.load(Path(__file__).parent / "golden" / "two_stream_0.npz")
+    number = len(data["supervised"])
+    both, output = tmp_path / "both.npz", tmp_path / "rows.csv"
+    np.savez(both, supervised=data["supervised"], unsupervised=data["unsupervised"])
+    words = ["query", "--supervised", both, "--unsupervised", both, "-o", output]
+    coarse, fine = data["clusters"]
+    assert call(*words, "--clusters", coarse, fine).exit_code == 0
+    assert [int(line.split(",")[0]) for line in output.read_text().splitlines()[1:]] == data["corrected"].tolist()
+    result = call(*words, "--clusters", 5, 4, "--set", "exact=false", "--set", "share=even", "--variant", "adaptive")
+    assert result.exit_code == 0 and "centres were found on a share" in result.output
+    p = np.linspace(0, 1, number)
+    np.save(tmp_path / "p.npy", p)
+    words += ["--strategy", "entropy", "--budget", 3]
+    assert call(*words, "--probability", tmp_path / "p.npy").exit_code == 0
+    rows = [int(line.split(",")[0]) for line in output.read_text().splitlines()[1:]]
+    assert sorted(rows) == sorted(np.argsort(np.abs(p - 0.5))[:3].tolist())
+    refused(call(*words), "Entropy needs a probability per row")
+    np.savez(both, a=data["supervised"], b=data["unsupervised"])
+    refused(call(*words), "holds the arrays a, b; expected one array, or one that is called 'supervised'")
+    both.write_bytes(b"PK nothing")
+    refused(call(*words), "cannot be read as .npy or .npz")
 
 
 LIGHT = (

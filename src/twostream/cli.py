@@ -388,38 +388,50 @@ def export(
 @app.command()
 @_helpful
 def query(
-    supervised: Annotated[Path, typer.Option("--supervised", metavar="A.npy", help="(N, Ds) latents.")],
+    supervised: Annotated[Path, typer.Option("--supervised", metavar="A.npy", help="(N, Ds) latents, .npy or .npz.")],
     unsupervised: Annotated[Path, typer.Option("--unsupervised", metavar="B.npy", help="(N, Du) latents.")],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="rows.csv")],
     answered: Annotated[
         Optional[Path], typer.Option("--answered", metavar="ROWS.txt", help="Rows answered already, one per line.")
     ] = None,
+    probability: Annotated[
+        Optional[Path], typer.Option("--probability", metavar="P.npy", help="(N,) or (M, N), probability of a True.")
+    ] = None,
+    position: Annotated[
+        Optional[Path], typer.Option("--position-nm", metavar="ZYX.npy", help="(N, 3), where candidates lie.")
+    ] = None,
     clusters: Annotated[tuple[int, int], typer.Option("--clusters", metavar="COARSE FINE")] = (100, 10),
     budget: Annotated[Optional[int], typer.Option("--budget", help="Rows wanted (default: COARSE x FINE).")] = None,
-    strategy: Annotated[str, typer.Option("--strategy", metavar="two-stream|random")] = "two-stream",
-    variant: Annotated[str, typer.Option("--variant", metavar="corrected|published")] = "corrected",
+    strategy: Annotated[str, typer.Option("--strategy", help="Any name of docs/extending.md.")] = "two-stream",
+    variant: Annotated[Optional[str], typer.Option("--variant", metavar="corrected|published|adaptive")] = None,
     first: Annotated[
-        str, typer.Option("--first", metavar="supervised|unsupervised", help="Stream of the coarse level.")
-    ] = "supervised",
+        Optional[str], typer.Option("--first", metavar="supervised|unsupervised", help="Stream of the coarse level.")
+    ] = None,
+    set_: Annotated[Optional[list[str]], typer.Option("--set", metavar="NAME=VALUE", help="Settings of it.")] = None,
     seed: Annotated[int, typer.Option("--seed")] = 0,
     debug: Debug = False,
 ) -> None:
-    """Choose rows from latents alone, without a project: .npy in, CSV out."""
+    """Choose rows from latents alone, without a project: .npy or .npz in, CSV out."""
+    from twostream.config import apply_overrides
     from twostream.standalone import query_files
 
-    number = query_files(
+    settings = {name: value for name, value in (("variant", variant), ("first", first)) if value is not None}
+    chosen = query_files(
         supervised,
         unsupervised,
         output,
         answered=answered,
+        probability=probability,
+        position_nm=position,
         clusters=clusters,
         budget=budget,
         strategy=strategy,
-        variant=variant,
-        first=first,
+        settings=apply_overrides(settings, set_ or []),
         seed=seed,
     )
-    print(f"{number} rows written to {output}")
+    for note in chosen.notes:
+        print(f"  {note}")
+    print(f"{len(chosen.rows)} rows written to {output}")
 
 
 def _numbers(text: str | None) -> list[float] | None:

@@ -1,15 +1,18 @@
-"""Strategies on files, without a project: ``.npy`` in, CSV out. Knows disks, so that ``query`` need not."""
+"""Strategies on files, without a project: ``.npy`` or ``.npz`` in, CSV out. Knows disks, so that ``query`` need not."""
 
 from __future__ import annotations
 
 import csv
 import os
+import zipfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from twostream.errors import InputError
-from twostream.query import get_strategy
+from twostream.query import Selection, get_strategy
 
 
 def query_files(
@@ -17,41 +20,60 @@ def query_files(
     unsupervised: Path,
     output: Path,
     *,
-    answered: Path | None,
-    clusters: tuple[int, int],
-    budget: int | None,
-    strategy: str,
-    variant: str,
-    first: str,
-    seed: int,
-) -> int:
+    answered: Path | None = None,
+    probability: Path | None = None,
+    position_nm: Path | None = None,
+    clusters: tuple[int, int] = (100, 10),
+    budget: int | None = None,
+    strategy: str = "two-stream",
+    settings: Mapping[str, Any] | None = None,
+    seed: int = 0,
+) -> Selection:
     """Choose rows from two latents files and write them as CSV, with the reason for each.
 
     Args:
-        supervised, unsupervised: ``.npy`` of (N, Ds) and (N, Du).
+        supervised, unsupervised: ``.npy`` of (N, Ds) and (N, Du), or ``.npz``; see ``load_array``.
         output: CSV to write; columns ``row`` and the strategy's reasons.
         answered: text file of answered rows, one per line; may be empty.
+        probability: file of (N,) or (M, N), the probability of a True; some strategies need it.
+        position_nm: file of (N, 3), where candidates lie; some strategies need it.
         clusters: coarse and fine numbers of two-stream.
         budget: rows wanted; None takes the product of ``clusters``.
-        strategy, variant, first, seed: see ``TwoStream``.
+        strategy, settings, seed: see ``twostream.query.get_strategy``.
 
     Returns:
-        How many rows were chosen.
+        What was chosen.
 
     Raises:
-        InputError: a file is missing, pickled or of another shape, or an answered row is none of the N.
+        InputError: a file is missing, pickled or of another shape, an answered row is none of the N, or the strategy
+            cannot do with what is there.
     """
-    streams = {"supervised": load_latents(supervised), "unsupervised": load_latents(unsupervised)}
+    streams = {
+        "supervised": load_array(supervised, "supervised"),
+        "unsupervised": load_array(unsupervised, "unsupervised"),
+    }
+    for name, array in streams.items():
+        if array.ndim != 2:
+            raise InputError(f"{name} latents have shape {array.shape}; expected (N, D), one row per candidate.")
     num_rows = len(streams["supervised"])
+    if len(streams["unsupervised"]) != num_rows:
+        raise InputError(
+            f"{supervised} has {num_rows} rows and {unsupervised} has {len(streams['unsupervised'])}; "
+            "expected one row per candidate in both, in the same order."
+        )
     y = np.full(num_rows, np.nan)
     if answered is not None:
         # Which answer was given does not matter here, only that the row has one.
         y[_read_rows(answered, num_rows)] = 1.0
-    settings = {"num_clusters": clusters, "variant": variant, "first": first} if strategy == "two-stream" else {}
-    chosen = get_strategy(strategy, settings, random_state=seed).suggest(
-        streams, y, batch_size=clusters[0] * clusters[1] if budget is None else budget
+    own = {"num_clusters": clusters} if strategy == "two-stream" else {}
+    chosen = get_strategy(strategy, own | dict(settings or {}), random_state=seed).suggest(
+        streams,
+        y,
+        batch_size=clusters[0] * clusters[1] if budget is None else budget,
+        probability=None if probability is None else load_array(probability, "probability"),
+        position_nm=None if position_nm is None else load_array(position_nm, "position_nm"),
     )
-    names = list(chosen.reasons[0]) if chosen.reasons else []
+    names = list(dict.fromkeys(name for reason in chosen.reasons for name in reason))
     partial = output.with_name(output.name + ".partial")
     with open(partial, "w", newline="", encoding="utf-8") as handle:
         writer = csv.DictWriter(handle, ["row", *names])
@@ -59,23 +81,35 @@ def query_files(
         for row, reason in zip(chosen.rows.tolist(), chosen.reasons, strict=True):
             writer.writerow({"row": row, **reason})
     os.replace(partial, output)
-    return len(chosen.rows)
+    return chosen
 
 
-def load_latents(path: Path) -> np.ndarray:
-    """(N, D) float latents, memory-mapped.
+def load_array(path: Path, name: str) -> np.ndarray:
+    """An array of numbers from a file; ``.npy`` is memory-mapped.
+
+    Args:
+        path: ``.npy``, or ``.npz`` that holds one array, or one called ``name``.
 
     Raises:
-        InputError: missing, pickled, or not a two-dimensional array of floats.
+        InputError: missing, pickled, damaged, or no array of numbers.
     """
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{path} cannot be read as .npy without pickles: {error}. Save it with numpy.save.") from None
-    if not isinstance(array, np.ndarray) or array.ndim != 2 or array.dtype.kind not in "fiu":
+        found = np.load(path, mmap_mode="r", allow_pickle=False)
+        if isinstance(found, np.lib.npyio.NpzFile):
+            with found:
+                array = found[name if name in found.files or len(found.files) != 1 else found.files[0]]
+        else:
+            array = found
+    except KeyError:
         raise InputError(
-            f"{path} holds {getattr(array, 'shape', 'several arrays')}; expected one (N, D) array of numbers."
-        )
+            f"{path} holds the arrays {', '.join(found.files)}; expected one array, or one that is called {name!r}."
+        ) from None
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(
+            f"{path} cannot be read as .npy or .npz without pickles: {error}. Save it with numpy.save."
+        ) from None
+    if array.dtype.kind not in "fiu":
+        raise InputError(f"{path} holds an array of {array.dtype}; expected numbers.")
     return array
 
 

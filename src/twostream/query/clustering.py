@@ -6,21 +6,17 @@ every row is given to its nearest centre block by block: the memory is that of t
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.cluster import KMeans
-from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits
 
-from twostream.query.pool import Pool
+from twostream.query import lloyd
+from twostream.query.pool import Pool, rows_per_block
 
 EXACT_ROWS = 20_000
 """Rows up to which all are clustered."""
-ROWS_PER_CLUSTER = 256
-"""Rows for each centre, where centres are found on a share of the rows."""
 
 
 @dataclass(frozen=True)
@@ -64,56 +60,29 @@ def cluster(
         stream: see ``Pool.take``.
         weights: (n,) float >= 0, what each row counts; not all 0.
     """
-    num_clusters = min(num_clusters, len(rows))
-    rng = np.random.default_rng(seed)
-    share, note = np.arange(len(rows)), ""
-    wanted = max(EXACT_ROWS, ROWS_PER_CLUSTER * num_clusters)
-    if len(rows) > wanted:
-        share = np.sort(rng.choice(len(rows), wanted, replace=False))
-        note = f"{num_clusters} centres were found on {wanted} of {len(rows)} rows"
-    model = fit(
-        pool.take(rows[share], stream).astype(np.float32),
-        num_clusters, seed, sample_weight=None if weights is None else weights[share],
-    )  # fmt: skip
-    labels, distance = assign(pool, rows, model.cluster_centers_, stream)
-    return Clusters(labels, distance, model.cluster_centers_, note)
-
-
-def fit(
-    features: np.ndarray, num_clusters: int, seed: int, *, sample_weight: np.ndarray | None = None, **settings: object
-) -> KMeans:
-    """scikit-learn's k-means on one thread; fewer centres than asked for, without a warning, where rows are equal.
-
-    One thread: several would add their partial sums in the order in which they happen to finish, and a last digit
-    decides between near ties. The same pool and seed must give the same rows.
-    """
-    with warnings.catch_warnings(), threadpool_limits(limits=1):
-        warnings.filterwarnings("ignore", category=ConvergenceWarning)
-        return KMeans(min(num_clusters, len(features)), random_state=seed, **settings).fit(
-            features, sample_weight=sample_weight
-        )
-
-
-def assign(pool: Pool, rows: np.ndarray, centers: np.ndarray, stream: str | None) -> tuple[np.ndarray, np.ndarray]:
-    """The nearest of (K, D) centres to every row, (n,) int32, and the distance to it, (n,) float32."""
-    labels, distance = np.empty(len(rows), np.int32), np.empty(len(rows), np.float32)
+    num_clusters, note = min(num_clusters, len(rows)), ""
+    with threadpool_limits(limits=1):  # the same sums in the same order, whatever else runs
+        if len(rows) <= EXACT_ROWS and weights is None:
+            found = lloyd.kmeans(pool.take(rows, stream, np.float64), num_clusters, seed=seed)
+        else:
+            found = lloyd.quick_by_blocks(
+                lambda part: pool.take(rows[part], stream), len(rows), rows_per_block(pool.num_features(stream)),
+                num_clusters, seed=seed, weights=weights,
+            )  # fmt: skip
+            wanted = lloyd.ROWS_PER_CENTER * num_clusters
+            note = f"{num_clusters} centres were found on {wanted} of {len(rows)} rows" if wanted < len(rows) else ""
+    distance = np.empty(len(rows))
     for part, features in pool.blocks(rows, stream):
-        labels[part], distance[part] = nearest(features, centers)
-    return labels, distance
+        distance[part] = np.sqrt(((features - found.centers[found.labels[part]]) ** 2).sum(1))
+    return Clusters(found.labels, distance, found.centers, note)
 
 
 def nearest(features: np.ndarray, centers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Index of the nearest of (K, D) centres to each of (n, D) rows, and the distance to it, both (n,).
+    """Index of the nearest of (k, D) centres to each of (n, D) rows, and the distance to it, both (n,).
 
-    By |x|^2 - 2 x.c + |c|^2, in single precision where the features are; the distance itself is then taken from the
-    difference, since the sum cancels where rows are near.
+    The index comes from a product in single precision, the distance from the difference, which does not cancel.
     """
-    centers = centers.astype(features.dtype, copy=False)
-    half = 0.5 * (centers**2).sum(1)
-    index = np.empty(len(features), np.int32)
-    step = max(1, 2**22 // len(centers))
-    for start in range(0, len(features), step):
-        index[start : start + step] = np.argmax(features[start : start + step] @ centers.T - half, axis=1)
+    index = lloyd.nearest(features, centers)[0]
     return index, np.sqrt(((features - centers[index]) ** 2).sum(1))
 
 

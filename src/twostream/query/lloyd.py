@@ -12,15 +12,14 @@ is larger than what the centres have moved since is left alone (Hamerly 2010).
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy.sparse import csr_matrix
 from sklearn.cluster import KMeans
-from sklearn.exceptions import ConvergenceWarning
 
 ROWS_AT_ONCE = 8192
 """Rows of a block: their products with all centres stay in the cache."""
@@ -177,9 +176,9 @@ def _plusplus(data: _Data, k: int, restarts: int, random: np.random.RandomState)
 
 
 def _as_library(features: np.ndarray, k: int, seed: int, restarts: int, max_iter: int, tol: float) -> KMeans:
-    with warnings.catch_warnings():  # equal rows give fewer clusters than asked for; who asked looks at the labels
-        warnings.filterwarnings("ignore", category=ConvergenceWarning)
-        return KMeans(k, random_state=seed, n_init=restarts, max_iter=max_iter, tol=tol).fit(features)
+    """scikit-learn's own, with no more clusters than there are distinct rows: it would warn, and find no more."""
+    distinct = len(np.unique(features, axis=0))
+    return KMeans(min(k, distinct), random_state=seed, n_init=restarts, max_iter=max_iter, tol=tol).fit(features)
 
 
 class _Lloyd:
@@ -321,28 +320,56 @@ def quick(
     weights: np.ndarray | None = None,
     executor: Executor | None = None,
 ) -> Solution:
-    """k-means of any number of rows: centres on a share of them, then one look at all.
+    """k-means of any number of rows in memory: centres on a share of them, then one step with all.
 
     Args:
         features: (n, D) float, n >= 1; single precision is enough.
         num_clusters: centres wanted, at most n; a centre that no row is nearest to stays without rows.
-        weights: (n,) float >= 0, what each row counts.
-        executor: threads for the look at all.
+        weights: (n,) float >= 0, what each row counts; not all 0.
+        executor: threads for the step with all.
+    """
+    x = np.asarray(features, np.float32)
+    return quick_by_blocks(x.__getitem__, len(x), len(x), num_clusters, seed=seed, weights=weights, executor=executor)
+
+
+def quick_by_blocks(
+    read: Callable[[Any], np.ndarray],
+    num_rows: int,
+    rows_per_block: int,
+    num_clusters: int,
+    *,
+    seed: int,
+    weights: np.ndarray | None = None,
+    executor: Executor | None = None,
+) -> Solution:
+    """``quick`` for rows that are read when they are needed.
+
+    Args:
+        read: features of a slice of the rows, or of an ascending array of row numbers.
+        num_rows: n.
+        rows_per_block: rows that are read at once.
     """
     rng = np.random.default_rng(seed)
-    x = np.asarray(features, np.float32)
+    weight = np.ones(num_rows, np.float32) if weights is None else weights.astype(np.float32)
     wanted = ROWS_PER_CENTER * num_clusters
-    share = np.sort(rng.choice(len(x), wanted, replace=False)) if len(x) > wanted else slice(None)
-    few = x[share]
-    weight = np.ones(len(few), np.float32) if weights is None else weights[share].astype(np.float32)
-    runs = [_refined(few, weight, _seeds(few, weight, num_clusters, rng)) for _ in range(RESTARTS)]
+    is_share = num_rows > wanted
+    share = np.sort(rng.choice(num_rows, wanted, replace=False)) if is_share else slice(0, num_rows)
+    few = np.asarray(read(share), np.float32)
+    own = weight[share] if weight[share].any() else np.ones(len(few), np.float32)
+    runs = [_refined(few, own, _seeds(few, own, num_clusters, rng)) for _ in range(RESTARTS)]
     centers = min(runs, key=lambda run: run[0])[1]
-    labels, distance2 = nearest(x, centers, executor)
-    if len(few) < len(x):  # one step of Lloyd's with everybody, which takes away most of what the share is off by
-        weight = np.ones(len(x), np.float32) if weights is None else weights.astype(np.float32)
-        centers = _means(x, labels, weight, centers)
-        labels, distance2 = nearest(x, centers, executor)
-    return Solution(labels, centers, float(weight @ distance2))
+    blocks = [slice(s, min(s + rows_per_block, num_rows)) for s in range(0, num_rows, rows_per_block)]
+    if is_share:  # one step of Lloyd's with everybody takes away most of what the share is off by
+        sums, total = np.zeros(centers.shape), np.zeros((num_clusters, 1))
+        for block in blocks:
+            x = read(block)
+            _add_up(x, nearest(x, centers, executor)[0], weight[block], sums, total)
+        centers = np.where(total > 0, sums / np.maximum(total, 1e-30), centers).astype(np.float32)
+    labels, inertia = np.empty(num_rows, np.int32), 0.0
+    for block in blocks:
+        labels[block], distance2 = nearest(read(block), centers, executor)
+        inertia += float(weight[block] @ distance2)
+    return Solution(labels, centers, inertia)
 
 
 def _refined(x: np.ndarray, weight: np.ndarray, centers: np.ndarray) -> tuple[float, np.ndarray]:
@@ -381,13 +408,19 @@ def _seeds(x: np.ndarray, weight: np.ndarray, k: int, rng: np.random.Generator) 
 
 def _means(x: np.ndarray, labels: np.ndarray, weight: np.ndarray, centers: np.ndarray) -> np.ndarray:
     """Weighted mean of the rows of every centre; a centre without rows stays where it is."""
-    sums, total, names = np.zeros_like(centers), np.zeros((len(centers), 1)), np.arange(len(centers))[:, None]
+    sums, total = np.zeros_like(centers), np.zeros((len(centers), 1), np.float32)
+    _add_up(x, labels, weight, sums, total)
+    return np.where(total > 0, sums / np.maximum(total, 1e-30), centers).astype(np.float32)
+
+
+def _add_up(x: np.ndarray, labels: np.ndarray, weight: np.ndarray, sums: np.ndarray, total: np.ndarray) -> None:
+    """Add weighted rows to the (k, D) sums of their centres, and weights to the (k, 1) totals."""
+    names = np.arange(len(sums))[:, None]
     for start in range(0, len(x), ROWS_AT_ONCE):
         block = slice(start, start + ROWS_AT_ONCE)
         table = (labels[block] == names) * weight[block]
         sums += table @ x[block]
         total += table.sum(1, keepdims=True)
-    return np.where(total > 0, sums / np.maximum(total, 1e-30), centers).astype(np.float32)
 
 
 def nearest(x: np.ndarray, centers: np.ndarray, executor: Executor | None = None) -> tuple[np.ndarray, np.ndarray]:

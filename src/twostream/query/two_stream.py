@@ -24,7 +24,7 @@ from threadpoolctl import threadpool_limits
 from twostream.errors import InputError
 from twostream.query import lloyd
 from twostream.query.clustering import EXACT_ROWS
-from twostream.query.pool import SCALE_ROWS, Pool
+from twostream.query.pool import SCALE_ROWS, Pool, rows_per_block
 from twostream.query.strategy import Selection, Strategy, register_strategy
 from twostream.query.uncertainty import entropy
 
@@ -192,11 +192,17 @@ class _Level:
 
     def coarse(self, num_clusters: int) -> list[Kind]:
         """Coarse clusters that have members to ask; answered rows are clustered with the others."""
-        features = self.read(self.known, self.settings.first)
-        num_clusters, seed = min(num_clusters, len(features)), self.settings.random_state
-        run = lloyd.kmeans if self.exact else lloyd.quick
-        label = np.full(len(self.pool.y), -1, np.int32)
-        label[self.known] = run(features, num_clusters, seed=seed, executor=self.executor).labels
+        stream, seed = self.settings.first, self.settings.random_state
+        num_clusters, label = min(num_clusters, len(self.known)), np.full(len(self.pool.y), -1, np.int32)
+        if self.exact:
+            found = lloyd.kmeans(self.read(self.known, stream), num_clusters, seed=seed, executor=self.executor)
+        else:
+            size = rows_per_block(self.pool.num_features(stream))
+            found = lloyd.quick_by_blocks(
+                lambda part: self.read(self.known[part], stream), len(self.known), size, num_clusters, seed=seed,
+                executor=self.executor,
+            )  # fmt: skip
+        label[self.known] = found.labels
         members, answered = _groups(self.askable, label), _groups(self.pool.answered, label)
         none = np.zeros(0, np.int64)
         return [
