@@ -358,7 +358,7 @@ def main() -> None:
     parser.add_argument("--corrects", action="store_true", help="draw what is badly shaped as it should be")
     parser.add_argument("--labels-side", type=int, metavar="PX", help="side of the labelled box")
     parser.add_argument("--ask", default="random", metavar="STRATEGY", help="random, entropy")
-    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
+    parser.add_argument("--arms", nargs="*", choices=ARMS, default=list(ARMS))
     parser.add_argument("--override", action="append", default=[], metavar="A.B=VALUE")
     parser.add_argument("--tag", default="default", help="name of these settings in the rows")
     parser.add_argument("--s0", default="default", help="name of the stored S_0, shared by tags that refit differently")

@@ -10,7 +10,7 @@ from test_query import StrategyExam
 
 from twostream.errors import InputError
 from twostream.query import TwoStream, lloyd
-from twostream.query.two_stream import apportion
+from twostream.query.two_stream import apportion, distance_to
 
 
 def groups(number, width, num_groups=12, seed=0, spread=0.4):
@@ -97,6 +97,15 @@ def test_nearest_agrees_with_all_distances():
         labels, found = lloyd.nearest(x, centers, executor)
     np.testing.assert_array_equal(labels, distance2.argmin(1))
     np.testing.assert_allclose(found, distance2.min(1), atol=1e-4)
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_distances_to_more_answers_than_fit_at_once(exact, monkeypatch):
+    monkeypatch.setattr(lloyd, "SCORES_AT_ONCE", 500)
+    rng = np.random.default_rng(0)
+    x, answers = rng.normal(size=(70, 3)), rng.normal(size=(90, 3))
+    found = distance_to(x, answers, exact)
+    np.testing.assert_allclose(found, np.sqrt(((x[:, None] - answers) ** 2).sum(2)).min(1), atol=1e-3)
 
 
 class VariantExam(StrategyExam):

@@ -24,6 +24,8 @@ from sklearn.cluster import KMeans
 ROWS_AT_ONCE = 8192
 """Rows of a block: their products with all centres stay in the cache."""
 
+SCORES_AT_ONCE = 2**22
+"""Products of rows and centres that are held at once, however many centres there are."""
 FEW_CENTERS = 16
 """Up to here, centres are compared one after the other for all rows; above, row by row."""
 ROWS_PER_CENTER = 256
@@ -431,9 +433,10 @@ def nearest(x: np.ndarray, centers: np.ndarray, executor: Executor | None = None
     x, centers = np.asarray(x, np.float32), np.asarray(centers, np.float32)
     half = 0.5 * np.einsum("ij,ij->i", centers, centers)
     labels, distance2 = np.empty(len(x), np.int32), np.empty(len(x), np.float32)
+    step = max(1, min(ROWS_AT_ONCE, SCORES_AT_ONCE // len(centers)))
 
     def work(start: int) -> None:
-        rows = x[start : start + ROWS_AT_ONCE]
+        rows = x[start : start + step]
         block = slice(start, start + len(rows))
         score = rows @ centers.T
         score -= half
@@ -441,7 +444,7 @@ def nearest(x: np.ndarray, centers: np.ndarray, executor: Executor | None = None
         best = score[np.arange(len(rows)), labels[block]]
         distance2[block] = np.maximum(np.einsum("ij,ij->i", rows, rows) - 2 * best, 0)
 
-    starts = range(0, len(x), ROWS_AT_ONCE)
+    starts = range(0, len(x), step)
     if executor is None:
         for start in starts:
             work(start)

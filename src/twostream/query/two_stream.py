@@ -387,5 +387,5 @@ def distance_to(features: np.ndarray, answers: np.ndarray, exact: bool) -> np.nd
     """Distance of each of (n, D) rows to the nearest of (s, D) answers, (n,)."""
     if not exact:
         return np.sqrt(lloyd.nearest(features, answers)[1])
-    starts = range(0, len(features), lloyd.ROWS_AT_ONCE)
-    return np.concatenate([cdist(features[s : s + lloyd.ROWS_AT_ONCE], answers).min(1) for s in starts])
+    step = max(1, min(lloyd.ROWS_AT_ONCE, lloyd.SCORES_AT_ONCE // len(answers)))
+    return np.concatenate([cdist(features[s : s + step], answers).min(1) for s in range(0, len(features), step)])
