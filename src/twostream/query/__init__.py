@@ -3,21 +3,35 @@
 Knows numpy, scipy and scikit-learn; must not know disks, models, people or rounds.
 """
 
+from twostream.query.adapters import SkActiveML, SubSampling
 from twostream.query.baselines import Random, RandomSpace
+from twostream.query.diversity import Badge, CoreSet, KMeans, ProbCover, TypiClust, WeightedKMeans
 from twostream.query.scorer import Scorer
 from twostream.query.strategy import STRATEGIES, Selection, Strategy, get_strategy, register_strategy
 from twostream.query.two_stream import TwoStream
-from twostream.query.uncertainty import Entropy
+from twostream.query.uncertainty import Bald, ClaspPE, Entropy, LeastConfident, Margin
 
 __all__ = [
     "STRATEGIES",
+    "Badge",
+    "Bald",
+    "ClaspPE",
+    "CoreSet",
     "Entropy",
+    "KMeans",
+    "LeastConfident",
+    "Margin",
+    "ProbCover",
     "Random",
     "RandomSpace",
     "Scorer",
     "Selection",
+    "SkActiveML",
     "Strategy",
+    "SubSampling",
     "TwoStream",
+    "TypiClust",
+    "WeightedKMeans",
     "get_strategy",
     "register_strategy",
 ]
