@@ -23,7 +23,6 @@ from sklearn.cluster import KMeans
 
 ROWS_AT_ONCE = 8192
 """Rows of a block: their products with all centres stay in the cache."""
-
 SCORES_AT_ONCE = 2**22
 """Products of rows and centres that are held at once, however many centres there are."""
 FEW_CENTERS = 16
@@ -58,7 +57,8 @@ class _Data:
         mean: (D,).
         x, x32: (n, D) float64 and float32.
         norm2: (n,) squared length.
-        longest: (n,) length, for the error of a product.
+        length: (n,) length, for the error of a product.
+        blocks: slices of the rows.
     """
 
     def __init__(self, features: np.ndarray, executor: Executor | None) -> None:
@@ -98,9 +98,8 @@ def kmeans(
     data = _Data(features, executor)
     tolerance = float(np.mean(data.x.var(0)) * tol)
     lloyd = _Lloyd(data, _plusplus(data, num_clusters, restarts, np.random.RandomState(seed)))
-    if not lloyd.iterate(
-        max_iter, tolerance
-    ):  # a cluster ran empty: rare, and what to do then is scikit-learn's affair
+    # A cluster that runs empty is rare, and what to do then is scikit-learn's affair.
+    if not lloyd.iterate(max_iter, tolerance):
         model = _as_library(features, num_clusters, seed, restarts, max_iter, tol)
         return Solution(model.labels_, model.cluster_centers_, float(model.inertia_))
     centers, labels = lloyd.centers, lloyd.labels
