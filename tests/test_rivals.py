@@ -179,6 +179,17 @@ def test_core_set_is_the_farthest_first_of_a_plain_loop(monkeypatch, front):
     assert chosen.rows.tolist() == expected
 
 
+@pytest.mark.parametrize("front", [1, 64])
+def test_core_set_among_equals(monkeypatch, front):
+    monkeypatch.setattr(diversity, "FRONT", front)
+    X = np.array(list(itertools.product(range(12), range(12))), float)  # noqa: N806
+    chosen = CoreSet().suggest(X, unanswered(144), batch_size=100)
+    distance = cdist(X, X)
+    for k in range(1, 100):
+        nearest = distance[:, chosen.rows[:k]].min(1)
+        assert chosen.reasons[k]["distance"] == nearest[chosen.rows[k]] == nearest.max()
+
+
 def test_core_set_without_answers_begins_anywhere():
     X, _ = world(50)  # noqa: N806
     rows = [CoreSet(random_state=seed).query(X, unanswered(50), batch_size=3).tolist() for seed in range(20)]

@@ -46,7 +46,6 @@ def greedy(value: np.ndarray, number: int, measure: Callable[[np.ndarray], np.nd
         size = FRONT
         while measured[best := int(np.argmax(value))] < taken:
             front = np.argpartition(value, -size)[-size:] if size < len(value) else np.arange(len(value))
-            front[0] = best  # among equals it may not be there
             front = front[(measured[front] < taken) & (value[front] > -np.inf)]
             value[front], measured[front] = measure(front), taken
             size *= 2
