@@ -13,7 +13,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ import numpy as np
 
 from twostream import progress
 from twostream.annotator import Truth
-from twostream.atomic import read_array, write_folder, write_text
+from twostream.atomic import read_array, write_arrays, write_folder, write_text
 from twostream.candidates import (
     Candidate,
     from_table,
@@ -38,6 +38,8 @@ from twostream.patches import candidate_angle
 from twostream.project import Project
 from twostream.proposing import brought, decoded, known_candidates, may_be_asked, sides_of
 from twostream.query import Scorer
+from twostream.query.scorer import has_both
+from twostream.query.stopping import agreement, audited_right, expected_right
 from twostream.refit import LabelledCrops, collect, lessons_of, refit, validation_crops
 from twostream.scoring import audit_estimate, curated_accuracy, plain, scores_on_test_box
 from twostream.segmentation.describe import Description, describe
@@ -47,6 +49,10 @@ from twostream.sources import write_probability
 from twostream.volume import create_volume, open_volume
 
 Detail = dict[str, Any]
+POOL_NAME = "pool.npz"
+"""What the scorer believed of every candidate of a round, for the next round to compare with."""
+NUM_MEMBERS = 20
+"""Scorers of the committee that some strategies need, and that says how surely the labels are right."""
 
 
 def new_s(project: Project) -> Segmenter:
@@ -232,6 +238,9 @@ class Pool:
         y: (N,) 1, 0, NaN.
         excluded: (N,) bool, True where a row may not be asked.
         probability: (N,) of the shared scorer.
+        score: (N,) of S, as the candidate was asked or is proposed now.
+        num_voxels: (N,) int.
+        position_nm: (N, 3) float, centre of the box (z, y, x).
     """
 
     candidates: list[Candidate]
@@ -239,6 +248,14 @@ class Pool:
     y: np.ndarray
     excluded: np.ndarray
     probability: np.ndarray
+    score: np.ndarray
+    num_voxels: np.ndarray
+    position_nm: np.ndarray
+
+    def ensemble(self, seed: int) -> np.ndarray:
+        """(M, N) probabilities by a committee of scorers."""
+        scorer = Scorer(num_members=NUM_MEMBERS, random_state=seed)
+        return scorer.predict_ensemble(self.streams, self.y, score=self.score, num_voxels=self.num_voxels)
 
 
 def pool_of(project: Project, number: int) -> Pool:
@@ -261,7 +278,9 @@ def pool_of(project: Project, number: int) -> Pool:
     score = np.array([c.score for c in members])
     num_voxels = np.array([c.num_voxels for c in members])
     probability = Scorer().predict(streams, y, score=score, num_voxels=num_voxels) if len(y) else score
-    return Pool(members, streams, y, excluded, probability)
+    corners = np.array([(c.box.offset_zyx, c.box.stop_zyx) for c in members], float).reshape(-1, 2, 3)
+    position_nm = corners.mean(1) * project.image.voxel_size_nm
+    return Pool(members, streams, y, excluded, probability, score, num_voxels, position_nm)
 
 
 def score_step(project: Project, number: int, truth: Truth | None) -> Detail:
@@ -298,11 +317,13 @@ def score_step(project: Project, number: int, truth: Truth | None) -> Detail:
         metrics["num_truth"] = scores.pop("num_test_truth")
         metrics["num_test_candidates"] = scores.pop("num_test_candidates")
         metrics["scores"] = scores
+    pool = pool_of(project, number)
     if not labels_only:
         assert truth is not None
-        pool = pool_of(project, number)
         y = np.where(np.isnan(pool.y) & pool.excluded, _audited(project, pool), pool.y)
         metrics["scores"]["curated_accuracy"] = curated_accuracy(pool.probability, y, truth, pool.candidates)
+    if stopping := _stopping(project, number, pool):
+        metrics["stopping"] = stopping
     if test_box is None:
         # Accuracy never stands alone: without a test box, recall is known only where S has learned.
         metrics["audit"] = audit_estimate(project.ledger)
@@ -317,6 +338,36 @@ def _audited(project: Project, pool: Pool) -> np.ndarray:
     """Answers of rows, audits included: in the curated set an audited candidate is an answered one."""
     verdicts = project.ledger.pool()
     return np.array([verdicts[c.id].y if c.id in verdicts else math.nan for c in pool.candidates])
+
+
+def _stopping(project: Project, number: int, pool: Pool) -> Detail:
+    """What can be said of whether to stop -> pool.npz; nothing in round 0, which has no answers.
+
+    Shown, never acted on. None stands for what cannot be said: agreement, where the scorer had learned nothing in one
+    of the two rounds, or as in ``stopping.agreement``; the others, where there is nothing that they could rest on.
+    """
+    ids, learned = np.array([c.id for c in pool.candidates], np.uint64), has_both(pool.y)
+    believed = {"ids": ids, "probability": pool.probability, "learned": np.array(learned)}
+    write_arrays(project.path(number, POOL_NAME), believed)
+    if number == 0:
+        return {}
+    said: Detail = {"learned": learned, "num_pool": len(ids), "agreement": None, "num_shared": None}
+    path = project.path(number - 1, POOL_NAME)
+    if learned and path.exists():  # rounds of an older version left none
+        with np.load(path, allow_pickle=False) as before:
+            if before["learned"]:
+                said["agreement"], said["num_shared"] = agreement(
+                    before["ids"], before["probability"], ids, pool.probability
+                )
+    audits, answers = pool.excluded & np.isnan(pool.y), _audited(project, pool)
+    audits &= ~np.isnan(answers)
+    audited = audited_right(pool.probability[audits], answers[audits])
+    said["audited"] = asdict(audited) if audited.num else None
+    said["expected"] = None
+    if learned and not pool.excluded.all():
+        committee = pool.ensemble(project.seed(number, "committee"))[:, ~pool.excluded]
+        said["expected"] = asdict(expected_right(pool.probability[~pool.excluded], committee))
+    return said
 
 
 def suggest_step(project: Project, number: int, truth: Truth | None) -> Detail:
@@ -342,10 +393,20 @@ def suggest_step(project: Project, number: int, truth: Truth | None) -> Detail:
     excluded[audits] = True
     strategy = project.strategy(project.seed(number, "query"))
     queries = []
+    notes: tuple[str, ...] = ()
     if batch_size > len(audits):
+        committee = pool.ensemble(project.seed(number, "committee")) if strategy.needs_ensemble else None
         chosen = strategy.suggest(
-            pool.streams, pool.y, batch_size=batch_size - len(audits), probability=pool.probability, excluded=excluded
+            pool.streams,
+            pool.y,
+            batch_size=batch_size - len(audits),
+            probability=pool.probability if committee is None else committee,
+            excluded=excluded,
+            position_nm=pool.position_nm,
         )
+        notes = chosen.notes
+        for note in notes:
+            progress.say(f"  {note}")
         reasons = [
             r | {"probability": round(float(pool.probability[i]), 4)}
             for i, r in zip(chosen.rows, chosen.reasons, strict=True)
@@ -357,7 +418,7 @@ def suggest_step(project: Project, number: int, truth: Truth | None) -> Detail:
     batch = [Query(c, p, s, r, a) for c, p, (_, s, r, a) in zip(chosen_candidates, pairs, queries, strict=True)]
     project.ledger.ask(number, batch)
     export_queries(project, number)
-    return {"num_queries": len(batch), "num_audits": len(audits)}
+    return {"num_queries": len(batch), "num_audits": len(audits)} | ({"notes": list(notes)} if notes else {})
 
 
 def _draw_audits(project: Project, number: int, pool: Pool, batch_size: int) -> np.ndarray:

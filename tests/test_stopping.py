@@ -1,0 +1,325 @@
+"""When to stop: each criterion against brute force, and in simulated runs in which it should and should not fire."""
+
+from __future__ import annotations
+
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from scipy.special import expit
+from sklearn.metrics import cohen_kappa_score
+
+from twostream.errors import InputError
+from twostream.metrics import wilson_interval
+from twostream.query import Scorer, get_strategy
+from twostream.query.stopping import (
+    STABLE,
+    TARGET,
+    WINDOW,
+    Estimate,
+    agreement,
+    audited_right,
+    expected_right,
+    has_stabilised,
+    is_right_enough,
+    kappa,
+    recent_agreement,
+)
+from twostream.status import stopping_lines
+from twostream.steps import POOL_NAME, Pool, _stopping
+
+
+def kappa_by_counting(before, now):
+    """Cohen 1960, from the table of four counts."""
+    pairs = list(zip(before, now, strict=True))
+    share = {ab: pairs.count(ab) / len(pairs) for ab in [(a, b) for a in (False, True) for b in (False, True)]}
+    observed = share[False, False] + share[True, True]
+    yes, no = (
+        (share[v, False] + share[v, True]) * (share[False, v] + share[True, v]) for v in (True, False)
+    )  # fmt: skip
+    return (observed - yes - no) / (1 - yes - no)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_kappa_is_cohens(seed):
+    rng = np.random.default_rng(seed)
+    before = rng.random(rng.integers(5, 60)) < rng.uniform(0.2, 0.8)
+    now = before ^ (rng.random(len(before)) < rng.uniform(0, 0.6))
+    assert len(set(before)) == 2
+    assert kappa(before, now) == pytest.approx(kappa_by_counting(before.tolist(), now.tolist()))
+    assert kappa(before, now) == pytest.approx(cohen_kappa_score(before, now))
+    assert kappa(now, before) == pytest.approx(kappa(before, now))
+    assert kappa(~before, ~now) == pytest.approx(kappa(before, now))
+
+
+def test_kappa_at_its_ends():
+    half = np.arange(10) < 5
+    assert kappa(half, half) == 1 and kappa(half, ~half) == -1
+    assert kappa(np.ones(6, bool), np.arange(6) < 3) == 0
+    for constant in (np.zeros(6, bool), np.ones(6, bool), np.zeros(0, bool)):
+        assert math.isnan(kappa(constant, constant))
+    with pytest.raises(InputError, match=r"labels have shapes \(3,\) and \(4,\); expected two of"):
+        kappa(np.zeros(3, bool), np.zeros(4, bool))
+
+
+def test_candidates_are_compared_by_their_ids():
+    rng = np.random.default_rng(0)
+    ids_before, ids_now = rng.permutation(60)[:40], rng.permutation(60)[:45]
+    before, now = rng.random(40), rng.random(45)
+    then = dict(zip(ids_before.tolist(), before >= 0.5, strict=True))
+    pairs = [(then[i], p >= 0.5) for i, p in zip(ids_now.tolist(), now, strict=True) if i in then]
+    found, number = agreement(ids_before, before, ids_now, now)
+    assert number == len(pairs) and 22 < number < 45
+    assert found == pytest.approx(kappa_by_counting(*zip(*pairs, strict=True)))
+
+
+def test_a_pool_that_is_mostly_new_is_not_compared():
+    p = np.tile([0.2, 0.8], 5)
+    assert agreement(np.arange(10), p, np.arange(5, 15), p) == (pytest.approx(-0.48 / 0.52), 5)
+    found, number = agreement(np.arange(10), p, np.arange(6, 16), p)
+    assert math.isnan(found) and number == 4
+    found, number = agreement(np.zeros(0, int), np.zeros(0), np.zeros(0, int), np.zeros(0))
+    assert math.isnan(found) and number == 0
+
+
+def test_the_mean_is_over_the_last_rounds_and_all_of_them():
+    assert recent_agreement([0.1, 1.0, 0.99, 0.98]) == pytest.approx(0.99)
+    for too_little in ([], [1.0, 1.0], [1.0, None, 1.0], [1.0, 1.0, math.nan]):
+        assert math.isnan(recent_agreement(too_little)) and not has_stabilised(too_little)
+    assert has_stabilised([None, 1.0, 0.995, STABLE]) and not has_stabilised([1.0, 1.0, 0.96])
+    assert has_stabilised([0.9], window=1, stable=0.9)
+
+
+# -- simulated runs ---------------------------------------------------------------------------------------------------
+
+
+class Run:
+    """Rounds of asking in a pool of which one column tells the truth, the surer the steeper."""
+
+    def __init__(self, steepness, seed=0, number=400):
+        rng = np.random.default_rng(seed)
+        self.X = rng.normal(size=(number, 3))
+        self.truth = (rng.random(number) < expit(steepness * self.X[:, 0])).astype(float)
+        self.known = {"score": rng.uniform(0.6, 0.9, number), "num_voxels": rng.integers(20, 90, number)}
+        self.y = np.where(np.arange(number) < 10, self.truth, np.nan)
+
+    def rounds(self, number):
+        """(agreements so far, probability, answers) of every round."""
+        agreements, before = [], None
+        for _ in range(number):
+            p = Scorer().predict(self.X, self.y, **self.known)
+            ids = np.arange(len(p))
+            if before is not None:
+                agreements.append(agreement(ids, before, ids, p)[0])
+            yield agreements, p
+            asked = get_strategy("entropy").query(self.X, self.y, batch_size=10, probability=p)
+            self.y[asked], before = self.truth[asked], p
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_it_fires_where_there_is_something_to_learn_and_it_has_been_learned(seed):
+    run = Run(steepness=1e9, seed=seed)
+    fired = [number for number, (agreements, _) in enumerate(run.rounds(25)) if has_stabilised(agreements)]
+    assert fired and fired[0] > WINDOW
+    p = Scorer().predict(run.X, run.y, **run.known)
+    assert np.mean((p >= 0.5) == run.truth) > 0.97
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_it_does_not_fire_while_labels_still_change(seed):
+    """Answers at random: whatever the scorer learns, the next answers unlearn."""
+    run = Run(steepness=0, seed=seed)
+    assert not any(has_stabilised(agreements) for agreements, _ in run.rounds(12))
+
+
+# -- how many labels are right ----------------------------------------------------------------------------------------
+
+
+def test_audits_are_counted_and_their_interval_is_wilsons():
+    p, y = np.array([0.5, 0.9, 0.4, 0.2, 0.7]), np.array([1, 0, 0, 0, 1])
+    found = audited_right(p, y)
+    assert (found.value, found.num) == (0.8, 5)
+    assert (found.low, found.high) == pytest.approx(wilson_interval(4, 5), abs=1e-5)  # there z is 1.96
+    z, share = 1.959964, 0.8
+    middle, half = share + z**2 / 10, z * math.sqrt(share * 0.2 / 5 + z**2 / 100)
+    assert (found.low, found.high) == pytest.approx(
+        ((middle - half) / (1 + z**2 / 5), (middle + half) / (1 + z**2 / 5))
+    )
+    nothing = audited_right(np.zeros(0), np.zeros(0))
+    assert math.isnan(nothing.value) and (nothing.low, nothing.high, nothing.num) == (0, 1, 0)
+    assert audited_right(p, y, confidence=0.5).low > found.low
+
+
+def test_the_expected_share_is_summed_over_candidates_and_members():
+    rng = np.random.default_rng(0)
+    p, committee = rng.random(30), rng.random((7, 30))
+    found = expected_right(p, committee, confidence=0.9)
+    assert found.value == pytest.approx(sum(max(v, 1 - v) for v in p) / 30) and found.num == 30
+    right = [sum(m if v >= 0.5 else 1 - m for v, m in zip(p, member, strict=True)) / 30 for member in committee]
+    chance = [sum(m * (1 - m) for m in member) / 30**2 for member in committee]
+    spread = sum((v - sum(right) / 7) ** 2 for v in right) / 6
+    half = 1.644854 * math.sqrt(spread + sum(chance) / 7)
+    assert (found.low, found.high) == pytest.approx((found.value - half, min(1, found.value + half)))
+
+
+def test_the_expected_share_at_its_ends():
+    sure = np.array([0.0, 1, 1])
+    assert expected_right(sure, np.tile(sure, (3, 1))) == Estimate(1, 1, 1, 3)
+    blind = expected_right(np.full(4, 0.5), np.array([np.zeros(4), np.ones(4)]))
+    assert blind.value == 0.5 and (blind.low, blind.high) == (0, 1)
+    nothing = expected_right(np.zeros(0), np.zeros((3, 0)))
+    assert math.isnan(nothing.value) and (nothing.low, nothing.high, nothing.num) == (0, 1, 0)
+    for p, committee in ((np.zeros(3), np.zeros((1, 3))), (np.zeros(3), np.zeros((2, 4))), (np.zeros(3), np.zeros(3))):
+        with pytest.raises(InputError, match="probability and ensemble have shapes"):
+            expected_right(p, committee)
+
+
+def test_the_interval_holds_the_truth_where_the_scorer_is_right_about_the_world():
+    from test_scorer import World
+
+    inside, widths = [], []
+    for seed in range(60):
+        world = World(150, seed=seed)
+        y = world.answered(15, seed)
+        unseen = np.isnan(y)
+        p, committee = world.predict(y)[unseen], world.ensemble(y, num_members=20)[:, unseen]
+        found = expected_right(p, committee)
+        inside.append(found.low <= np.mean((p >= 0.5) == (world.truth[unseen] == 1)) <= found.high)
+        widths.append(found.high - found.low)
+    assert np.mean(inside) >= 0.9 and np.mean(widths) < 0.5
+
+
+def test_a_belief_is_no_measurement():
+    """A kind of candidate that nobody asked about, and that is the other way round: only audits find out."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(600, 2))  # noqa: N806
+    unasked = X[:, 1] > 0.3
+    truth = ((X[:, 0] > 0) ^ unasked).astype(float)
+    known = {"score": np.full(600, 0.7), "num_voxels": np.full(600, 9)}
+    y = np.where(~unasked & (np.arange(600) < 450), truth, np.nan)
+    p = Scorer().predict(X, y, **known)
+    rest = np.isnan(y)
+    believed = expected_right(p[rest], Scorer().predict_ensemble(X, y, **known)[:, rest])
+    audits = rng.choice(np.flatnonzero(rest), 60, replace=False)
+    measured = audited_right(p[audits], truth[audits])
+    assert believed.low > 0.8 and measured.high < 0.6
+    assert measured.low <= np.mean((p >= 0.5) == truth, where=rest) <= measured.high
+
+
+def test_enough_is_when_the_lower_end_is_enough():
+    assert is_right_enough(Estimate(0.97, TARGET, 0.99, 9))
+    assert not is_right_enough(Estimate(0.97, TARGET - 0.001, 0.99, 9))
+    assert is_right_enough(Estimate(0.9, 0.85, 0.95, 9), target=0.85)
+    assert not is_right_enough(audited_right(np.ones(72), np.ones(72)))  # so many audits in a row are not yet enough
+    assert is_right_enough(audited_right(np.ones(73), np.ones(73)))
+
+
+# -- in a project -----------------------------------------------------------------------------------------------------
+
+
+class Rounds:
+    """What ``_stopping`` needs of a project; candidates move a little from round to round, some are new."""
+
+    def __init__(self, folder, number=60):
+        rng = np.random.default_rng(0)
+        self.folder, self.features = folder, rng.normal(size=(2 * number, 3))
+        self.truth = (self.features[:, 0] > 0).astype(float)
+        self.said = {}
+        self.ledger = SimpleNamespace(pool=lambda: {i: SimpleNamespace(y=y) for i, y in self.said.items()})
+
+    def path(self, number, name):
+        (self.folder / str(number)).mkdir(exist_ok=True)
+        return self.folder / str(number) / name
+
+    def seed(self, number, purpose):
+        return number
+
+    def pool(self, ids, answered, audited=()):
+        ids, rng = np.asarray(ids), np.random.default_rng(len(answered))
+        self.said = {i: self.truth[i] for i in (*answered, *audited)}
+        X = self.features[ids] + rng.normal(0, 0.01, (len(ids), 3))  # noqa: N806
+        y = np.array([self.truth[i] if i in answered else math.nan for i in ids])
+        excluded = np.isin(ids, [*answered, *audited])
+        score, size = np.full(len(ids), 0.7), np.full(len(ids), 30)
+        p = Scorer().predict(X, y, score=score, num_voxels=size)
+        candidates = [SimpleNamespace(id=int(i)) for i in ids]
+        return Pool(candidates, {"a": X}, y, excluded, p, score, size, np.zeros((len(ids), 3)))
+
+
+def test_a_round_is_compared_with_the_one_before(tmp_path):
+    rounds = Rounds(tmp_path)
+    first, second = rounds.pool(range(60), range(12)), rounds.pool(range(20, 70), range(20, 40))
+    assert _stopping(rounds, 0, first) == {}
+    said = _stopping(rounds, 1, second)
+    assert (said["learned"], said["num_pool"], said["num_shared"]) == (True, 50, 40)
+    labels = first.probability[20:] >= 0.5, second.probability[:40] >= 0.5
+    assert (
+        said["agreement"] == pytest.approx(kappa_by_counting(*(v.tolist() for v in labels))) and said["agreement"] < 1
+    )
+    assert said["audited"] is None and said["expected"]["num"] == 30
+    assert _stopping(rounds, 1, second) == said  # killed after the file was written, and done again
+    assert not list(tmp_path.rglob("*.partial"))
+
+
+def test_nothing_is_said_of_what_cannot_be_said(tmp_path):
+    rounds = Rounds(tmp_path)
+    _stopping(rounds, 0, rounds.pool(range(60), []))
+    said = _stopping(rounds, 1, rounds.pool(range(60), range(12)))
+    assert said["learned"] and said["agreement"] is None and said["num_shared"] is None  # round 0 had learned nothing
+    rounds.path(1, POOL_NAME).unlink()  # an older version left no such file
+    assert _stopping(rounds, 2, rounds.pool(range(60), range(20)))["agreement"] is None
+    unlearned = _stopping(rounds, 3, rounds.pool(range(60), []))
+    assert not unlearned["learned"] and unlearned["expected"] is None and unlearned["agreement"] is None
+    everything = _stopping(rounds, 4, rounds.pool(range(20), range(20)))
+    assert everything["learned"] and everything["expected"] is None
+
+
+def test_audits_measure_the_labels_and_teach_nothing(tmp_path):
+    rounds = Rounds(tmp_path)
+    pool = rounds.pool(range(60), range(12), audited=range(50, 60))
+    said = _stopping(rounds, 1, pool)
+    right = np.sum((pool.probability[50:] >= 0.5) == rounds.truth[50:60])
+    assert said["audited"]["num"] == 10 and said["audited"]["value"] == right / 10
+    assert said["expected"]["num"] == 38
+
+
+def scored(**said):
+    nothing = {"learned": True, "num_pool": 50, "num_shared": 48, "agreement": None, "audited": None, "expected": None}
+    return {"scores": {}, "stopping": nothing | said}
+
+
+def test_status_says_what_speaks_for_stopping():
+    audit = {"value": 0.9, "low": 0.7, "high": 0.97, "num": 20}
+    belief = {"value": 0.98, "low": 0.95, "high": 1.0, "num": 30}
+    scores = {0: {"scores": {}}, 1: scored(agreement=0.97), 2: scored(agreement=0.995), 3: scored(agreement=0.985)}
+    scores[4] = scored(agreement=1.0, audited=audit, expected=belief)
+    assert stopping_lines(scores, 0) == []
+    assert stopping_lines(scores, 1) == [
+        "  stopping: predictions agree 0.970 with the round before (stop at 0.99 over 3 rounds): go on"
+    ]
+    assert stopping_lines(scores, 3) == [
+        "  stopping: predictions agree 0.985 with the round before, 0.983 over 3 rounds (stop at 0.99): go on"
+    ]
+    assert stopping_lines(scores, 4) == [
+        "  stopping: predictions agree 1.000 with the round before, 0.993 over 3 rounds (stop at 0.99): may stop",
+        "  stopping: 0.900 of 20 audited labels are right (0.700 to 0.970; stop when 0.95 is sure): go on",
+        "  stopping: 0.980 of 30 unanswered labels are right, the scorer believes (0.950 to 1.000; stop when 0.95 is "
+        "sure): may stop",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        ({"learned": False, "num_shared": None}, "the scorer needs a true and a false answer"),
+        ({"num_shared": None}, "which had learned nothing to compare with"),
+        ({"num_shared": 20}, "which knew 20 of 50 candidates"),
+        ({}, "all labels are the same"),
+    ],
+)
+def test_status_says_why_rounds_cannot_be_compared(said, why):
+    scores = {1: scored(agreement=1.0), 2: scored(agreement=1.0), 3: scored(**said)}
+    assert stopping_lines(scores, 3) == [
+        f"  stopping: predictions cannot be compared with the round before ({why}): go on"
+    ]
