@@ -201,6 +201,43 @@ def test_audit_in_place_of_a_test_box(tmp_path: Path) -> None:
     assert "<td>–</td><td>0.00 to 1.00</td><td>0</td>" in text
 
 
+def stopping(**said: object) -> dict[str, object]:
+    nothing = {"learned": True, "num_pool": 8, "num_shared": 7, "agreement": None, "audited": None, "expected": None}
+    return {"stopping": nothing | said}
+
+
+def test_what_speaks_for_stopping(tmp_path: Path) -> None:
+    projects = [make_project(tmp_path / "a"), make_project(tmp_path / "b", strategy="random")]
+    belief = {"value": 0.9, "low": 0.8, "high": 0.95, "num": 6}
+    store(projects[0], 0, 0, {})
+    for done, agreement in enumerate((-0.25, 1.0, 1.0, 0.996), start=1):
+        store(projects[0], done, 4 * done, {}, **stopping(agreement=agreement, expected=belief))
+    store(projects[1], 1, 4, {}, **stopping(num_shared=3))
+    text = write_report(projects).read_text()
+    assert Page(text).stack == []
+    section = text[text.index("<h2>When to stop</h2>") : text.index("<h2>What was asked</h2>")]
+    assert "There are no audits, so nothing measures it" in section and "labels right, audited" not in section
+    assert '<td>-0.250</td><td>7 of 8</td><td>–</td><td class="left">go on</td>' in section
+    assert '<td>0.996</td><td>7 of 8</td><td>0.999</td><td class="left">may stop</td>' in section
+    assert '<td title="which knew 3 of 8 candidates">–</td><td>3 of 8</td>' in section
+    assert section.count("0.900 (0.800 to 0.950) of 6") == 4
+    assert 'aria-label="agreement with the round before against answers"' in section
+
+
+def test_audits_speak_for_stopping_where_there_are_some(tmp_path: Path) -> None:
+    project = make_project(tmp_path / "audited", test_box=False)
+    audit = {"value": 0.99, "low": 0.96, "high": 1.0, "num": 90}
+    store(project, 1, 4, {}, audit={"candidate_accuracy": 0.5, "interval": [0, 1], "num_audited": 90},
+          **stopping(audited=audit))  # fmt: skip
+    text = write_report([project]).read_text()
+    assert '0.990 (0.960 to 1.000) of 90</td><td class="left">may stop</td>' in text
+    assert "There are no audits, so nothing measures it" not in text
+
+
+def test_projects_of_an_older_version_say_nothing_of_stopping(compared: tuple[list[Project], str]) -> None:
+    assert "When to stop" not in compared[1]
+
+
 def test_no_projects() -> None:
     with pytest.raises(ProjectError, match="at least one"):
         write_report([])

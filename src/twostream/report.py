@@ -25,6 +25,15 @@ from twostream.candidates import read_table
 from twostream.errors import ProjectError, TwoStreamError
 from twostream.ledger import Answer, Query
 from twostream.project import LATER_STEPS, Project
+from twostream.query.stopping import (
+    STABLE,
+    TARGET,
+    WINDOW,
+    Estimate,
+    has_stabilised,
+    is_right_enough,
+    recent_agreement,
+)
 from twostream.report_figures import (
     NUM_SERIES,
     Curve,
@@ -37,6 +46,7 @@ from twostream.report_figures import (
     score_levels,
     sheet_uri,
 )
+from twostream.status import agreements, verdict, why_no_agreement
 from twostream.streams.config import PICTURES_NAME
 from twostream.task import TASKS
 
@@ -81,6 +91,28 @@ SCORES = {
         "share of the whole pool whose label is right: the answer where there is one, else the shared scorer's guess",
     ),
 }
+
+CRITERIA = {
+    "agreement": (
+        "agreement with the round before",
+        "Cohen's kappa of the shared scorer's labels of two successive rounds, over the candidates of both: 1 where no "
+        "label changed, 0 where no more are alike than by chance (Bloodgood and Vijay-Shanker 2009)",
+        STABLE,
+    ),
+    "audited": (
+        "labels right, audited",
+        "share of the audited candidates whose label by the scorer is the answer that it never saw, with Wilson's 95 "
+        "percent interval",
+        TARGET,
+    ),
+    "expected": (
+        "labels right, by the scorer's belief",
+        "share of the unanswered labels that the scorer expects to be right, the mean of max(p, 1 − p), with a 95 "
+        "percent interval from a committee of scorers (Zhu, Wang and Hovy 2008): a belief, not a measurement",
+        TARGET,
+    ),
+}
+"""What speaks for stopping: (title, meaning, value to be reached)."""
 
 
 @dataclass(frozen=True)
@@ -153,6 +185,8 @@ def page(projects: Sequence[Project]) -> dict[str, Any]:
     names = series_names(projects)
     scores = [project.ledger.scores() for project in projects]
     seeds = {(p.config.query.strategy, p.config.seed) for p in projects}
+    stopping = [row for i, s in enumerate(scores) for row in stopping_rows(names[i], s, series_of(i))]
+    stopping.sort(key=lambda row: row["round"])
     return {
         "names": names,
         "series": [series_of(row) for row in range(len(projects))],
@@ -164,6 +198,11 @@ def page(projects: Sequence[Project]) -> dict[str, Any]:
         "definitions": COUNTS | SCORES,
         "score_names": list(SCORES),
         "panels": panels(scores),
+        "stopping": stopping,
+        "has_audits": any(row["audited"][0] != NONE for row in stopping),
+        "stopping_panels": stopping_panels(scores),
+        "criteria": CRITERIA,
+        "window": WINDOW,
         "one_seed": len(seeds) == len({strategy for strategy, _ in seeds}),
         "galleries": galleries(projects, names),
         "latents": [latents for p, name in zip(projects, names, strict=True) if (latents := latent_space(p, name))],
@@ -326,6 +365,60 @@ def panels(scores: Sequence[Scores]) -> list[dict[str, Any]]:
         svg = curve_panel(curves, label="candidates against answers", is_share=False)
         result.append({"title": "number of candidates", "meaning": COUNTS["num_candidates"][1], "svg": svg})
     return result
+
+
+def stopping_rows(name: str, scores: Scores, series: int) -> list[dict[str, Any]]:
+    """What speaks for stopping, of the rounds that have it."""
+    rows = []
+    for round_number, metrics in sorted(scores.items()):
+        said = metrics.get("stopping")
+        if not said:
+            continue
+        agreed = agreements(scores, round_number)
+        mean = recent_agreement(agreed)
+        compared = NONE if said["num_shared"] is None else f"{said['num_shared']} of {said['num_pool']}"
+        rows.append(
+            {
+                "round": round_number,
+                "name": name,
+                "series": series,
+                "agreement": number(agreed[-1], 3),
+                "why": "" if agreed[-1] is not None else why_no_agreement(said),
+                "compared": compared,
+                "mean": number(mean, 3),
+                "stable": verdict(has_stabilised(agreed)),
+                "audited": _right(said["audited"]),
+                "expected": _right(said["expected"]),
+            }
+        )
+    return rows
+
+
+def _right(found: Mapping[str, Any] | None) -> tuple[str, str]:
+    """An estimate with its interval, and what it advises."""
+    if found is None:
+        return NONE, NONE
+    share = Estimate(**found)
+    text = f"{number(share.value, 3)} ({number(share.low, 3)} to {number(share.high, 3)}) of {share.num}"
+    return text, verdict(is_right_enough(share))
+
+
+def stopping_panels(scores: Sequence[Scores]) -> list[dict[str, Any]]:
+    """One panel per criterion that has a value."""
+    result = []
+    for name, (title, meaning, target) in CRITERIA.items():
+        curves = curves_of(scores, partial(criterion_of, name=name))
+        if curves:
+            svg = curve_panel(curves, label=f"{title} against answers", is_share=True, target=target)
+            result.append({"title": title, "meaning": f"{meaning}; dotted: {target:g}", "svg": svg})
+    return result
+
+
+def criterion_of(metrics: Metrics, name: str) -> float | None:
+    """The value of one criterion, None where it is missing."""
+    value = (metrics.get("stopping") or {}).get(name)
+    found: float | None = value["value"] if isinstance(value, Mapping) else value
+    return found
 
 
 def score_of(metrics: Metrics, name: str) -> float | None:

@@ -87,13 +87,14 @@ class Marks:
     marker: str
 
 
-def curve_panel(curves: Sequence[Curve], *, label: str, is_share: bool) -> Markup:
+def curve_panel(curves: Sequence[Curve], *, label: str, is_share: bool, target: float | None = None) -> Markup:
     """A small panel of values against answers, as inline SVG.
 
     Args:
         curves: lines; those without a value are left out.
         label: what a screen reader says.
-        is_share: values lie in [0, 1]: the axis shows all of it, so that panels compare.
+        is_share: values lie in [0, 1]: the axis shows all of it, so that panels compare. Agreements may lie below 0.
+        target: a value to be reached, drawn as a line.
     """
     figure = Figure(figsize=(3.1, 2.0))
     axes = figure.add_axes((0.12, 0.2, 0.85, 0.74))
@@ -117,8 +118,10 @@ def curve_panel(curves: Sequence[Curve], *, label: str, is_share: bool) -> Marku
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
     last = max((x for curve in curves for x in curve.x), default=0)
     axes.set_xlim(-0.03 * max(last, 1), 1.03 * max(last, 1))
+    if target is not None:
+        axes.axhline(target, color=_STAND_INS["soft"], linewidth=1, linestyle=(0, (2, 2)))
     if is_share:
-        axes.set_ylim(0, 1)
+        axes.set_ylim(min([0.0, *(y for curve in curves for y in curve.y if y == y)]), 1)
         axes.set_yticks([0, 0.5, 1], ["0", "0.5", "1"])
     else:
         axes.set_ylim(0, 1.1 * max((y for curve in curves for y in curve.y if y == y), default=1.0) or 1.0)
