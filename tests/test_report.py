@@ -17,7 +17,19 @@ from twostream.geometry import Box
 from twostream.ledger import Answer, Ledger, Query
 from twostream.patches import PatchPair
 from twostream.project import Project
-from twostream.report import COUNTS, SCORES, duration, kind_of, number, order, rows_to_draw, shown_uri, write_report
+from twostream.report import (
+    COUNTS,
+    SCORES,
+    card,
+    duration,
+    kind_of,
+    number,
+    order,
+    reason_words,
+    rows_to_draw,
+    shown_uri,
+    write_report,
+)
 from twostream.report_figures import mask_path, principal_plane, score_levels
 
 WIDTH = 32
@@ -268,6 +280,20 @@ def test_order_is_by_cluster_then_as_asked() -> None:
     queries = [make_query(1), make_query(2, coarse=1, fine=0), make_query(3, coarse=0, fine=-1)]
     queries += [make_query(4, coarse=0, fine=2), make_query(5)]
     assert [q.candidate.id for q in order(queries)] == [4, 3, 2, 1, 5]
+
+
+def test_reasons_in_words() -> None:
+    by_chance = {"coarse": -1, "fine": -1, "stands_for": 1, "distance_to_center": None, "distance_to_answer": None}
+    assert reason_words(by_chance | {"probability": 0.5}) == ["scorer's probability 0.50"]
+    first = make_query(1, **by_chance)
+    assert (card(first, [])["group"], card(first, [])["cluster"]) == ("drawn by chance", "")
+    assert reason_words({"stands_for": 1, "distance_to_center": None}) == ["stands for 1 candidate"]
+    assert reason_words({"covers": 3, "distance": None}) == [
+        "covers 3 candidates",
+        "nothing was answered or chosen yet",
+    ]
+    assert reason_words({"by_class": True, "one_minus_margin": 0.25}) == ["by class: True", "one minus margin: 0.250"]
+    assert [q.candidate.id for q in order([first, make_query(2, coarse=0, fine=0)])] == [2, 1]
 
 
 def test_kind_of_several_answers() -> None:

@@ -56,6 +56,8 @@ Scores = Mapping[int, Metrics]
 """{round: metrics} of a project."""
 REPORT_NAME = "report.html"
 NONE = "–"
+BY_CHANCE = -1
+"""Coarse cluster of what two-stream gives to chance."""
 MAX_POINTS = 2000
 """Candidates drawn in latent space; more would only cover each other and make the file heavy. Asked ones always are."""
 STREAMS = {"supervised": "supervised stream (masks)", "unsupervised": "unsupervised stream (raw image)"}
@@ -144,13 +146,19 @@ SAID = {
 }
 REASONS: dict[str, Callable[[Any], str]] = {
     "stands_for": lambda v: f"stands for {v} candidate{'' if v == 1 else 's'}",
-    "distance_to_center": lambda v: f"{number(v, 2)} from its cluster's centre",
+    "distance_to_center": lambda v: "" if v is None else f"{number(v, 2)} from its cluster's centre",
     "distance_to_answer": lambda v: (
         "no answer in its cluster yet" if v is None else f"{number(v, 2)} from the nearest answer"
     ),
+    "distance": lambda v: (
+        "nothing was answered or chosen yet" if v is None else f"{number(v, 2)} from all that is answered or chosen"
+    ),
+    "covers": lambda v: f"covers {v} candidate{'' if v == 1 else 's'}",
+    "mutual_information": lambda v: f"scorers disagree by {number(v, 3)} nats",
     "probability": lambda v: f"scorer's probability {number(v, 2)}",
 }
-"""Reasons of the strategies of the house, in words. ``coarse`` and ``fine`` stand in the card's head."""
+"""Reasons of the strategies of the house, in words; nothing where there is nothing to say. ``coarse`` and ``fine``
+stand in the card's head."""
 
 
 def write_report(projects: Sequence[Project]) -> Path:
@@ -494,7 +502,7 @@ def order(queries: Sequence[Query]) -> list[Query]:
 
     def place(query: Query) -> tuple[float, float]:
         coarse, fine = query.reason.get("coarse"), query.reason.get("fine")
-        return math.inf if coarse is None else coarse, math.inf if fine is None or fine < 0 else fine
+        return math.inf if coarse in (None, BY_CHANCE) else coarse, math.inf if fine is None or fine < 0 else fine
 
     return sorted(queries, key=place)
 
@@ -517,8 +525,8 @@ def card(query: Query, answers: Sequence[Answer]) -> dict[str, Any]:
     said = [f"{a.annotator}: {SAID[a.kind.value].text}" for a in answers] if kind == "disagree" else []
     return {
         "id": query.candidate.id,
-        "group": "audit, drawn at random" if query.is_audit else "" if coarse is None else f"coarse cluster {coarse}",
-        "cluster": "" if fine is None else "added" if fine < 0 else f"fine {fine}",
+        "group": "audit, drawn at random" if query.is_audit else _group(coarse),
+        "cluster": "" if fine is None or coarse == BY_CHANCE else "added" if fine < 0 else f"fine {fine}",
         "kind": kind,
         "said": SAID[kind],
         "score": number(query.candidate.score, 2),
@@ -533,6 +541,12 @@ def card(query: Query, answers: Sequence[Answer]) -> dict[str, Any]:
     }
 
 
+def _group(coarse: int | None) -> str:
+    if coarse is None:
+        return ""
+    return "drawn by chance" if coarse == BY_CHANCE else f"coarse cluster {coarse}"
+
+
 def where(query: Query) -> str:
     """Where a patch was cut, in words."""
     text = f"section {query.patch.section}, box {query.candidate.box}, turned by {number(query.patch.angle_deg, 0)}°"
@@ -541,8 +555,13 @@ def where(query: Query) -> str:
 
 def reason_words(reason: Mapping[str, Any]) -> list[str]:
     """Why a strategy asked, in words; a reason that is not known here is shown by its name."""
+    if reason.get("coarse") == BY_CHANCE:  # there is no cluster to tell of
+        reason = {
+            k: v for k, v in reason.items() if k not in ("stands_for", "distance_to_center", "distance_to_answer")
+        }
     shown = {k: v for k, v in reason.items() if k not in ("coarse", "fine")}
-    return [REASONS[k](v) if k in REASONS else f"{k.replace('_', ' ')}: {_short(v)}" for k, v in shown.items()]
+    words = [REASONS[k](v) if k in REASONS else f"{k.replace('_', ' ')}: {_short(v)}" for k, v in shown.items()]
+    return [word for word in words if word]
 
 
 def _short(value: Any) -> str:
