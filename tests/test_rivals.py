@@ -138,11 +138,11 @@ def test_power_noise_draws_in_proportion_to_a_power_of_the_entropy():
     entropy = np.array([-q * np.log(q) - (1 - q) * np.log(1 - q) for q in p])
     for beta in (1, 2):
         counts = np.zeros(3)
-        for seed in range(3000):  # one row, which no class can claim
+        for seed in range(1500):  # one row, which no class can claim
             strategy = ClaspPE(first_beta=beta, last_beta=beta, random_state=seed)
             counts[strategy.query(NOTHING[:3], unanswered(3), batch_size=1, probability=p)] += 1
         expected = entropy**beta / (entropy**beta).sum()
-        assert np.abs(counts / 3000 - expected).max() < 0.04  # four standard deviations
+        assert np.abs(counts / 1500 - expected).max() < 0.05  # four standard deviations
 
 
 # -- the lazy choice ----------------------------------------------------------------------------------------------
