@@ -10,6 +10,7 @@ from test_query import StrategyExam
 
 from twostream.errors import InputError
 from twostream.query import TwoStream, lloyd
+from twostream.query.clustering import nearest
 from twostream.query.two_stream import apportion, distance_to
 
 
@@ -79,6 +80,19 @@ def test_quick_is_nearly_as_good(number, width, k):
     explicit = ((features - found.centers[found.labels]) ** 2).sum()
     assert found.inertia == pytest.approx(explicit, rel=1e-4)
     assert explicit < 1.02 * best
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e4])
+def test_quick_does_not_mind_where_the_origin_is(offset):
+    features = groups(5000, 8)
+    there, here = lloyd.quick(features + offset, 10, seed=0), lloyd.quick(features, 10, seed=0)
+    assert there.inertia == pytest.approx(here.inertia, rel=0.02)
+    explicit = ((features + offset - there.centers[there.labels]) ** 2).sum()
+    assert explicit == pytest.approx(there.inertia, rel=0.01)
+    index, distance = nearest(features + offset, features[:50] + offset)
+    exact = np.sqrt(((features[:, None] - features[:50]) ** 2).sum(2))
+    np.testing.assert_allclose(distance, exact.min(1), atol=1e-3)
+    assert (index == exact.argmin(1)).mean() > 0.999
 
 
 def test_weights_draw_centres():

@@ -69,7 +69,7 @@ def cluster(
                 lambda part: pool.take(rows[part], stream), len(rows), rows_per_block(pool.num_features(stream)),
                 num_clusters, seed=seed, weights=weights,
             )  # fmt: skip
-            wanted = lloyd.ROWS_PER_CENTER * num_clusters
+            wanted = lloyd.rows_wanted(num_clusters)
             note = f"{num_clusters} centres were found on {wanted} of {len(rows)} rows" if wanted < len(rows) else ""
     distance = np.empty(len(rows))
     for part, features in pool.blocks(rows, stream):
@@ -80,9 +80,11 @@ def cluster(
 def nearest(features: np.ndarray, centers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Index of the nearest of (k, D) centres to each of (n, D) rows, and the distance to it, both (n,).
 
-    The index comes from a product in single precision, the distance from the difference, which does not cancel.
+    The index comes from a product in single precision about the middle of the centres, the distance from the
+    difference, which does not cancel.
     """
-    index = lloyd.nearest(features, centers)[0]
+    middle = centers.mean(0)
+    index = lloyd.nearest(features - middle, centers - middle)[0]
     return index, np.sqrt(((features - centers[index]) ** 2).sum(1))
 
 

@@ -27,8 +27,8 @@ SCORES_AT_ONCE = 2**22
 """Products of rows and centres that are held at once, however many centres there are."""
 FEW_CENTERS = 16
 """Up to here, centres are compared one after the other for all rows; above, row by row."""
-ROWS_PER_CENTER = 256
-"""Rows of the share for every centre."""
+ROWS_PER_CENTER, FEWEST_PER_CENTER, SHARE_ROWS = 256, 40, 2**16
+"""Rows of the share for every centre; fewer, but so many at least, where the share would be larger than this."""
 MANY_ITERATIONS = 100
 RESTARTS = 2
 LITTLE = 5e-4
@@ -352,10 +352,12 @@ def quick_by_blocks(
     """
     rng = np.random.default_rng(seed)
     weight = np.ones(num_rows, np.float32) if weights is None else weights.astype(np.float32)
-    wanted = ROWS_PER_CENTER * num_clusters
+    wanted = rows_wanted(num_clusters)
     is_share = num_rows > wanted
     share = np.sort(rng.choice(num_rows, wanted, replace=False)) if is_share else slice(0, num_rows)
-    few = np.asarray(read(share), np.float32)
+    few = np.array(read(share), np.float32)
+    middle = few.mean(0, dtype=float).astype(np.float32)  # products of what is far from the origin lose their digits
+    few -= middle
     own = weight[share] if weight[share].any() else np.ones(len(few), np.float32)
     runs = [_refined(few, own, _seeds(few, own, num_clusters, rng)) for _ in range(RESTARTS)]
     centers = min(runs, key=lambda run: run[0])[1]
@@ -363,14 +365,19 @@ def quick_by_blocks(
     if is_share:  # one step of Lloyd's with everybody takes away most of what the share is off by
         sums, total = np.zeros(centers.shape), np.zeros((num_clusters, 1))
         for block in blocks:
-            x = read(block)
+            x = read(block) - middle
             _add_up(x, nearest(x, centers, executor)[0], weight[block], sums, total)
         centers = np.where(total > 0, sums / np.maximum(total, 1e-30), centers).astype(np.float32)
     labels, inertia = np.empty(num_rows, np.int32), 0.0
     for block in blocks:
-        labels[block], distance2 = nearest(read(block), centers, executor)
+        labels[block], distance2 = nearest(read(block) - middle, centers, executor)
         inertia += float(weight[block] @ distance2)
-    return Solution(labels, centers, inertia)
+    return Solution(labels, centers + middle, inertia)
+
+
+def rows_wanted(num_clusters: int) -> int:
+    """Rows of the share on which so many centres are found."""
+    return min(ROWS_PER_CENTER * num_clusters, max(SHARE_ROWS, FEWEST_PER_CENTER * num_clusters))
 
 
 def _refined(x: np.ndarray, weight: np.ndarray, centers: np.ndarray) -> tuple[float, np.ndarray]:
@@ -427,7 +434,8 @@ def _add_up(x: np.ndarray, labels: np.ndarray, weight: np.ndarray, sums: np.ndar
 def nearest(x: np.ndarray, centers: np.ndarray, executor: Executor | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Index of the nearest of (k, D) centres to every row, (n,) int32, and the squared distance to it, (n,) float32.
 
-    By |x|^2 - 2 x.c + |c|^2 in single precision; small distances lose digits in it.
+    By |x|^2 - 2 x.c + |c|^2 in single precision: small distances lose digits in it, and so does all that lies far from
+    the origin, so bring the rows near it first.
     """
     x, centers = np.asarray(x, np.float32), np.asarray(centers, np.float32)
     half = 0.5 * np.einsum("ij,ij->i", centers, centers)

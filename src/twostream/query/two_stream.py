@@ -23,7 +23,7 @@ from threadpoolctl import threadpool_limits
 
 from twostream.errors import InputError
 from twostream.query import lloyd
-from twostream.query.clustering import EXACT_ROWS
+from twostream.query.clustering import EXACT_ROWS, nearest
 from twostream.query.pool import SCALE_ROWS, Pool, rows_per_block
 from twostream.query.strategy import Selection, Strategy, register_strategy
 from twostream.query.uncertainty import entropy
@@ -386,6 +386,6 @@ def farthest(distance: np.ndarray, number: int) -> np.ndarray:
 def distance_to(features: np.ndarray, answers: np.ndarray, exact: bool) -> np.ndarray:
     """Distance of each of (n, D) rows to the nearest of (s, D) answers, (n,)."""
     if not exact:
-        return np.sqrt(lloyd.nearest(features, answers)[1])
+        return nearest(features, answers)[1]
     step = max(1, min(lloyd.ROWS_AT_ONCE, lloyd.SCORES_AT_ONCE // len(answers)))
     return np.concatenate([cdist(features[s : s + step], answers).min(1) for s in range(0, len(features), step)])
