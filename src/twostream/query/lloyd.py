@@ -2,10 +2,10 @@
 
 ``kmeans`` (k-means++ with local trials, Lloyd, the best of several restarts): the same seed gives the clusters that
 ``sklearn.cluster.KMeans`` gives for float64 input. The same random numbers are drawn in the same order and the same
-rules end the iterations; a last digit of a sum may differ. Three things save time. All restarts go through one matrix
-product. Products are taken in single precision; only where the two nearest centres differ by less than such a product
-can err is the row looked at in double precision. And a row whose margin between its nearest and second nearest centre
-is larger than what the centres have moved since is left alone (Hamerly 2010).
+rules end the iterations; where a last digit would decide, scikit-learn itself is asked. Three things save time. All
+restarts go through one matrix product. Products are taken in single precision; only where the two nearest centres
+differ by less than such a product can err is the row looked at in double precision. And a row whose margin between its
+nearest and second nearest centre is larger than what the centres have moved since is left alone (Hamerly 2010).
 
 ``quick`` finds centres on a random share of the rows, as faiss does, in single precision, and stops when little is won.
 """
@@ -25,12 +25,15 @@ ROWS_AT_ONCE = 8192
 """Rows of a block: their products with all centres stay in the cache."""
 SCORES_AT_ONCE = 2**22
 """Products of rows and centres that are held at once, however many centres there are."""
+TIE = 1e-12
+"""Relative difference that may be nothing but rounding."""
 FEW_CENTERS = 16
 """Up to here, centres are compared one after the other for all rows; above, row by row."""
 ROWS_PER_CENTER, FEWEST_PER_CENTER, SHARE_ROWS = 256, 40, 2**16
 """Rows of the share for every centre; fewer, but so many at least, where the share would be larger than this."""
 MANY_ITERATIONS = 100
-RESTARTS = 2
+RESTARTS, SMALL_VALUES = 4, 2**16
+"""Starts of a quick k-means on a share that holds no more numbers than this."""
 LITTLE = 5e-4
 """Part of the inertia that is not worth another iteration."""
 
@@ -48,6 +51,10 @@ class Solution:
     labels: np.ndarray
     centers: np.ndarray
     inertia: float
+
+
+class _UndecidedError(Exception):
+    """A tie, or a cluster that runs empty: what becomes of it is scikit-learn's affair, to the last digit."""
 
 
 class _Data:
@@ -97,9 +104,10 @@ def kmeans(
     """
     data = _Data(features, executor)
     tolerance = float(np.mean(data.x.var(0)) * tol)
-    lloyd = _Lloyd(data, _plusplus(data, num_clusters, restarts, np.random.RandomState(seed)))
-    # A cluster that runs empty is rare, and what to do then is scikit-learn's affair.
-    if not lloyd.iterate(max_iter, tolerance):
+    try:
+        lloyd = _Lloyd(data, _plusplus(data, num_clusters, restarts, np.random.RandomState(seed)))
+        lloyd.iterate(max_iter, tolerance)
+    except _UndecidedError:
         model = _as_library(features, num_clusters, seed, restarts, max_iter, tol)
         return Solution(model.labels_, model.cluster_centers_, float(model.inertia_))
     centers, labels = lloyd.centers, lloyd.labels
@@ -169,7 +177,11 @@ def _plusplus(data: _Data, k: int, restarts: int, random: np.random.RandomState)
         data.each(with_trials)
         total = sums.sum(0)
         best = total.argmin(1)
+        # Of two rows that are near each other only, either leaves the same sum: the last digit decides.
         runs = np.arange(restarts)
+        others = picks != picks[runs, best][:, None]
+        if (others & (total <= total.min(1, keepdims=True) * (1 + TIE))).any():
+            raise _UndecidedError
         potential = total[runs, best]
         closest[:] = tried[runs, best]
         centers[:, c] = data.x[picks[runs, best]]
@@ -201,14 +213,14 @@ class _Lloyd:
         self._sums = np.zeros((len(data.blocks), *centers.shape))
         self._counts = np.zeros((len(data.blocks), num_runs, self.k))
 
-    def iterate(self, max_iter: int, tolerance: float) -> bool:
-        """Until nothing moves, or centres move less than ``tolerance``; False where a cluster runs empty."""
+    def iterate(self, max_iter: int, tolerance: float) -> None:
+        """Until nothing moves, or centres move less than ``tolerance``."""
         active = np.arange(len(self.centers))
         for _ in range(max_iter):
             changes = self.look(active)
             counts = self._counts.sum(0)[active]
             if (counts == 0).any():
-                return False
+                raise _UndecidedError
             new = self._sums.sum(0)[active] / counts[..., None]
             step = np.sqrt(((new - self.centers[active]) ** 2).sum(2))
             self.centers[active] = new
@@ -221,9 +233,8 @@ class _Lloyd:
                 self.look(active[done])
             active = active[(changes > 0) & ~done]
             if len(active) == 0:
-                return True
+                return
         self.look(active)
-        return True
 
     def look(self, runs: np.ndarray) -> np.ndarray:
         """Label the rows that are due; how many changed sides in every run, (len(runs),)."""
@@ -240,7 +251,7 @@ class _Lloyd:
             if len(due) == 0:
                 return
             features = self.data.x32[block] if len(due) == block.stop - block.start else self.data.x32[due]
-            error = slack * (1 + self.data.length[due])
+            norm2, error = self.data.norm2[due], slack * (1 + self.data.length[due])
             if self.k <= FEW_CENTERS:
                 score = flat32 @ features.T
                 score -= half32[:, None]
@@ -253,7 +264,9 @@ class _Lloyd:
                 part = slice(run * self.k, (run + 1) * self.k)
                 exact = flat[part] @ self.data.x[due[i]] - half[part]
                 found[run, i] = exact.argmax()
-            norm2 = self.data.norm2[due]
+                level = abs(exact[found[run, i]]) + half[part].max() + norm2[i]
+                if self.k > 1 and np.ptp(np.partition(exact, -2)[-2:]) <= TIE * level:
+                    raise _UndecidedError
             near = np.sqrt(np.maximum(norm2 - 2 * best + 2 * error, 0))
             far = np.sqrt(np.maximum(norm2 - 2 * second - 2 * error, 0))
             self.margin[runs[:, None], due] = far - near
@@ -359,15 +372,21 @@ def quick_by_blocks(
     middle = few.mean(0, dtype=float).astype(np.float32)  # products of what is far from the origin lose their digits
     few -= middle
     own = weight[share] if weight[share].any() else np.ones(len(few), np.float32)
-    runs = [_refined(few, own, _seeds(few, own, num_clusters, rng)) for _ in range(RESTARTS)]
-    centers = min(runs, key=lambda run: run[0])[1]
+    norm2 = np.einsum("ij,ij->i", few, few)
+    # Where it costs next to nothing, the best of some: in few dimensions one start differs much from another.
+    starts = RESTARTS if few.size <= SMALL_VALUES else 1
+    runs = [_refined(few, norm2, own, _seeds(few, norm2, own, num_clusters, rng)) for _ in range(starts)]
+    found = min(runs, key=lambda run: run.inertia)
+    centers = found.centers
+    if not is_share:
+        return Solution(found.labels, centers + middle, found.inertia)
     blocks = [slice(s, min(s + rows_per_block, num_rows)) for s in range(0, num_rows, rows_per_block)]
-    if is_share:  # one step of Lloyd's with everybody takes away most of what the share is off by
-        sums, total = np.zeros(centers.shape), np.zeros((num_clusters, 1))
-        for block in blocks:
-            x = read(block) - middle
-            _add_up(x, nearest(x, centers, executor)[0], weight[block], sums, total)
-        centers = np.where(total > 0, sums / np.maximum(total, 1e-30), centers).astype(np.float32)
+    # One step of Lloyd's with everybody takes away most of what the share is off by.
+    sums, total = np.zeros(centers.shape), np.zeros((num_clusters, 1))
+    for block in blocks:
+        x = read(block) - middle
+        _add_up(x, nearest(x, centers, executor)[0], weight[block], sums, total)
+    centers = np.where(total > 0, sums / np.maximum(total, 1e-30), centers).astype(np.float32)
     labels, inertia = np.empty(num_rows, np.int32), 0.0
     for block in blocks:
         labels[block], distance2 = nearest(read(block) - middle, centers, executor)
@@ -380,24 +399,27 @@ def rows_wanted(num_clusters: int) -> int:
     return min(ROWS_PER_CENTER * num_clusters, max(SHARE_ROWS, FEWEST_PER_CENTER * num_clusters))
 
 
-def _refined(x: np.ndarray, weight: np.ndarray, centers: np.ndarray) -> tuple[float, np.ndarray]:
-    """Lloyd's iterations for as long as they win something: the inertia, and the centres that have it."""
+def _refined(x: np.ndarray, norm2: np.ndarray, weight: np.ndarray, centers: np.ndarray) -> Solution:
+    """Lloyd's iterations for as long as they win something."""
     least = np.inf
     for _ in range(MANY_ITERATIONS):
-        labels, distance2 = nearest(x, centers)
+        labels, distance2 = nearest(x, centers, norm2=norm2)
         inertia = float(weight @ distance2)
         if inertia > (1 - LITTLE) * least:
             break
-        least, centers = inertia, _means(x, labels, weight, centers)
-    return least, centers
+        least, previous = inertia, centers
+        centers = _means(x, labels, weight, centers)
+    else:
+        centers = previous
+    return Solution(labels, centers, inertia)
 
 
-def _seeds(x: np.ndarray, weight: np.ndarray, k: int, rng: np.random.Generator) -> np.ndarray:
+def _seeds(x: np.ndarray, norm2: np.ndarray, weight: np.ndarray, k: int, rng: np.random.Generator) -> np.ndarray:
     """k-means++ with the best of some trials for every centre, (k, D) float32.
 
     Where centres are few, each decides much: more trials then do what restarts would, for less (LOG.md).
     """
-    trials, norm2 = max(2 + int(np.log(k)), min(20, 200 // k)), np.einsum("ij,ij->i", x, x)
+    trials = max(2 + int(np.log(k)), min(20, 200 // k))
     chosen = [int(rng.choice(len(x), p=weight / weight.sum(dtype=float)))]
     closest = np.maximum(norm2 - 2 * (x @ x[chosen[0]]) + norm2[chosen[0]], 0)
     for _ in range(1, k):
@@ -431,11 +453,13 @@ def _add_up(x: np.ndarray, labels: np.ndarray, weight: np.ndarray, sums: np.ndar
         total += table.sum(1, keepdims=True)
 
 
-def nearest(x: np.ndarray, centers: np.ndarray, executor: Executor | None = None) -> tuple[np.ndarray, np.ndarray]:
+def nearest(
+    x: np.ndarray, centers: np.ndarray, executor: Executor | None = None, norm2: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Index of the nearest of (k, D) centres to every row, (n,) int32, and the squared distance to it, (n,) float32.
 
     By |x|^2 - 2 x.c + |c|^2 in single precision: small distances lose digits in it, and so does all that lies far from
-    the origin, so bring the rows near it first.
+    the origin, so bring the rows near it first. ``norm2``: (n,) |x|^2, where they are known.
     """
     x, centers = np.asarray(x, np.float32), np.asarray(centers, np.float32)
     half = 0.5 * np.einsum("ij,ij->i", centers, centers)
@@ -449,7 +473,8 @@ def nearest(x: np.ndarray, centers: np.ndarray, executor: Executor | None = None
         score -= half
         labels[block] = score.argmax(1)
         best = score[np.arange(len(rows)), labels[block]]
-        distance2[block] = np.maximum(np.einsum("ij,ij->i", rows, rows) - 2 * best, 0)
+        length2 = np.einsum("ij,ij->i", rows, rows) if norm2 is None else norm2[block]
+        distance2[block] = np.maximum(length2 - 2 * best, 0)
 
     starts = range(0, len(x), step)
     if executor is None:

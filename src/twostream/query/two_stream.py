@@ -224,67 +224,78 @@ class _Level:
         if share == "error":
             p = self.pool.mean_probability
             return apportion(np.array([np.minimum(p[k.rows], 1 - p[k.rows]).sum() for k in kinds]), sizes, batch_size)
-        spread = np.zeros(len(kinds))
-        for part, gathered in self._gathered(kinds):
-            spread[part] = [float(features.var(0, dtype=float).sum()) * len(features) for features in gathered]
-        return apportion(spread, sizes, batch_size)
+        spread = [0.0] * len(kinds)
+        for part in self._parts(kinds):
+            for i, members in zip(part, self._members(kinds, part), strict=True):
+                spread[i] = members.spread()
+        return apportion(np.array(spread), sizes, batch_size)
 
-    def _gathered(self, kinds: list[Kind]) -> Iterator[tuple[list[int], list[np.ndarray]]]:
-        """Second-stream features of coarse clusters, as many at once as fit, in one sweep over the file."""
+    def _parts(self, kinds: list[Kind]) -> Iterator[list[int]]:
+        """Coarse clusters whose second-stream features fit at once."""
         row_bytes = 8 * self.pool.num_features(self.settings.second)
         part: list[int] = []
         for i in range(len(kinds)):
             if part and sum(len(kinds[j].rows) for j in [*part, i]) * row_bytes > GATHERED_BYTES:
-                yield part, self._split(kinds, part)
+                yield part
                 part = []
             part.append(i)
         if part:
-            yield part, self._split(kinds, part)
+            yield part
 
-    def _split(self, kinds: list[Kind], part: list[int]) -> list[np.ndarray]:
-        features = self.read(np.concatenate([kinds[i].rows for i in part]), self.settings.second)
-        return np.split(features, np.cumsum([len(kinds[i].rows) for i in part])[:-1])
+    def _members(self, kinds: list[Kind], part: list[int]) -> list[_Members]:
+        """What lies on disk is read in one sweep for all of them; what is in memory is left to who wants it."""
+        members = [_Members(self, kinds[i].rows) for i in part]
+        if len(part) > 1 and isinstance(self.pool.streams[self.settings.second], np.memmap):
+            features = self.read(np.concatenate([m.rows for m in members]), self.settings.second)
+            edges = np.cumsum([0, *(len(m.rows) for m in members)])
+            for m, a, b in zip(members, edges[:-1], edges[1:], strict=True):
+                m.held = features[a:b]
+        return members
 
     def fine(self, asking: list[tuple[Kind, int]], expected: int) -> Iterator[list[tuple[int, dict[str, Any]]]]:
         """Rows of every coarse cluster, with reasons; ``expected``: answers that the script thinks usual in one."""
-        for part, gathered in self._gathered([kind for kind, _ in asking]):
+        kinds = [kind for kind, _ in asking]
+        for part in self._parts(kinds):
             jobs = [
-                (asking[i][0], asking[i][1], features, expected) for i, features in zip(part, gathered, strict=True)
+                (*asking[i], members, expected) for i, members in zip(part, self._members(kinds, part), strict=True)
             ]
             yield from self.executor.map(lambda job: self._medoids(*job), jobs)
 
-    def _medoids(
-        self, kind: Kind, budget: int, features: np.ndarray, expected: int
-    ) -> list[tuple[int, dict[str, Any]]]:
+    def _medoids(self, kind: Kind, budget: int, members: _Members, expected: int) -> list[tuple[int, dict[str, Any]]]:
         """One row per fine cluster, nearest its centre, with the reason."""
-        stays = np.arange(len(kind.rows))
+        everybody = stays = np.arange(len(kind.rows))
         answers = self._answers if self.settings.is_adaptive else self.read(kind.answers, self.settings.second)
-        if crowded := self._is_crowded(kind, expected):
-            share = (
-                max(FARTHEST_SHARE, budget / (budget + kind.num_answered))
-                if self.settings.is_adaptive
-                else FARTHEST_SHARE
-            )
-            stays = farthest(distance_to(features, answers, self.exact), max(int(share * len(stays)), budget))
-        left = features[stays] if crowded else features
-        settings: dict[str, Any] = {"weights": self._weights(kind.rows[stays])}
-        if self.exact and settings["weights"] is None:
-            settings = {"restarts": 10, "max_iter": 200}
-        run = lloyd.kmeans if "restarts" in settings else lloyd.quick
-        found = run(left, min(budget, len(left)), seed=self.settings.random_state, **settings)
+        if self._is_crowded(kind, expected):
+            fair = budget / (budget + kind.num_answered) if self.settings.is_adaptive else 0.0
+            distance = np.concatenate([distance_to(x, answers, self.exact) for x in members.blocks(everybody)])
+            stays = farthest(distance, max(int(max(FARTHEST_SHARE, fair) * len(stays)), budget))
+        weights, seed = self._weights(kind.rows[stays]), self.settings.random_state
+        number = min(budget, len(stays))
+        if self.exact and weights is None:
+            found = lloyd.kmeans(members.read(stays), number, seed=seed, restarts=10, max_iter=200)
+        else:
+            found = lloyd.quick_by_blocks(
+                lambda part: members.read(stays[part]), len(stays), members.rows_per_block, number, seed=seed,
+                weights=weights,
+            )  # fmt: skip
         # The published script takes positions among the filtered rows for positions among all of the cluster's.
-        looked_up = features if self.settings.variant == "published" else left
+        looked_up = everybody[: len(stays)] if self.settings.variant == "published" else stays
+        centers = found.centers.astype(members.read(stays[:1]).dtype)
+        start, distance2 = 0, np.empty(len(stays), centers.dtype)
+        for x in members.blocks(looked_up):
+            part = slice(start, start := start + len(x))
+            distance2[part] = ((x - centers[found.labels[part]]) ** 2).sum(1)
         picked: list[tuple[int, dict[str, Any]]] = []
-        for fine, positions in _groups(np.arange(len(left)), found.labels).items():
-            center = found.centers[fine].astype(features.dtype)
-            position = positions[np.argmin(((looked_up[positions] - center) ** 2).sum(1))]
-            reason = {"fine": fine, "stands_for": len(positions)}
-            picked.append((int(position), reason | {"distance_to_center": _length(left[position] - center)}))
+        for fine, positions in _groups(np.arange(len(stays)), found.labels).items():
+            position = int(positions[np.argmin(distance2[positions])])
+            picked.append((position, {"fine": fine, "stands_for": len(positions)}))
         # Duplicates leave k-means with fewer clusters than queries.
-        spare = np.setdiff1d(np.arange(len(left)), [p for p, _ in picked])[: budget - len(picked)]
-        alone = {"fine": -1, "stands_for": 1, "distance_to_center": 0.0}
-        picked += [(int(p), dict(alone)) for p in spare]
-        near = distance_to(left[[p for p, _ in picked]], answers, exact=True) if len(answers) else [None] * len(picked)
+        spare = np.setdiff1d(np.arange(len(stays)), [p for p, _ in picked])[: budget - len(picked)]
+        chosen = members.read(stays[[p for p, _ in picked] + spare.tolist()])
+        for (_, reason), x in zip(picked, chosen, strict=False):
+            reason["distance_to_center"] = float(np.sqrt(((x - centers[reason["fine"]]).astype(float) ** 2).sum()))
+        picked += [(int(p), {"fine": -1, "stands_for": 1, "distance_to_center": 0.0}) for p in spare]
+        near = distance_to(chosen, answers, exact=True) if len(answers) else [None] * len(picked)
         return [
             (
                 int(kind.rows[stays[p]]),
@@ -304,13 +315,49 @@ class _Level:
         return weights if weights.any() else None
 
 
+class _Members:
+    """Second-stream features of the rows of one coarse cluster: held, unless they are too many, then read anew.
+
+    Attributes:
+        rows: (n,) int64.
+        held: (n, D), or None as long as nobody has asked.
+        rows_per_block: rows to read at once.
+    """
+
+    def __init__(self, level: _Level, rows: np.ndarray) -> None:
+        self._level, self.rows = level, rows
+        self.held: np.ndarray | None = None
+        num_features = level.pool.num_features(level.settings.second)
+        self.rows_per_block = rows_per_block(num_features)
+        self._fits = len(rows) * num_features * 8 <= GATHERED_BYTES
+
+    def read(self, positions: np.ndarray) -> np.ndarray:
+        """Features of some positions of ``rows``."""
+        if self.held is None and self._fits:
+            self.held = self._level.read(self.rows, self._level.settings.second)
+        if self.held is None:
+            return self._level.read(self.rows[positions], self._level.settings.second)
+        is_all = len(positions) == len(self.held) and bool((np.diff(positions) == 1).all())
+        return self.held if is_all else self.held[positions]
+
+    def blocks(self, positions: np.ndarray) -> Iterator[np.ndarray]:
+        """The same, a block at a time."""
+        for start in range(0, len(positions), self.rows_per_block):
+            yield self.read(positions[start : start + self.rows_per_block])
+
+    def spread(self) -> float:
+        """Sum of squared distances to the mean."""
+        everybody, square = np.arange(len(self.rows)), 0.0
+        middle = self.read(everybody[:1])[0].astype(float)
+        total = np.zeros_like(middle)
+        for x in self.blocks(everybody):
+            total, square = total + (x - middle).sum(0, dtype=float), square + float(((x - middle) ** 2).sum())
+        return max(square - float((total**2).sum()) / len(self.rows), 0.0)
+
+
 def num_threads() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _length(vector: np.ndarray) -> float:
-    return float(np.sqrt((vector.astype(float) ** 2).sum()))
 
 
 def _groups(rows: np.ndarray, label: np.ndarray) -> dict[int, np.ndarray]:
