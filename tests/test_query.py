@@ -347,3 +347,56 @@ class TestScorer:
         y = np.where(np.arange(300) < 60, truth, np.nan)
         p = Scorer().predict(X, y, score=np.full(300, 0.5), num_voxels=np.full(300, 9))
         assert ((p[60:] > 0.5) == (truth[60:] == 1)).mean() > 0.9
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "sentence"),
+    [
+        (
+            "two-stream",
+            {"random_share": "abc", "variant": "adaptive"},
+            "random_share is 'abc'; expected a number from 0",
+        ),
+        ("two-stream", {"num_clusters": (np.inf, 2)}, "expected two whole numbers"),
+        ("two-stream", {"num_clusters": (True, 2)}, "expected two whole numbers"),
+        ("sub-sampling", {"strategy": [1]}, r"strategy is \[1\]; expected one of"),
+        ("sub-sampling", {"strategy": "random", "settings": 5}, "settings of random is 5; expected a mapping"),
+        ("skactiveml", {"name": "CoreSet", "settings": "abc"}, "settings is 'abc'; expected a mapping"),
+        ("random", 5, "settings of random is 5; expected a mapping"),
+    ],
+)
+def test_settings_of_the_wrong_kind_are_named(name, settings, sentence):
+    with pytest.raises(InputError, match=sentence):
+        get_strategy(name, settings)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32, 1.5, "a", None, True])
+def test_a_seed_that_is_none_is_refused(seed):
+    with pytest.raises(InputError, match=r"random_state is .*; expected a whole number from 0 to"):
+        Random(random_state=seed)
+
+
+def test_the_type_of_the_features_does_not_matter():
+    values = np.random.default_rng(0).integers(-4, 5, (300, 3)).astype(np.float32)
+    y = np.full(300, np.nan)
+    rows = Random().query(values, y, batch_size=9)
+    for same in (values.astype(np.float64), values.astype(">f4"), values.astype(np.float16), values.astype(int)):
+        np.testing.assert_array_equal(Random().query(same, y, batch_size=9), rows)
+    np.testing.assert_array_equal(Random().query(np.where(values == 0, -0.0, values), y, batch_size=9), rows)
+
+
+def test_equal_features_with_other_probabilities_keep_their_order():
+    rng = np.random.default_rng(0)
+    X, p, order = np.repeat(rng.normal(size=(4, 3)), 50, axis=0), rng.random(200), rng.permutation(200)  # noqa: N806
+    y = np.full(200, np.nan)
+    for name in ("badge", "clasp-pe"):
+        ask = get_strategy(name).query
+        moved = order[ask(X[order], y, batch_size=9, probability=p[order])]
+        assert moved.tolist() == ask(X, y, batch_size=9, probability=p).tolist()
+
+
+def test_what_would_overflow_is_refused():
+    X = np.ones((5, 2))  # noqa: N806
+    X[3, 1] = 1e18
+    with pytest.raises(InputError, match=r"is not below 1e[+]15 in row 3"):
+        Random().query(X, np.full(5, np.nan), batch_size=1)

@@ -208,8 +208,8 @@ def test_features_are_read_in_blocks(tmp_path, monkeypatch):
         ({"score": np.full(4, 1.5)}, r"outside \[0, 1\]"),
         ({"score": np.full((2, 4), 0.5)}, r"score has shape \(2, 4\); expected \(4,\)"),
         ({"score": np.full(3, 0.5)}, r"has shape \(3,\); expected \(4,\)"),
-        ({"num_voxels": np.full(3, 1)}, r"num_voxels has shape \(3,\); expected \(4,\) numbers above 0"),
-        ({"num_voxels": np.zeros(4)}, "expected .* numbers above 0"),
+        ({"num_voxels": np.full(3, 1)}, r"num_voxels has shape \(3,\); expected \(4,\), one per candidate"),
+        ({"num_voxels": np.zeros(4)}, "expected a number above 0"),
         ({"y": np.array([1, 0, 2, 0])}, "y is 2.0 in row 2"),
         ({"X": np.full((4, 2), np.inf)}, r"is not finite in row 0 \(4 such rows\)"),
     ],
@@ -221,5 +221,5 @@ def test_bad_input_is_named(change, sentence):
         Scorer().predict(**values)
     with pytest.raises(InputError, match=sentence):
         Scorer().predict_ensemble(**values)
-    with pytest.raises(InputError, match="num_members is 0; expected at least 1"):
+    with pytest.raises(InputError, match="num_members is 0; expected a whole number of at least 1"):
         Scorer(num_members=0)

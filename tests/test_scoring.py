@@ -340,7 +340,7 @@ def brute_least_believed(segmentation, probability, labels, task):
     for cut in [0.0, *(math.floor(s * 1000) / 1000 for s in score.values())]:
         kept = [n for n in good if score[n] >= cut]
         f1[cut] = 2 * sum(good[n] for n in kept) / (len(kept) + len(np.unique(labels[labels > 0])))
-    return min(cut for cut, value in f1.items() if value >= max(f1.values()) - 0.05)
+    return min(cut for cut, value in f1.items() if value >= max(f1.values()) - 0.02)
 
 
 def test_until_answers_say_it_the_validation_box_says_what_to_believe():

@@ -31,6 +31,8 @@ PARENT_SHARE = 0.25
 """A new candidate names as parents the old ones that share this part of the smaller of the two masks."""
 PLATEAU = 0.05
 """F1 that one object in twenty is worth: labelled boxes hold few, and differences below that are chance."""
+BELIEF_PLATEAU = 0.02
+"""F1 that is not worth believing less: chosen on development tissue (LOG.md)."""
 FEW_INSTANCES = 5
 """Instances of one kind below which nothing is concluded from them."""
 CELL_ZYX = (32, 128, 128)
@@ -151,7 +153,7 @@ def least_believed(
         labels: (Z, Y, X) in the task's convention; ``ignore`` likewise, non-zero where nothing counts, or None.
 
     Returns:
-        Of the values within ``PLATEAU`` of the best F1 the least: few objects decide here. 0, which keeps all, where
+        Of the values within ``BELIEF_PLATEAU`` of the best F1 the least: few objects decide here. 0, which keeps all, where
         fewer than ``FEW_INSTANCES`` are true or false.
     """
     overlaps = Overlaps.of(segmentation, labels, ignore)
@@ -168,7 +170,7 @@ def least_believed(
     kept = score >= tried[:, None]
     num_truth = len(task.instance_overlaps(overlaps).truth_sizes())
     f1 = 2 * (kept & good).sum(1) / (kept.sum(1) + num_truth)
-    return float(tried[np.argmax(f1 >= f1.max() - PLATEAU)])
+    return float(tried[np.argmax(f1 >= f1.max() - BELIEF_PLATEAU)])
 
 
 def choose_threshold(

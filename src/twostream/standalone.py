@@ -48,6 +48,8 @@ def query_files(
         InputError: a file is missing, pickled or of another shape, an answered row is none of the N, or the strategy
             cannot do with what is there.
     """
+    if output.is_dir() or not output.parent.is_dir():
+        raise InputError(f"{output} cannot be written: expected a file in a folder that exists.")
     streams = {
         "supervised": load_array(supervised, "supervised"),
         "unsupervised": load_array(unsupervised, "unsupervised"),
@@ -101,12 +103,13 @@ def load_array(path: Path, name: str) -> np.ndarray:
         else:
             array = found
     except KeyError:
-        raise InputError(
-            f"{path} holds the arrays {', '.join(found.files)}; expected one array, or one that is called {name!r}."
-        ) from None
+        names = ", ".join(found.files) or "none"
+        raise InputError(f"{path} holds the arrays {names}; expected one, or one that is called {name!r}.") from None
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        # numpy's own words advise to load what may be dangerous.
+        why = str(error).split(" If you trust")[0].rstrip(".") if "allow_pickle" not in str(error) else "it holds none"
         raise InputError(
-            f"{path} cannot be read as .npy or .npz without pickles: {error}. Save it with numpy.save."
+            f"{path} cannot be read as .npy or .npz without pickles: {why}. Save it with numpy.save."
         ) from None
     if array.dtype.kind not in "fiu":
         raise InputError(f"{path} holds an array of {array.dtype}; expected numbers.")

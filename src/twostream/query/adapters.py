@@ -16,7 +16,7 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
 from twostream.errors import InputError
-from twostream.query.bounds import whole
+from twostream.query.bounds import mapping, whole
 from twostream.query.pool import Pool, spread_out
 from twostream.query.strategy import Selection, Strategy, get_strategy, register_strategy
 
@@ -45,7 +45,7 @@ class SkActiveML(Strategy):
 
     def __init__(self, *, name: str = "", settings: Mapping[str, Any] | None = None, random_state: int = 0) -> None:
         super().__init__(random_state=random_state)
-        self.name, self.settings = name, dict(settings or {})
+        self.name, self.settings = name, mapping("settings", settings)
         self._class = _find(name)
         known = dict(inspect.signature(self._class).parameters)
         del known["random_state"], known["missing_label"]

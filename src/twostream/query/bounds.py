@@ -3,16 +3,35 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
+
+import numpy as np
 
 from twostream.errors import InputError
 
 
 def whole(name: str, value: Any, *, least: int = 1) -> int:
     """``value``, a whole number of at least ``least``, or InputError."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
         raise InputError(f"{name} is {value!r}; expected a whole number of at least {least}.")
-    return value
+    return int(value)
+
+
+def seed(name: str, value: Any) -> int:
+    """``value``, a seed that numpy and scikit-learn take, or InputError."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not 0 <= value < 2**32:
+        raise InputError(f"{name} is {value!r}; expected a whole number from 0 to {2**32 - 1}.")
+    return int(value)
+
+
+def mapping(name: str, value: Any) -> dict[str, Any]:
+    """``value`` as a mapping, None as an empty one, or InputError."""
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise InputError(f"{name} is {value!r}; expected a mapping of names to values.")
+    return {str(key): item for key, item in value.items()}
 
 
 def positive(name: str, value: Any) -> float:
@@ -30,4 +49,5 @@ def share(name: str, value: Any) -> float:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    known = (int, float, np.integer, np.floating)
+    return isinstance(value, known) and not isinstance(value, bool) and math.isfinite(value)

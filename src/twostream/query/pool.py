@@ -17,6 +17,8 @@ from twostream.errors import InputError
 Features = np.ndarray | Mapping[str, np.ndarray]
 BLOCK_BYTES = 64 * 2**20
 """Features that are read at once."""
+LARGEST = 1e15
+"""Features beyond this overflow when they are squared in single precision."""
 CACHED_BYTES = 2**20
 """Features that are copied at once: they stay in the cache while their type is changed."""
 SCALE_ROWS = 50_000
@@ -53,9 +55,10 @@ class Pool:
 
     @cached_property
     def keys(self) -> np.ndarray:
-        """(N,) uint64, a hash of each row's features: its bits, multilinear (Lemire and Kaser 2014)."""
+        """(N,) uint64, a hash of what each row holds, whatever its type: multilinear (Lemire and Kaser 2014)."""
         keys = np.zeros(len(self.y), np.uint64)
-        for array in self.streams.values():
+        beside = [array for array in (self.probability, self.position_nm) if array is not None]
+        for array in [*self.streams.values(), *(a.T if a.shape[0] != len(keys) else a for a in beside)]:
             keys = (keys * np.uint64(0x9E3779B97F4A7C15)) ^ _hashed(array)
             keys ^= keys >> np.uint64(29)
             keys *= np.uint64(0xBF58476D1CE4E5B9)
@@ -128,7 +131,7 @@ def check_pool(
     streams = {k: _array(k, v) for k, v in X.items()} if isinstance(X, Mapping) else {"features": _array("features", X)}
     if not streams:
         raise InputError("X is an empty mapping; expected at least one stream of shape (N, D).")
-    y = np.asarray(y, float)
+    y = _floats("y", y)
     if y.ndim != 1:
         raise InputError(f"y has shape {y.shape}; expected (N,).")
     for name, array in streams.items():
@@ -156,6 +159,13 @@ def check_pool(
     )
 
 
+def _floats(name: str, values: np.ndarray) -> np.ndarray:
+    try:
+        return np.asarray(values, float)
+    except (TypeError, ValueError):
+        raise InputError(f"{name} is {str(values)[:40]!r}; expected an array of numbers.") from None
+
+
 def _array(name: str, values: np.ndarray) -> np.ndarray:
     array = np.asarray(values)
     if array.dtype.kind not in "fiub":
@@ -179,40 +189,35 @@ def _check_finite(name: str, array: np.ndarray) -> None:
     if array.dtype.kind != "f":
         return
     first, number = -1, 0
-    size = rows_per_block(array.shape[1])
+    size, largest = rows_per_block(array.shape[1]), min(LARGEST, float(np.finfo(array.dtype).max))
     for start in range(0, len(array), size):
         block = array[start : start + size]
-        finite = np.isfinite(block)
-        if not finite.all():
-            bad = np.flatnonzero(~finite.all(1))
+        good = np.abs(block) <= largest
+        if not good.all():
+            bad = np.flatnonzero(~good.all(1))
             first, number = start + int(bad[0]) if first < 0 else first, number + len(bad)
     if number:
-        raise InputError(f"stream {name!r} is not finite in row {first} ({number} such rows); drop or mend them.")
+        what = "finite" if not np.isfinite(array[first]).all() else f"below {LARGEST:g}"
+        raise InputError(f"stream {name!r} is not {what} in row {first} ({number} such rows); drop or mend them.")
 
 
 def _hashed(array: np.ndarray) -> np.ndarray:
-    """(N,) uint64: words of every row, each times a factor of its own."""
-    row_bytes = array.shape[1] * array.dtype.itemsize
-    num_words = -(-row_bytes // 8)
+    """(N,) uint64: numbers of every row as float64, the bits of each times a factor of its own."""
     # The seed names a family of hashes, not a random choice: the same features always have the same key.
-    factors = np.random.default_rng(0).integers(1, 2**63, num_words, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
-    found, size = np.empty(len(array), np.uint64), rows_per_block(array.shape[1])
+    factors = np.random.default_rng(0).integers(1, 2**63, array.shape[1], dtype=np.uint64) * np.uint64(2) + np.uint64(1)
+    found, size = np.empty(len(array), np.uint64), max(1, CACHED_BYTES // (8 * array.shape[1]))
     for start in range(0, len(array), size):
-        block = np.ascontiguousarray(array[start : start + size])
-        if row_bytes % 8 == 0:
-            words = block.view(np.uint64)
-        else:
-            padded = np.zeros((len(block), num_words * 8), np.uint8)
-            padded[:, :row_bytes] = block.view(np.uint8).reshape(len(block), -1)
-            words = padded.view(np.uint64)
-        found[start : start + size] = np.einsum("ij,j->i", words, factors)
+        words = np.ascontiguousarray(array[start : start + size], np.float64) + 0.0  # -0.0 is 0.0
+        bits = words.view(np.uint64)
+        bits ^= bits >> np.uint64(32)  # small whole numbers have no lower bits
+        found[start : start + size] = np.einsum("ij,j->i", bits, factors)
     return found
 
 
 def _check_probability(probability: np.ndarray | None, num_rows: int) -> np.ndarray | None:
     if probability is None:
         return None
-    array = np.atleast_2d(np.asarray(probability, float))
+    array = np.atleast_2d(_floats("probability", probability))
     if array.ndim != 2 or array.shape[1] != num_rows or len(array) == 0:
         raise InputError(f"probability has shape {np.shape(probability)}; expected ({num_rows},) or (M, {num_rows}).")
     if not ((array >= 0) & (array <= 1)).all():
@@ -223,7 +228,7 @@ def _check_probability(probability: np.ndarray | None, num_rows: int) -> np.ndar
 def _check_position(position_nm: np.ndarray | None, num_rows: int) -> np.ndarray | None:
     if position_nm is None:
         return None
-    array = np.asarray(position_nm, float)
+    array = _floats("position_nm", position_nm)
     if array.shape != (num_rows, 3) or not np.isfinite(array).all():
         raise InputError(
             f"position_nm has shape {array.shape}; expected ({num_rows}, 3) finite numbers, z, y, x in nm."

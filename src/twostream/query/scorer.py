@@ -22,6 +22,7 @@ from scipy.special import expit, logit
 from threadpoolctl import threadpool_limits
 
 from twostream.errors import InputError
+from twostream.query.bounds import seed, whole
 from twostream.query.pool import Features, Pool, check_pool, rows_per_block
 
 SAMPLE_ROWS = 10_000
@@ -61,10 +62,8 @@ class Scorer:
     """
 
     def __init__(self, *, num_members: int = 20, random_state: int = 0) -> None:
-        if num_members < 1:
-            raise InputError(f"num_members is {num_members}; expected at least 1.")
-        self.num_members = num_members
-        self.random_state = random_state
+        self.num_members = whole("num_members", num_members)
+        self.random_state = seed("random_state", random_state)
 
     def predict(self, X: Features, y: np.ndarray, *, score: np.ndarray, num_voxels: np.ndarray) -> np.ndarray:  # noqa: N803
         """Probability of a True.
@@ -82,7 +81,7 @@ class Scorer:
             InputError: shapes disagree, a value is not finite or not in its range.
         """
         pool = _checked(X, y, score, num_voxels)
-        if not has_both(y):
+        if not has_both(pool.y):
             return np.array(score, float)
         probability = np.empty(len(pool.y))
         with threadpool_limits(limits=1):  # several threads add in an order of their own
@@ -107,7 +106,7 @@ class Scorer:
             agree because nobody has learned anything, not because anything is certain.
         """
         pool = _checked(X, y, score, num_voxels)
-        if not has_both(y):
+        if not has_both(pool.y):
             return np.tile(np.asarray(score, float), (self.num_members, 1))
         probability = np.empty((self.num_members, len(pool.y)))
         with threadpool_limits(limits=1):
@@ -130,8 +129,11 @@ def _checked(X: Features, y: np.ndarray, score: np.ndarray, num_voxels: np.ndarr
     if np.ndim(score) != 1:
         raise InputError(f"score has shape {np.shape(score)}; expected {pool.y.shape}, one per candidate.")
     size = np.asarray(num_voxels, float)
-    if size.shape != pool.y.shape or not (np.isfinite(size) & (size > 0)).all():
-        raise InputError(f"num_voxels has shape {size.shape}; expected {pool.y.shape} numbers above 0.")
+    if size.shape != pool.y.shape:
+        raise InputError(f"num_voxels has shape {size.shape}; expected {pool.y.shape}, one per candidate.")
+    wrong = np.flatnonzero(~(np.isfinite(size) & (size > 0)))
+    if len(wrong):
+        raise InputError(f"num_voxels is {size[wrong[0]]:g} in row {wrong[0]}; expected a number above 0.")
     return pool.in_own_order()
 
 

@@ -91,7 +91,7 @@ def recent_agreement(agreements: Sequence[float | None], window: int = WINDOW) -
 
 def has_stabilised(agreements: Sequence[float | None], *, window: int = WINDOW, stable: float = STABLE) -> bool:
     """Whether predictions have stabilised: the mean of the last ``window`` agreements is at least ``stable``."""
-    return recent_agreement(agreements, window) >= stable
+    return recent_agreement(agreements, window) >= stable - 1e-9  # a mean of three is off by a last digit
 
 
 def audited_right(probability: np.ndarray, y: np.ndarray, *, confidence: float = 0.95) -> Estimate:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from twostream.errors import InputError
+from twostream.query import bounds
 from twostream.query.pool import Features, Pool, check_pool
 
 
@@ -51,7 +52,7 @@ class Strategy(ABC):
     """True where the rows must be seen as they stand, and their order may change what is chosen."""
 
     def __init__(self, *, random_state: int = 0) -> None:
-        self.random_state = random_state
+        self.random_state = bounds.seed("random_state", random_state)
 
     def query(
         self,
@@ -99,14 +100,13 @@ class Strategy(ABC):
     ) -> Selection:
         """As ``query``, with the reason for each row."""
         pool = check_pool(X, y, probability, excluded, position_nm)
-        if not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
-            raise InputError(f"batch_size is {batch_size!r}; expected a whole number of at least 1.")
+        batch_size = bounds.whole("batch_size", batch_size)
         self._check_needs(pool)
         if len(pool.askable) == 0:
             return Selection(np.zeros(0, np.int64), np.full(len(pool.y), np.nan), [])
         if not self.keeps_row_order:
             pool = pool.in_own_order()
-        return self._select(pool, min(int(batch_size), len(pool.askable)), np.random.default_rng(self.random_state))
+        return self._select(pool, min(batch_size, len(pool.askable)), np.random.default_rng(self.random_state))
 
     def _check_needs(self, pool: Pool) -> None:
         """Raise InputError where something is missing that this strategy cannot do without."""
@@ -151,11 +151,11 @@ def get_strategy(name: str, settings: Mapping[str, Any] | None = None, *, random
     Raises:
         InputError: no such strategy, or a setting that it does not have.
     """
-    if name not in STRATEGIES:
+    if not isinstance(name, str) or name not in STRATEGIES:
         raise InputError(f"strategy is {name!r}; expected one of {', '.join(sorted(STRATEGIES))}.")
-    cls, given = STRATEGIES[name], dict(settings or {})
+    cls, given = STRATEGIES[name], bounds.mapping(f"settings of {name}", settings)
     known = [key for key in inspect.signature(cls).parameters if key != "random_state"]
-    unknown = sorted(set(map(str, given)) - set(known))
+    unknown = sorted(set(given) - set(known))
     if unknown:
         raise InputError(f"strategy {name!r} has no setting {unknown[0]!r}; it has: {', '.join(known) or 'none'}.")
     return cls(**given, random_state=random_state)

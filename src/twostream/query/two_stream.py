@@ -22,7 +22,7 @@ from scipy.spatial.distance import cdist
 from threadpoolctl import threadpool_limits
 
 from twostream.errors import InputError
-from twostream.query import lloyd
+from twostream.query import bounds, lloyd
 from twostream.query.clustering import EXACT_ROWS, nearest
 from twostream.query.pool import SCALE_ROWS, Pool, rows_per_block
 from twostream.query.strategy import Selection, Strategy, register_strategy
@@ -97,8 +97,8 @@ class TwoStream(Strategy):
         ):  # fmt: skip
             if value not in known:
                 raise InputError(f"{name} is {value!r}; expected {' or '.join(map(repr, known))}.")
-        if not 0 <= random_share < 1:
-            raise InputError(f"random_share is {random_share!r}; expected a number from 0 up to, but not, 1.")
+        if bounds.share("random_share", random_share) == 1:
+            raise InputError("random_share is 1; expected less, or the strategy 'random'.")
         self.num_clusters = _two_numbers(num_clusters)
         self.first, self.second = first, STREAMS[first == STREAMS[0]]
         self.variant, self.exact = variant, exact
@@ -371,13 +371,11 @@ def _groups(rows: np.ndarray, label: np.ndarray) -> dict[int, np.ndarray]:
 def _two_numbers(num_clusters: Any) -> tuple[int, int]:
     try:
         coarse, fine = num_clusters
-        if int(coarse) != coarse or int(fine) != fine or min(coarse, fine) < 1:
-            raise ValueError
+        return bounds.whole("coarse", coarse), bounds.whole("fine", fine)
     except (TypeError, ValueError):
         raise InputError(
             f"num_clusters is {num_clusters!r}; expected two whole numbers >= 1: coarse, and fine per coarse."
         ) from None
-    return int(coarse), int(fine)
 
 
 def share_budget(sizes: list[int], batch_size: int, num_fine: int) -> list[int]:
