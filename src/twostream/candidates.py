@@ -153,8 +153,8 @@ def least_believed(
         labels: (Z, Y, X) in the task's convention; ``ignore`` likewise, non-zero where nothing counts, or None.
 
     Returns:
-        Of the values within ``BELIEF_PLATEAU`` of the best F1 the least: few objects decide here. 0, which keeps all, where
-        fewer than ``FEW_INSTANCES`` are true or false.
+        Of the values within ``BELIEF_PLATEAU`` of the best F1 the least: few objects decide here. 0, which keeps all,
+        where fewer than ``FEW_INSTANCES`` are true or false.
     """
     overlaps = Overlaps.of(segmentation, labels, ignore)
     said = {label: judged.kind for label, judged in task.judge(overlaps).items()}
