@@ -375,7 +375,7 @@ def quick_by_blocks(
     norm2 = np.einsum("ij,ij->i", few, few)
     # Where it costs next to nothing, the best of some: in few dimensions one start differs much from another.
     starts = RESTARTS if few.size <= SMALL_VALUES else 1
-    runs = [_refined(few, norm2, own, _seeds(few, norm2, own, num_clusters, rng)) for _ in range(starts)]
+    runs = [_refined(few, norm2, own, _seeds(few, norm2, own, num_clusters, rng), executor) for _ in range(starts)]
     found = min(runs, key=lambda run: run.inertia)
     centers = found.centers
     if not is_share:
@@ -399,11 +399,13 @@ def rows_wanted(num_clusters: int) -> int:
     return min(ROWS_PER_CENTER * num_clusters, max(SHARE_ROWS, FEWEST_PER_CENTER * num_clusters))
 
 
-def _refined(x: np.ndarray, norm2: np.ndarray, weight: np.ndarray, centers: np.ndarray) -> Solution:
+def _refined(
+    x: np.ndarray, norm2: np.ndarray, weight: np.ndarray, centers: np.ndarray, executor: Executor | None
+) -> Solution:
     """Lloyd's iterations for as long as they win something."""
     least = np.inf
     for _ in range(MANY_ITERATIONS):
-        labels, distance2 = nearest(x, centers, norm2=norm2)
+        labels, distance2 = nearest(x, centers, executor, norm2)
         inertia = float(weight @ distance2)
         if inertia > (1 - LITTLE) * least:
             break
@@ -445,6 +447,11 @@ def _means(x: np.ndarray, labels: np.ndarray, weight: np.ndarray, centers: np.nd
 
 def _add_up(x: np.ndarray, labels: np.ndarray, weight: np.ndarray, sums: np.ndarray, total: np.ndarray) -> None:
     """Add weighted rows to the (k, D) sums of their centres, and weights to the (k, 1) totals."""
+    if x.shape[1] < len(sums):  # column by column; with many columns and few centres a product is faster
+        for column in range(x.shape[1]):
+            sums[:, column] += np.bincount(labels, weights=weight * x[:, column], minlength=len(sums))
+        total[:, 0] += np.bincount(labels, weights=weight, minlength=len(sums))
+        return
     names = np.arange(len(sums))[:, None]
     for start in range(0, len(x), ROWS_AT_ONCE):
         block = slice(start, start + ROWS_AT_ONCE)
