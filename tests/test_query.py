@@ -395,6 +395,14 @@ def test_equal_features_with_other_probabilities_keep_their_order():
         assert moved.tolist() == ask(X, y, batch_size=9, probability=p).tolist()
 
 
+def test_as_many_scorers_as_candidates_are_not_taken_for_candidates():
+    rng = np.random.default_rng(0)
+    X, p, order = np.zeros((20, 2)), rng.random((20, 20)), rng.permutation(20)  # noqa: N806
+    rows = Random().query(X, np.full(20, np.nan), batch_size=5, probability=p)
+    moved = order[Random().query(X, np.full(20, np.nan), batch_size=5, probability=p[:, order])]
+    assert moved.tolist() == rows.tolist()
+
+
 def test_what_would_overflow_is_refused():
     X = np.ones((5, 2))  # noqa: N806
     X[3, 1] = 1e18

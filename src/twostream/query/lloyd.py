@@ -362,6 +362,10 @@ def quick_by_blocks(
         read: features of a slice of the rows, or of an ascending array of row numbers.
         num_rows: n.
         rows_per_block: rows that are read at once.
+        num_clusters, seed, weights, executor: see ``quick``.
+
+    Returns:
+        Labels of all n rows, (k, D) float32 centres, and the inertia in single precision.
     """
     rng = np.random.default_rng(seed)
     weight = np.ones(num_rows, np.float32) if weights is None else weights.astype(np.float32)

@@ -57,8 +57,10 @@ class Pool:
     def keys(self) -> np.ndarray:
         """(N,) uint64, a hash of what each row holds, whatever its type: multilinear (Lemire and Kaser 2014)."""
         keys = np.zeros(len(self.y), np.uint64)
-        beside = [array for array in (self.probability, self.position_nm) if array is not None]
-        for array in [*self.streams.values(), *(a.T if a.shape[0] != len(keys) else a for a in beside)]:
+        beside = (None if self.probability is None else self.probability.T, self.position_nm)
+        for array in (*self.streams.values(), *beside):
+            if array is None:
+                continue
             keys = (keys * np.uint64(0x9E3779B97F4A7C15)) ^ _hashed(array)
             keys ^= keys >> np.uint64(29)
             keys *= np.uint64(0xBF58476D1CE4E5B9)
@@ -71,6 +73,7 @@ class Pool:
             rows: (n,) int64, in any order.
             stream: its name; None gives ``side by side``: all streams, each divided by its width, so that one stream
                 does not drown another. A single stream stays as it is.
+            dtype: float type wanted.
 
         Returns:
             (n, D) of ``dtype``; None: float64, or float32 where the stream is float32 or float16.
@@ -108,10 +111,7 @@ class Pool:
             return dict.fromkeys(self.streams, 1.0)
         known = np.concatenate([self.askable, self.answered])
         rows = known[np.argsort(self.keys[known], kind="stable")[:SCALE_ROWS]]
-        widths = {
-            name: float(np.sqrt(self.take(rows, name).var(0, dtype=float).sum()))
-            for name, array in self.streams.items()
-        }
+        widths = {name: float(np.sqrt(self.take(rows, name).var(0, dtype=float).sum())) for name in self.streams}
         return {name: width if width > 0 else 1.0 for name, width in widths.items()}
 
 
