@@ -222,3 +222,37 @@ def test_several_devices_share_the_samples_and_end_with_one_s(world, tmp_path, m
     assert not same(weights(s), weights(before))
     with torch.inference_mode():
         assert torch.isfinite(s.network(torch.zeros(1, 1, 4, 16, 16))).all()
+
+
+class OfType(FitModule):
+    """Notes in what precision its network computes."""
+
+    def __init__(self):
+        super().__init__(torch.nn.Linear(2, 1), 1e-2)
+        self.seen = set()
+
+    def loss(self, batch, generator):
+        output = self.network(batch)
+        self.seen.add(output.dtype)
+        return output.float().square().mean()
+
+
+@pytest.mark.parametrize(
+    ("precision", "seen"), [("32", torch.float32), ("16-mixed", torch.float32), ("bf16-mixed", torch.bfloat16)]
+)
+def test_a_cpu_knows_bfloat16_but_no_half_precision(tmp_path, precision, seen):
+    module = OfType()
+    fit(
+        module, lambda t: torch.ones(2), num_steps=2, batch_size=2, resume_path=tmp_path / "resume",
+        description="test", precision=precision,
+    )  # fmt: skip
+    assert module.seen == {seen} and all(p.dtype == torch.float32 for p in module.network.parameters())
+
+
+def test_resumed_in_mixed_precision_it_ends_the_same(world, tmp_path):
+    config = CONFIG.model_copy(update={"optimizer": OptimizerConfig(precision="bf16-mixed")})
+    whole, course = fitted(world, tmp_path, config)
+    plain, _ = fitted(world, tmp_path / "plain", CONFIG)
+    assert not same(weights(whole), weights(plain)), "bfloat16 was not used"
+    again, courses = fitted(world, tmp_path / "again", config)
+    assert same(weights(whole), weights(again)) and course.losses == courses.losses

@@ -199,6 +199,11 @@ def _accelerator(devices: int) -> tuple[str, int]:
     return ("cuda", min(devices, torch.cuda.device_count())) if torch.cuda.is_available() else ("cpu", 1)
 
 
+def _precision(wanted: str, accelerator: str) -> str:
+    """As Lightning has it: CPUs know bfloat16, some of them in their convolutions, but no scaled half precision."""
+    return "32-true" if wanted == "32" or (wanted == "16-mixed" and accelerator == "cpu") else wanted
+
+
 def fit(
     module: FitModule,
     sample: Sample,
@@ -220,7 +225,7 @@ def fit(
         batch_size: samples per step and device; step s sees the samples from s * batch_size * devices on.
         resume_path: where the state is kept until the caller has stored the result; taken up if it exists.
         description: shown beside the progress.
-        precision: "32", "16-mixed" or "bf16-mixed".
+        precision: "32", "16-mixed" or "bf16-mixed"; on a CPU "16-mixed" is "32".
         devices: GPUs; more than one run as processes that pickle ``module`` and ``sample``. A CPU counts as one.
         tensorboard_dir: where curves and panels are written; None writes none.
 
@@ -251,7 +256,7 @@ def fit(
             accelerator=accelerator,
             devices=devices,
             strategy="ddp_spawn" if devices > 1 else "auto",
-            precision=precision if accelerator == "cuda" else "32-true",
+            precision=_precision(precision, accelerator),
             logger=TensorBoardLogger(tensorboard_dir.parent, name=tensorboard_dir.name) if tensorboard_dir else False,
             log_every_n_steps=1,
             enable_checkpointing=True,

@@ -23,7 +23,8 @@ from twostream.task import Task
 FEW_OBJECTS = 10
 """Below this many the best setting is mostly luck."""
 MASK_THRESHOLDS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
-SEED_THRESHOLDS = (0.6, 0.7, 0.8, 0.9, 0.95)
+SEED_THRESHOLDS = (0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99)
+"""The longer S has trained, the surer it is of what lies between two neighbours: only a high level parts them."""
 CONTOUR_THRESHOLDS = (0.3, 0.5, 0.8)
 DISTANCE_LEVELS = (0.5, 0.6, 0.75)
 

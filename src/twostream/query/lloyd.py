@@ -12,9 +12,11 @@ nearest and second nearest centre is larger than what the centres have moved sin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -27,8 +29,10 @@ SCORES_AT_ONCE = 2**22
 """Products of rows and centres that are held at once, however many centres there are."""
 TIE = 1e-12
 """Relative difference that may be nothing but rounding."""
-FEW_CENTERS = 16
-"""Up to here, centres are compared one after the other for all rows; above, row by row."""
+HELD_SCORES = 2**23
+"""Scores of rows and centres, of all restarts, that are kept from one iteration to the next: 32 MB."""
+ALIKE = 1e-9
+"""Relative difference of two inertias below which they are summed up row by row."""
 ROWS_PER_CENTER, FEWEST_PER_CENTER, SHARE_ROWS = 256, 40, 2**16
 """Rows of the share for every centre; fewer, but so many at least, where the share would be larger than this."""
 MANY_ITERATIONS = 100
@@ -62,7 +66,8 @@ class _Data:
 
     Attributes:
         mean: (D,).
-        x, x32: (n, D) float64 and float32.
+        x: (n, D) float64.
+        x32: (n, D + 1) float32, with a column of ones: its product with (c, -|c|^2 / 2) is the score of a centre c.
         norm2: (n,) squared length.
         length: (n,) length, for the error of a product.
         blocks: slices of the rows.
@@ -71,19 +76,30 @@ class _Data:
     def __init__(self, features: np.ndarray, executor: Executor | None) -> None:
         self.mean = features.mean(0)
         self.x = np.asarray(features, np.float64) - self.mean
-        self.x32 = self.x.astype(np.float32)
+        self.x32 = np.ones((len(self.x), self.x.shape[1] + 1), np.float32)
+        self.x32[:, :-1] = self.x
         self.norm2 = np.einsum("ij,ij->i", self.x, self.x)
         self.length = np.sqrt(self.norm2)
         self._executor = executor
-        self.blocks = [slice(s, min(s + ROWS_AT_ONCE, len(self.x))) for s in range(0, len(self.x), ROWS_AT_ONCE)]
+        self.blocks = _slices(len(self.x))
 
-    def each(self, work: Callable[[slice], None]) -> None:
-        """``work`` on every block, in threads where there is an executor and more than one block."""
-        if self._executor is None or len(self.blocks) == 1:
-            for block in self.blocks:
+    def each(self, work: Callable[[slice], None], number: int | None = None) -> None:
+        """``work`` on every block of ``number`` rows, or of all, in threads where there is an executor."""
+        blocks = self.blocks if number is None else _slices(number)
+        if self._executor is None or len(blocks) == 1:
+            for block in blocks:
                 work(block)
         else:
-            list(self._executor.map(work, self.blocks))
+            list(self._executor.map(work, blocks))
+
+    def slack(self, length2: float) -> np.ndarray:
+        """What the difference of two scores in single precision may be off by, of centres no longer than that."""
+        unit = np.finfo(np.float32).eps * (self.x.shape[1] + 4)
+        return 2 * unit * max(np.sqrt(length2), 0.5 * length2) * (1 + self.length)
+
+
+def _slices(number: int) -> list[slice]:
+    return [slice(s, min(s + ROWS_AT_ONCE, number)) for s in range(0, number, ROWS_AT_ONCE)]
 
 
 def kmeans(
@@ -103,31 +119,27 @@ def kmeans(
         executor: threads for the blocks of one problem; None where problems are dealt to threads themselves.
     """
     data = _Data(features, executor)
-    tolerance = float(np.mean(data.x.var(0)) * tol)
+    tolerance = float(data.norm2.sum() / data.x.size * tol)  # the mean variance of the columns, which are centred
     try:
-        lloyd = _Lloyd(data, _plusplus(data, num_clusters, restarts, np.random.RandomState(seed)))
+        centers = _plusplus(data, num_clusters, restarts, np.random.RandomState(seed))
+        is_small = len(features) * num_clusters * restarts <= HELD_SCORES
+        lloyd = (_HeldScores if is_small else _Margins)(data, centers)
         lloyd.iterate(max_iter, tolerance)
     except _UndecidedError:
         model = _as_library(features, num_clusters, seed, restarts, max_iter, tol)
         return Solution(model.labels_, model.cluster_centers_, float(model.inertia_))
-    centers, labels = lloyd.centers, lloyd.labels
-    best, least = 0, np.inf
-    for i in range(restarts):
-        inertia = _inertia(data, centers[i], labels[i])
-        if inertia < least and not (i and _same_clustering(labels[i], labels[best], num_clusters)):
-            best, least = i, inertia
-    return Solution(labels[best], _final_centers(features, lloyd.made_of[best], num_clusters), least)
+    best, inertia = lloyd.best()
+    return Solution(lloyd.labels[best], _final_centers(features, data, lloyd.made_of[best], num_clusters), inertia)
 
 
-def _final_centers(features: np.ndarray, labels: np.ndarray, k: int) -> np.ndarray:
+def _final_centers(features: np.ndarray, data: _Data, labels: np.ndarray, k: int) -> np.ndarray:
     """Means in the precision of the features and about their mean, as scikit-learn has them.
 
     Of a cluster of two, both are as near to the centre: its last digit says which one the script picked.
     """
-    mean = features.mean(0)
-    table = csr_matrix((np.ones(len(labels), features.dtype), (labels, np.arange(len(labels)))), shape=(k, len(labels)))
-    sums = table @ (features - mean)
-    return sums * (1 / np.bincount(labels, minlength=k)).astype(features.dtype)[:, None] + mean
+    x = data.x if features.dtype == np.float64 else features - data.mean
+    table = csr_matrix((np.ones(len(labels), x.dtype), (labels, np.arange(len(labels)))), shape=(k, len(labels)))
+    return (table @ x) * (1 / np.bincount(labels, minlength=k)).astype(x.dtype)[:, None] + data.mean
 
 
 def _plusplus(data: _Data, k: int, restarts: int, random: np.random.RandomState) -> np.ndarray:
@@ -136,56 +148,48 @@ def _plusplus(data: _Data, k: int, restarts: int, random: np.random.RandomState)
     Random numbers are drawn as one restart after the other would, and used by all of them side by side.
     """
     n, trials = len(data.x), 2 + int(np.log(k))
-    cumulated = np.cumsum(np.full(n, 1.0) / n)
-    cumulated /= cumulated[-1]
+    even = np.cumsum(np.full(n, 1.0) / n)
+    even /= even[-1]
     first, draws = np.empty(restarts, int), np.empty((restarts, k - 1, trials))
     for r in range(restarts):
-        first[r] = np.searchsorted(cumulated, random.random_sample(), side="right")
+        first[r] = np.searchsorted(even, random.random_sample(), side="right")
         draws[r] = random.uniform(size=(k - 1, trials))
-    centers = np.empty((restarts, k, data.x.shape[1]))
-    centers[:, 0] = data.x[first]
-    closest = np.empty((restarts, n))
-    tried = np.empty((restarts, trials, n))
+    runs, picks = np.arange(restarts), np.empty((restarts, k), int)
+    picks[:, 0] = first
+    closest = np.maximum(_distance2(data, first, slice(None)), 0)
+    start = potential = closest.sum(1)
+    tried, cumulated = np.empty((restarts, trials, n)), np.empty((restarts, n))
     sums = np.empty((len(data.blocks), restarts, trials))
-
-    def from_first(block: slice) -> None:
-        d = data.x[block] @ centers[:, 0].T
-        d *= -2
-        d += data.norm2[block, None] + data.norm2[first]
-        closest[:, block] = np.maximum(d, 0).T
-
-    data.each(from_first)
-    potential = closest.sum(1)
     for c in range(1, k):
-        picks = np.empty((restarts, trials), int)
-        for r in range(restarts):
-            picks[r] = np.searchsorted(np.cumsum(closest[r]), draws[r, c - 1] * potential[r])
-        picks = np.minimum(picks, n - 1)
-        candidates, lengths = data.x[picks.ravel()], data.norm2[picks.ravel()]
+        wanted = draws[:, c - 1] * potential[:, None]
+        np.cumsum(closest, 1, out=cumulated)
+        rows = np.array([np.searchsorted(row, value) for row, value in zip(cumulated, wanted, strict=True)])
+        rows = np.minimum(rows, n - 1)
 
-        def with_trials(block: slice, candidates: np.ndarray = candidates, lengths: np.ndarray = lengths) -> None:
-            d = candidates @ data.x[block].T
-            d *= -2
-            d += lengths[:, None]
-            d += data.norm2[block]
-            np.maximum(d, 0, out=d)
-            here = d.reshape(restarts, trials, -1)
-            np.minimum(here, closest[:, None, block], out=here)
-            tried[:, :, block] = here
+        def with_trials(block: slice, rows: np.ndarray = rows) -> None:
+            here = tried[:, :, block]
+            np.minimum(_distance2(data, rows.ravel(), block).reshape(here.shape), closest[:, None, block], out=here)
             sums[block.start // ROWS_AT_ONCE] = here.sum(2)
 
         data.each(with_trials)
         total = sums.sum(0)
         best = total.argmin(1)
+        picks[:, c] = rows[runs, best]
         # Of two rows that are near each other only, either leaves the same sum: the last digit decides.
-        runs = np.arange(restarts)
-        others = picks != picks[runs, best][:, None]
-        if (others & (total <= total.min(1, keepdims=True) * (1 + TIE))).any():
+        others = rows != picks[:, c, None]
+        if (others & (total - total.min(1, keepdims=True) <= TIE * start[:, None])).any():
             raise _UndecidedError
+        np.maximum(tried[runs, best], 0, out=closest)
         potential = total[runs, best]
-        closest[:] = tried[runs, best]
-        centers[:, c] = data.x[picks[runs, best]]
-    return centers
+    return data.x[picks]
+
+
+def _distance2(data: _Data, centers: np.ndarray, rows: slice) -> np.ndarray:
+    """(m, n) squared distances of the rows that are centres to others; not clipped at 0."""
+    distance2 = (-2 * data.x[centers]) @ data.x[rows].T
+    distance2 += data.norm2[centers, None]
+    distance2 += data.norm2[rows]
+    return distance2
 
 
 def _as_library(features: np.ndarray, k: int, seed: int, restarts: int, max_iter: int, tol: float) -> KMeans:
@@ -194,14 +198,14 @@ def _as_library(features: np.ndarray, k: int, seed: int, restarts: int, max_iter
     return KMeans(min(k, distinct), random_state=seed, n_init=restarts, max_iter=max_iter, tol=tol).fit(features)
 
 
-class _Lloyd:
+class _Lloyd(ABC):
     """Lloyd's iterations of some restarts, side by side.
 
     Attributes:
         centers: (R, k, D).
         labels: (R, n) int32, -1 before the first look.
         made_of: (R, n) int32, the labels whose means the centres are: one step behind where no more was needed.
-        margin: (R, n) how much nearer the own centre is than any other, at least; where it is used up, a row is due.
+        sums, counts: (R, k, D) and (R, k), of the members by ``labels``.
     """
 
     def __init__(self, data: _Data, centers: np.ndarray) -> None:
@@ -209,25 +213,29 @@ class _Lloyd:
         num_runs, self.k, _ = centers.shape
         self.labels = np.full((num_runs, len(data.x)), -1, np.int32)
         self.made_of = self.labels.copy()
-        self.margin = np.full(self.labels.shape, -np.inf)
-        self._sums = np.zeros((len(data.blocks), *centers.shape))
-        self._counts = np.zeros((len(data.blocks), num_runs, self.k))
+        self.sums, self.counts = np.zeros(centers.shape), np.zeros(centers.shape[:2])
+
+    @abstractmethod
+    def look(self, runs: np.ndarray) -> np.ndarray:
+        """Label the rows, and keep sums and counts; how many rows changed sides in every run, (len(runs),)."""
+
+    @abstractmethod
+    def moved(self, runs: np.ndarray, step: np.ndarray) -> None:
+        """The centres of ``runs`` have just gone (len(runs), k) far."""
 
     def iterate(self, max_iter: int, tolerance: float) -> None:
         """Until nothing moves, or centres move less than ``tolerance``."""
         active = np.arange(len(self.centers))
         for _ in range(max_iter):
             changes = self.look(active)
-            counts = self._counts.sum(0)[active]
+            counts = self.counts[active]
             if (counts == 0).any():
                 raise _UndecidedError
-            new = self._sums.sum(0)[active] / counts[..., None]
-            step = np.sqrt(((new - self.centers[active]) ** 2).sum(2))
+            new = self.sums[active] / counts[..., None]
+            step2 = ((new - self.centers[active]) ** 2).sum(2)
             self.centers[active] = new
-            # The own centre went away by no more than its step, any other came nearer by no more than the largest.
-            for run, steps in zip(active, step, strict=True):
-                self.margin[run] -= steps[self.labels[run]] + steps.max()
-            done = (changes > 0) & ((step**2).sum(1) <= tolerance)
+            self.moved(active, np.sqrt(step2))
+            done = (changes > 0) & (step2.sum(1) <= tolerance)
             self.made_of[active] = self.labels[active]
             if done.any():  # near enough; but the labels are still those of the centres before
                 self.look(active[done])
@@ -236,88 +244,177 @@ class _Lloyd:
                 return
         self.look(active)
 
+    def best(self) -> tuple[int, float]:
+        """The run of least inertia, as scikit-learn finds it, and its inertia."""
+        # Sum |x - c|^2 over the members of c is sum |x|^2 - 2 c.sum x + n |c|^2, whatever c is.
+        total = float(self.data.norm2.sum())
+        parts = self.counts * (self.centers**2).sum(2) - 2 * (self.centers * self.sums).sum(2)
+        inertia = total + parts.sum(1)
+        best = 0
+        for run in range(1, len(inertia)):
+            less = inertia[best] - inertia[run]
+            if abs(less) <= ALIKE * total:
+                less = self._by_rows(best) - self._by_rows(run)
+            if less > 0 and not _same_clustering(self.labels[run], self.labels[best], self.k):
+                best = run
+        return best, max(float(inertia[best]), 0.0)
+
+    def _by_rows(self, run: int) -> float:
+        """Inertia, summed row by row."""
+        centers, labels = self.centers[run], self.labels[run]
+        return sum(float(((self.data.x[rows] - centers[labels[rows]]) ** 2).sum()) for rows in self.data.blocks)
+
+    def settle(
+        self, runs: np.ndarray, rows: np.ndarray, score: np.ndarray, found: np.ndarray, slack: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Who is nearest, for certain.
+
+        Args:
+            runs, rows: numbers, (R',) and (m,).
+            score: (R', k, m) in single precision, used up.
+            found: (R', m), the labels of before, or any; put right.
+            slack: (m,) what the difference of two scores may be off by.
+
+        Returns:
+            Scores of the nearest centre and of the second nearest, each (R', m) float32.
+        """
+        at = (np.arange(len(runs))[:, None] * self.k + found) * len(rows) + np.arange(len(rows))
+        flat = score.reshape(-1)
+        best = flat.take(at)
+        flat[at] = -np.inf
+        second = score.max(1)
+        # Where no other centre comes near, the row stays. Of the others, those that are not sure are looked at in
+        # double precision.
+        run, place = np.nonzero(second >= best - slack)
+        if len(run):
+            column, each = score[run, :, place], np.arange(len(run))
+            column[each, found[run, place]] = best[run, place]
+            label = column.argmax(1)
+            first = column[each, label]
+            column[each, label] = -np.inf
+            after = column.max(1)
+            near = np.flatnonzero(first - after <= slack[place])
+            if len(near):
+                label[near], first[near], after[near] = self.decide(runs[run[near]], rows[place[near]])
+            found[run, place], best[run, place], second[run, place] = label, first, after
+        return best, second
+
+    def decide(self, run: np.ndarray, row: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Of pairs of a run and a row the nearest centre, its score and that of the second nearest, all (m,)."""
+        half = 0.5 * np.einsum("rkd,rkd->rk", self.centers, self.centers)[run]
+        score = np.empty((len(run), self.k))
+        edges = [0, *(np.flatnonzero(np.diff(run)) + 1), len(run)]  # pairs come run by run
+        for start, stop in pairwise(edges):
+            np.matmul(self.data.x[row[start:stop]], self.centers[run[start]].T, out=score[start:stop])
+        score -= half
+        second, best = np.partition(score, self.k - 2, axis=1)[:, -2:].T
+        if (best - second <= TIE * (np.abs(best) + half.max(1) + self.data.norm2[row])).any():
+            raise _UndecidedError
+        return score.argmax(1), best, second
+
+    def move(self, run: np.ndarray, row: np.ndarray, new: np.ndarray) -> np.ndarray:
+        """Rows leave the sums of one cluster and join those of another; how many did in every run, (R,)."""
+        old, number = self.labels[run, row], self.counts.size
+        left = np.flatnonzero(old >= 0)
+        cluster = np.concatenate([run * self.k + new, (run * self.k + old)[left]])
+        column, sign = np.concatenate([row, row[left]]), np.repeat([1.0, -1.0], [len(run), len(left)])
+        order = np.argsort(cluster.astype(np.int16 if number < 2**15 else np.int64), kind="stable")
+        edges = np.concatenate([[0], np.cumsum(np.bincount(cluster, minlength=number))])
+        table = csr_matrix((sign[order], column[order], edges), shape=(number, len(self.data.x)))
+        self.sums += (table @ self.data.x).reshape(self.sums.shape)
+        self.counts += np.bincount(cluster, weights=sign, minlength=number).reshape(self.counts.shape)
+        self.labels[run, row] = new
+        return np.bincount(run, minlength=len(self.labels))
+
+    def slack(self, runs: np.ndarray) -> np.ndarray:
+        """See ``_Data.slack``."""
+        return self.data.slack(float((self.centers[runs] ** 2).sum(2).max()))
+
+
+def _for_scores(centers: np.ndarray) -> np.ndarray:
+    """(m, D) centres -> (m, D + 1) float32: c and -|c|^2 / 2."""
+    return np.column_stack([centers, -0.5 * np.einsum("ij,ij->i", centers, centers)]).astype(np.float32)
+
+
+class _HeldScores(_Lloyd):
+    """For small problems: scores are kept, and only those of centres that have moved are taken anew."""
+
+    def __init__(self, data: _Data, centers: np.ndarray) -> None:
+        super().__init__(data, centers)
+        self._score = np.empty((centers.shape[0] * self.k, len(data.x)), np.float32)
+        self._copy = np.empty((centers.shape[0], self.k, len(data.x)), np.float32)
+        self._is_old = np.ones(centers.shape[:2], bool)
+        self._rows = np.arange(len(data.x))
+
+    def moved(self, runs: np.ndarray, step: np.ndarray) -> None:
+        self._is_old[runs] |= step > 0
+
     def look(self, runs: np.ndarray) -> np.ndarray:
-        """Label the rows that are due; how many changed sides in every run, (len(runs),)."""
-        flat = self.centers[runs].reshape(len(runs) * self.k, -1)
-        half = 0.5 * (flat**2).sum(1)
-        flat32, half32 = flat.astype(np.float32), half.astype(np.float32)
-        # What x.c - |c|^2 / 2 in single precision may be off by, per unit of 1 + |x|; twice, since two are compared.
-        unit = np.finfo(np.float32).eps * (flat.shape[1] + 4)
-        slack = 2 * unit * max(float(np.sqrt(2 * half.max())), float(half.max()))
-        changes = np.zeros((len(self.data.blocks), len(runs)), int)
+        self._renew(runs)
+        score = self._copy[: len(runs)]
+        np.take(self._score.reshape(self._copy.shape), runs, axis=0, out=score, mode="clip")
+        labels = self.labels[runs]
+        found = _nearest(score) if labels[0, 0] < 0 else labels.copy()
+        self.settle(runs, self._rows, score, found, self.slack(runs))
+        run, row = np.nonzero(found != labels)
+        return self.move(runs[run], row, found[run, row])[runs]
 
-        def work(block: slice) -> None:
-            due = np.flatnonzero((self.margin[runs, block] <= 0).any(0)) + block.start
-            if len(due) == 0:
-                return
-            features = self.data.x32[block] if len(due) == block.stop - block.start else self.data.x32[due]
-            norm2, error = self.data.norm2[due], slack * (1 + self.data.length[due])
-            if self.k <= FEW_CENTERS:
-                score = flat32 @ features.T
-                score -= half32[:, None]
-                found, best, second = _two_best_of_few(score.reshape(len(runs), self.k, len(due)))
-            else:
-                score = features @ flat32.T
-                score -= half32
-                found, best, second = _two_best_of_many(score.reshape(len(due), len(runs), self.k))
-            for run, i in zip(*np.nonzero(best - second <= error), strict=True):
-                part = slice(run * self.k, (run + 1) * self.k)
-                exact = flat[part] @ self.data.x[due[i]] - half[part]
-                found[run, i] = exact.argmax()
-                level = abs(exact[found[run, i]]) + half[part].max() + norm2[i]
-                if self.k > 1 and np.ptp(np.partition(exact, -2)[-2:]) <= TIE * level:
-                    raise _UndecidedError
-            near = np.sqrt(np.maximum(norm2 - 2 * best + 2 * error, 0))
-            far = np.sqrt(np.maximum(norm2 - 2 * second - 2 * error, 0))
-            self.margin[runs[:, None], due] = far - near
-            changes[block.start // ROWS_AT_ONCE] = self._move(runs, due, found, block)
-
-        self.data.each(work)
-        return changes.sum(0)
-
-    def _move(self, runs: np.ndarray, rows: np.ndarray, found: np.ndarray, block: slice) -> np.ndarray:
-        """Rows of a block leave the sums of one cluster and join those of another; how many did in every run."""
-        before = self.labels[runs[:, None], rows]
-        run, i = np.nonzero(found != before)
-        joins = runs[run] * self.k + found[run, i]
-        old = before[run, i]
-        left = old >= 0
-        leaves = (runs[run] * self.k + old)[left]
-        place = rows[i] - block.start
-        cluster, where = np.concatenate([joins, leaves]), np.concatenate([place, place[left]])
-        sign = np.concatenate([np.ones(len(joins)), -np.ones(len(leaves))])
-        index, number = block.start // ROWS_AT_ONCE, self._counts[0].size
-        change = csr_matrix((sign, (cluster, where)), shape=(number, block.stop - block.start))
-        self._sums[index] += (change @ self.data.x[block]).reshape(self.centers.shape)
-        self._counts[index] += np.bincount(cluster, weights=sign, minlength=number).reshape(self._counts[index].shape)
-        self.labels[runs[:, None], rows] = found
-        return np.bincount(run, minlength=len(runs))
+    def _renew(self, runs: np.ndarray) -> None:
+        """Scores of the centres that have moved."""
+        is_old = self._is_old[runs]
+        centers = _for_scores(self.centers[runs][is_old])
+        if len(centers) == len(self._score):
+            np.matmul(centers, self.data.x32.T, out=self._score)
+        else:
+            self._score[(runs[:, None] * self.k + np.arange(self.k))[is_old]] = centers @ self.data.x32.T
+        self._is_old[runs] = False
 
 
-def _two_best_of_few(score: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of (R, k, n) scores the index of the best, the best and the second best, each (R, n)."""
-    found = np.zeros((score.shape[0], score.shape[2]), np.int32)
-    best, second = score[:, 0].copy(), np.full_like(score[:, 0], -np.inf)
+class _Margins(_Lloyd):
+    """For large problems: a row is left alone for as long as its margin lasts (Hamerly 2010).
+
+    Attributes:
+        margin: (R, n) how much nearer the own centre is than any other, at least; where it is used up, a row is due.
+    """
+
+    def __init__(self, data: _Data, centers: np.ndarray) -> None:
+        super().__init__(data, centers)
+        self.margin = np.full(self.labels.shape, -np.inf)
+
+    def moved(self, runs: np.ndarray, step: np.ndarray) -> None:
+        # The own centre went away by no more than its step, any other came nearer by no more than the largest.
+        for run, steps in zip(runs, step, strict=True):
+            self.margin[run] -= (steps + steps.max()).take(self.labels[run])
+
+    def look(self, runs: np.ndarray) -> np.ndarray:
+        centers, slack = _for_scores(self.centers[runs].reshape(len(runs) * self.k, -1)), self.slack(runs)
+        due = np.flatnonzero((self.margin[runs] <= 0).any(0))
+        labels = self.labels[runs][:, due]
+        found = labels.copy()
+
+        def work(part: slice) -> None:
+            rows = due[part]
+            score = (centers @ self.data.x32.take(rows, 0).T).reshape(len(runs), self.k, len(rows))
+            here = _nearest(score) if self.labels[runs[0], 0] < 0 else found[:, part]
+            norm2, error = self.data.norm2[rows], slack[rows]
+            best, second = self.settle(runs, rows, score, here, error)
+            near = np.sqrt(np.maximum(norm2 - 2 * (best - error), 0))
+            far = np.sqrt(np.maximum(norm2 - 2 * (second + error), 0))
+            self.margin[runs[:, None], rows] = far - near
+            found[:, part] = here
+
+        self.data.each(work, len(due))
+        run, place = np.nonzero(found != labels)
+        return self.move(runs[run], due[place], found[run, place])[runs]
+
+
+def _nearest(score: np.ndarray) -> np.ndarray:
+    """Of (R, k, n) scores the number of the best, (R, n) int32: as many steps as centres, long ones."""
+    found, best = np.zeros((score.shape[0], score.shape[2]), np.int32), score[:, 0].copy()
     for j in range(1, score.shape[1]):
-        here = score[:, j]
-        better = here > best
-        np.maximum(second, np.minimum(best, here), out=second)
-        np.maximum(best, here, out=best)
-        found[better] = j
-    return found, best, second
-
-
-def _two_best_of_many(score: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """As ``_two_best_of_few`` for (n, R, k) scores, which it uses up."""
-    found = score.argmax(2)[..., None]
-    best = np.take_along_axis(score, found, 2)
-    np.put_along_axis(score, found, -np.inf, 2)
-    return found[..., 0].T.astype(np.int32), best[..., 0].T, score.max(2).T
-
-
-def _inertia(data: _Data, centers: np.ndarray, labels: np.ndarray) -> float:
-    parts: Sequence[float] = [float(((data.x[block] - centers[labels[block]]) ** 2).sum()) for block in data.blocks]
-    return float(np.sum(parts))
+        np.copyto(found, np.int32(j), where=score[:, j] > best)
+        np.maximum(best, score[:, j], out=best)
+    return found
 
 
 def _same_clustering(one: np.ndarray, other: np.ndarray, k: int) -> bool:

@@ -175,13 +175,13 @@ class SegmentationModule(FitModule):
 
     def loss(self, batch: Any, generator: torch.Generator) -> torch.Tensor:
         image, target, weight = batch
-        return self._head.loss(self.network(image), target, self._loss, weight)
+        return self._head.loss(self.network(image).float(), target, self._loss, weight)
 
     def look(self) -> float:
         assert self._validation is not None
         losses = []
         for number, (image, target) in enumerate(zip(*self._validation, strict=True)):
-            logit = self.network(image[None].to(self.device))
+            logit = self.network(image[None].to(self.device)).float()
             losses.append(float(self._head.loss(logit, target[None].to(self.device), self._loss)))
             if self.logger and number < NUM_PANELS:
                 panel = _panel(image[0], target, self._head.probability(logit)[0].cpu())

@@ -32,7 +32,7 @@ class StreamConfig(Config):
         learning_rate: peak, of AdamW.
         weight_decay: of AdamW; published: none.
         warmup_steps: of the learning rate, before its cosine decay; None is a tenth of all steps.
-        precision: "32", "16-mixed" or "bf16-mixed"; on a CPU always 32.
+        precision: "32", "16-mixed" (GPUs) or "bf16-mixed" (GPUs, and CPUs that multiply bfloat16).
         devices: GPUs to train on, at most those that are there.
     """
 
