@@ -8,7 +8,7 @@ from twostream.execution import InProcess, PickledInProcess
 from twostream.geometry import Box
 from twostream.segmentation.config import SegmentationConfig
 from twostream.segmentation.network import averaged, fold, orientations, turn_folded
-from twostream.segmentation.predict import Lattice, plan, predict
+from twostream.segmentation.predict import Lattice, plan, predict, unfolded_levels
 from twostream.segmentation.train import new_segmenter
 from twostream.task import Mitochondria, SynapsePolarity
 from twostream.volume import MemoryVolume, create_volume
@@ -52,6 +52,18 @@ def test_prediction_does_not_depend_on_the_block(size, shape, exclusive):
     assert results[0].std() > 3
     for other in results[1:]:
         assert abs(results[0] - other).max() <= 1
+
+
+@pytest.mark.parametrize("size", [SIZE, (30.0, 4.0, 4.0), (30.0, 3.0, 3.0), (5.0, 5.0, 5.0), (3.0, 3.0, 3.0)])
+@pytest.mark.parametrize("exclusive", [False, True])
+def test_levels_are_those_of_the_interpolation_that_s_learned_with(size, exclusive):
+    s = segmenter(size, TINY.model_copy(update={"exclusive": exclusive}), SynapsePolarity)
+    number = s.architecture["num_logits"]
+    logit = 3 * torch.randn(1, number, 5, 9, 13, generator=torch.Generator().manual_seed(0))
+    expected = 255 * s.head.probability(s.network.unfold(logit))[0].numpy()
+    levels = unfolded_levels(s, logit)
+    assert levels.dtype == np.uint8 and levels.shape == expected.shape
+    assert abs(levels - expected).max() < 0.5 + 1e-3
 
 
 def test_a_region_is_predicted_as_in_the_whole():

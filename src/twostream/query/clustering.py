@@ -85,7 +85,8 @@ def nearest(features: np.ndarray, centers: np.ndarray) -> tuple[np.ndarray, np.n
     """
     middle = centers.mean(0)
     index = lloyd.nearest(features - middle, centers - middle)[0]
-    return index, np.sqrt(((features - centers[index]) ** 2).sum(1))
+    difference = features - centers[index]
+    return index, np.sqrt(np.einsum("ij,ij->i", difference, difference))
 
 
 def nearest_distance(pool: Pool, rows: np.ndarray, others: np.ndarray, stream: str | None = None) -> np.ndarray:

@@ -38,7 +38,7 @@ ROWS_PER_CENTER, FEWEST_PER_CENTER, SHARE_ROWS = 256, 40, 2**16
 MANY_ITERATIONS = 100
 RESTARTS, SMALL_VALUES = 4, 2**16
 """Starts of a quick k-means on a share that holds no more numbers than this."""
-LITTLE = 5e-4
+LITTLE = 1e-3
 """Part of the inertia that is not worth another iteration."""
 
 
@@ -469,9 +469,9 @@ def quick_by_blocks(
     wanted = rows_wanted(num_clusters)
     is_share = num_rows > wanted
     share = np.sort(rng.choice(num_rows, wanted, replace=False)) if is_share else slice(0, num_rows)
-    few = np.array(read(share), np.float32)
-    middle = few.mean(0, dtype=float).astype(np.float32)  # products of what is far from the origin lose their digits
-    few -= middle
+    few = np.asarray(read(share), np.float32)
+    middle = few.mean(0, dtype=float).astype(np.float32)
+    few = few - middle  # products of what is far from the origin lose their digits; and what was read is not ours
     own = weight[share] if weight[share].any() else np.ones(len(few), np.float32)
     norm2 = np.einsum("ij,ij->i", few, few)
     # Where it costs next to nothing, the best of some: in few dimensions one start differs much from another.
@@ -522,7 +522,7 @@ def _seeds(x: np.ndarray, norm2: np.ndarray, weight: np.ndarray, k: int, rng: np
 
     Where centres are few, each decides much: more trials then do what restarts would, for less (LOG.md).
     """
-    trials = max(2 + int(np.log(k)), min(20, 200 // k))
+    trials = max(2 + int(np.log(k)), min(12, 120 // k))
     chosen = [int(rng.choice(len(x), p=weight / weight.sum(dtype=float)))]
     closest = np.maximum(norm2 - 2 * (x @ x[chosen[0]]) + norm2[chosen[0]], 0)
     for _ in range(1, k):

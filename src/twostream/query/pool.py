@@ -192,9 +192,8 @@ def _check_finite(name: str, array: np.ndarray) -> None:
     size, largest = rows_per_block(array.shape[1]), min(LARGEST, float(np.finfo(array.dtype).max))
     for start in range(0, len(array), size):
         block = array[start : start + size]
-        good = np.abs(block) <= largest
-        if not good.all():
-            bad = np.flatnonzero(~good.all(1))
+        if not (block.min() >= -largest and block.max() <= largest):  # what is no number is on no side
+            bad = np.flatnonzero(~(np.abs(block) <= largest).all(1))
             first, number = start + int(bad[0]) if first < 0 else first, number + len(bad)
     if number:
         what = "finite" if not np.isfinite(array[first]).all() else f"below {LARGEST:g}"

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import product
 
+import cv2
 import numpy as np
 import torch
 from monai.data.utils import compute_importance_map
@@ -132,17 +133,18 @@ def predict_folded(segmenter: Segmenter, image: np.ndarray, lattice: Lattice, te
         weight = compute_importance_map(lattice.window_zyx, mode="gaussian", sigma_scale=GAUSSIAN_SIGMA)
         total = torch.zeros((segmenter.head.num_logits, *shape_zyx))
         weights = torch.zeros(shape_zyx)
+        offset = torch.tensor(-segmenter.mean / segmenter.std)
         windows = torch.empty(WINDOWS_AT_ONCE, *lattice.window_zyx, last.shape[-1])  # one memory for all of them
         for first in range(0, len(corners), WINDOWS_AT_ONCE):
             places = [Box(corner, lattice.window_zyx).slices for corner in corners[first : first + WINDOWS_AT_ONCE]]
             grey = windows[: len(places)]
             for row, place in enumerate(places):
-                torch.sub(last[place], segmenter.mean, out=grey[row]).div_(segmenter.std)
+                torch.add(offset, last[place], alpha=1 / segmenter.std, out=grey[row])  # normalised, in one pass
             logit = logit_of(grey.movedim(-1, 1).to(device)).cpu()
             for row, place in enumerate(places):
-                total[(slice(None), *place)] += logit[row] * weight
+                total[(slice(None), *place)].addcmul_(logit[row], weight)
                 weights[place] += weight
-    return (total / weights)[None]
+        return total.div_(weights)[None]
 
 
 def unfolded_levels(segmenter: Segmenter, logit: torch.Tensor) -> np.ndarray:
@@ -154,22 +156,32 @@ def unfolded_levels(segmenter: Segmenter, logit: torch.Tensor) -> np.ndarray:
     Returns:
         (C, Z * fz, Y * fy, X * fx) uint8, 255 = certain.
     """
-    fz, fy, fx = segmenter.network.fold_zyx
     _, _, depth, height, width = logit.shape
+    fz, fy, fx = segmenter.network.fold_zyx
+    folded = logit[0].cpu().numpy()
+    section = np.empty((len(folded), height * fy, width * fx), np.float32)
     levels: np.ndarray | None = None
     with torch.inference_mode():
-        # Section by section: sixteen voxels become of one, and what does not fit the caches takes three times as long.
-        for z in range(depth):
-            low, high = max(z - 1, 0), min(z + 2, depth)
-            slab = logit[:, :, z : z + 1] if fz == 1 else logit[:, :, low:high]
-            first = 0 if fz == 1 else (z - low) * fz
-            unfolded = segmenter.network.unfold(slab)[:, :, first : first + fz]
-            probability = segmenter.head.probability(unfolded)[0].mul_(255).round_().to(torch.uint8)
+        for z in range(depth * fz):  # one after the other: they fit the caches
+            for channel, plane in zip(section, sections_at(folded, (z + 0.5) / fz - 0.5), strict=True):
+                # What the network's own interpolation gives, in a tenth of its time.
+                cv2.resize(plane, (width * fx, height * fy), dst=channel, interpolation=cv2.INTER_LINEAR)
+            probability = segmenter.head.probability(torch.from_numpy(section)[None, :, None])[0, :, 0]
             if levels is None:
                 levels = np.empty((len(probability), depth * fz, height * fy, width * fx), np.uint8)
-            levels[:, z * fz : (z + 1) * fz] = probability.cpu().numpy()
+            levels[:, z] = probability.mul_(255).round_().to(torch.uint8).numpy()
     assert levels is not None
     return levels
+
+
+def sections_at(volume: np.ndarray, z: float) -> np.ndarray:
+    """(L, Y, X) between the two sections of an (L, Z, Y, X) volume about ``z``; beyond the outer ones these."""
+    z = min(max(z, 0.0), volume.shape[1] - 1.0)
+    low = int(z)
+    if z == low:
+        return volume[:, low]
+    share = np.float32(z - low)
+    return (1 - share) * volume[:, low] + share * volume[:, low + 1]
 
 
 def predict(
