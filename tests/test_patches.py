@@ -8,6 +8,9 @@ from twostream.candidates import Candidate
 from twostream.errors import VolumeError
 from twostream.geometry import Box
 from twostream.patches import PatchConfig, central_section, cut, cut_all, random_patches, turned, upright_angle
+from twostream.project import guard_voxels
+from twostream.segmentation.config import SegmentationConfig
+from twostream.settings import ProjectConfig
 from twostream.volume import MemoryVolume, read_padded, read_windows
 
 SIZE = 121
@@ -255,3 +258,40 @@ def test_the_guard_is_as_deep_as_a_stack():
     assert config.depth_sections(26.0, 8.0) == 8
     assert PatchConfig(planes="orthogonal", width_px=64).depth_sections(40.0, 5.0) == 5
     assert PatchConfig(planes="central").depth_sections(40.0, 5.0) == 0
+
+
+@pytest.mark.parametrize("planes", ["central", "stack", "orthogonal"])
+def test_patches_may_be_as_wide_as_their_object(planes):
+    rows, columns = np.mgrid[:SIZE, :SIZE] - SIZE // 2
+    config = PatchConfig(planes=planes, object_widths=2.0)
+    image, shares = MemoryVolume(np.zeros((9, 160, 160), np.uint8), (30, 8, 8)), []
+    for radius in (12, 20, 30):
+        disc = (rows**2 + columns**2 <= radius**2).astype(np.uint8)
+        shares.append((cut(image, candidate_of(disc), config, pixel_size_nm=8).central[1] > 0).mean())
+    assert shares == pytest.approx([0.25] * 3, abs=0.02)  # a square twice as wide as the root of the area
+    fixed = config.model_copy(update={"object_widths": None})
+    speck, everything = (rows**2 + columns**2 <= 1).astype(np.uint8), np.ones((SIZE, SIZE), np.uint8)
+    for section, pixel_nm in ((speck, 4), (everything, 16)):  # not beyond half a voxel, nor beyond twice the usual
+        wanted = cut(image, candidate_of(section), fixed, pixel_size_nm=pixel_nm)
+        np.testing.assert_array_equal(cut(image, candidate_of(section), config, pixel_size_nm=8).mask, wanted.mask)
+
+
+def test_patches_fitted_to_their_objects_are_cut_alike_alone_and_together():
+    image = MemoryVolume(np.random.default_rng(0).integers(0, 255, (9, 160, 160)).astype(np.uint8), (30, 8, 8))
+    candidates = [candidate_of(synapse(angle, length=length)) for angle, length in ((0, 20), (40, 50), (90, 35))]
+    config = PatchConfig(width_px=32, object_widths=1.6)
+    for row, pair in cut_all(image, candidates, config, 8):
+        alone = cut(image, candidates[row], config, 8)
+        np.testing.assert_array_equal(pair.image, alone.image)
+        np.testing.assert_array_equal(pair.mask, alone.mask)
+
+
+def test_the_guard_is_as_wide_as_the_widest_patch():
+    for widths, guard in ((None, 96), (1.6, 160)):  # 96: what S sees
+        config = ProjectConfig.model_construct(
+            task="mitochondria",
+            source=None,
+            segmentation=SegmentationConfig(),
+            patches=PatchConfig(object_widths=widths),
+        )
+        assert guard_voxels(config, (40, 4, 4))[1:] == (guard, guard)

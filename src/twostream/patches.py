@@ -32,6 +32,8 @@ PATCHES_PER_WINDOW = 8
 """Random patches cut from one window: few enough to be diverse, enough to spare reading."""
 MIN_CONTACT_PX = 12
 """With fewer contact voxels than this an axis fitted to them is noise; the line between the sides decides."""
+FINEST_PIXEL, COARSEST_PIXEL = 0.5, 2.0
+"""Of patches that are fitted to their object: in voxels, and in usual patch pixels."""
 SIGN_OF_SIDE = np.array([0, 1, -1], np.int8)
 """Of a candidate's mask: background, pre or inside, post."""
 
@@ -42,6 +44,9 @@ class PatchConfig(Config):
     Attributes:
         width_px: side of the square patch; the streams need a multiple of 2 to the number of their strides.
         pixel_size_nm: size of a patch pixel; None takes the task's.
+        object_widths: a patch is so many times as wide as its object (the root of the area of its central section),
+            down to half a voxel and up to twice ``pixel_size_nm`` a pixel. None: all have the same pixel size.
+            An outline then lies where any other would: what S bounded badly shows in the raw image (LOG.md).
         planes: "central": the most central section alone, as published; "stack": that one between its neighbours;
             "orthogonal": that one between two cuts through the object's centre, across and along it, which hold Z.
         stack_size: planes of a stack, odd.
@@ -50,6 +55,7 @@ class PatchConfig(Config):
 
     width_px: int = Field(64, ge=8, le=1024)
     pixel_size_nm: float | None = Field(None, ge=0.1, le=10_000)
+    object_widths: float | None = Field(None, ge=0.5, le=100)
     planes: Literal["central", "stack", "orthogonal"] = "stack"
     stack_size: int = Field(3, ge=3, le=99)
     stack_step_nm: float = Field(40.0, gt=0, le=10_000)
@@ -59,6 +65,10 @@ class PatchConfig(Config):
         if self.stack_size % 2 == 0:
             raise ValueError(f"stack_size is {self.stack_size}; expected an odd number, with a plane in the middle")
         return self
+
+    def widest_pixel_nm(self, pixel_size_nm: float) -> float:
+        """The largest size of a pixel, where ``pixel_size_nm`` is the usual one."""
+        return pixel_size_nm if self.object_widths is None else COARSEST_PIXEL * pixel_size_nm
 
     @property
     def num_planes(self) -> int:
@@ -194,11 +204,12 @@ def cut_all(
     Yields:
         Row of the candidate and its pair, in the order in which the chunks of the volume come.
     """
-    lens = _Lens.of(volume, config, pixel_size_nm)
-    poses = [_Pose.of(candidate, lens) for candidate in candidates]
-    windows = [lens.window(pose.center_zyx) for pose in poses]
+    fixed = _Lens.of(volume, config, pixel_size_nm)
+    lenses = [fixed if config.object_widths is None else fixed.fitted_to(candidate, volume) for candidate in candidates]
+    poses = [_Pose.of(candidate, lens) for candidate, lens in zip(candidates, lenses, strict=True)]
+    windows = [lens.window(pose.center_zyx) for pose, lens in zip(poses, lenses, strict=True)]
     for row, array in read_windows(volume, windows):
-        yield row, _pair(lens, poses[row], candidates[row], windows[row], array, volume.box)
+        yield row, _pair(lenses[row], poses[row], candidates[row], windows[row], array, volume.box)
 
 
 @dataclass(frozen=True)
@@ -248,6 +259,16 @@ class _Lens:
         z, y, x = (pixel_nm / v for v in volume.voxel_size_nm)
         section_nm = volume.voxel_size_nm[0]
         return cls(config, (z, y, x), config.step_sections(section_nm), config.depth_sections(section_nm, pixel_nm))
+
+    def fitted_to(self, candidate: Candidate, volume: Volume) -> _Lens:
+        """The lens whose patch is ``object_widths`` times as wide as the candidate."""
+        assert self.config.object_widths is not None
+        _, y, x = volume.voxel_size_nm
+        area_nm2 = np.count_nonzero(candidate.mask[central_section(candidate.mask)]) * y * x
+        pixel_nm = self.config.object_widths * math.sqrt(area_nm2) / self.config.width_px
+        widest_nm = self.config.widest_pixel_nm(self.pixel_zyx[1] * y)
+        pixel_nm = min(max(pixel_nm, FINEST_PIXEL * min(y, x)), widest_nm)
+        return _Lens.of(volume, self.config.model_copy(update={"pixel_size_nm": pixel_nm}), pixel_nm)
 
     @property
     def half_zyx(self) -> tuple[int, int, int]:

@@ -320,7 +320,7 @@ def guard_voxels(config: ProjectConfig, voxel_size_nm: Sequence[float]) -> tuple
     task = TASKS[config.task]
     fold = fold_for(voxel_size_nm, config.segmentation.max_pixel_size_nm or task.pixel_size_nm)
     context = (0, 0, 0) if config.source else context_voxels(config.segmentation, fold)
-    pixel_nm = config.patches.pixel_size_nm or task.patch_pixel_size_nm
+    pixel_nm = config.patches.widest_pixel_nm(config.patches.pixel_size_nm or task.patch_pixel_size_nm)
     depth = config.patches.depth_sections(voxel_size_nm[0], pixel_nm)
     width = [int(np.ceil(config.patches.width_px * pixel_nm / size)) for size in voxel_size_nm[1:]]
     patch = max(1, depth), *width

@@ -467,10 +467,20 @@ def galleries(projects: Sequence[Project], names: Sequence[str]) -> list[dict[st
                     "tally": tally([kind_of(answers.get(q.id, [])) for q in batch]),
                     "num": len(batch),
                     "num_missed": sum(a.round == round_number for a in missed),
-                    "width_nm": batch[0].patch.image.shape[-1] * project.pixel_size_nm,
+                    "width": _patch_width(project, batch[0].patch.image.shape[-1]),
                 }
             )
     return sorted(result, key=lambda gallery: gallery["round"])
+
+
+def _patch_width(project: Project, width_px: int) -> str:
+    """How wide the patches of a project are, for the eye."""
+    widths = project.config.patches.object_widths
+    return (
+        f"{width_px * project.pixel_size_nm:g} nm wide"
+        if widths is None
+        else f"{widths:g} times as wide as their object"
+    )
 
 
 def answers_by_query(answers: Iterable[Answer]) -> dict[int, list[Answer]]:
