@@ -88,8 +88,8 @@ class OptimizerConfig(Config):
         name: "adamw", or "sgd" with momentum 0.9.
         weight_decay: of the optimizer.
         warmup_steps: None is a tenth of all steps.
-        precision: as Lightning writes it; "16-mixed" is for GPUs. "bf16-mixed" halves the time of a step on CPUs that
-            multiply bfloat16 (`avx512_bf16` or `amx_bf16` among the flags of /proc/cpuinfo), and is slower on others.
+        precision: as Lightning writes it; "16-mixed" is for GPUs. "bf16-mixed" is faster on CPUs that multiply bfloat16
+            (`avx512_bf16` or `amx_bf16` among the flags of /proc/cpuinfo) as well, and slower on others.
         devices: GPUs to use; on a CPU always one process.
     """
 
