@@ -189,7 +189,9 @@ def _check_finite(name: str, array: np.ndarray) -> None:
     if array.dtype.kind != "f":
         return
     first, number = -1, 0
-    size, largest = rows_per_block(array.shape[1]), min(LARGEST, float(np.finfo(array.dtype).max))
+    # As many rows as stay in the cache between the two looks at them.
+    size = max(1, CACHED_BYTES // (array.itemsize * array.shape[1]))
+    largest = min(LARGEST, float(np.finfo(array.dtype).max))
     for start in range(0, len(array), size):
         block = array[start : start + size]
         if not (block.min() >= -largest and block.max() <= largest):  # what is no number is on no side
