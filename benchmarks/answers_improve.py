@@ -28,7 +28,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,11 +42,11 @@ from twostream.answers import MEANING, AnswerKind
 from twostream.candidates import (
     Candidate,
     CandidateConfig,
+    belief_where,
     choose_threshold,
     clean,
     extract,
     least_believed,
-    mean_probability,
 )
 from twostream.config import apply_overrides, parse_config
 from twostream.geometry import Box
@@ -313,11 +313,11 @@ def run_seed(options: argparse.Namespace, seed: int, done: set[tuple[int, str]])
             seconds = round(time.monotonic() - start, 1)
             output = predicted(world, segmenter, config, [world.pool_box, world.test_box])
             told = np.array([MEANING[said[i][0]].y for i in order]) if lessons else np.full(len(asked), np.nan)
-            now = [mean_probability(output.read(c.box)[world.task.foreground], c.mask) for c in asked]
             found = thresholds(world, output, proposing, min_voxels)
-            believed = choose_min_score(
-                np.array([c.score for c in asked]), told, np.array(now), until_then=found.min_score
-            )
+            final, _ = candidates_in(world, output, world.pool_box, found.final, min_voxels)
+            here = [replace(c, box=c.box.relative_to(world.pool_box)) for c in asked]
+            now = belief_where(here, final, output.read(world.pool_box)[world.task.foreground], world.task)
+            believed = choose_min_score(np.array([c.score for c in asked]), told, now, until_then=found.min_score)
             scores = score(world, truth, output, found, min_voxels, believed)
             write(arm, {"seconds": seconds, "lessons": len(lessons)} | scores)
 

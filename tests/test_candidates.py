@@ -6,6 +6,7 @@ import pytest
 from twostream.candidates import (
     Candidate,
     CandidateConfig,
+    belief_where,
     choose_threshold,
     clean,
     extract,
@@ -52,6 +53,22 @@ def test_what_s_doubts_is_dropped_whole():
     task = SynapsePolarity((30.0, 8.0, 8.0))
     kept = {m: np.unique(without_doubtful(segmentation, probability, task, m)).tolist() for m in (0, 0.6, 0.61)}
     assert kept == {0: [0, 1, 2, 3, 4, 5], 0.6: [0, 1, 2, 5], 0.61: [0, 1, 2]}  # 0.6 is 153 exactly
+
+
+def test_belief_is_that_of_what_covers_most_of_a_candidate():
+    """The masks that were asked about end at another threshold than those that are kept."""
+    segmentation = np.zeros((1, 1, 40), np.uint32)
+    segmentation[..., 2:12], segmentation[..., 12:15], segmentation[..., 30:32] = 5, 6, 7
+    probability = np.zeros(segmentation.shape, np.uint8)
+    probability[..., 2:12], probability[..., 4:8], probability[..., 12:15], probability[..., 30:32] = 51, 255, 204, 255
+    asked = [bar(4, 8), bar(8, 15), bar(20, 25), bar(29, 31)]
+    found = belief_where(asked, segmentation, probability, Mitochondria((30, 8, 8)))
+    assert found == pytest.approx([(6 * 0.2 + 4) / 10, (6 * 0.2 + 4) / 10, 0.0, 1.0])
+    sides = np.zeros((1, 1, 10), np.uint32)
+    sides[..., 1:4], sides[..., 4:8] = 1, 2  # one synapse: 3 voxels before, 4 after
+    level = np.zeros(sides.shape, np.uint8)
+    level[..., 1:4], level[..., 4:8] = 255, 0
+    assert belief_where([bar(1, 4)], sides, level, SynapsePolarity((30, 8, 8))) == pytest.approx([3 / 7])
 
 
 def test_extract_gives_box_mask_and_score():

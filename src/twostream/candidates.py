@@ -139,6 +139,28 @@ def without_doubtful(segmentation: np.ndarray, probability: np.ndarray, task: Ta
     return np.where(kept[instance].reshape(segmentation.shape), segmentation, segmentation.dtype.type(0))
 
 
+def belief_where(
+    candidates: Sequence[Candidate], segmentation: np.ndarray, probability: np.ndarray, task: Task
+) -> np.ndarray:
+    """How far S believes in what a segmentation holds in the place of candidates.
+
+    Args:
+        candidates: in the voxels of both volumes.
+        segmentation: (Z, Y, X) in the task's label convention.
+        probability: (Z, Y, X) uint8 foreground probability.
+        task: joins the sides of an instance.
+
+    Returns:
+        (N,) mean probability, in [0, 1], of the instance that covers most of each candidate; 0 where none does.
+    """
+    instance = task.instances(segmentation)
+    size = np.bincount(instance.ravel())
+    mean = np.bincount(instance.ravel(), weights=probability.ravel()) / np.maximum(size, 1) / 255
+    mean[0] = 0.0
+    inside = [np.bincount(instance[c.box.slices][c.mask > 0], minlength=1) for c in candidates]
+    return np.array([mean[1 + int(n[1:].argmax())] if n[1:].any() else 0.0 for n in inside])
+
+
 def least_believed(
     segmentation: np.ndarray, probability: np.ndarray, labels: np.ndarray, ignore: np.ndarray | None, task: Task
 ) -> float:

@@ -15,12 +15,12 @@ import numpy as np
 from twostream import progress
 from twostream.candidates import (
     Candidate,
+    belief_where,
     choose_threshold,
     clean,
     extract,
     from_table,
     least_believed,
-    mean_probability,
     read_table,
 )
 from twostream.errors import ProjectError
@@ -67,9 +67,10 @@ def decoded(project: Project, number: int) -> Proposal:
     probability = open_volume(str(project.path(number, "probability.zarr")))
     thresholds = _thresholds(project, probability)
     believed = thresholds["min_score"]
-    thresholds["min_score"] = _min_score(project, number, probability, until_then=believed)
-    threshold = thresholds["threshold"]
     everything = probability.read(probability.box)
+    final = thresholds["final_threshold"]
+    thresholds["min_score"] = _min_score(project, number, everything, final_threshold=final, until_then=believed)
+    threshold = thresholds["threshold"]
     segmentation = clean(task.decode(everything, threshold), task, min_voxels)
     proposed = extract(segmentation, everything[task.foreground], task, (0, 0, 0))
     if not proposed:
@@ -103,15 +104,20 @@ def _thresholds(project: Project, probability: Volume) -> Detail:
     return {"threshold": threshold, "recall_on_labels": recall, "final_threshold": final, "min_score": believed}
 
 
-def _min_score(project: Project, number: int, probability: Volume, *, until_then: float) -> float:
+def _min_score(
+    project: Project, number: int, everything: np.ndarray, *, final_threshold: float, until_then: float
+) -> float:
     """As set, else by the answers to all queries of earlier rounds, audits excepted; until those say enough, given."""
     if project.config.candidates.min_score is not None:
         return project.config.candidates.min_score
-    verdicts = project.ledger.pool()
+    verdicts, task = project.ledger.pool(), project.task
     asked = [query.candidate for query in project.ledger.newest_queries(number).values() if not query.is_audit]
-    now = [mean_probability(probability.read(c.box)[project.task.foreground], c.mask) for c in asked]
+    if not asked:
+        return until_then
+    final = clean(task.decode(everything, final_threshold), task, project.min_voxels)
+    now = belief_where(asked, final, everything[task.foreground], task)
     y = [verdicts[c.id].y for c in asked]
-    return choose_min_score(np.array([c.score for c in asked]), np.array(y), np.array(now), until_then=until_then)
+    return choose_min_score(np.array([c.score for c in asked]), np.array(y), now, until_then=until_then)
 
 
 def brought(project: Project) -> Proposal:

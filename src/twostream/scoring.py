@@ -197,7 +197,8 @@ def choose_min_score(score: np.ndarray, y: np.ndarray, score_now: np.ndarray, *,
     Args:
         score: (N,) score of every answered candidate, as it was asked.
         y: (N,) 1, 0, or NaN.
-        score_now: (N,) mean probability of the S of now in the same masks.
+        score_now: (N,) mean probability of what the final segmentation of now holds in their place (not of the masks
+            that were asked about: these end at another threshold); see ``candidates.belief_where``.
         until_then: what holds as long as fewer than ``FEW_ANSWERS`` say true or say false; see
             ``candidates.least_believed``.
 
