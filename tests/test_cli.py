@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from twostream.cli import app
 from twostream.project import Project
+from twostream.settings import PRESETS, preset_settings
 
 
 def call(*words):
@@ -65,11 +66,27 @@ def test_instance_labels_are_no_synapses(tmp_path):
     refused(result, "the two sides of a synapse lie 640 nm apart as a rule", "without polarity?")
 
 
+def test_the_laptop_preset_fits_patches_to_mitochondria(tmp_path, toy_file):
+    """Measured in LOG.md; what is set by hand wins, and the paper's sizes stay the paper's."""
+    for i, (words, widths, steps) in enumerate(
+        (
+            ([], 1.6, 1000),
+            (["--set", "patches.object_widths=2.5", "--set", "streams.unsupervised.num_steps=7"], 2.5, 7),
+            (["--set", "patches.object_widths=null"], None, 1000),
+        )
+    ):
+        assert init(tmp_path / str(i), toy_file, *words, sets=()).exit_code == 0
+        config = Project(tmp_path / str(i)).config
+        assert (config.patches.object_widths, config.streams.unsupervised.num_steps) == (widths, steps)
+    assert preset_settings("paper", "mitochondria")["patches"] == PRESETS["paper"]["patches"]
+    assert preset_settings("laptop", "polarity") == {}
+
+
 def test_default_labels_box_stays_clear_of_the_guard(tmp_path, toy_file):
     assert init(tmp_path / "p", toy_file).exit_code == 0
     labels_box, _, test_box = Project(tmp_path / "p").boxes()
     assert test_box is not None and test_box.offset_zyx == (0, 0, 192)
-    assert labels_box.stop_zyx[2] == 192 - 16  # context of 8 voxels or a patch of 16, whichever is wider
+    assert labels_box.stop_zyx[2] == 192 - 32  # a patch of 16 pixels, fitted to a large object: twice as wide
 
 
 @pytest.mark.parametrize(

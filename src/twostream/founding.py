@@ -31,7 +31,7 @@ from twostream.project import (
     states_no_voxel_size,
 )
 from twostream.segmentation.config import shapes_for
-from twostream.settings import PRESETS, ProjectConfig
+from twostream.settings import PRESETS, ProjectConfig, preset_settings
 from twostream.sources import check_source
 from twostream.task import TASKS, Task, get_task
 from twostream.volume import Volume, open_volume
@@ -113,7 +113,7 @@ def create_project(
         values["labels"] = {"uri": _absolute(labels)} | ({"voxel_size_nm": list(label_size)} if label_size else {})
     if source is not None:
         values["source"] = source | ({"voxel_size_nm": size} if size and source["kind"] != "objects" else {})
-    values |= PRESETS[preset] if settings is None else settings
+    values |= preset_settings(preset, task) if settings is None else settings
     values = apply_overrides(values, overrides)
     config = parse_config(ProjectConfig, values, source="twostream init")
     values["segmentation"] = _shapes(config, image_volume) | values.get("segmentation", {})

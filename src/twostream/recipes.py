@@ -31,7 +31,7 @@ from typing import Any
 from twostream.datasets import DATASETS
 from twostream.errors import ConfigError, InputError
 from twostream.geometry import Box
-from twostream.settings import PRESETS
+from twostream.settings import PRESETS, preset_settings
 from twostream.volume import open_volume
 
 PUBLISHED_AUGMENT: dict[str, Any] = {
@@ -98,7 +98,7 @@ class Recipe:
         """
         if preset not in PRESETS:
             raise ConfigError(f"preset is {preset!r}; expected one of {', '.join(PRESETS)}.")
-        values = dict(PRESETS[preset])
+        values = preset_settings(preset, self.task)
         if preset == "paper":
             values["segmentation"] = values.get("segmentation", {}) | SHARED | dict(self.segmentation)
             if self.decoding:
