@@ -63,7 +63,7 @@ def words_for(kind, theirs):
 
 
 def init(root, toy_file, *words, task="mitochondria", sets=()):
-    options = [o for s in (*TINY, *sets) for o in ("--set", s)]
+    options = [o for s in (*TINY, "patches.object_widths=null", *sets) for o in ("--set", s)]
     return call(
         "init", root, "--image", f"{toy_file}:image", "--task", task, "--budget", "6", *words, *options
     )  # fmt: skip
