@@ -78,6 +78,7 @@ def test_the_laptop_preset_fits_patches_to_mitochondria(tmp_path, toy_file):
         assert init(tmp_path / str(i), toy_file, *words, sets=()).exit_code == 0
         config = Project(tmp_path / str(i)).config
         assert (config.patches.object_widths, config.streams.unsupervised.num_steps) == (widths, steps)
+    assert config.streams.active_clustering.num_steps == 0
     assert preset_settings("paper", "mitochondria")["patches"] == PRESETS["paper"]["patches"]
     assert preset_settings("laptop", "polarity") == {}
 
