@@ -4,7 +4,8 @@
 ``sklearn.cluster.KMeans`` gives for float64 input. The same random numbers are drawn in the same order and the same
 rules end the iterations; where a last digit would decide, scikit-learn itself is asked. Three things save time. All
 restarts go through one matrix product. Products are taken in single precision; only where the two nearest centres
-differ by less than such a product can err is the row looked at in double precision. And a row whose margin between its
+differ by less than such a product can err is the row looked at in double precision. And little is done twice: a small
+problem keeps its scores and takes anew those of centres that have moved; of a large one, a row whose margin between its
 nearest and second nearest centre is larger than what the centres have moved since is left alone (Hamerly 2010).
 
 ``quick`` finds centres on a random share of the rows, as faiss does, in single precision, and stops when little is won.
