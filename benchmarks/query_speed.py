@@ -16,7 +16,7 @@ import os
 import resource
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +27,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import numpy as np
 from sklearn.cluster import KMeans
 
-from twostream.query import TwoStream, lloyd
+from twostream.query import TwoStream, lloyd, quick
 
 GOLDEN = Path(__file__).parent.parent / "tests" / "golden"
 NUM_GROUPS, GROUP_WIDTH = 300, 0.5
@@ -114,20 +114,28 @@ class Problem:
 
 
 @contextmanager
-def recorded(name: str) -> Iterator[list[Problem]]:
-    """Every problem that ``lloyd.kmeans`` or ``lloyd.quick`` solves meanwhile."""
-    function, problems = getattr(lloyd, name), []
+def recorded() -> Iterator[list[Problem]]:
+    """Every problem that ``lloyd.kmeans`` solves meanwhile."""
+    function, found = lloyd.kmeans, []
 
-    def recording(features: np.ndarray, num_clusters: int, **settings: Any) -> lloyd.Solution:
-        solution = function(features, num_clusters, **settings)
-        problems.append(Problem(features, num_clusters, inertia(features, solution.labels)))
-        return solution
+    def recording(problems: Sequence[np.ndarray], num_clusters: int, **settings: Any) -> list[lloyd.Solution]:
+        solutions = function(problems, num_clusters, **settings)
+        for features, solution in zip(problems, solutions, strict=True):
+            found.append(Problem(features, num_clusters, inertia(features, solution.labels)))
+        return solutions
 
-    setattr(lloyd, name, recording)
+    lloyd.kmeans = recording
     try:
-        yield problems
+        yield found
     finally:
-        setattr(lloyd, name, function)
+        lloyd.kmeans = function
+
+
+def quickly(problem: Problem) -> float:
+    """Inertia that the quick k-means reaches."""
+    x = problem.features
+    found = quick.kmeans(x.__getitem__, len(x), len(x), problem.num_clusters, seed=0)
+    return inertia(x, found.labels)
 
 
 def run(way: str, streams: dict[str, np.ndarray], y: np.ndarray, clusters: tuple[int, int]) -> np.ndarray:
@@ -143,15 +151,12 @@ def run(way: str, streams: dict[str, np.ndarray], y: np.ndarray, clusters: tuple
 
 def compared_inertia(streams: dict[str, np.ndarray], y: np.ndarray, clusters: tuple[int, int]) -> dict[str, float]:
     """What the quick k-means loses: on the coarse problem, and on the very fine problems that the published way has."""
-    with recorded("kmeans") as problems:
+    with recorded() as problems:
         run("exact", streams, y, clusters)
-    problems.sort(key=lambda problem: problem.num_clusters)
-    *fine, coarse = problems
-    least = lloyd.quick(coarse.features, coarse.num_clusters, seed=0)
-    small = sum(inertia(p.features, lloyd.quick(p.features, p.num_clusters, seed=0).labels) for p in fine)
+    *fine, coarse = sorted(problems, key=lambda problem: problem.num_clusters)
     return {
-        "coarse_inertia_ratio": inertia(coarse.features, least.labels) / coarse.inertia,
-        "fine_inertia_ratio": small / sum(p.inertia for p in fine),
+        "coarse_inertia_ratio": quickly(coarse) / coarse.inertia,
+        "fine_inertia_ratio": sum(map(quickly, fine)) / sum(problem.inertia for problem in fine),
     }
 
 

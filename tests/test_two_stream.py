@@ -1,5 +1,6 @@
 """Two-stream: its k-means against scikit-learn's, and what the adaptive variant does beyond the published one."""
 
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from typing import ClassVar
 
@@ -9,7 +10,7 @@ from sklearn.cluster import KMeans
 from test_query import StrategyExam
 
 from twostream.errors import InputError
-from twostream.query import TwoStream, lloyd
+from twostream.query import TwoStream, lloyd, quick
 from twostream.query.clustering import nearest
 from twostream.query.two_stream import apportion, distance_to
 
@@ -24,6 +25,10 @@ def streams(number=300, seed=0):
     return {"supervised": groups(number, 4, seed=seed), "unsupervised": groups(number, 6, seed=seed + 100)}
 
 
+def quickly(features, k, **settings):
+    return quick.kmeans(features.__getitem__, len(features), len(features), k, **settings)
+
+
 @pytest.mark.parametrize(
     ("number", "width", "k", "restarts"),
     [(50, 2, 1, 1), (50, 3, 50, 2), (400, 5, 10, 10), (300, 40, 7, 10), (2000, 8, 30, 1), (20_000, 6, 40, 1)],
@@ -34,7 +39,7 @@ def test_kmeans_is_that_of_scikit_learn(monkeypatch, number, width, k, restarts,
     monkeypatch.setattr(lloyd, "HELD_SCORES", held)
     features = groups(number, width, seed=seed)
     with ThreadPoolExecutor(2) as executor:
-        ours = lloyd.kmeans(features, k, seed=seed, restarts=restarts, executor=executor)
+        ours = lloyd.kmeans([features], k, seed=seed, restarts=restarts, executor=executor)[0]
     theirs = KMeans(k, random_state=seed, n_init=restarts).fit(features)
     np.testing.assert_array_equal(ours.labels, theirs.labels_)
     np.testing.assert_allclose(ours.centers, theirs.cluster_centers_, atol=1e-12)
@@ -56,7 +61,7 @@ def test_ties_are_left_to_scikit_learn(monkeypatch, ratio, kind, held):
         }[kind]
         k = min(max(1, int(ratio * number)), len(np.unique(features, axis=0)))
         theirs = KMeans(k, random_state=seed, n_init=2).fit(features).labels_
-        np.testing.assert_array_equal(lloyd.kmeans(features, k, seed=seed, restarts=2).labels, theirs)
+        np.testing.assert_array_equal(lloyd.kmeans([features], k, seed=seed, restarts=2)[0].labels, theirs)
 
 
 def test_an_oversize_coarse_cluster_is_read_by_blocks(monkeypatch):
@@ -76,7 +81,7 @@ def test_an_oversize_coarse_cluster_is_read_by_blocks(monkeypatch):
 def test_kmeans_stops_as_early_as_scikit_learn():
     features = groups(3000, 4, spread=2.0)
     for max_iter, tol in ((1, 0.0), (2, 0.0), (300, 0.05)):
-        ours = lloyd.kmeans(features, 9, seed=0, restarts=3, max_iter=max_iter, tol=tol)
+        ours = lloyd.kmeans([features], 9, seed=0, restarts=3, max_iter=max_iter, tol=tol)[0]
         theirs = KMeans(9, random_state=0, n_init=3, max_iter=max_iter, tol=tol).fit(features)
         np.testing.assert_array_equal(ours.labels, theirs.labels_)
         np.testing.assert_allclose(ours.centers, theirs.cluster_centers_, atol=1e-12)
@@ -85,43 +90,63 @@ def test_kmeans_stops_as_early_as_scikit_learn():
 def test_rows_far_from_the_origin_do_not_mislead_single_precision():
     features = groups(2000, 4) * 1e-3 + 1e4
     np.testing.assert_array_equal(
-        lloyd.kmeans(features, 8, seed=0, restarts=2).labels, KMeans(8, random_state=0, n_init=2).fit(features).labels_
+        lloyd.kmeans([features], 8, seed=0, restarts=2)[0].labels,
+        KMeans(8, random_state=0, n_init=2).fit(features).labels_,
     )
 
 
 def test_equal_rows_leave_clusters_without_rows_as_in_scikit_learn():
     features = np.repeat(groups(5, 3), 20, axis=0)
-    found = lloyd.kmeans(features, 8, seed=0, restarts=3)
+    found = lloyd.kmeans([features], 8, seed=0, restarts=3)[0]
     assert len(np.unique(found.labels)) == 5 and found.inertia == pytest.approx(0, abs=1e-12)
-    assert len(np.unique(lloyd.quick(features, 8, seed=0).labels)) == 5
+    assert len(np.unique(quickly(features, 8, seed=0).labels)) == 5
+
+
+@pytest.mark.parametrize("held", [0, lloyd.HELD_SCORES])
+def test_problems_side_by_side_are_solved_as_if_alone(monkeypatch, held):
+    monkeypatch.setattr(lloyd, "HELD_SCORES", held)
+    tied = np.repeat(groups(5, 6), 20, axis=0)  # scikit-learn itself is asked about this one, and about no other
+    problems = [groups(400, 6, seed=1), tied, groups(90, 6, seed=2, spread=2.0), groups(8, 6, seed=3) + 100]
+    found = lloyd.kmeans(problems, 8, seed=0, restarts=4)
+    for features, ours in zip(problems, found, strict=True):
+        with warnings.catch_warnings(action="ignore"):
+            theirs = KMeans(8, random_state=0, n_init=4).fit(features)
+        np.testing.assert_array_equal(ours.labels, theirs.labels_)
+        assert ours.inertia == pytest.approx(theirs.inertia_, abs=1e-9)
 
 
 @pytest.mark.parametrize("kind", [lloyd._HeldScores, lloyd._Margins])
 def test_every_look_finds_the_nearest_and_keeps_the_sums(kind):
-    features, rng = groups(900, 5), np.random.default_rng(0)
-    data = lloyd._Data(features, None)
-    fit = kind(data, data.x[rng.choice(900, (3, 7), replace=False)])
-    for step, runs in ((0.0, [0, 1, 2]), (0.3, [0, 1, 2]), (0.001, [0, 2]), (1.0, [1, 2]), (0.0, [0, 1, 2])):
-        moves = step * rng.normal(size=fit.centers[runs].shape) * (rng.random((len(runs), 7, 1)) < 0.5)
-        fit.centers[runs] += moves
-        fit.moved(np.array(runs), np.sqrt((moves**2).sum(2)))
-        before = fit.labels.copy()
-        changes = fit.look(np.array(runs))
-        distance2 = ((data.x[:, None, None] - fit.centers[runs]) ** 2).sum(3)
-        np.testing.assert_array_equal(fit.labels[runs], distance2.argmin(2).T)
-        assert changes.tolist() == (fit.labels[runs] != before[runs]).sum(1).tolist()
-        for run in runs:
-            members = fit.labels[run] == np.arange(7)[:, None]
-            np.testing.assert_allclose(fit.sums[run], members @ data.x, atol=1e-9)
-            assert fit.counts[run].tolist() == members.sum(1).tolist()
+    problems, rng = [groups(900, 5), groups(300, 5, seed=1)], np.random.default_rng(0)
+    data = lloyd._Data(problems, None)
+    x = [data.x[rows] for rows in data.rows]
+    centers = np.stack([part[rng.choice(len(part), (3, 7), replace=False), :-2] for part in x])
+    fit = kind(data, centers)
+    for step, gone in ((0.0, None), (0.3, None), (0.001, 4), (1.0, 0), (0.0, 3), (0.1, 0)):
+        if gone is not None:
+            runs = np.arange(len(fit.problem)) != gone
+            fit.keep(runs, runs[fit.run])
+        moves = step * rng.normal(size=fit.centers[..., :-1].shape) * (rng.random((*fit.centers.shape[:2], 1)) < 0.5)
+        fit.centers = lloyd._for_scores(fit.centers[..., :-1] + moves)
+        fit.moved(np.sqrt((moves**2).sum(2)))
+        before = fit.label.copy()
+        changes = fit.look()
+        for run, problem in enumerate(fit.problem):
+            label = fit.label[fit.run == run]
+            distance2 = ((x[problem][:, None, :-2] - fit.centers[run, :, :-1]) ** 2).sum(2)
+            np.testing.assert_array_equal(label, distance2.argmin(1))
+            assert changes[run] == (label != before[fit.run == run]).sum()
+            np.testing.assert_allclose(fit.sums[run], (label == np.arange(7)[:, None]) @ x[problem], atol=1e-8)
+    assert fit.number.tolist() == [2, 3] and len(fit.label) == 1200
 
 
 def test_of_runs_that_end_alike_the_first_is_best():
     features = np.array([[0.0], [0.1], [5.0], [5.1]])
-    fit = lloyd._HeldScores(lloyd._Data(features, None), np.array([[[-2.0], [2.0]], [[2.0], [-2.0]]]))
-    fit.iterate(10, 0.0)
-    best, inertia = fit.best()
-    assert best == 0 and inertia == pytest.approx(0.01) and fit._by_rows(1) == pytest.approx(0.01)
+    fit = lloyd._HeldScores(lloyd._Data([features], None), np.array([[[[-2.0], [2.0]], [[2.0], [-2.0]]]]))
+    fit.iterate(10, np.zeros(1))
+    best = fit.best(0)
+    assert best.number == 0 and best.inertia == pytest.approx(0.01)
+    assert [lloyd._by_rows(fit.data.x, end) for end in fit._ends[0]] == pytest.approx([0.01, 0.01])
 
 
 @pytest.mark.parametrize("kind", [lloyd._HeldScores, lloyd._Margins])
@@ -129,22 +154,22 @@ def test_single_precision_that_is_not_sure_is_not_believed(monkeypatch, kind):
     """Two heaps far apart: within one of them single precision confuses what is nearly as near."""
     features = groups(3000, 20) * 1e-2
     features[::2] += 1.0
-    data, runs = lloyd._Data(features, None), np.arange(3)
-    centers = data.x[np.random.default_rng(0).choice(3000, (3, 6), replace=False)]
-    expected = ((data.x[:, None, None] - centers) ** 2).sum(3).argmin(2).T
+    data = lloyd._Data([features], None)
+    centers = data.x[np.random.default_rng(0).choice(3000, (1, 3, 6), replace=False), :-2]
+    expected = ((data.x[:, None, None, :-2] - centers[0]) ** 2).sum(3).argmin(2).T
     for is_believed in (False, True):
         if is_believed:
-            monkeypatch.setattr(lloyd._Data, "slack", lambda self, length2: np.zeros(len(self.x)))
-        fit = kind(data, centers.copy())
-        fit.look(runs)
-        assert (fit.labels != expected).any() == is_believed
+            monkeypatch.setattr(lloyd._Data, "error", lambda self, length2: 0.0)
+        fit = kind(data, centers)
+        fit.look()
+        assert (fit.label.reshape(3, -1) != expected).any() == is_believed
 
 
 @pytest.mark.parametrize(("number", "width", "k"), [(3000, 8, 10), (30_000, 8, 10), (800, 30, 10), (40_000, 4, 40)])
 def test_quick_is_nearly_as_good(number, width, k):
     features = groups(number, width, num_groups=60)
     best = KMeans(k, random_state=0, n_init=10).fit(features).inertia_
-    found = lloyd.quick(features, k, seed=0)
+    found = quickly(features, k, seed=0)
     explicit = ((features - found.centers[found.labels]) ** 2).sum()
     assert found.inertia == pytest.approx(explicit, rel=1e-4)
     assert explicit < 1.03 * best  # one run of scikit-learn is off by up to four percent here
@@ -153,7 +178,7 @@ def test_quick_is_nearly_as_good(number, width, k):
 @pytest.mark.parametrize("offset", [0.0, 1e4])
 def test_quick_does_not_mind_where_the_origin_is(offset):
     features = groups(5000, 8)
-    there, here = lloyd.quick(features + offset, 10, seed=0), lloyd.quick(features, 10, seed=0)
+    there, here = quickly(features + offset, 10, seed=0), quickly(features, 10, seed=0)
     assert there.inertia == pytest.approx(here.inertia, rel=0.02)
     explicit = ((features + offset - there.centers[there.labels]) ** 2).sum()
     assert explicit == pytest.approx(there.inertia, rel=0.01)
@@ -165,9 +190,9 @@ def test_quick_does_not_mind_where_the_origin_is(offset):
 
 def test_weights_draw_centres():
     features = np.array([[0.0], [1.0], [10.0], [11.0]])
-    heavy = lloyd.quick(features, 2, seed=0, weights=np.array([1.0, 3.0, 1.0, 1.0]))
+    heavy = quickly(features, 2, seed=0, weights=np.array([1.0, 3.0, 1.0, 1.0]))
     assert sorted(heavy.centers.ravel().tolist()) == pytest.approx([0.75, 10.5])
-    only = lloyd.quick(features, 1, seed=0, weights=np.array([0.0, 0.0, 0.0, 2.0]))
+    only = quickly(features, 1, seed=0, weights=np.array([0.0, 0.0, 0.0, 2.0]))
     assert only.centers.ravel().tolist() == [11.0] and only.inertia == pytest.approx(0)
 
 
@@ -176,14 +201,14 @@ def test_nearest_agrees_with_all_distances():
     x, centers = rng.normal(size=(20_000, 5)), rng.normal(size=(7, 5))
     distance2 = ((x[:, None] - centers) ** 2).sum(2)
     with ThreadPoolExecutor(2) as executor:
-        labels, found = lloyd.nearest(x, centers, executor)
+        labels, found = quick.nearest(x, centers, executor)
     np.testing.assert_array_equal(labels, distance2.argmin(1))
     np.testing.assert_allclose(found, distance2.min(1), atol=1e-4)
 
 
 @pytest.mark.parametrize("exact", [True, False])
 def test_distances_to_more_answers_than_fit_at_once(exact, monkeypatch):
-    monkeypatch.setattr(lloyd, "SCORES_AT_ONCE", 500)
+    monkeypatch.setattr(quick, "SCORES_AT_ONCE", 500)
     rng = np.random.default_rng(0)
     x, answers = rng.normal(size=(70, 3)), rng.normal(size=(90, 3))
     found = distance_to(x, answers, exact)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from twostream.query import lloyd
+from twostream.query import lloyd, quick
 from twostream.query.pool import Pool, rows_per_block
 
 EXACT_ROWS = 20_000
@@ -63,13 +63,13 @@ def cluster(
     num_clusters, note = min(num_clusters, len(rows)), ""
     with threadpool_limits(limits=1):  # the same sums in the same order, whatever else runs
         if len(rows) <= EXACT_ROWS and weights is None:
-            found = lloyd.kmeans(pool.take(rows, stream, np.float64), num_clusters, seed=seed)
+            found = lloyd.kmeans([pool.take(rows, stream, np.float64)], num_clusters, seed=seed)[0]
         else:
-            found = lloyd.quick_by_blocks(
+            found = quick.kmeans(
                 lambda part: pool.take(rows[part], stream), len(rows), rows_per_block(pool.num_features(stream)),
                 num_clusters, seed=seed, weights=weights,
             )  # fmt: skip
-            wanted = lloyd.rows_wanted(num_clusters)
+            wanted = quick.rows_wanted(num_clusters)
             note = f"{num_clusters} centres were found on {wanted} of {len(rows)} rows" if wanted < len(rows) else ""
     distance = np.empty(len(rows))
     for part, features in pool.blocks(rows, stream):
@@ -84,8 +84,8 @@ def nearest(features: np.ndarray, centers: np.ndarray) -> tuple[np.ndarray, np.n
     difference, which does not cancel.
     """
     middle = centers.mean(0)
-    index = lloyd.nearest(features - middle, centers - middle)[0]
-    difference = features - centers[index]
+    index = quick.nearest(features - middle, centers - middle)[0]
+    difference = features - centers[index]  # not of what is about the middle: a last digit may be the radius of a ball
     return index, np.sqrt(np.einsum("ij,ij->i", difference, difference))
 
 

@@ -11,23 +11,25 @@ One query per fine cluster, the member nearest its centre, away from what has be
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from typing import Any
 
 import numpy as np
-from scipy.spatial.distance import cdist
 from threadpoolctl import threadpool_limits
 
 from twostream.errors import InputError
-from twostream.query import bounds, lloyd
+from twostream.query import bounds, lloyd, quick
 from twostream.query.clustering import EXACT_ROWS, nearest
 from twostream.query.pool import SCALE_ROWS, Pool, rows_per_block
 from twostream.query.strategy import Selection, Strategy, register_strategy
 from twostream.query.uncertainty import entropy
 
+ROWS_SIDE_BY_SIDE = 8192
+"""Rows of the coarse clusters whose exact fine clusters are sought side by side."""
 FARTHEST_SHARE = 0.2
 """Share of a crowded coarse cluster, farthest from its answers, that stays in the running (published code)."""
 GATHERED_BYTES = 512 * 2**20
@@ -55,6 +57,23 @@ class Kind:
     num_answered: int
 
 
+@dataclass(frozen=True)
+class _Job:
+    """A coarse cluster whose fine clusters are wanted.
+
+    Attributes:
+        kind: the coarse cluster.
+        budget: queries, no more than it has members.
+        members: their features in the second stream.
+        expected: answers that the published script thinks usual.
+    """
+
+    kind: Kind
+    budget: int
+    members: _Members
+    expected: int
+
+
 @register_strategy("two-stream")
 class TwoStream(Strategy):
     """Hierarchical clustering over two streams.
@@ -65,7 +84,7 @@ class TwoStream(Strategy):
         first: stream of the coarse level: "supervised" (published code) or "unsupervised" (published figure).
         variant: "corrected", "published" or "adaptive".
         exact: whether k-means is that of scikit-learn with the published number of restarts; None: up to 20,000 rows.
-            Above, centres are found on a share of the rows (``lloyd.quick``).
+            Above, centres are found on a share of the rows (``quick``).
         share: adaptive: what a coarse cluster's part of the batch goes by: its "size", its "spread" (sum of squared
             distances to its mean in the second stream), the scorer's expected "error" in it, or "even".
         weight: adaptive: what a candidate counts in the second level: "none" (all alike) or "uncertainty" (entropy).
@@ -195,10 +214,11 @@ class _Level:
         stream, seed = self.settings.first, self.settings.random_state
         num_clusters, label = min(num_clusters, len(self.known)), np.full(len(self.pool.y), -1, np.int32)
         if self.exact:
-            found = lloyd.kmeans(self.read(self.known, stream), num_clusters, seed=seed, executor=self.executor)
+            known = self.read(self.known, stream)
+            found = lloyd.kmeans([known], num_clusters, seed=seed, executor=self.executor)[0]
         else:
             size = rows_per_block(self.pool.num_features(stream))
-            found = lloyd.quick_by_blocks(
+            found = quick.kmeans(
                 lambda part: self.read(self.known[part], stream), len(self.known), size, num_clusters, seed=seed,
                 executor=self.executor,
             )  # fmt: skip
@@ -257,34 +277,77 @@ class _Level:
         kinds = [kind for kind, _ in asking]
         for part in self._parts(kinds):
             jobs = [
-                (*asking[i], members, expected) for i, members in zip(part, self._members(kinds, part), strict=True)
+                _Job(*asking[i], members, expected) for i, members in zip(part, self._members(kinds, part), strict=True)
             ]
-            yield from self.executor.map(lambda job: self._medoids(*job), jobs)
+            batches = self._batches(jobs)
+            done = self.executor.map(self._medoids, [[jobs[i] for i in batch] for batch in batches])
+            picked = dict(zip(chain(*batches), chain(*done), strict=True))
+            yield from (picked[i] for i in range(len(jobs)))
 
-    def _medoids(self, kind: Kind, budget: int, members: _Members, expected: int) -> list[tuple[int, dict[str, Any]]]:
-        """One row per fine cluster, nearest its centre, with the reason."""
-        everybody = stays = np.arange(len(kind.rows))
-        answers = self._answers if self.settings.is_adaptive else self.read(kind.answers, self.settings.second)
-        if self._is_crowded(kind, expected):
-            fair = budget / (budget + kind.num_answered) if self.settings.is_adaptive else 0.0
-            distance = np.concatenate([distance_to(x, answers, self.exact) for x in members.blocks(everybody)])
-            stays = farthest(distance, max(int(max(FARTHEST_SHARE, fair) * len(stays)), budget))
-        weights, seed = self._weights(kind.rows[stays]), self.settings.random_state
-        number = min(budget, len(stays))
-        if self.exact and weights is None:
-            found = lloyd.kmeans(members.read(stays), number, seed=seed, restarts=10, max_iter=200)
-        else:
-            found = lloyd.quick_by_blocks(
-                lambda part: members.read(stays[part]), len(stays), members.rows_per_block, number, seed=seed,
-                weights=weights,
-            )  # fmt: skip
+    def _batches(self, jobs: list[_Job]) -> list[list[int]]:
+        """Numbers of jobs that are clustered side by side: small ones with the same number of queries."""
+        if not self.exact or self.settings.weight != "none":
+            return [[i] for i in range(len(jobs))]
+        batches: list[list[int]] = []
+        num_rows = 0
+        for i in sorted(range(len(jobs)), key=lambda i: jobs[i].budget):
+            size = len(jobs[i].kind.rows)
+            if batches and jobs[batches[-1][0]].budget == jobs[i].budget and num_rows + size <= ROWS_SIDE_BY_SIDE:
+                batches[-1].append(i)
+                num_rows += size
+            else:
+                batches.append([i])
+                num_rows = size
+        return batches
+
+    def _medoids(self, jobs: list[_Job]) -> list[list[tuple[int, dict[str, Any]]]]:
+        """One row per fine cluster, nearest its centre, with the reason, of every job."""
+        answers = [
+            self._answers if self.settings.is_adaptive else self.read(job.kind.answers, self.settings.second)
+            for job in jobs
+        ]
+        stays = [self._staying(*pair) for pair in zip(jobs, answers, strict=True)]
+        found = self._clustered(jobs, stays)
+        return [self._picked(*of_one) for of_one in zip(jobs, answers, stays, found, strict=True)]
+
+    def _staying(self, job: _Job, answers: np.ndarray) -> np.ndarray:
+        """Positions of the members that stay in the running."""
+        everybody, num_answered = np.arange(len(job.kind.rows)), job.kind.num_answered
+        if num_answered <= (0 if self.settings.is_adaptive else job.expected):
+            return everybody
+        fair = job.budget / (job.budget + num_answered) if self.settings.is_adaptive else 0.0
+        distance = np.concatenate([distance_to(x, answers, self.exact) for x in job.members.blocks(everybody)])
+        return farthest(distance, max(int(max(FARTHEST_SHARE, fair) * len(everybody)), job.budget))
+
+    def _clustered(self, jobs: list[_Job], stays: list[np.ndarray]) -> list[lloyd.Solution]:
+        """The fine clusters; the jobs have the same budget."""
+        seed, budget = self.settings.random_state, jobs[0].budget
+        weights = [self._weights(job.kind.rows[positions]) for job, positions in zip(jobs, stays, strict=True)]
+        if self.exact and weights[0] is None:
+            features = [job.members.read(positions) for job, positions in zip(jobs, stays, strict=True)]
+            return lloyd.kmeans(features, budget, seed=seed, restarts=10, max_iter=200)
+        return [
+            quick.kmeans(
+                job.members.reader(positions), len(positions), job.members.rows_per_block, budget, seed=seed,
+                weights=weight,
+            )
+            for job, positions, weight in zip(jobs, stays, weights, strict=True)
+        ]  # fmt: skip
+
+    def _picked(
+        self, job: _Job, answers: np.ndarray, stays: np.ndarray, found: lloyd.Solution
+    ) -> list[tuple[int, dict[str, Any]]]:
+        """The medoids of one job, with reasons."""
+        kind, members, budget = job.kind, job.members, job.budget
         # The published script takes positions among the filtered rows for positions among all of the cluster's.
-        looked_up = everybody[: len(stays)] if self.settings.variant == "published" else stays
+        looked_up = np.arange(len(stays)) if self.settings.variant == "published" else stays
         centers = found.centers.astype(members.read(stays[:1]).dtype)
         start, distance2 = 0, np.empty(len(stays), centers.dtype)
         for x in members.blocks(looked_up):
             part = slice(start, start := start + len(x))
-            distance2[part] = ((x - centers[found.labels[part]]) ** 2).sum(1)
+            difference = x - centers[found.labels[part]]
+            # Summed as the script does: of a cluster of two, the last digit says which one it picked.
+            distance2[part] = (difference**2).sum(1) if self.exact else np.einsum("ij,ij->i", difference, difference)
         picked: list[tuple[int, dict[str, Any]]] = []
         for fine, positions in _groups(np.arange(len(stays)), found.labels).items():
             position = int(positions[np.argmin(distance2[positions])])
@@ -303,10 +366,6 @@ class _Level:
             )
             for (p, reason), d in zip(picked, near, strict=True)
         ]
-
-    def _is_crowded(self, kind: Kind, expected: int) -> bool:
-        """Whether only what is far from answers stays in the running."""
-        return kind.num_answered > (0 if self.settings.is_adaptive else expected)
 
     def _weights(self, rows: np.ndarray) -> np.ndarray | None:
         if self.settings.weight == "none":
@@ -339,6 +398,10 @@ class _Members:
             return self._level.read(self.rows[positions], self._level.settings.second)
         is_all = len(positions) == len(self.held) and bool((np.diff(positions) == 1).all())
         return self.held if is_all else self.held[positions]
+
+    def reader(self, positions: np.ndarray) -> Callable[[Any], np.ndarray]:
+        """Gives the features of any part of the positions."""
+        return lambda part: self.read(positions[part])
 
     def blocks(self, positions: np.ndarray) -> Iterator[np.ndarray]:
         """The same, a block at a time."""
@@ -429,8 +492,18 @@ def farthest(distance: np.ndarray, number: int) -> np.ndarray:
 
 
 def distance_to(features: np.ndarray, answers: np.ndarray, exact: bool) -> np.ndarray:
-    """Distance of each of (n, D) rows to the nearest of (s, D) answers, (n,)."""
+    """Distance of each of (n, D) rows to the nearest of (s, D) answers, (n,).
+
+    Which is nearest is found by a product, in double precision if ``exact``; its distance by the difference.
+    """
     if not exact:
         return nearest(features, answers)[1]
-    step = max(1, min(lloyd.ROWS_AT_ONCE, lloyd.SCORES_AT_ONCE // len(answers)))
-    return np.concatenate([cdist(features[s : s + step], answers).min(1) for s in range(0, len(features), step)])
+    middle = answers.mean(0)
+    others = answers - middle
+    half, distance = 0.5 * np.einsum("ij,ij->i", others, others), np.empty(len(features))
+    step = max(1, min(lloyd.ROWS_AT_ONCE, quick.SCORES_AT_ONCE // len(answers)))
+    for start in range(0, len(features), step):
+        x = features[start : start + step]
+        difference = x - answers[((x - middle) @ others.T - half).argmax(1)]
+        distance[start : start + step] = np.sqrt(np.einsum("ij,ij->i", difference, difference))
+    return distance
