@@ -40,11 +40,13 @@ class Solution:
         labels: (n,) int32.
         centers: (k, D) float.
         inertia: sum of squared distances to the own centre, each times its weight.
+        distance2: (n,) float32 squared distances to the own centre where they were come by; small ones are rough.
     """
 
     labels: np.ndarray
     centers: np.ndarray
     inertia: float
+    distance2: np.ndarray | None = None
 
 
 class _UndecidedError(Exception):
@@ -221,6 +223,7 @@ class _End:
     made_of: np.ndarray
     centers: np.ndarray
     inertia: float
+    distance2: np.ndarray | None = None
 
 
 class _Lloyd(ABC):

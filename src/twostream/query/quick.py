@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Executor
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -46,7 +47,7 @@ def kmeans(
         executor: threads for the steps with all rows.
 
     Returns:
-        Labels of all n rows, (k, D) float32 centres, and the inertia in single precision.
+        Labels of all n rows, (k, D) float32 centres, inertia and distances in single precision.
     """
     rng = np.random.default_rng(seed)
     weight = np.ones(num_rows, np.float32) if weights is None else weights.astype(np.float32)
@@ -64,7 +65,7 @@ def kmeans(
     found = min(runs, key=lambda run: run.inertia)
     centers = found.centers
     if not is_share:
-        return Solution(found.labels, centers + middle, found.inertia)
+        return replace(found, centers=centers + middle)
     blocks = [slice(s, min(s + rows_per_block, num_rows)) for s in range(0, num_rows, rows_per_block)]
     # One step of Lloyd's with everybody takes away most of what the share is off by.
     sums, total = np.zeros(centers.shape), np.zeros((num_clusters, 1))
@@ -72,11 +73,11 @@ def kmeans(
         x = read(block) - middle
         _add_up(x, nearest(x, centers, executor)[0], weight[block], sums, total)
     centers = np.where(total > 0, sums / np.maximum(total, 1e-30), centers).astype(np.float32)
-    labels, inertia = np.empty(num_rows, np.int32), 0.0
+    labels, distance2, inertia = np.empty(num_rows, np.int32), np.empty(num_rows, np.float32), 0.0
     for block in blocks:
-        labels[block], distance2 = nearest(read(block) - middle, centers, executor)
-        inertia += float(weight[block] @ distance2)
-    return Solution(labels, centers + middle, inertia)
+        labels[block], distance2[block] = nearest(read(block) - middle, centers, executor)
+        inertia += float(weight[block] @ distance2[block])
+    return Solution(labels, centers + middle, inertia, distance2)
 
 
 def rows_wanted(num_clusters: int) -> int:
@@ -98,7 +99,7 @@ def _refined(
         centers = _means(x, labels, weight, centers)
     else:
         centers = previous
-    return Solution(labels, centers, inertia)
+    return Solution(labels, centers, inertia, distance2)
 
 
 def _seeds(x: np.ndarray, norm2: np.ndarray, weight: np.ndarray, k: int, rng: np.random.Generator) -> np.ndarray:
@@ -106,7 +107,7 @@ def _seeds(x: np.ndarray, norm2: np.ndarray, weight: np.ndarray, k: int, rng: np
 
     Where centres are few, each decides much: more trials then do what restarts would, for less (LOG.md).
     """
-    trials = max(2 + int(np.log(k)), min(12, 120 // k))
+    trials = max(2 + int(np.log(k)), min(8, 80 // k))
     chosen = [int(rng.choice(len(x), p=weight / weight.sum(dtype=float)))]
     closest = np.maximum(norm2 - 2 * (x @ x[chosen[0]]) + norm2[chosen[0]], 0)
     for _ in range(1, k):

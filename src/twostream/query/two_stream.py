@@ -23,12 +23,12 @@ from threadpoolctl import threadpool_limits
 
 from twostream.errors import InputError
 from twostream.query import bounds, lloyd, quick
-from twostream.query.clustering import EXACT_ROWS, nearest
+from twostream.query.clustering import EXACT_ROWS
 from twostream.query.pool import SCALE_ROWS, Pool, rows_per_block
 from twostream.query.strategy import Selection, Strategy, register_strategy
 from twostream.query.uncertainty import entropy
 
-ROWS_SIDE_BY_SIDE = 8192
+ROWS_SIDE_BY_SIDE = 16384
 """Rows of the coarse clusters whose exact fine clusters are sought side by side."""
 FARTHEST_SHARE = 0.2
 """Share of a crowded coarse cluster, farthest from its answers, that stays in the running (published code)."""
@@ -340,14 +340,15 @@ class _Level:
         """The medoids of one job, with reasons."""
         kind, members, budget = job.kind, job.members, job.budget
         # The published script takes positions among the filtered rows for positions among all of the cluster's.
-        looked_up = np.arange(len(stays)) if self.settings.variant == "published" else stays
+        is_published = self.settings.variant == "published"
         centers = found.centers.astype(members.read(stays[:1]).dtype)
-        start, distance2 = 0, np.empty(len(stays), centers.dtype)
-        for x in members.blocks(looked_up):
-            part = slice(start, start := start + len(x))
-            difference = x - centers[found.labels[part]]
-            # Summed as the script does: of a cluster of two, the last digit says which one it picked.
-            distance2[part] = (difference**2).sum(1) if self.exact else np.einsum("ij,ij->i", difference, difference)
+        if found.distance2 is None or is_published:
+            start, distance2 = 0, np.empty(len(stays), centers.dtype)
+            for x in members.blocks(np.arange(len(stays)) if is_published else stays):
+                part = slice(start, start := start + len(x))
+                distance2[part] = ((x - centers[found.labels[part]]) ** 2).sum(1)
+        else:
+            distance2 = found.distance2
         picked: list[tuple[int, dict[str, Any]]] = []
         for fine, positions in _groups(np.arange(len(stays)), found.labels).items():
             position = int(positions[np.argmin(distance2[positions])])
@@ -494,11 +495,12 @@ def farthest(distance: np.ndarray, number: int) -> np.ndarray:
 def distance_to(features: np.ndarray, answers: np.ndarray, exact: bool) -> np.ndarray:
     """Distance of each of (n, D) rows to the nearest of (s, D) answers, (n,).
 
-    Which is nearest is found by a product, in double precision if ``exact``; its distance by the difference.
+    Which is nearest is found by a product; its distance by the difference, if ``exact``, else by the product, in single
+    precision, which tells near rows from far ones.
     """
-    if not exact:
-        return nearest(features, answers)[1]
     middle = answers.mean(0)
+    if not exact:
+        return np.sqrt(quick.nearest(features - middle, answers - middle)[1])
     others = answers - middle
     half, distance = 0.5 * np.einsum("ij,ij->i", others, others), np.empty(len(features))
     step = max(1, min(lloyd.ROWS_AT_ONCE, quick.SCORES_AT_ONCE // len(answers)))
