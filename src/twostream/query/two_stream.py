@@ -290,9 +290,11 @@ class _Level:
             return [[i] for i in range(len(jobs))]
         batches: list[list[int]] = []
         num_rows = 0
+        # Every thread gets some, so that none waits long for the last.
+        most = min(ROWS_SIDE_BY_SIDE, sum(len(job.kind.rows) for job in jobs) // (4 * num_threads()))
         for i in sorted(range(len(jobs)), key=lambda i: jobs[i].budget):
             size = len(jobs[i].kind.rows)
-            if batches and jobs[batches[-1][0]].budget == jobs[i].budget and num_rows + size <= ROWS_SIDE_BY_SIDE:
+            if batches and jobs[batches[-1][0]].budget == jobs[i].budget and num_rows + size <= most:
                 batches[-1].append(i)
                 num_rows += size
             else:
