@@ -61,11 +61,26 @@ def bare_seconds(segmenter: Segmenter, window_zyx: tuple[int, int, int], number:
         return time.monotonic() - start
 
 
+def stored(array: np.ndarray, voxel_size_nm: tuple[float, ...], name: str, folder: Path) -> Volume:
+    """The image on disk: an OME-Zarr as ``twostream`` writes them, or HDF5 in the pieces and with the gzip of CREMI."""
+    if name == "zarr":
+        volume = create_volume(
+            str(folder / "image.zarr"), shape_zyx=array.shape, dtype=np.uint8, voxel_size_nm=voxel_size_nm
+        )
+        volume.write(volume.box, array)
+        return volume
+    with h5py.File(folder / "image.h5", "w") as file:
+        file.create_dataset("image", data=array, chunks=(8, 256, 256), compression="gzip")
+        file.attrs["voxel_size_nm"] = voxel_size_nm
+    return open_volume(f"{folder / 'image.h5'}:image")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--task", default="mitochondria", choices=["mitochondria", "polarity"])
     parser.add_argument("--shape", type=int, nargs=3, default=(32, 1024, 1024))
     parser.add_argument("--voxel-size", type=float, nargs=3, default=(40.0, 4.0, 4.0))
+    parser.add_argument("--format", default="zarr", choices=["zarr", "hdf5"])
     parser.add_argument("--repetitions", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
@@ -76,15 +91,11 @@ def main() -> None:
         task, config, voxel_size_nm=size, num_sections=options.shape[0], grey=(120.0, 40.0), seed=0
     )
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "image.h5"
         section = Tissue(seed=0, voxel_size_nm=(40.0, 8.0, 8.0))
         tile = section.image(Box((0, 0, 0), (8, 256, 256)))
         repeats = [-(-s // t) for s, t in zip(options.shape, tile.shape, strict=True)]
         image_array = np.tile(tile, repeats)[tuple(slice(s) for s in options.shape)]
-        with h5py.File(path, "w") as file:
-            file.create_dataset("image", data=image_array, chunks=(8, 256, 256), compression="gzip")
-            file.attrs["voxel_size_nm"] = size
-        image = open_volume(f"{path}:image")
+        image = stored(image_array, size, options.format, Path(folder))
         number = num_windows(segmenter, image, config)
         window = lattice_of(segmenter, image, config).window_zyx
         seconds = []
@@ -99,6 +110,7 @@ def main() -> None:
             whole = time.monotonic() - start
             row = {
                 "name": "prediction_throughput", "task": options.task, "shape_zyx": list(options.shape),
+                "format": options.format,
                 "windows": number, "bare_seconds": round(bare, 2), "predict_seconds": round(whole, 2),
                 "share_of_bare": round(bare / whole, 3), "voxels_per_second": round(image.box.num_voxels / whole),
             }  # fmt: skip
