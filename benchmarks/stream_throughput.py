@@ -111,14 +111,15 @@ def main() -> None:
                 str(Path(folder) / "a.zarr"), shape_zyx=SHAPE, dtype=np.uint8, voxel_size_nm=SIZE_NM, num_channels=0
             )
             stored.write(stored.box, image.read(image.box))
-            for planes in ("central", "stack", "orthogonal"):
-                config = PatchConfig(width_px=options.width, planes=planes)
+            for planes, widths in (("central", None), ("central", 1.6), ("stack", None), ("orthogonal", None)):
+                config = PatchConfig(width_px=options.width, planes=planes, object_widths=widths)
                 for where, volume in (("memory", image), ("zarr", stored)):
                     seconds = [cut_seconds(volume, candidates, config, pixel_nm) for _ in range(options.repetitions)]
                     bare = [bare_seconds(len(candidates), options.width) for _ in range(options.repetitions)]
                     row = {
-                        "name": "cut", "task": task, "volume": where, "planes": planes, "width_px": options.width,
-                        "candidates": len(candidates), "core_seconds": [round(s, 2) for s in seconds],
+                        "name": "cut", "task": task, "volume": where, "planes": planes, "object_widths": widths,
+                        "width_px": options.width, "candidates": len(candidates),
+                        "core_seconds": [round(s, 2) for s in seconds],
                         "patches_per_core_second": round(len(seconds) * len(candidates) / sum(seconds)),
                         "bare_warps_per_core_second": round(len(bare) * len(candidates) / sum(bare)),
                     }  # fmt: skip

@@ -260,6 +260,12 @@ def test_query_on_files(tmp_path):
     (tmp_path / "rows.txt").write_text("")
     assert call(*words, "--answered", tmp_path / "rows.txt", "--budget", "7", "-o", tmp_path / "b.csv").exit_code == 0
     assert len((tmp_path / "b.csv").read_text().splitlines()) == 8
+    refused(call(*words, "-o", tmp_path / "b.csv"), "exists already")
+    latents = (tmp_path / "supervised.npy").read_bytes()
+    refused(call(*words, "-o", tmp_path / "supervised.npy"), "exists already")
+    assert (tmp_path / "supervised.npy").read_bytes() == latents
+    assert call(*words, "--set", "num_clusters=[3,4]", "-o", tmp_path / "d.csv").exit_code == 0
+    assert len((tmp_path / "d.csv").read_text().splitlines()) == 13
     (tmp_path / "rows.txt").write_text("99999")
     refused(call(*words, "--answered", tmp_path / "rows.txt", "-o", tmp_path / "c.csv"), "names row 99999")
     np.save(tmp_path / "supervised.npy", np.array([{"a": 1}], object), allow_pickle=True)
@@ -270,7 +276,7 @@ def test_query_on_files(tmp_path):
     refused(call(*words, "-o", tmp_path / "c.csv"), "supervised latents have shape (3,); expected (N, D)")
     np.save(tmp_path / "supervised.npy", np.array(["a"]))
     refused(call(*words, "-o", tmp_path / "c.csv"), "holds an array of <U1; expected numbers")
-    assert not (tmp_path / "c.csv").exists()
+    assert not list(tmp_path.glob("c.csv*"))
 
 
 def test_query_on_an_archive_with_any_strategy(tmp_path):
@@ -278,19 +284,22 @@ def test_query_on_an_archive_with_any_strategy(tmp_path):
     number = len(data["supervised"])
     both, output = tmp_path / "both.npz", tmp_path / "rows.csv"
     np.savez(both, supervised=data["supervised"], unsupervised=data["unsupervised"])
-    words = ["query", "--supervised", both, "--unsupervised", both, "-o", output]
+    words = ["query", "--supervised", both, "--unsupervised", both]
     coarse, fine = data["clusters"]
-    assert call(*words, "--clusters", coarse, fine).exit_code == 0
+    assert call(*words, "--clusters", coarse, fine, "-o", output).exit_code == 0
     assert [int(line.split(",")[0]) for line in output.read_text().splitlines()[1:]] == data["corrected"].tolist()
+    words += ["-o", tmp_path / "others.csv"]
     result = call(*words, "--clusters", 5, 4, "--set", "exact=false", "--set", "share=even", "--variant", "adaptive")
     assert result.exit_code == 0 and "centres were found on a share" in result.output
     p = np.linspace(0, 0.9, number)
     np.save(tmp_path / "p.npy", p)
-    words += ["--strategy", "entropy", "--budget", 3]
+    words = [*words[:-1], tmp_path / "entropy.csv", "--strategy", "entropy", "--budget", 3]
     assert call(*words, "--probability", tmp_path / "p.npy").exit_code == 0
-    rows = [int(line.split(",")[0]) for line in output.read_text().splitlines()[1:]]
+    rows = [int(line.split(",")[0]) for line in (tmp_path / "entropy.csv").read_text().splitlines()[1:]]
     assert sorted(rows) == sorted(np.argsort(np.abs(p - 0.5))[:3].tolist())
+    (tmp_path / "entropy.csv").unlink()
     refused(call(*words), "Entropy needs a probability per row")
+    assert not list(tmp_path.glob("entropy.csv*"))
     np.savez(both, a=data["supervised"], b=data["unsupervised"])
     refused(call(*words), "holds the arrays a, b; expected one, or one that is called 'supervised'")
     both.write_bytes(b"PK nothing")

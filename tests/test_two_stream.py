@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from sklearn.cluster import KMeans
 from test_query import StrategyExam
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from twostream.errors import InputError
 from twostream.query import TwoStream, lloyd, quick
@@ -23,6 +24,12 @@ def groups(number, width, num_groups=12, seed=0, spread=0.4):
 
 def streams(number=300, seed=0):
     return {"supervised": groups(number, 4, seed=seed), "unsupervised": groups(number, 6, seed=seed + 100)}
+
+
+def alone(model, features):
+    """Fitted on one thread: with more, a tie may come out otherwise."""
+    with threadpool_limits(1):
+        return model.fit(features)
 
 
 def quickly(features, k, **settings):
@@ -60,7 +67,7 @@ def test_ties_are_left_to_scikit_learn(monkeypatch, ratio, kind, held):
             "far": rng.normal(size=(number, width)) + 1e6,
         }[kind]
         k = min(max(1, int(ratio * number)), len(np.unique(features, axis=0)))
-        theirs = KMeans(k, random_state=seed, n_init=2).fit(features).labels_
+        theirs = alone(KMeans(k, random_state=seed, n_init=2), features).labels_
         np.testing.assert_array_equal(lloyd.kmeans([features], k, seed=seed, restarts=2)[0].labels, theirs)
 
 
@@ -110,7 +117,7 @@ def test_problems_side_by_side_are_solved_as_if_alone(monkeypatch, held):
     found = lloyd.kmeans(problems, 8, seed=0, restarts=4)
     for features, ours in zip(problems, found, strict=True):
         with warnings.catch_warnings(action="ignore"):
-            theirs = KMeans(8, random_state=0, n_init=4).fit(features)
+            theirs = alone(KMeans(8, random_state=0, n_init=4), features)
         np.testing.assert_array_equal(ours.labels, theirs.labels_)
         assert ours.inertia == pytest.approx(theirs.inertia_, abs=1e-9)
 
@@ -147,6 +154,30 @@ def test_of_runs_that_end_alike_the_first_is_best():
     best = fit.best(0)
     assert best.number == 0 and best.inertia == pytest.approx(0.01)
     assert [lloyd._by_rows(fit.data.x, end) for end in fit._ends[0]] == pytest.approx([0.01, 0.01])
+
+
+@pytest.mark.parametrize("held", [0, lloyd.HELD_SCORES])
+@pytest.mark.parametrize("features", [[[2.9], [0.1], [-2.9], [-0.1]], [[7, 0], [6, 7], [0, 7], [7, 6]]])
+def test_of_runs_that_are_as_good_and_unlike_scikit_learn_says_which(monkeypatch, features, held):
+    monkeypatch.setattr(lloyd, "HELD_SCORES", held)
+    features = np.array(features, float)
+    found = lloyd.kmeans([groups(50, features.shape[1]), features], 2, seed=0, restarts=10)[1]
+    np.testing.assert_array_equal(found.labels, alone(KMeans(2, random_state=0, n_init=10), features).labels_)
+
+
+def test_a_tie_does_not_hang_on_the_number_of_threads(monkeypatch):
+    limits = []
+
+    class Seen(KMeans):
+        def fit(self, features):
+            limits.append({pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "openmp"})
+            return super().fit(features)
+
+    monkeypatch.setattr(lloyd, "KMeans", Seen)
+    tied = np.repeat(groups(5, 3), 200, axis=0)
+    with ThreadPoolExecutor(1) as executor:
+        executor.submit(lloyd.kmeans, [tied], 8, seed=0, restarts=2).result()
+    assert limits == [{1}]
 
 
 @pytest.mark.parametrize("kind", [lloyd._HeldScores, lloyd._Margins])
@@ -327,6 +358,14 @@ def test_uncertain_candidates_draw_the_medoids():
         for weight in ("none", "uncertainty")
     )
     assert (p[weighted] == 0.5).sum() > (p[plain] == 0.5).sum()
+
+
+@pytest.mark.parametrize("number", [1, 3])
+@pytest.mark.parametrize("settings", [{}, {"exact": False}, {"share": "spread"}])
+def test_chance_may_take_all_of_a_small_pool(number, settings):
+    strategy = TwoStream(num_clusters=(3, 3), variant="adaptive", random_share=0.9, **settings)
+    selection = strategy.suggest(streams(number), np.full(number, np.nan), batch_size=8)
+    assert sorted(selection.rows) == list(range(number)) and [r["coarse"] for r in selection.reasons] == [-1] * number
 
 
 def test_a_random_share_is_drawn_at_random():

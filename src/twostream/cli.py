@@ -388,9 +388,14 @@ def export(
 @app.command()
 @_helpful
 def query(
-    supervised: Annotated[Path, typer.Option("--supervised", metavar="A.npy", help="(N, Ds) latents, .npy or .npz.")],
+    supervised: Annotated[
+        Path,
+        typer.Option(
+            "--supervised", metavar="A.npy", help="(N, Ds) latents; .npy, or .npz with one array or one of that name."
+        ),
+    ],
     unsupervised: Annotated[Path, typer.Option("--unsupervised", metavar="B.npy", help="(N, Du) latents.")],
-    output: Annotated[Path, typer.Option("-o", "--output", metavar="rows.csv")],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="rows.csv", help="Rows and why; must not exist.")],
     answered: Annotated[
         Optional[Path], typer.Option("--answered", metavar="ROWS.txt", help="Rows answered already, one per line.")
     ] = None,
@@ -407,7 +412,9 @@ def query(
     first: Annotated[
         Optional[str], typer.Option("--first", metavar="supervised|unsupervised", help="Stream of the coarse level.")
     ] = None,
-    set_: Annotated[Optional[list[str]], typer.Option("--set", metavar="NAME=VALUE", help="Settings of it.")] = None,
+    set_: Annotated[
+        Optional[list[str]], typer.Option("--set", metavar="NAME=VALUE", help="Its settings (docs/query.md).")
+    ] = None,
     seed: Annotated[int, typer.Option("--seed")] = 0,
     debug: Debug = False,
 ) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from twostream import atomic
 from twostream.errors import InputError
 from twostream.query import Selection, get_strategy
 
@@ -33,23 +33,25 @@ def query_files(
 
     Args:
         supervised, unsupervised: ``.npy`` of (N, Ds) and (N, Du), or ``.npz``; see ``load_array``.
-        output: CSV to write; columns ``row`` and the strategy's reasons.
+        output: CSV to write, which must not exist; columns ``row`` and the strategy's reasons.
         answered: text file of answered rows, one per line; may be empty.
         probability: file of (N,) or (M, N), the probability of a True; some strategies need it.
         position_nm: file of (N, 3), where candidates lie; some strategies need it.
         clusters: coarse and fine numbers of two-stream.
-        budget: rows wanted; None takes the product of ``clusters``.
+        budget: rows wanted; None takes the product of the numbers of clusters.
         strategy, settings, seed: see ``twostream.query.get_strategy``.
 
     Returns:
         What was chosen.
 
     Raises:
-        InputError: a file is missing, pickled or of another shape, an answered row is none of the N, or the strategy
-            cannot do with what is there.
+        InputError: the output exists; a file is missing, pickled or of another shape; an answered row is none of the N;
+            or the strategy cannot do with what is there.
     """
-    if output.is_dir() or not output.parent.is_dir():
+    if not output.parent.is_dir():
         raise InputError(f"{output} cannot be written: expected a file in a folder that exists.")
+    if output.exists():
+        raise InputError(f"{output} exists already; remove it or choose another path.")
     streams = {
         "supervised": load_array(supervised, "supervised"),
         "unsupervised": load_array(unsupervised, "unsupervised"),
@@ -68,21 +70,21 @@ def query_files(
         # Which answer was given does not matter here, only that the row has one.
         y[_read_rows(answered, num_rows)] = 1.0
     own = {"num_clusters": clusters} if strategy == "two-stream" else {}
-    chosen = get_strategy(strategy, own | dict(settings or {}), random_state=seed).suggest(
-        streams,
-        y,
-        batch_size=clusters[0] * clusters[1] if budget is None else budget,
-        probability=None if probability is None else load_array(probability, "probability"),
-        position_nm=None if position_nm is None else load_array(position_nm, "position_nm"),
-    )
-    names = list(dict.fromkeys(name for reason in chosen.reasons for name in reason))
-    partial = output.with_name(output.name + ".partial")
-    with open(partial, "w", newline="", encoding="utf-8") as handle:
+    asking = get_strategy(strategy, own | dict(settings or {}), random_state=seed)
+    coarse, fine = getattr(asking, "num_clusters", clusters)
+    with atomic.text_file(output) as handle:  # before anything is computed: whether it can be written shows at once
+        chosen = asking.suggest(
+            streams,
+            y,
+            batch_size=coarse * fine if budget is None else budget,
+            probability=None if probability is None else load_array(probability, "probability"),
+            position_nm=None if position_nm is None else load_array(position_nm, "position_nm"),
+        )
+        names = list(dict.fromkeys(name for reason in chosen.reasons for name in reason))
         writer = csv.DictWriter(handle, ["row", *names])
         writer.writeheader()
         for row, reason in zip(chosen.rows.tolist(), chosen.reasons, strict=True):
             writer.writerow({"row": row, **reason})
-    os.replace(partial, output)
     return chosen
 
 

@@ -21,6 +21,7 @@ from itertools import pairwise
 import numpy as np
 from scipy.sparse import csr_matrix
 from sklearn.cluster import KMeans
+from threadpoolctl import threadpool_limits
 
 ROWS_AT_ONCE = 8192
 """Rows of a block: their products with all centres stay in the cache."""
@@ -109,8 +110,11 @@ def kmeans(
 ) -> list[Solution]:
     """``KMeans(num_clusters, random_state=seed, n_init=restarts, max_iter=max_iter, tol=tol).fit`` of every problem.
 
+    Of fewer distinct rows than clusters it finds as many clusters as there are distinct rows.
+
     Args:
-        problems: some of (n, D) float64 or float32, n >= num_clusters, of one D.
+        problems: some of (n, D) float64 or float32, n >= num_clusters, of one D. Single precision is reckoned with in
+            double precision, so that scikit-learn, which stays in it, may see a tie otherwise.
         executor: threads for the blocks of one large problem; None where problems are dealt to threads themselves.
     """
     data = _Data(problems, executor)
@@ -128,12 +132,13 @@ def kmeans(
     lloyd.iterate(max_iter, tolerance)
     solutions = []
     for i, features in enumerate(problems):
-        if lloyd.is_open[i]:
+        best = None if lloyd.is_open[i] else lloyd.best(i)
+        if best is None:
             model = _as_library(features, num_clusters, seed, restarts, max_iter, tol)
             solutions.append(Solution(model.labels_, model.cluster_centers_, float(model.inertia_)))
-            continue
-        best = lloyd.best(i)
-        solutions.append(Solution(best.labels, _final_centers(features, data, i, best, num_clusters), best.inertia))
+        else:
+            centers = _final_centers(features, data, i, best, num_clusters)
+            solutions.append(Solution(best.labels, centers, best.inertia))
     return solutions
 
 
@@ -202,8 +207,10 @@ def _for_distances(rows: np.ndarray) -> np.ndarray:
 
 def _as_library(features: np.ndarray, k: int, seed: int, restarts: int, max_iter: int, tol: float) -> KMeans:
     """scikit-learn's own, with no more clusters than there are distinct rows: it would warn, and find no more."""
-    distinct = len(np.unique(features, axis=0))
-    return KMeans(min(k, distinct), random_state=seed, n_init=restarts, max_iter=max_iter, tol=tol).fit(features)
+    k = min(k, len(np.unique(features, axis=0)))
+    # One thread: what a tie becomes must not hang on how many cores share the sums; and others work beside it.
+    with threadpool_limits(1):
+        return KMeans(k, random_state=seed, n_init=restarts, max_iter=max_iter, tol=tol).fit(features)
 
 
 @dataclass(frozen=True)
@@ -307,16 +314,20 @@ class _Lloyd(ABC):
             self._ends[self.problem[run]].append(end)
         self.keep(~runs, np.repeat(~runs, np.diff(self.edges)))
 
-    def best(self, problem: int) -> _End:
-        """The run of least inertia, as scikit-learn finds it."""
+    def best(self, problem: int) -> _End | None:
+        """The run of least inertia, as scikit-learn finds it; None where two are as good and not alike."""
         x = self.data.x[self.data.rows[problem]]
         ends = sorted(self._ends[problem], key=lambda end: end.number)
         total, best = float(x[:, -1].sum()), ends[0]
         for end in ends[1:]:
             less = best.inertia - end.inertia
             if abs(less) <= ALIKE * total:
+                if _same_clustering(end.labels, best.labels, self.k):
+                    continue
                 less = _by_rows(x, best) - _by_rows(x, end)
-            if less > 0 and not _same_clustering(end.labels, best.labels, self.k):
+                if abs(less) <= TIE * total:
+                    return None
+            if less > 0:
                 best = end
         return replace(best, inertia=max(float(best.inertia), 0.0))
 

@@ -149,6 +149,9 @@ class TwoStream(Strategy):
         exact = num_rows <= EXACT_ROWS if self.exact is None else self.exact
         rows: list[int] = []
         reasons: list[dict[str, Any]] = []
+        blank = {"coarse": -1, "fine": -1, "stands_for": 1, "distance_to_center": None, "distance_to_answer": None}
+        if number == 0:
+            return Selection(by_chance, np.full(len(pool.y), np.nan), [dict(blank) for _ in by_chance], ())
         # Threads are shared out here: over blocks on the first level, over coarse clusters on the second.
         with threadpool_limits(limits=1), ThreadPoolExecutor(num_threads()) as executor:
             level = _Level(self, pool, exact, by_chance, executor)
@@ -159,7 +162,6 @@ class TwoStream(Strategy):
             for picked in level.fine(asking, len(pool.answered) // batch_size * num_fine):
                 rows += [row for row, _ in picked]
                 reasons += [reason for _, reason in picked]
-        blank = {"coarse": -1, "fine": -1, "stands_for": 1, "distance_to_center": None, "distance_to_answer": None}
         rows += by_chance.tolist()
         reasons += [dict(blank) for _ in by_chance]
         notes = () if exact else (f"{num_rows} candidates: cluster centres were found on a share of them",)
