@@ -297,7 +297,10 @@ def test_what_is_frozen_cannot_be_changed_later(make_project):
     run(project, rounds=0)
     path = project.root / "twostream.yaml"
     path.write_text(path.read_text().replace("test: 0:8,0:96,192:240", "test: 0:8,0:96,200:240"))
-    with pytest.raises(ProjectError, match=r"boxes in .* is .* but round 0 was made with .* it is frozen"):
+    with pytest.raises(
+        ProjectError,
+        match=r"boxes\.test in .* is 0:8,0:96,200:240, but round 0 was made with 0:8,0:96,192:240; it is frozen",
+    ):
         run(Project(project.root), rounds=1)
 
 

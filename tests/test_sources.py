@@ -17,9 +17,11 @@ from twostream import sources
 from twostream.annotator import Truth
 from twostream.answers import AnswerKind
 from twostream.candidates import extract, from_table, read_table
+from twostream.errors import ProjectError
 from twostream.objects import paint, read_objects
 from twostream.project import Project
 from twostream.settings import SourceConfig
+from twostream.steps import pool_of
 from twostream.task import Mitochondria, SynapsePolarity
 from twostream.volume import MemoryVolume, open_volume
 
@@ -407,7 +409,7 @@ def test_the_source_is_frozen_and_rounds_of_before_there_were_sources_go_on(tmp_
     path, frozen = root / "twostream.yaml", root / "rounds" / "000" / "config.yaml"
     good = path.read_text()
     path.write_text(good.replace("other.h5:instances", "other.h5:sides"))
-    refused(call("predict", root), "source in", "it is frozen")
+    refused(call("predict", root), "source.uri in", "it is frozen")
     path.write_text(good.replace("kind: segmentation", "kind: segmentations"))
     refused(call("status", root), "source.kind is 'segmentations'")
     values = yaml.safe_load(good)
@@ -424,9 +426,27 @@ def test_the_source_is_frozen_and_rounds_of_before_there_were_sources_go_on(tmp_
     done(call("train", old))
     frozen = old / "rounds" / "000" / "config.yaml"
     values = yaml.safe_load(frozen.read_text())
-    del values["config"]["source"]
+    # What an older version did not know had its default: a setting of its own, and one among others.
+    del values["config"]["source"], values["config"]["patches"]["object_widths"]
     frozen.write_text(yaml.safe_dump(values))
     done(call("predict", old))
+
+
+def test_where_active_clustering_is_off_the_stream_stays_and_nothing_says_that_it_learns(tmp_path, toy_file, theirs):
+    root = tmp_path / "p"
+    off = ["streams.active_clustering.num_steps=0"]
+    done(init(root, toy_file, *words_for("segmentation", theirs), sets=off))
+    result = done(call("run", root, "--rounds", "2", "--truth", f"{toy_file}:mitochondria"))
+    assert "stands in its place; what learns is the scorer" in result.stderr and "streams learn" not in result.stderr
+    assert "the scorer learns from answers" in (root / "report.html").read_text()
+    first, last = (np.load(root / "rounds" / f"{n:03d}" / "latents_unsupervised.npy") for n in (0, 2))
+    np.testing.assert_array_equal(first, last)
+    path = root / "rounds" / "002" / "latents_unsupervised.npy"
+    np.save(path, last[:-1])
+    with pytest.raises(
+        ProjectError, match=f"latents_unsupervised.npy has {len(last) - 1} rows, and there are {len(last)}"
+    ):
+        pool_of(Project(root), 2)
 
 
 # -- objects to voxels ------------------------------------------------------------------------------------------------

@@ -301,6 +301,7 @@ def test_the_published_block_is_read_as_printed(tmp_path):
     streams = parse_config(StreamsConfig, values["streams"], source="test")
     patches = parse_config(PatchConfig, values["patches"], source="test")
     assert (patches.width_px, patches.num_planes, streams.random_crop_share) == (128, 1, 1.0)
+    assert "patches.object_widths=null" in options  # whatever the preset of a task says
     for config, latent, millions in (
         (streams.unsupervised, 1024, 10.911425),
         (streams.supervised, 16, 4.716257),
@@ -337,6 +338,8 @@ def test_two_published_blocks_must_differ_in_kind_and_agree_in_width(tmp_path):
         published_overrides([tmp_path / "a", tmp_path / "b"], "polarity")
     with pytest.raises(ConfigError, match="both streams see the same patches"):
         published_overrides([tmp_path / "a", tmp_path / "c"], "polarity")
+    with pytest.raises(ConfigError, match="is given twice"):
+        published_overrides([tmp_path / "c", tmp_path / "c"], "polarity")
 
 
 def test_one_step_of_the_published_network_equals_its_plain_form(tmp_path):

@@ -33,7 +33,6 @@ COMMON = (
     "segmentation.patch_shape_zyx=[8,64,64]",
     "streams.supervised.num_steps=150",
     "streams.unsupervised.num_steps=200",
-    "streams.active_clustering.num_steps=40",
 )
 
 
@@ -62,7 +61,7 @@ SCENES = {
         (32, 384, 640),
         "0:32,0:384,0:112",
         25,
-        (*COMMON, "segmentation.num_steps=300", "refit.num_steps=100"),
+        (*COMMON, "segmentation.num_steps=300", "refit.num_steps=100", "streams.active_clustering.num_steps=40"),
     ),
     "mitochondria": Scene(
         "mitochondria",

@@ -70,6 +70,12 @@ class PatchConfig(Config):
         """The largest size of a pixel, where ``pixel_size_nm`` is the usual one."""
         return pixel_size_nm if self.object_widths is None else COARSEST_PIXEL * pixel_size_nm
 
+    def pixel_range_nm(self, voxel_size_nm: Sequence[float], pixel_size_nm: float) -> tuple[float, float]:
+        """The smallest and the largest size of a pixel, where ``pixel_size_nm`` is the usual one."""
+        widest = self.widest_pixel_nm(pixel_size_nm)
+        finest = pixel_size_nm if self.object_widths is None else FINEST_PIXEL * min(voxel_size_nm[1:])
+        return min(finest, widest), widest
+
     @property
     def num_planes(self) -> int:
         """Channels of a patch."""
@@ -266,8 +272,8 @@ class _Lens:
         _, y, x = volume.voxel_size_nm
         area_nm2 = np.count_nonzero(candidate.mask[central_section(candidate.mask)]) * y * x
         pixel_nm = self.config.object_widths * math.sqrt(area_nm2) / self.config.width_px
-        widest_nm = self.config.widest_pixel_nm(self.pixel_zyx[1] * y)
-        pixel_nm = min(max(pixel_nm, FINEST_PIXEL * min(y, x)), widest_nm)
+        finest, widest = self.config.pixel_range_nm(volume.voxel_size_nm, self.pixel_zyx[1] * y)
+        pixel_nm = min(max(pixel_nm, finest), widest)
         return _Lens.of(volume, self.config.model_copy(update={"pixel_size_nm": pixel_nm}), pixel_nm)
 
     @property

@@ -248,15 +248,17 @@ class Project:
         path = self.path(0, "config.yaml")
         if not path.exists():
             return
-        before, now = yaml.safe_load(path.read_text())["config"], self.config.model_dump(mode="json")
+        # Rounds of an older version lack the settings that it did not know: they had their defaults.
+        made_with = parse_config(ProjectConfig, yaml.safe_load(path.read_text())["config"], source=str(path))
+        before, now = made_with.model_dump(mode="json"), self.config.model_dump(mode="json")
         for key in FROZEN:
             was, is_now = before, now
             for part in key.split("."):
-                # Rounds of an older version know no such setting: it had its default, None.
-                was, is_now = was.get(part), is_now[part]
+                was, is_now = was[part], is_now[part]
             if was != is_now:
+                name, was, is_now = _difference(key, was, is_now)
                 raise ProjectError(
-                    f"{key} in {self.root / CONFIG_NAME} is {is_now}, but round 0 was made with {was}; "
+                    f"{name} in {self.root / CONFIG_NAME} is {is_now}, but round 0 was made with {was}; "
                     f"it is frozen, so that rounds can be compared. "
                     f"Change it back, or make a new project with `twostream init`."
                 )
@@ -287,6 +289,14 @@ class Project:
         versions = {"python": platform.python_version()} | {name: _version(name) for name in packages}
         resolved = {"config": self.config.model_dump(mode="json"), "round": round_number, "versions": versions}
         write_text(directory / "config.yaml", yaml.safe_dump(resolved, sort_keys=False))
+
+
+def _difference(name: str, was: Any, is_now: Any) -> tuple[str, Any, Any]:
+    """The first setting that differs, however deep, and what it was and is."""
+    while isinstance(was, dict) and isinstance(is_now, dict):
+        key = next(key for key in is_now if was.get(key) != is_now[key])
+        name, was, is_now = f"{name}.{key}", was.get(key), is_now[key]
+    return name, was, is_now
 
 
 def check_labels(labels: Volume, image: Volume) -> None:

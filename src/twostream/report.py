@@ -281,7 +281,8 @@ def summary(projects: Sequence[Project]) -> str:
     image = shown_uri(config.image.uri)
     if config.source:
         given = "A table of objects" if config.source.kind == "objects" else f"Another model's {config.source.kind}"
-        return f"{given} proposes {what} in {image}; the streams learn from answers: {asked}."
+        who = "the streams learn" if config.streams.learn_from_answers else "the scorer learns"
+        return f"{given} proposes {what} in {image}; {who} from answers: {asked}."
     return f"A segmentation model S proposes {what} in {image} and learns from answers: {asked}."
 
 
@@ -476,11 +477,10 @@ def galleries(projects: Sequence[Project], names: Sequence[str]) -> list[dict[st
 def _patch_width(project: Project, width_px: int) -> str:
     """How wide the patches of a project are, for the eye."""
     widths = project.config.patches.object_widths
-    return (
-        f"{width_px * project.pixel_size_nm:g} nm wide"
-        if widths is None
-        else f"{widths:g} times as wide as their object"
-    )
+    if widths is None:
+        return f"{width_px * project.pixel_size_nm:g} nm wide"
+    finest, widest = project.config.patches.pixel_range_nm(project.image.voxel_size_nm, project.pixel_size_nm)
+    return f"{widths:g} times as wide as their object, from {width_px * finest:g} to {width_px * widest:g} nm"
 
 
 def answers_by_query(answers: Iterable[Answer]) -> dict[int, list[Answer]]:

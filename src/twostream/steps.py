@@ -141,7 +141,8 @@ def refit_step(project: Project, number: int, truth: Truth | None) -> Detail:
     found, asked_in = collect(project.ledger, before_round=number)
     detail: Detail = {}
     if project.config.source:
-        progress.say(f"  no S to refit, a {project.config.source.name} stands in its place; the streams learn")
+        who = "the streams learn" if project.config.streams.learn_from_answers else "what learns is the scorer"
+        progress.say(f"  no S to refit, a {project.config.source.name} stands in its place; {who}")
         detail = _no_s(project)
     elif not path.exists():
         segmenter = Segmenter.load(project.path(number - 1, "checkpoint.ckpt"))
@@ -268,10 +269,16 @@ def pool_of(project: Project, number: int) -> Pool:
     gone = {q.candidate.id for q in snapshots}
     rows = [i for i, c in enumerate(candidates) if may_be_asked(project, c) and c.id not in gone]
     fresh = latents_of(project, number, [q.candidate for q in snapshots], [q.patch for q in snapshots])
-    streams = {
-        name: np.concatenate([read_array(project.path(number, f"latents_{name}.npy"))[rows], fresh[name]])
-        for name in STREAMS
-    }
+    streams = {}
+    for name in STREAMS:
+        path = project.path(number, f"latents_{name}.npy")
+        latents = read_array(path)
+        if len(latents) != len(candidates):
+            raise ProjectError(
+                f"{path} has {len(latents)} rows, and there are {len(candidates)} candidates; it was changed since "
+                f"it was made. Put it back, or make a new project."
+            )
+        streams[name] = np.concatenate([latents[rows], fresh[name]])
     y = np.array([math.nan] * len(rows) + [math.nan if q.is_audit else verdicts[q.candidate.id].y for q in snapshots])
     members = [candidates[i] for i in rows] + [q.candidate for q in snapshots]
     excluded = np.arange(len(y)) >= len(rows)

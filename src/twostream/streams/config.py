@@ -126,6 +126,11 @@ class StreamsConfig(Config):
     active_clustering: ActiveClusteringConfig = ActiveClusteringConfig()
     random_crop_share: float = Field(0.25, ge=0, le=1)
 
+    @property
+    def learn_from_answers(self) -> bool:
+        """Whether answers change what a stream sees in a patch."""
+        return self.active_clustering.num_steps > 0 and self.unsupervised.method != "given"
+
     @model_validator(mode="after")
     def _each_stream_sees_its_own(self) -> StreamsConfig:
         if self.supervised.method == "simclr":

@@ -46,7 +46,8 @@ def read_given(config: StreamConfig, ids: np.ndarray) -> np.ndarray:
             f"{config.ids} lacks {len(missing)} of {len(ids)} candidates, {missing[0]} first; add a row for each and "
             f"go on (their boxes and masks are in candidates.parquet)."
         )
-    rows = latents[order[at]].astype(np.float32)
+    with np.errstate(over="ignore"):  # said below, with the row
+        rows = latents[order[at]].astype(np.float32)
     bad = np.flatnonzero(~np.isfinite(rows).all(1))
     if len(bad):
         raise InputError(

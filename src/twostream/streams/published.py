@@ -62,6 +62,8 @@ def published_overrides(paths: Sequence[Path], task: str) -> list[str]:
     Raises:
         ConfigError: as ``read_published``; two files of one stream, of different widths, or of another task.
     """
+    if len(set(paths)) < len(paths):
+        raise ConfigError(f"{paths[0]} is given twice; pass one file for each stream.")
     blocks = {path: read_published(path) for path in paths}
     result: list[str] = []
     for path, block in blocks.items():
@@ -80,7 +82,7 @@ def published_overrides(paths: Sequence[Path], task: str) -> list[str]:
         result += [
             f"{head}.method=vae", f"{head}.latent_dim={block.LATENT_DIM}", f"{head}.kld_weight={block.KLD_WEIGHT!r}",
             f"{head}.hidden_dims={list(block.HIDDEN_DIMS)}", f"patches.width_px={block.WIDTH}",
-            "patches.planes=central",
+            "patches.planes=central", "patches.object_widths=null",
         ]  # fmt: skip
         if block.IMAGE_VAE:
             result.append("streams.random_crop_share=1")
