@@ -1,18 +1,30 @@
-"""The picture of docs/streams.md: aligned patches of a project's questions, and what its mask stream makes of masks.
+"""The pictures of docs/streams.md.
 
-python benchmarks/stream_pictures.py demo/two-stream docs/images/streams.png
+streams.png: aligned patches of a project's questions, and what its mask stream makes of masks.
+object_widths.png: true mitochondria of synthetic tissue, in patches of one pixel size and in patches as wide as they.
+
+    python benchmarks/stream_pictures.py docs/images demo/two-stream
 """
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
+from stream_probe import counted
 
+from twostream.candidates import clean, extract
+from twostream.geometry import Box
+from twostream.patches import PatchConfig, cut_all
 from twostream.project import Project
+from twostream.settings import BY_TASK
 from twostream.streams.config import PICTURES_NAME
+from twostream.synthetic import Tissue
+from twostream.task import get_task
+from twostream.volume import MemoryVolume
 
 NUM_SHOWN = 8
 SCALE = 2
@@ -35,14 +47,44 @@ def outlined(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return picture
 
 
-def main() -> None:
-    project, path = Project(Path(sys.argv[1])), sys.argv[2]
+def of_project(project: Project) -> np.ndarray:
+    """Questions, outlined; masks, and what the decoder makes of them."""
     shown = [query.patch.central for query in project.ledger.queries()[:NUM_SHOWN]]
     with np.load(project.path(0, PICTURES_NAME.format("supervised"))) as stored:
         masks, decoded = stored["reconstructions"]
     rows = [row_of([image for image, _ in shown]), row_of([outlined(image, mask) for image, mask in shown])]
     rows += [row_of(list(masks[:NUM_SHOWN])), row_of(list(decoded[:NUM_SHOWN]))]
-    cv2.imwrite(path, np.vstack(rows))
+    return np.vstack(rows)
+
+
+def of_widths() -> np.ndarray:
+    """Mitochondria, small to large, at the task's pixel size and as wide as the laptop preset says."""
+    size_nm, shape = (30.0, 4.0, 4.0), (32, 1024, 1024)
+    task, tissue = get_task("mitochondria", size_nm), Tissue(seed=1, voxel_size_nm=size_nm)
+    labels = counted(tissue.mitochondria(Box.whole(shape)), task)
+    objects = extract(
+        clean(labels, task, round(task.min_object_nm3 / math.prod(size_nm))),
+        np.full(shape, 255, np.uint8),
+        task,
+        (0, 0, 0),
+    )
+    whole = [
+        c for c in objects if min(c.box.offset_zyx[1:]) > 0 and max(c.box.stop_zyx[1:]) < max(shape)
+    ]  # not cut off
+    by_size = sorted(whole, key=lambda candidate: candidate.num_voxels)
+    chosen = [by_size[i] for i in np.linspace(0, len(by_size) - 1, NUM_SHOWN).round().astype(int)]
+    image, rows = MemoryVolume(tissue.image(Box.whole(shape)), size_nm), []
+    for config in (PatchConfig(), PatchConfig(**BY_TASK["mitochondria"]["patches"])):
+        pairs = dict(cut_all(image, chosen, config, task.patch_pixel_size_nm))
+        rows.append(row_of([outlined(*pairs[i].central) for i in range(NUM_SHOWN)]))
+    return np.vstack(rows)
+
+
+def main() -> None:
+    folder = Path(sys.argv[1])
+    cv2.imwrite(str(folder / "object_widths.png"), of_widths())
+    if len(sys.argv) > 2:
+        cv2.imwrite(str(folder / "streams.png"), of_project(Project(Path(sys.argv[2]))))
 
 
 if __name__ == "__main__":
