@@ -206,7 +206,7 @@ def test_a_dry_run_says_what_would_be_trained_and_trains_nothing(tmp_path, toy_f
     assert init(root, toy_file).exit_code == 0
     result = call("train", root, "--dry-run")
     assert result.exit_code == 0, result.output
-    for word in ("parameters, filters 4, 8, 8", "4 x 32 x 32 voxels", "60, 120 crops", "GB of activations"):
+    for word in ("parameters, filters 4, 8, 8", "4 x 32 x 32 voxels", "60, 120 crops", "MB of activations"):
         assert word in result.output
     assert not (root / "rounds").exists() and "train" in call("status", root).output
 

@@ -478,6 +478,15 @@ def test_overlaps_go_to_the_nearest_centre_whatever_the_order(tmp_path):
         np.testing.assert_array_equal(np.r_[0, order + 1][owner], expected)
 
 
+@pytest.mark.parametrize("strange", ["--5", "007", "-0", "9" * 5000, str(2**63)])
+def test_what_only_looks_like_a_number_is_a_name(tmp_path, strange):
+    rows = [{"z": 1, "y": 2, "x": 3, "id": name} for name in ("5", strange)]
+    table = read_objects(write(tmp_path / "t.csv", *rows), IMAGE, TASK)
+    assert table.ids == ["5", strange]
+    rows[1]["id"] = str(1 - 2**63)
+    assert read_objects(write(tmp_path / "t.csv", *rows), IMAGE, TASK).ids == [5, 1 - 2**63]
+
+
 def test_a_ball_has_its_radius_and_a_box_its_ellipsoid(tmp_path):
     ball = objects(tmp_path, [{"z_nm": 90, "y_nm": 100, "x_nm": 150}], radius_nm=40.0).segmentation
     where = np.argwhere(ball)

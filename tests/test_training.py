@@ -170,6 +170,27 @@ def test_killed_and_resumed_it_ends_the_same(world, tmp_path, monkeypatch, optim
     )
 
 
+def test_a_refit_that_was_killed_keeps_its_norms_frozen(world, tmp_path, monkeypatch):
+    """Lightning leaves out the start of the first epoch after a resume."""
+    loss, calls = SegmentationModule.loss, []
+
+    def dying(module, batch, generator):
+        calls.append(module.global_step)
+        if len(calls) == 7:
+            raise KilledError
+        return loss(module, batch, generator)
+
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    undisturbed, course = fitted(world, tmp_path / "a", freeze_norm=True)
+    monkeypatch.setattr(SegmentationModule, "loss", dying)
+    with pytest.raises(KilledError):
+        fitted(world, tmp_path / "b", freeze_norm=True)
+    resumed, again = fitted(world, tmp_path / "b", freeze_norm=True)
+    assert calls[7] == 4 and course.losses == again.losses and course.looks == again.looks
+    assert same(weights(undisturbed), weights(resumed))
+
+
 def test_frozen_norms_keep_their_statistics(world, tmp_path):
     s, _ = fitted(world, tmp_path, validation=None)
     before = weights(s)

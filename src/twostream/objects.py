@@ -15,6 +15,7 @@ and column.
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -179,6 +180,10 @@ def _boxes(table: Table, center: np.ndarray, image: Volume) -> np.ndarray | None
     return box.astype(np.int64)
 
 
+_WHOLE = re.compile(r"0|-?[1-9][0-9]{0,18}")
+"""A whole number as Python writes it; a name that only looks like one, such as 007, stays a name."""
+
+
 def _ids(table: Table) -> list[int] | list[str]:
     if "id" not in table.columns:
         return list(range(1, table.num_rows + 1))
@@ -192,7 +197,7 @@ def _ids(table: Table) -> list[int] | list[str]:
             before = first[name] + 1
             table.refuse(np.arange(table.num_rows) == row, "id", f"each id once, but row {before} has it already")
         first[name] = row
-    numeric = all(name.lstrip("-").isdecimal() and str(int(name)) == name and abs(int(name)) < 2**63 for name in names)
+    numeric = all(_WHOLE.fullmatch(name) and abs(int(name)) < 2**63 for name in names)
     return [int(name) for name in names] if numeric else names
 
 

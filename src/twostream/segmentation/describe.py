@@ -50,15 +50,19 @@ class Description:
         """For a terminal."""
         shape = " x ".join(str(s) for s in self.crop_shape_zyx)
         seen = " x ".join(f"{v:g}" for v in self.seen_voxel_nm)
-        gigabytes = (self.weight_bytes + self.activation_bytes) / 1e9
+        whole = _size(self.weight_bytes + self.activation_bytes)
         return [
             f"network     {self.num_parameters:,} parameters, filters {', '.join(map(str, self.filters))}",
             f"sees        voxels of {seen} nm (Z, Y, X), folded by {' x '.join(map(str, self.fold_zyx))}",
             f"crop        {shape} voxels of the image (Z, Y, X), {self.batch_size} per step",
             f"steps       {self.num_steps:,}, {self.num_steps * self.batch_size:,} crops",
-            f"memory      {gigabytes:.2f} GB: {self.activation_bytes / 1e9:.2f} GB of activations for the backward "
-            f"pass, {self.weight_bytes / 1e9:.3f} GB of weights, gradients and optimizer; image and labels beside it",
+            f"memory      {whole}: {_size(self.activation_bytes)} of activations for the backward pass, "
+            f"{_size(self.weight_bytes)} of weights, gradients and optimizer; image and labels beside it",
         ]
+
+
+def _size(num_bytes: int) -> str:
+    return f"{num_bytes / 1e9:.2f} GB" if num_bytes >= 1e8 else f"{num_bytes / 1e6:.1f} MB"
 
 
 def describe(segmenter: Segmenter, config: SegmentationConfig, voxel_size_nm: tuple[float, ...]) -> Description:

@@ -18,6 +18,21 @@ from twostream.segmentation.config import ISOTROPIC_RATIO
 Triple = tuple[int, int, int]
 
 
+class _Conv3d(nn.Conv3d):
+    """Computes in single precision where bfloat16 on a CPU would give a wrong gradient.
+
+    Where a kernel three sections deep sees two, oneDNN's gradient of the weights has memory in it that nobody wrote
+    (torch 2.13; LOG.md): other weights in every run, and now and then NaN.
+    """
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        is_thin = self.kernel_size[0] == 3 and input.shape[2] == 2 and input.device.type == "cpu"
+        if not is_thin or not torch.is_autocast_enabled("cpu"):
+            return super().forward(input)
+        with torch.autocast("cpu", enabled=False):
+            return super().forward(input.float())
+
+
 class FoldedUNet(nn.Module):
     """U-Net on voxels folded by ``fold_zyx``: image_B1ZYX in, logit_BLZYX of the same size out, interpolated.
 
@@ -58,7 +73,9 @@ class FoldedUNet(nn.Module):
             norm_name="batch",
             res_block=True,
         )
-
+        for layer in self.unet.modules():
+            if type(layer) is nn.Conv3d:
+                layer.__class__ = _Conv3d
         # Channels last is twice as fast on a CPU, and no slower anywhere.
         self.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
 

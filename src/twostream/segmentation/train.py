@@ -78,7 +78,11 @@ class Segmenter:
             network.eval()
             return cls(network, state["architecture"], state["mean"], state["std"])
         except (*DAMAGED, OSError) as error:
-            raise InputError(f"{path} is no checkpoint of S: {error}. Run `twostream train` again.") from None
+            why = str(error).strip().rstrip(".")
+            raise InputError(
+                f"{path} is no checkpoint of S: {why}. Put it back from a copy (`last.ckpt` beside it, where there is "
+                f"one, is S as its training ended); without it this project cannot go on: make a new one."
+            ) from None
 
 
 def new_segmenter(
@@ -167,7 +171,8 @@ class SegmentationModule(FitModule):
             image = segmenter.normalise(validation[0])[:, None]
             self._validation = torch.from_numpy(image), torch.from_numpy(validation[1])
 
-    def on_train_epoch_start(self) -> None:
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        # Not at the start of an epoch: Lightning leaves that out in the first one after a resume.
         if self._freeze_norm:
             for layer in self.network.modules():
                 if isinstance(layer, torch.nn.modules.batchnorm._BatchNorm):
