@@ -426,8 +426,10 @@ def test_the_source_is_frozen_and_rounds_of_before_there_were_sources_go_on(tmp_
     done(call("train", old))
     frozen = old / "rounds" / "000" / "config.yaml"
     values = yaml.safe_load(frozen.read_text())
-    # What an older version did not know had its default: a setting of its own, and one among others.
+    # What an older version did not know had its default: a setting of its own, and one among others. What it knew and
+    # is no more does not matter.
     del values["config"]["source"], values["config"]["patches"]["object_widths"]
+    values["config"]["patches"]["of_old"] = values["config"]["of_old"] = 1
     frozen.write_text(yaml.safe_dump(values))
     done(call("predict", old))
 

@@ -340,6 +340,8 @@ def test_two_published_blocks_must_differ_in_kind_and_agree_in_width(tmp_path):
         published_overrides([tmp_path / "a", tmp_path / "c"], "polarity")
     with pytest.raises(ConfigError, match="is given twice"):
         published_overrides([tmp_path / "c", tmp_path / "c"], "polarity")
+    with pytest.raises(ConfigError, match="b is given twice"):
+        published_overrides([tmp_path / "c", tmp_path / "b", tmp_path / "b"], "polarity")
 
 
 def test_one_step_of_the_published_network_equals_its_plain_form(tmp_path):

@@ -20,9 +20,8 @@ from twostream.errors import InputError
 
 def write_text(path: Path, text: str) -> None:
     """Write a file whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text)
-    os.replace(partial, path)
+    with text_file(path) as handle:
+        handle.write(text)
 
 
 @contextmanager

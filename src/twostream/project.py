@@ -248,9 +248,11 @@ class Project:
         path = self.path(0, "config.yaml")
         if not path.exists():
             return
-        # Rounds of an older version lack the settings that it did not know: they had their defaults.
-        made_with = parse_config(ProjectConfig, yaml.safe_load(path.read_text())["config"], source=str(path))
-        before, now = made_with.model_dump(mode="json"), self.config.model_dump(mode="json")
+        now = self.config.model_dump(mode="json")
+        # Rounds of an older version lack the settings that it did not know, which had their defaults, and may hold
+        # some that are no more.
+        stored = _known(yaml.safe_load(path.read_text())["config"], now)
+        before = parse_config(ProjectConfig, stored, source=str(path)).model_dump(mode="json")
         for key in FROZEN:
             was, is_now = before, now
             for part in key.split("."):
@@ -289,6 +291,15 @@ class Project:
         versions = {"python": platform.python_version()} | {name: _version(name) for name in packages}
         resolved = {"config": self.config.model_dump(mode="json"), "round": round_number, "versions": versions}
         write_text(directory / "config.yaml", yaml.safe_dump(resolved, sort_keys=False))
+
+
+def _known(values: dict[str, Any], pattern: dict[str, Any]) -> dict[str, Any]:
+    """``values`` without the settings that ``pattern`` does not have, however deep."""
+    return {
+        key: _known(value, pattern[key]) if isinstance(value, dict) and isinstance(pattern[key], dict) else value
+        for key, value in values.items()
+        if key in pattern
+    }
 
 
 def _difference(name: str, was: Any, is_now: Any) -> tuple[str, Any, Any]:

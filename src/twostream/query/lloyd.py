@@ -230,7 +230,6 @@ class _End:
     made_of: np.ndarray
     centers: np.ndarray
     inertia: float
-    distance2: np.ndarray | None = None
 
 
 class _Lloyd(ABC):

@@ -62,8 +62,9 @@ def published_overrides(paths: Sequence[Path], task: str) -> list[str]:
     Raises:
         ConfigError: as ``read_published``; two files of one stream, of different widths, or of another task.
     """
-    if len(set(paths)) < len(paths):
-        raise ConfigError(f"{paths[0]} is given twice; pass one file for each stream.")
+    twice = next((path for i, path in enumerate(paths) if path in paths[:i]), None)
+    if twice is not None:
+        raise ConfigError(f"{twice} is given twice; pass one file for each stream.")
     blocks = {path: read_published(path) for path in paths}
     result: list[str] = []
     for path, block in blocks.items():
