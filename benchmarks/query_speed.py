@@ -32,6 +32,8 @@ from twostream.query import TwoStream, lloyd, quick
 GOLDEN = Path(__file__).parent.parent / "tests" / "golden"
 NUM_GROUPS, GROUP_WIDTH = 300, 0.5
 """Candidates come in kinds: so many Gaussian groups in every stream, as wide as this part of their distance."""
+SETTLING_SECONDS = 1.0
+"""Before each run: the BLAS threads of the run before spin for a tenth of a second, at the cost of whoever is next."""
 
 
 def as_published(
@@ -134,7 +136,7 @@ def recorded() -> Iterator[list[Problem]]:
 def quickly(problem: Problem) -> float:
     """Inertia that the quick k-means reaches."""
     x = problem.features
-    found = quick.kmeans(x.__getitem__, len(x), len(x), problem.num_clusters, seed=0)
+    found = quick.kmeans([quick.Problem(x.__getitem__, len(x), len(x))], problem.num_clusters, seed=0)[0]
     return inertia(x, found.labels)
 
 
@@ -186,6 +188,7 @@ def main() -> None:
     first: tuple[float, float, np.ndarray] | None = None
     for repetition in range(options.repetitions):
         for way in options.ways:
+            time.sleep(SETTLING_SECONDS)
             processor, start = processor_seconds(), time.monotonic()
             rows = run(way, streams, y, clusters)
             seconds, processor = time.monotonic() - start, processor_seconds() - processor

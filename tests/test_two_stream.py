@@ -7,12 +7,14 @@ from typing import ClassVar
 import numpy as np
 import pytest
 from sklearn.cluster import KMeans
+from sklearn.metrics import adjusted_rand_score
 from test_query import StrategyExam
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from twostream.errors import InputError
 from twostream.query import TwoStream, lloyd, quick
 from twostream.query.clustering import nearest
+from twostream.query.pool import mean_and_variance
 from twostream.query.two_stream import apportion, distance_to
 
 
@@ -32,8 +34,8 @@ def alone(model, features):
         return model.fit(features)
 
 
-def quickly(features, k, **settings):
-    return quick.kmeans(features.__getitem__, len(features), len(features), k, **settings)
+def quickly(features, k, *, seed, weights=None):
+    return quick.kmeans([quick.Problem(features.__getitem__, len(features), len(features), weights)], k, seed=seed)[0]
 
 
 @pytest.mark.parametrize(
@@ -206,6 +208,45 @@ def test_quick_is_nearly_as_good(number, width, k):
     assert explicit < 1.03 * best  # one run of scikit-learn is off by up to four percent here
 
 
+@pytest.mark.parametrize("loud", [0.0, 1.5])
+def test_quick_begins_on_some_columns_and_ends_on_all(loud):
+    """Also where those that vary most tell nothing."""
+    features = groups(1000, 400, num_groups=8)
+    features[:, : quick.SOME_COLUMNS] += loud * np.random.default_rng(1).normal(size=(1000, quick.SOME_COLUMNS))
+    best = KMeans(8, random_state=0, n_init=10).fit(features).inertia_
+    found = quickly(features, 8, seed=0)
+    means = [features[found.labels == label].mean(0) for label in range(8)]
+    np.testing.assert_allclose(found.centers, means, atol=1e-3)
+    assert found.inertia < 1.03 * best
+
+
+def test_problems_side_by_side_are_those_one_by_one():
+    features = [groups(number, 200, num_groups=6, seed=number) for number in (40, 90, 91, 500, 1800, 3000, 7)]
+    problems = [quick.Problem(x.__getitem__, len(x), 1000, np.full(len(x), 2.0)) for x in features]
+    for found, problem in zip(quick.kmeans(problems, 6, seed=0), problems, strict=True):
+        alone = quick.kmeans([problem], 6, seed=0)[0]
+        assert adjusted_rand_score(found.labels, alone.labels) == 1  # a last digit may number them otherwise
+        np.testing.assert_allclose(np.sort(found.centers, 0), np.sort(alone.centers, 0), atol=1e-4)
+        assert found.inertia == pytest.approx(alone.inertia, rel=1e-4)
+
+
+def test_what_only_fills_up_is_never_drawn():
+    weight = np.array([[0.0, 2.0, 1.0, 0.0], [1e-30, 0.0, 0.0, 0.0], [0.0, 0.0, 1e30, 1e30]], np.float32)
+    draws = np.tile([0.0, 0.5, 0.7, 1 - 1e-12], (3, 1))
+    assert quick._drawn(weight, draws).tolist() == [[1, 1, 2, 2], [0, 0, 0, 0], [2, 3, 3, 3]]
+    assert quick._drawn(np.zeros((2, 3), np.float32), draws[:2]).max() < 3  # all rows alike
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_moments_of_blocks_are_those_of_the_whole(dtype):
+    features = (1000 + np.random.default_rng(0).normal(size=(700, 5))).astype(dtype)
+    features[:, 2] = 0.1
+    mean, variance = mean_and_variance(features[start : start + 64] for start in range(0, 700, 64))
+    np.testing.assert_allclose(mean, features.mean(0, dtype=float))
+    np.testing.assert_allclose(variance, features.var(0, dtype=float), rtol=1e-6, atol=1e-20)
+    assert variance[2] == 0
+
+
 @pytest.mark.parametrize("offset", [0.0, 1e4])
 def test_quick_does_not_mind_where_the_origin_is(offset):
     features = groups(5000, 8)
@@ -239,7 +280,7 @@ def test_nearest_agrees_with_all_distances():
 
 @pytest.mark.parametrize("exact", [True, False])
 def test_distances_to_more_answers_than_fit_at_once(exact, monkeypatch):
-    monkeypatch.setattr(quick, "SCORES_AT_ONCE", 500)
+    monkeypatch.setattr(quick, "VALUES_AT_ONCE", 500)
     rng = np.random.default_rng(0)
     x, answers = rng.normal(size=(70, 3)), rng.normal(size=(90, 3))
     found = distance_to(x, answers, exact)

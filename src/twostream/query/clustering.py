@@ -65,10 +65,9 @@ def cluster(
         if len(rows) <= EXACT_ROWS and weights is None:
             found = lloyd.kmeans([pool.take(rows, stream, np.float64)], num_clusters, seed=seed)[0]
         else:
-            found = quick.kmeans(
-                lambda part: pool.take(rows[part], stream), len(rows), rows_per_block(pool.num_features(stream)),
-                num_clusters, seed=seed, weights=weights,
-            )  # fmt: skip
+            size = rows_per_block(pool.num_features(stream))
+            problem = quick.Problem(lambda part: pool.take(rows[part], stream), len(rows), size, weights)
+            found = quick.kmeans([problem], num_clusters, seed=seed)[0]
             wanted = quick.rows_wanted(num_clusters)
             note = f"{num_clusters} centres were found on {wanted} of {len(rows)} rows" if wanted < len(rows) else ""
     distance = np.empty(len(rows))
@@ -80,11 +79,9 @@ def cluster(
 def nearest(features: np.ndarray, centers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Index of the nearest of (k, D) centres to each of (n, D) rows, and the distance to it, both (n,).
 
-    The index comes from a product in single precision about the middle of the centres, the distance from the
-    difference, which does not cancel.
+    The index comes from a product in single precision, the distance from the difference, which does not cancel.
     """
-    middle = centers.mean(0)
-    index = quick.nearest(features - middle, centers - middle)[0]
+    index = quick.nearest(features, centers)[0]
     difference = features - centers[index]  # not of what is about the middle: a last digit may be the radius of a ball
     return index, np.sqrt(np.einsum("ij,ij->i", difference, difference))
 

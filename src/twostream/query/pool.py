@@ -5,7 +5,7 @@ Features may be memory-mapped and larger than memory: they are read in blocks, h
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -111,8 +111,27 @@ class Pool:
             return dict.fromkeys(self.streams, 1.0)
         known = np.concatenate([self.askable, self.answered])
         rows = known[np.argsort(self.keys[known], kind="stable")[:SCALE_ROWS]]
-        widths = {name: float(np.sqrt(self.take(rows, name).var(0, dtype=float).sum())) for name in self.streams}
+        variances = {name: mean_and_variance(x for _, x in self.blocks(rows, name))[1] for name in self.streams}
+        widths = {name: float(np.sqrt(variance.sum())) for name, variance in variances.items()}
         return {name: width if width > 0 else 1.0 for name, width in widths.items()}
+
+
+def mean_and_variance(blocks: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Of each column of (n, D) features that come in blocks, n >= 1; both (D,) float64.
+
+    The variance of a constant column is 0, to the last digit.
+    """
+    number, middle, total, square = 0, np.zeros(0), np.zeros(0), np.zeros(0)
+    for block in blocks:
+        if number == 0:
+            middle = block[0].astype(float)  # near the mean: what is far from the origin loses no digits
+            total, square = np.zeros_like(middle), np.zeros_like(middle)
+        difference = block - middle
+        total += difference.sum(0)
+        square += np.einsum("ij,ij->j", difference, difference)
+        number += len(block)
+    mean = total / number
+    return middle + mean, np.maximum(square / number - mean**2, 0)
 
 
 def rows_per_block(num_features: int) -> int:

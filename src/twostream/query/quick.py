@@ -1,83 +1,73 @@
 """k-means nearly as good as scikit-learn's, for less: centres on a random share of the rows, as faiss does.
 
-In single precision, for rows that are read when they are needed; it stops when little is won. The exact one is
-``lloyd``.
+In single precision, for rows that are read when they are needed; it stops when little is won. Small problems are solved
+side by side, in a few long steps instead of many short ones, for which threads would queue. The exact one is ``lloyd``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
-from dataclasses import replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.sparse import csc_matrix
 
 from twostream.query.lloyd import ROWS_AT_ONCE, Solution
 
-SCORES_AT_ONCE = 2**22
-"""Products of rows and centres that are held at once, however many centres there are."""
+VALUES_AT_ONCE = 2**18
+"""Features of a block of rows, and their products with all centres: either stay in the cache."""
 ROWS_PER_CENTER, FEWEST_PER_CENTER, SHARE_ROWS = 256, 40, 2**16
 """Rows of the share for every centre; fewer, but so many at least, where the share would be larger than this."""
+SOME_COLUMNS = 128
+"""Where there are more, the search begins on some, and ends on all (after Boutsidis 2009)."""
+ROWS_SIDE_BY_SIDE = 2048
+"""Rows of shares that are worked on at once."""
 MANY_ITERATIONS = 100
 RESTARTS, SMALL_VALUES = 4, 2**16
 """Starts on a share that holds no more numbers than this."""
+ALIKE = 1e-5
+"""Relative difference of inertias that may be nothing but rounding."""
 LITTLE = 1e-3
 """Part of the inertia that is not worth another iteration."""
 
 
+@dataclass(frozen=True)
+class Problem:
+    """Rows that want clusters.
+
+    Attributes:
+        read: features, float32 or float64, of a slice of the rows, or of an ascending array of row numbers.
+        num_rows: n.
+        rows_per_block: rows that are read at once.
+        weights: (n,) float >= 0, what each row counts; not all 0. None: all alike.
+    """
+
+    read: Callable[[Any], np.ndarray]
+    num_rows: int
+    rows_per_block: int
+    weights: np.ndarray | None = None
+
+
 def kmeans(
-    read: Callable[[Any], np.ndarray],
-    num_rows: int,
-    rows_per_block: int,
-    num_clusters: int,
-    *,
-    seed: int,
-    weights: np.ndarray | None = None,
-    executor: Executor | None = None,
-) -> Solution:
+    problems: Sequence[Problem], num_clusters: int, *, seed: int, executor: Executor | None = None
+) -> list[Solution]:
     """k-means of any number of rows: centres on a share of them, then one step with all.
 
     Args:
-        read: features of a slice of the rows, or of an ascending array of row numbers.
-        num_rows: n.
-        rows_per_block: rows that are read at once.
-        num_clusters: centres wanted, at most n; a centre that no row is nearest to stays without rows.
-        weights: (n,) float >= 0, what each row counts; not all 0.
-        executor: threads for the steps with all rows.
+        problems: of one D, each with at least ``num_clusters`` rows.
+        num_clusters: centres wanted; a centre that no row is nearest to stays without rows.
+        seed: of each problem, whatever others stand beside it.
+        executor: threads for the steps with many rows; None where problems are dealt to threads themselves.
 
     Returns:
-        Labels of all n rows, (k, D) float32 centres, inertia and distances in single precision.
+        For each, labels of all n rows, (k, D) float32 centres, inertia and distances in single precision.
     """
-    rng = np.random.default_rng(seed)
-    weight = np.ones(num_rows, np.float32) if weights is None else weights.astype(np.float32)
-    wanted = rows_wanted(num_clusters)
-    is_share = num_rows > wanted
-    share = np.sort(rng.choice(num_rows, wanted, replace=False)) if is_share else slice(0, num_rows)
-    few = np.asarray(read(share), np.float32)
-    middle = few.mean(0, dtype=float).astype(np.float32)
-    few = few - middle  # products of what is far from the origin lose their digits; and what was read is not ours
-    own = weight[share] if weight[share].any() else np.ones(len(few), np.float32)
-    norm2 = np.einsum("ij,ij->i", few, few)
-    # Where it costs next to nothing, the best of some: in few dimensions one start differs much from another.
-    starts = RESTARTS if few.size <= SMALL_VALUES else 1
-    runs = [_refined(few, norm2, own, _seeds(few, norm2, own, num_clusters, rng), executor) for _ in range(starts)]
-    found = min(runs, key=lambda run: run.inertia)
-    centers = found.centers
-    if not is_share:
-        return replace(found, centers=centers + middle)
-    blocks = [slice(s, min(s + rows_per_block, num_rows)) for s in range(0, num_rows, rows_per_block)]
-    # One step of Lloyd's with everybody takes away most of what the share is off by.
-    sums, total = np.zeros(centers.shape), np.zeros((num_clusters, 1))
-    for block in blocks:
-        x = read(block) - middle
-        _add_up(x, nearest(x, centers, executor)[0], weight[block], sums, total)
-    centers = np.where(total > 0, sums / np.maximum(total, 1e-30), centers).astype(np.float32)
-    labels, distance2, inertia = np.empty(num_rows, np.int32), np.empty(num_rows, np.float32), 0.0
-    for block in blocks:
-        labels[block], distance2[block] = nearest(read(block) - middle, centers, executor)
-        inertia += float(weight[block] @ distance2[block])
-    return Solution(labels, centers + middle, inertia, distance2)
+    shares = [_Share(problem, num_clusters, seed) for problem in problems]
+    for some in _side_by_side(shares):
+        _begin(some, num_clusters, executor)
+    return [share.spread_out(executor) for share in shares]
 
 
 def rows_wanted(num_clusters: int) -> int:
@@ -85,65 +75,186 @@ def rows_wanted(num_clusters: int) -> int:
     return min(ROWS_PER_CENTER * num_clusters, max(SHARE_ROWS, FEWEST_PER_CENTER * num_clusters))
 
 
+class _Share:
+    """A share of the rows of a problem, on which its centres are found.
+
+    Attributes:
+        x: (n, D) float32, about ``middle``: products of what is far from the origin lose their digits.
+        middle: (D,) float32, near the mean.
+        norm2: (n,) squared lengths.
+        weight: (n,) float32.
+        narrow: (n, d) some columns, half of them those that vary most, the others by chance; x, where there are few.
+        starts: how often the search begins: in few dimensions one start differs much from another, and where it costs
+            next to nothing the best of some is taken.
+        rng: what chance decides.
+        found: centres about ``middle``, labels and distances of the share.
+    """
+
+    found: Solution
+
+    def __init__(self, problem: Problem, num_clusters: int, seed: int) -> None:
+        self.problem, self.rng, number = problem, np.random.default_rng(seed), problem.num_rows
+        self._weights = np.ones(number, np.float32) if problem.weights is None else problem.weights.astype(np.float32)
+        wanted = rows_wanted(num_clusters)
+        self._is_all = number <= wanted
+        rows = slice(0, number) if self._is_all else np.sort(self.rng.choice(number, wanted, replace=False))
+        x = np.asarray(problem.read(rows), np.float32)
+        self.middle = np.full(len(x), 1 / len(x), np.float32) @ x
+        self.x = x - self.middle  # what was read is not ours
+        self.norm2 = _squared_lengths(self.x)
+        self.weight = self._weights[rows] if self._weights[rows].any() else np.ones(len(x), np.float32)
+        self.narrow = self.x
+        if x.shape[1] > SOME_COLUMNS:
+            widest_last = np.argsort(np.einsum("ij,ij->j", self.x, self.x), kind="stable")
+            self.rng.shuffle(widest_last[: -SOME_COLUMNS // 2])
+            self.narrow = self.x.take(np.sort(widest_last[-SOME_COLUMNS:]), 1)
+        self.starts = RESTARTS if x.size <= SMALL_VALUES else 1
+
+    def spread_out(self, executor: Executor | None) -> Solution:
+        """From the share to all rows."""
+        problem, centers = self.problem, self.found.centers
+        if self._is_all:
+            return Solution(self.found.labels, centers + self.middle, self.found.inertia, self.found.distance2)
+        number, size, weights = problem.num_rows, problem.rows_per_block, self._weights
+        blocks = [slice(start, min(start + size, number)) for start in range(0, number, size)]
+        # One step of Lloyd's with everybody takes away most of what the share is off by.
+        sums, total = np.zeros(centers.shape), np.zeros(len(centers))
+        for block in blocks:
+            x = problem.read(block) - self.middle
+            labels = nearest(x, centers, executor)[0]
+            total += np.bincount(labels, weights[block], len(centers))
+            for start in range(0, len(x), ROWS_AT_ONCE):  # single precision holds the sum of so many
+                part = slice(start, start + ROWS_AT_ONCE)
+                sums += _table(labels[part], weights[block][part], len(centers)) @ x[part]
+        centers = _divided(sums, total, centers)
+        labels, distance2, inertia = np.empty(number, np.int32), np.empty(number, np.float32), 0.0
+        for block in blocks:
+            labels[block], distance2[block] = nearest(problem.read(block) - self.middle, centers, executor)
+            inertia += float(weights[block] @ distance2[block])
+        return Solution(labels, centers + self.middle, inertia, distance2)
+
+
+def _side_by_side(shares: list[_Share]) -> Iterator[list[_Share]]:
+    """Shares of about as many rows, few enough at a time."""
+    some: list[_Share] = []
+    for share in sorted(shares, key=lambda share: (share.starts, len(share.x))):
+        rows = (len(some) + 1) * share.starts * len(share.x)
+        if some and (share.starts != some[0].starts or rows > ROWS_SIDE_BY_SIDE):
+            yield some
+            some = []
+        some.append(share)
+    yield some
+
+
+def _begin(shares: list[_Share], k: int, executor: Executor | None) -> None:
+    """Centres of these shares, found in the some columns, side by side, and then, one by one, in all."""
+    starts = shares[0].starts
+    runs = [share for share in shares for _ in range(starts)]
+    most, num_trials = max(len(share.x) for share in shares), max(2 + int(np.log(k)), min(8, 80 // k))
+    if len(runs) == 1:
+        x, weight = runs[0].narrow[None], runs[0].weight[None]
+    else:
+        x, weight = (np.zeros((len(runs), most, *rest), np.float32) for rest in (runs[0].narrow.shape[1:], ()))
+        for i, share in enumerate(runs):
+            x[i, : len(share.x)], weight[i, : len(share.x)] = share.narrow, share.weight
+    # Where centres are few, each decides much: more trials then do what restarts would, for less (LOG.md).
+    draws = np.stack([share.rng.random((k, num_trials)) for share in runs])
+    norm2 = _squared_lengths(x)
+    centers, labels, distance2, inertia = _refined(x, norm2, weight, _seeds(x, norm2, weight, draws), executor)
+    for i, share in enumerate(shares):
+        own_runs = inertia[starts * i : starts * (i + 1)]
+        j = starts * i + int((own_runs <= own_runs.min() * (1 + ALIKE)).argmax())
+        own = slice(0, len(share.x))
+        share.found = Solution(labels[j, own], centers[j], float(inertia[j]), distance2[j, own])
+        if share.narrow is share.x:
+            continue
+        sums, total = _table(labels[j, own], share.weight, k) @ share.x, np.bincount(labels[j, own], share.weight, k)
+        begun = _divided(sums, total, np.zeros_like(sums))
+        ends = _refined(share.x[None], share.norm2[None], share.weight[None], begun[None], executor)
+        share.found = Solution(ends[1][0], ends[0][0], float(ends[3][0]), ends[2][0])
+
+
+def _seeds(x: np.ndarray, norm2: np.ndarray, weight: np.ndarray, draws: np.ndarray) -> np.ndarray:
+    """k-means++ with the best of some trials for every centre.
+
+    Args:
+        x: (P, n, D) float32, of P runs; what is there to fill up has weight 0.
+        norm2: (P, n) squared lengths.
+        weight: (P, n).
+        draws: (P, k, trials) in [0, 1).
+
+    Returns:
+        (P, k, D) float32.
+    """
+    runs, picks = np.arange(len(x)), np.empty(draws.shape[:2], int)
+    wide = np.concatenate([x, norm2[..., None], np.ones_like(norm2)[..., None]], 2)
+
+    def distances_to(rows: np.ndarray) -> np.ndarray:
+        left = wide[runs[:, None], rows] * -2
+        left[..., -2], left[..., -1] = 1, norm2[runs[:, None], rows]
+        return left @ wide.swapaxes(1, 2)
+
+    picks[:, 0] = _drawn(weight, draws[:, 0, :1])[:, 0]
+    closest = np.maximum(distances_to(picks[:, :1])[:, 0], 0)
+    for c in range(1, draws.shape[1]):
+        rows = _drawn(weight * closest, draws[:, c])
+        distance2 = distances_to(rows)
+        np.minimum(distance2, closest[:, None], out=distance2)
+        best = (distance2 @ weight[..., None])[..., 0].argmin(1)
+        picks[:, c] = rows[runs, best]
+        closest = np.maximum(distance2[runs, best], 0)
+    return x[runs[:, None], picks]
+
+
+def _drawn(weight: np.ndarray, draws: np.ndarray) -> np.ndarray:
+    """(P, n) weights and (P, m) draws from [0, 1) -> (P, m) positions, each as likely as it weighs."""
+    runs = np.arange(len(weight))[:, None]
+    cumulated = np.cumsum(weight, 1, dtype=float)
+    cumulated /= np.maximum(cumulated[:, -1:], np.finfo(float).tiny)
+    # One ascending row for all runs: the first from 0 to 1, the second from 1 to 2.
+    found = np.searchsorted((cumulated + runs).ravel(), draws + runs, side="right") - runs * weight.shape[1]
+    return found.clip(0, weight.shape[1] - 1)
+
+
 def _refined(
     x: np.ndarray, norm2: np.ndarray, weight: np.ndarray, centers: np.ndarray, executor: Executor | None
-) -> Solution:
-    """Lloyd's iterations for as long as they win something."""
-    least = np.inf
-    for _ in range(MANY_ITERATIONS):
-        labels, distance2 = nearest(x, centers, executor, norm2)
-        inertia = float(weight @ distance2)
-        if inertia > (1 - LITTLE) * least:
-            break
-        least, previous = inertia, centers
-        centers = _means(x, labels, weight, centers)
-    else:
-        centers = previous
-    return Solution(labels, centers, inertia, distance2)
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Lloyd's iterations of P runs, each for as long as it wins something.
 
-
-def _seeds(x: np.ndarray, norm2: np.ndarray, weight: np.ndarray, k: int, rng: np.random.Generator) -> np.ndarray:
-    """k-means++ with the best of some trials for every centre, (k, D) float32.
-
-    Where centres are few, each decides much: more trials then do what restarts would, for less (LOG.md).
+    Returns:
+        (P, k, D) centres, (P, n) labels and squared distances, (P,) inertia.
     """
-    trials = max(2 + int(np.log(k)), min(8, 80 // k))
-    chosen = [int(rng.choice(len(x), p=weight / weight.sum(dtype=float)))]
-    closest = np.maximum(norm2 - 2 * (x @ x[chosen[0]]) + norm2[chosen[0]], 0)
-    for _ in range(1, k):
-        cumulated = np.cumsum(weight * closest, dtype=float)
-        picks = np.minimum(np.searchsorted(cumulated, rng.random(trials) * cumulated[-1]), len(x) - 1)
-        distance2 = x[picks] @ x.T
-        distance2 *= -2
-        distance2 += norm2
-        distance2 += norm2[picks, None]
-        np.clip(distance2, 0, closest, out=distance2)
-        best = int((distance2 @ weight).argmin())
-        chosen.append(int(picks[best]))
-        closest = distance2[best]
-    return x[chosen]
+    num_runs, k, width = centers.shape
+    least, table = np.full(num_runs, np.inf), _table(np.zeros(norm2.size, np.int32), weight.ravel(), num_runs * k)
+    first = k * np.arange(num_runs, dtype=np.int32)[:, None]
+    for iteration in range(MANY_ITERATIONS + 1):
+        labels, distance2 = nearest(x, centers, executor, norm2)
+        inertia = np.einsum("ij,ij->i", weight, distance2)
+        wins = inertia < (1 - LITTLE) * least
+        if iteration == MANY_ITERATIONS or not wins.any():
+            break
+        least[wins] = inertia[wins]
+        least[~wins] = 0  # for good
+        table.indices = (labels + first).ravel()
+        sums, total = table @ x.reshape(-1, width), np.bincount(table.indices, weight.ravel(), num_runs * k)
+        new = _divided(sums, total, centers.reshape(-1, width)).reshape(centers.shape)
+        centers = np.where(wins[:, None, None], new, centers)
+    return centers, labels, distance2, inertia
 
 
-def _means(x: np.ndarray, labels: np.ndarray, weight: np.ndarray, centers: np.ndarray) -> np.ndarray:
-    """Weighted mean of the rows of every centre; a centre without rows stays where it is."""
-    sums, total = np.zeros_like(centers), np.zeros((len(centers), 1), np.float32)
-    _add_up(x, labels, weight, sums, total)
+def _table(labels: np.ndarray, weight: np.ndarray, k: int) -> csc_matrix:
+    """(k, n): its product with (n, D) rows are the weighted sums of those of every label."""
+    return csc_matrix((weight, labels, np.arange(len(labels) + 1, dtype=np.int32)), shape=(k, len(labels)))
+
+
+def _divided(sums: np.ndarray, total: np.ndarray, centers: np.ndarray) -> np.ndarray:
+    """(k, D) float32 means; of nothing, the centre as it was."""
+    total = total[:, None]
     return np.where(total > 0, sums / np.maximum(total, 1e-30), centers).astype(np.float32)
 
 
-def _add_up(x: np.ndarray, labels: np.ndarray, weight: np.ndarray, sums: np.ndarray, total: np.ndarray) -> None:
-    """Add weighted rows to the (k, D) sums of their centres, and weights to the (k, 1) totals."""
-    if x.shape[1] < len(sums):  # column by column; with many columns and few centres a product is faster
-        for column in range(x.shape[1]):
-            sums[:, column] += np.bincount(labels, weights=weight * x[:, column], minlength=len(sums))
-        total[:, 0] += np.bincount(labels, weights=weight, minlength=len(sums))
-        return
-    names = np.arange(len(sums))[:, None]
-    for start in range(0, len(x), ROWS_AT_ONCE):
-        block = slice(start, start + ROWS_AT_ONCE)
-        table = (labels[block] == names) * weight[block]
-        sums += table @ x[block]
-        total += table.sum(1, keepdims=True)
+def _squared_lengths(x: np.ndarray) -> np.ndarray:
+    return np.einsum("...j,...j->...", x, x)
 
 
 def nearest(
@@ -151,25 +262,30 @@ def nearest(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Index of the nearest of (k, D) centres to every row, (n,) int32, and the squared distance to it, (n,) float32.
 
-    By |x|^2 - 2 x.c + |c|^2 in single precision: small distances lose digits in it, and so does all that lies far from
-    the origin, so bring the rows near it first. ``norm2``: (n,) |x|^2, where they are known.
+    By |x|^2 - 2 x.c + |c|^2 in single precision, in which small distances lose digits. All digits are lost far from the
+    origin, so rows and centres are first brought near it, unless ``norm2`` is given: (n,) |x|^2 of rows that are near
+    it, in single precision. Several problems may stand side by side, along first axes that all arrays have.
     """
-    x, centers = np.asarray(x, np.float32), np.asarray(centers, np.float32)
-    half = 0.5 * np.einsum("ij,ij->i", centers, centers)
-    labels, distance2 = np.empty(len(x), np.int32), np.empty(len(x), np.float32)
-    step = max(1, min(ROWS_AT_ONCE, SCORES_AT_ONCE // len(centers)))
+    middle = centers.mean(-2, keepdims=True) if norm2 is None else np.float32(0)
+    about = (centers - middle).astype(np.float32)
+    half = 0.5 * _squared_lengths(about)[..., None, :]
+    labels, distance2 = np.empty(x.shape[:-1], np.int32), np.empty(x.shape[:-1], np.float32)
+    largest = max(about.shape[-2:] if norm2 is None else about.shape[-2:-1])
+    step = max(1, min(ROWS_AT_ONCE, VALUES_AT_ONCE // largest))
 
     def work(start: int) -> None:
-        rows = x[start : start + step]
-        block = slice(start, start + len(rows))
-        score = rows @ centers.T
+        block = (..., slice(start, start + step))
+        rows = x[..., start : start + step, :]
+        if norm2 is None:
+            rows = (rows - middle).astype(np.float32, copy=False)
+        score = rows @ about.swapaxes(-1, -2)
         score -= half
-        labels[block] = score.argmax(1)
-        best = score[np.arange(len(rows)), labels[block]]
-        length2 = np.einsum("ij,ij->i", rows, rows) if norm2 is None else norm2[block]
+        labels[block] = score.argmax(-1)
+        best = np.take_along_axis(score, labels[block][..., None], -1)[..., 0]
+        length2 = _squared_lengths(rows) if norm2 is None else norm2[block]
         distance2[block] = np.maximum(length2 - 2 * best, 0)
 
-    starts = range(0, len(x), step)
+    starts = range(0, x.shape[-2], step)
     if executor is None:
         for start in starts:
             work(start)

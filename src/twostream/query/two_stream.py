@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain
+from itertools import chain, pairwise
 from typing import Any
 
 import numpy as np
@@ -24,12 +24,12 @@ from threadpoolctl import threadpool_limits
 from twostream.errors import InputError
 from twostream.query import bounds, lloyd, quick
 from twostream.query.clustering import EXACT_ROWS
-from twostream.query.pool import SCALE_ROWS, Pool, rows_per_block
+from twostream.query.pool import SCALE_ROWS, Pool, mean_and_variance, rows_per_block
 from twostream.query.strategy import Selection, Strategy, register_strategy
 from twostream.query.uncertainty import entropy
 
-ROWS_SIDE_BY_SIDE = 16384
-"""Rows of the coarse clusters whose exact fine clusters are sought side by side."""
+ROWS_SIDE_BY_SIDE, QUICK_ROWS_SIDE_BY_SIDE = 16384, 8192
+"""Rows of the coarse clusters whose fine clusters are sought side by side, where they are exact and where not."""
 FARTHEST_SHARE = 0.2
 """Share of a crowded coarse cluster, farthest from its answers, that stays in the running (published code)."""
 GATHERED_BYTES = 512 * 2**20
@@ -193,9 +193,9 @@ class _Level:
         """Mean and deviation of every column, over some rows; 1 where a column is constant."""
         if not self.settings.standardise:
             return np.zeros(1), np.ones(1)
-        values = self.pool.take(self.known[np.argsort(self.pool.keys[self.known])[:SCALE_ROWS]], stream)
-        deviation = values.std(0, dtype=float)
-        return values.mean(0, dtype=float), np.where(deviation > 0, deviation, 1.0)
+        rows = self.known[np.argsort(self.pool.keys[self.known])[:SCALE_ROWS]]
+        mean, variance = mean_and_variance(x for _, x in self.pool.blocks(rows, stream))
+        return mean, np.where(variance > 0, np.sqrt(variance), 1.0)
 
     def read(self, rows: np.ndarray, stream: str) -> np.ndarray:
         """(n, D) features as this variant sees them; single precision unless k-means is exact."""
@@ -220,10 +220,8 @@ class _Level:
             found = lloyd.kmeans([known], num_clusters, seed=seed, executor=self.executor)[0]
         else:
             size = rows_per_block(self.pool.num_features(stream))
-            found = quick.kmeans(
-                lambda part: self.read(self.known[part], stream), len(self.known), size, num_clusters, seed=seed,
-                executor=self.executor,
-            )  # fmt: skip
+            problem = quick.Problem(lambda part: self.read(self.known[part], stream), len(self.known), size)
+            found = quick.kmeans([problem], num_clusters, seed=seed, executor=self.executor)[0]
         label[self.known] = found.labels
         members, answered = _groups(self.askable, label), _groups(self.pool.answered, label)
         none = np.zeros(0, np.int64)
@@ -288,12 +286,11 @@ class _Level:
 
     def _batches(self, jobs: list[_Job]) -> list[list[int]]:
         """Numbers of jobs that are clustered side by side: small ones with the same number of queries."""
-        if not self.exact or self.settings.weight != "none":
-            return [[i] for i in range(len(jobs))]
         batches: list[list[int]] = []
         num_rows = 0
-        # Every thread gets some, so that none waits long for the last.
-        most = min(ROWS_SIDE_BY_SIDE, sum(len(job.kind.rows) for job in jobs) // (4 * num_threads()))
+        most = QUICK_ROWS_SIDE_BY_SIDE  # who stands beside whom may decide a last digit: the same on any machine
+        if self.exact:  # every thread gets some, so that none waits long for the last
+            most = min(ROWS_SIDE_BY_SIDE, sum(len(job.kind.rows) for job in jobs) // (4 * num_threads()))
         for i in sorted(range(len(jobs)), key=lambda i: jobs[i].budget):
             size = len(jobs[i].kind.rows)
             if batches and jobs[batches[-1][0]].budget == jobs[i].budget and num_rows + size <= most:
@@ -312,7 +309,10 @@ class _Level:
         ]
         stays = [self._staying(*pair) for pair in zip(jobs, answers, strict=True)]
         found = self._clustered(jobs, stays)
-        return [self._picked(*of_one) for of_one in zip(jobs, answers, stays, found, strict=True)]
+        picked = [self._picked(*of_one) for of_one in zip(jobs, answers, stays, found, strict=True)]
+        for job in jobs:
+            job.members.held = None  # the next ones take their place
+        return picked
 
     def _staying(self, job: _Job, answers: np.ndarray) -> np.ndarray:
         """Positions of the members that stay in the running."""
@@ -330,46 +330,41 @@ class _Level:
         if self.exact and weights[0] is None:
             features = [job.members.read(positions) for job, positions in zip(jobs, stays, strict=True)]
             return lloyd.kmeans(features, budget, seed=seed, restarts=10, max_iter=200)
-        return [
-            quick.kmeans(
-                job.members.reader(positions), len(positions), job.members.rows_per_block, budget, seed=seed,
-                weights=weight,
-            )
+        problems = [
+            quick.Problem(job.members.reader(positions), len(positions), job.members.rows_per_block, weight)
             for job, positions, weight in zip(jobs, stays, weights, strict=True)
-        ]  # fmt: skip
+        ]
+        return quick.kmeans(problems, budget, seed=seed)
 
     def _picked(
         self, job: _Job, answers: np.ndarray, stays: np.ndarray, found: lloyd.Solution
     ) -> list[tuple[int, dict[str, Any]]]:
         """The medoids of one job, with reasons."""
-        kind, members, budget = job.kind, job.members, job.budget
+        kind, members, labels, distance2 = job.kind, job.members, found.labels, found.distance2
         # The published script takes positions among the filtered rows for positions among all of the cluster's.
         is_published = self.settings.variant == "published"
-        centers = found.centers.astype(members.read(stays[:1]).dtype)
-        if found.distance2 is None or is_published:
-            start, distance2 = 0, np.empty(len(stays), centers.dtype)
-            for x in members.blocks(np.arange(len(stays)) if is_published else stays):
+        if distance2 is None or is_published:
+            blocks = members.blocks(np.arange(len(stays)) if is_published else stays)
+            start, distance2 = 0, np.empty(len(stays))
+            for x in blocks:
                 part = slice(start, start := start + len(x))
-                distance2[part] = ((x - centers[found.labels[part]]) ** 2).sum(1)
-        else:
-            distance2 = found.distance2
-        picked: list[tuple[int, dict[str, Any]]] = []
-        for fine, positions in _groups(np.arange(len(stays)), found.labels).items():
-            position = int(positions[np.argmin(distance2[positions])])
-            picked.append((position, {"fine": fine, "stands_for": len(positions)}))
+                distance2[part] = ((x - found.centers.astype(x.dtype)[labels[part]]) ** 2).sum(1)
+        order = np.lexsort((distance2, labels))
+        starts = np.flatnonzero(np.diff(labels[order], prepend=-1))
+        medoids, sizes = order[starts], np.diff(starts, append=len(order)).tolist()
         # Duplicates leave k-means with fewer clusters than queries.
-        spare = np.setdiff1d(np.arange(len(stays)), [p for p, _ in picked])[: budget - len(picked)]
-        chosen = members.read(stays[[p for p, _ in picked] + spare.tolist()])
-        for (_, reason), x in zip(picked, chosen, strict=False):
-            reason["distance_to_center"] = float(np.sqrt(((x - centers[reason["fine"]]).astype(float) ** 2).sum()))
-        picked += [(int(p), {"fine": -1, "stands_for": 1, "distance_to_center": 0.0}) for p in spare]
-        near = distance_to(chosen, answers, exact=True) if len(answers) else [None] * len(picked)
+        lacking = job.budget - len(medoids)
+        spare = np.setdiff1d(np.arange(len(stays)), medoids)[:lacking] if lacking else medoids[:0]
+        positions = stays[np.concatenate([medoids, spare])]
+        chosen, fine = members.read(positions), labels[medoids]
+        offset = (chosen[: len(medoids)] - found.centers.astype(chosen.dtype)[fine]).astype(float)
+        to_center = np.sqrt((offset**2).sum(1)).tolist()
+        near = distance_to(chosen, answers, exact=True).tolist() if len(answers) else [None] * len(positions)
+        reasons = [*zip(fine.tolist(), sizes, to_center, strict=True), *[(-1, 1, 0.0)] * len(spare)]
+        names = ("coarse", "fine", "stands_for", "distance_to_center", "distance_to_answer")
         return [
-            (
-                int(kind.rows[stays[p]]),
-                {"coarse": kind.name, **reason, "distance_to_answer": None if d is None else float(d)},
-            )
-            for (p, reason), d in zip(picked, near, strict=True)
+            (row, dict(zip(names, (kind.name, *reason, distance), strict=True)))
+            for row, reason, distance in zip(kind.rows[positions].tolist(), reasons, near, strict=True)
         ]
 
     def _weights(self, rows: np.ndarray) -> np.ndarray | None:
@@ -384,7 +379,7 @@ class _Members:
 
     Attributes:
         rows: (n,) int64.
-        held: (n, D), or None as long as nobody has asked.
+        held: (n, D), or None as long as nobody has asked, and when they are done with.
         rows_per_block: rows to read at once.
     """
 
@@ -415,12 +410,7 @@ class _Members:
 
     def spread(self) -> float:
         """Sum of squared distances to the mean."""
-        everybody, square = np.arange(len(self.rows)), 0.0
-        middle = self.read(everybody[:1])[0].astype(float)
-        total = np.zeros_like(middle)
-        for x in self.blocks(everybody):
-            total, square = total + (x - middle).sum(0, dtype=float), square + float(((x - middle) ** 2).sum())
-        return max(square - float((total**2).sum()) / len(self.rows), 0.0)
+        return len(self.rows) * float(mean_and_variance(self.blocks(np.arange(len(self.rows))))[1].sum())
 
 
 def num_threads() -> int:
@@ -430,10 +420,11 @@ def num_threads() -> int:
 
 def _groups(rows: np.ndarray, label: np.ndarray) -> dict[int, np.ndarray]:
     """Rows of every label that occurs among them, labels ascending, rows in the order in which they come."""
-    order = np.argsort(label[rows], kind="stable")
-    names, starts = np.unique(label[rows][order], return_index=True)
-    edges = np.append(starts, len(rows))
-    return {int(name): rows[order[a:b]] for name, a, b in zip(names, edges[:-1], edges[1:], strict=True)}
+    own = label[rows]
+    order = np.argsort(own.astype(np.min_scalar_type(own.max(initial=0))), kind="stable")  # small types: sorted faster
+    rows, own = rows[order], own[order]
+    edges = [*np.flatnonzero(np.diff(own, prepend=-1)), len(rows)]
+    return {int(own[start]): rows[start:stop] for start, stop in pairwise(edges)}
 
 
 def _two_numbers(num_clusters: Any) -> tuple[int, int]:
@@ -502,12 +493,12 @@ def distance_to(features: np.ndarray, answers: np.ndarray, exact: bool) -> np.nd
     Which is nearest is found by a product; its distance by the difference, if ``exact``, else by the product, in single
     precision, which tells near rows from far ones.
     """
-    middle = answers.mean(0)
     if not exact:
-        return np.sqrt(quick.nearest(features - middle, answers - middle)[1])
+        return np.sqrt(quick.nearest(features, answers)[1])
+    middle = answers.mean(0)
     others = answers - middle
     half, distance = 0.5 * np.einsum("ij,ij->i", others, others), np.empty(len(features))
-    step = max(1, min(lloyd.ROWS_AT_ONCE, quick.SCORES_AT_ONCE // len(answers)))
+    step = max(1, min(lloyd.ROWS_AT_ONCE, quick.VALUES_AT_ONCE // max(answers.shape)))
     for start in range(0, len(features), step):
         x = features[start : start + step]
         difference = x - answers[((x - middle) @ others.T - half).argmax(1)]
