@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -147,31 +147,32 @@ def _side_by_side(shares: list[_Share]) -> Iterator[list[_Share]]:
 
 
 def _begin(shares: list[_Share], k: int, executor: Executor | None) -> None:
-    """Centres of these shares, found in the some columns, side by side, and then, one by one, in all."""
+    """Centres of these shares, found in some columns, side by side, and then, one by one, in all."""
     starts = shares[0].starts
     runs = [share for share in shares for _ in range(starts)]
-    most, num_trials = max(len(share.x) for share in shares), max(2 + int(np.log(k)), min(8, 80 // k))
+    most = max(len(share.x) for share in shares)
     if len(runs) == 1:
         x, weight = runs[0].narrow[None], runs[0].weight[None]
     else:
         x, weight = (np.zeros((len(runs), most, *rest), np.float32) for rest in (runs[0].narrow.shape[1:], ()))
         for i, share in enumerate(runs):
             x[i, : len(share.x)], weight[i, : len(share.x)] = share.narrow, share.weight
-    # Where centres are few, each decides much: more trials then do what restarts would, for less (LOG.md).
-    draws = np.stack([share.rng.random((k, num_trials)) for share in runs])
+    # More trials do what restarts would, for less (LOG.md), as long as there are not many centres to be tried for.
+    trials = max(2 + int(np.log(k)), min(16, 1600 // k))
+    draws = np.stack([share.rng.random((k, trials)) for share in runs])
     norm2 = _squared_lengths(x)
-    centers, labels, distance2, inertia = _refined(x, norm2, weight, _seeds(x, norm2, weight, draws), executor)
+    ends = _refined(x, norm2, weight, _seeds(x, norm2, weight, draws), executor)
     for i, share in enumerate(shares):
-        own_runs = inertia[starts * i : starts * (i + 1)]
-        j = starts * i + int((own_runs <= own_runs.min() * (1 + ALIKE)).argmax())
-        own = slice(0, len(share.x))
-        share.found = Solution(labels[j, own], centers[j], float(inertia[j]), distance2[j, own])
-        if share.narrow is share.x:
-            continue
-        sums, total = _table(labels[j, own], share.weight, k) @ share.x, np.bincount(labels[j, own], share.weight, k)
-        begun = _divided(sums, total, np.zeros_like(sums))
-        ends = _refined(share.x[None], share.norm2[None], share.weight[None], begun[None], executor)
-        share.found = Solution(ends[1][0], ends[0][0], float(ends[3][0]), ends[2][0])
+        of_share, own = ends[starts * i : starts * (i + 1)], slice(0, len(share.x))
+        least = min(end.inertia for end in of_share)
+        best = next(end for end in of_share if end.inertia <= least * (1 + ALIKE))
+        assert best.distance2 is not None
+        share.found = replace(best, labels=best.labels[own], distance2=best.distance2[own])
+        if share.narrow is not share.x:
+            labels = share.found.labels
+            sums, total = _table(labels, share.weight, k) @ share.x, np.bincount(labels, share.weight, k)
+            means = _divided(sums, total, np.zeros_like(sums))
+            share.found = _refined(share.x[None], share.norm2[None], share.weight[None], means[None], executor)[0]
 
 
 def _seeds(x: np.ndarray, norm2: np.ndarray, weight: np.ndarray, draws: np.ndarray) -> np.ndarray:
@@ -218,12 +219,8 @@ def _drawn(weight: np.ndarray, draws: np.ndarray) -> np.ndarray:
 
 def _refined(
     x: np.ndarray, norm2: np.ndarray, weight: np.ndarray, centers: np.ndarray, executor: Executor | None
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Lloyd's iterations of P runs, each for as long as it wins something.
-
-    Returns:
-        (P, k, D) centres, (P, n) labels and squared distances, (P,) inertia.
-    """
+) -> list[Solution]:
+    """Lloyd's iterations of P runs, side by side from (P, k, D) centres, each for as long as it wins something."""
     num_runs, k, width = centers.shape
     least, table = np.full(num_runs, np.inf), _table(np.zeros(norm2.size, np.int32), weight.ravel(), num_runs * k)
     first = k * np.arange(num_runs, dtype=np.int32)[:, None]
@@ -239,7 +236,7 @@ def _refined(
         sums, total = table @ x.reshape(-1, width), np.bincount(table.indices, weight.ravel(), num_runs * k)
         new = _divided(sums, total, centers.reshape(-1, width)).reshape(centers.shape)
         centers = np.where(wins[:, None, None], new, centers)
-    return centers, labels, distance2, inertia
+    return [Solution(*of_run) for of_run in zip(labels, centers, inertia.tolist(), distance2, strict=True)]
 
 
 def _table(labels: np.ndarray, weight: np.ndarray, k: int) -> csc_matrix:

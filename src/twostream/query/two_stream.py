@@ -375,11 +375,12 @@ class _Level:
 
 
 class _Members:
-    """Second-stream features of the rows of one coarse cluster: held, unless they are too many, then read anew.
+    """Second-stream features of the rows of one coarse cluster.
 
     Attributes:
         rows: (n,) int64.
-        held: (n, D), or None as long as nobody has asked, and when they are done with.
+        held: (n, D) where one sweep has read them, or where k-means is exact, which looks at them often, and they are
+            not too many; None where they are read when they are wanted, and when they are done with.
         rows_per_block: rows to read at once.
     """
 
@@ -388,11 +389,11 @@ class _Members:
         self.held: np.ndarray | None = None
         num_features = level.pool.num_features(level.settings.second)
         self.rows_per_block = rows_per_block(num_features)
-        self._fits = len(rows) * num_features * 8 <= GATHERED_BYTES
+        self._is_held = level.exact and len(rows) * num_features * 8 <= GATHERED_BYTES
 
     def read(self, positions: np.ndarray) -> np.ndarray:
         """Features of some positions of ``rows``."""
-        if self.held is None and self._fits:
+        if self.held is None and self._is_held:
             self.held = self._level.read(self.rows, self._level.settings.second)
         if self.held is None:
             return self._level.read(self.rows[positions], self._level.settings.second)
