@@ -51,13 +51,15 @@ def num_windows(segmenter: Segmenter, image: Volume, config: SegmentationConfig)
 def bare_seconds(segmenter: Segmenter, window_zyx: tuple[int, int, int], number: int) -> float:
     """Seconds of the forward pass alone over ``number`` windows."""
     fold = segmenter.network.fold_zyx
-    batch = torch.randn(WINDOWS_AT_ONCE, fold[0] * fold[1] * fold[2], *window_zyx)
-    segmenter.network.eval()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    batch = torch.randn(WINDOWS_AT_ONCE, fold[0] * fold[1] * fold[2], *window_zyx, device=device)
+    segmenter.network.to(device).eval()
     with torch.inference_mode():
-        segmenter.network.folded_logit(batch)  # the first pass chooses kernels
+        segmenter.network.folded_logit(batch).sum().item()  # the first pass chooses kernels
         start = time.monotonic()
         for done in range(0, number, WINDOWS_AT_ONCE):
-            segmenter.network.folded_logit(batch[: min(WINDOWS_AT_ONCE, number - done)])
+            last = segmenter.network.folded_logit(batch[: min(WINDOWS_AT_ONCE, number - done)])
+        last.sum().item()  # a GPU is behind
         return time.monotonic() - start
 
 

@@ -401,6 +401,7 @@ def test_published_checksums_hold_for_mirrors(tmp_path, server):
         (archive({"/etc/vol3/im_Yx2.h5": "x"}), ["which would land outside"]),
         (archive({"vol3/im_Yx2.h5": "x", "vol3/syn_Yx2.h5": "x"}), ["is no HDF5 file"]),
     ],
+    ids=["no archive", "other files", "beside the folder", "at the root", "no HDF5"],  # archives hold the time of day
 )
 def test_wrong_archives(tmp_path, server, content, sentences):
     server.files = {"jwr15_synapse.zip": content}
