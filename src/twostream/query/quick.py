@@ -143,7 +143,8 @@ def _side_by_side(shares: list[_Share]) -> Iterator[list[_Share]]:
             yield some
             some = []
         some.append(share)
-    yield some
+    if some:
+        yield some
 
 
 def _begin(shares: list[_Share], k: int, executor: Executor | None) -> None:
