@@ -326,14 +326,16 @@ class _Level:
     def _clustered(self, jobs: list[_Job], stays: list[np.ndarray]) -> list[lloyd.Solution]:
         """The fine clusters; the jobs have the same budget."""
         seed, budget = self.settings.random_state, jobs[0].budget
-        weights = [self._weights(job.kind.rows[positions]) for job, positions in zip(jobs, stays, strict=True)]
-        if self.exact and weights[0] is None:
+        if self.exact and self.settings.weight == "none":
             features = [job.members.read(positions) for job, positions in zip(jobs, stays, strict=True)]
             return lloyd.kmeans(features, budget, seed=seed, restarts=10, max_iter=200)
         problems = [
-            quick.Problem(job.members.reader(positions), len(positions), job.members.rows_per_block, weight)
-            for job, positions, weight in zip(jobs, stays, weights, strict=True)
-        ]
+            quick.Problem(
+                job.members.reader(positions), len(positions), job.members.rows_per_block,
+                self._weights(job.kind.rows[positions]),
+            )
+            for job, positions in zip(jobs, stays, strict=True)
+        ]  # fmt: skip
         return quick.kmeans(problems, budget, seed=seed)
 
     def _picked(
@@ -368,10 +370,8 @@ class _Level:
         ]
 
     def _weights(self, rows: np.ndarray) -> np.ndarray | None:
-        if self.settings.weight == "none":
-            return None
-        weights = entropy(self.pool.mean_probability[rows])
-        return weights if weights.any() else None
+        """What each candidate counts, more than 0; None: all alike."""
+        return None if self.settings.weight == "none" else entropy(self.pool.mean_probability[rows])
 
 
 class _Members:
