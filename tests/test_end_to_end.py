@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from twostream.candidates import from_table, read_table
-from twostream.errors import ProjectError
+from twostream.errors import ConfigError, ProjectError
 from twostream.exchange import export, read_answers
 from twostream.founding import fork_project
 from twostream.loop import run
@@ -173,6 +173,10 @@ def test_a_fork_shares_round_0_and_goes_its_own_way(finished, make_project, trut
     run(fork, rounds=1, truth_uri=truth)
     assert fork.ledger.scores()[1]["num_answers"] == 6
     assert {q.strategy for q in fork.ledger.queries()} == {"random"}
+    other = fork_project(project, tmp_path / "other", ["streams.active_clustering.num_steps=0"])
+    assert other.config.streams.active_clustering.num_steps == 0
+    with pytest.raises(ConfigError, match=r"only query, .* streams\.active_clustering may differ"):
+        fork_project(project, tmp_path / "no", ["streams.active_clusteringx=0"])
     same = fork_project(project, tmp_path / "same", [])
     run(same, rounds=1, truth_uri=truth)
     assert same.ledger.scores()[1] == finished.ledger.scores()[1]

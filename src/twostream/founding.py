@@ -38,6 +38,8 @@ from twostream.volume import Volume, open_volume
 
 TEST_SHARE = 0.2
 VAL_SHARE = 0.2
+FREE_IN_FORKS = ("query", "refit", "annotator", "rounds", "streams.active_clustering")
+"""Settings of which round 0 knows nothing before it asks."""
 FAR_SIDES_NM = 500.0
 """No cleft is nearly as wide; a pair of unlike objects lies farther apart as a rule."""
 COVERED_SHARE = 0.5
@@ -142,8 +144,7 @@ def fork_project(source: Project, root: Path, overrides: Sequence[str]) -> Proje
     Args:
         source: a project whose round 0 is scored.
         root: folder to make.
-        overrides: ``a.b=value``; only ``query``, ``refit``, ``annotator`` and ``rounds`` may differ,
-            because round 0 is shared.
+        overrides: ``a.b=value``; only what is ``FREE_IN_FORKS`` may differ, because round 0 is shared.
 
     Raises:
         ProjectError: round 0 of ``source`` is not ready, or ``root`` holds a project.
@@ -155,10 +156,11 @@ def fork_project(source: Project, root: Path, overrides: Sequence[str]) -> Proje
         raise ProjectError(f"round 0 of {source.root} is not finished; run `twostream run {source.root}` first.")
     if root.exists() and any(root.iterdir()):
         raise ProjectError(f"{root} is not empty; choose another folder.")
-    free = ("query", "refit", "annotator", "rounds")
     for option in overrides:
-        if option.split("=")[0].split(".")[0] not in free:
-            raise ConfigError(f"--set got {option!r}; a fork shares round 0, so only {', '.join(free)} may differ.")
+        if not f"{option.split('=')[0].strip()}.".startswith(tuple(f"{name}." for name in FREE_IN_FORKS)):
+            raise ConfigError(
+                f"--set got {option!r}; a fork shares round 0, so only {', '.join(FREE_IN_FORKS)} may differ."
+            )
     values = apply_overrides(source.config.model_dump(mode="json"), overrides)
     config = parse_config(ProjectConfig, values, source="twostream fork")
 
