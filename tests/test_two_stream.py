@@ -208,16 +208,87 @@ def test_quick_is_nearly_as_good(number, width, k):
     assert explicit < 1.03 * best  # one run of scikit-learn is off by up to four percent here
 
 
-@pytest.mark.parametrize("loud", [0.0, 1.5])
-def test_quick_begins_on_some_columns_and_ends_on_all(loud):
-    """Also where those that vary most tell nothing."""
-    features = groups(1000, 400, num_groups=8)
-    features[:, : quick.SOME_COLUMNS] += loud * np.random.default_rng(1).normal(size=(1000, quick.SOME_COLUMNS))
+def test_quick_begins_on_some_columns_and_ends_on_all():
+    features = groups(1000, 400, num_groups=8, spread=5.0)
     best = KMeans(8, random_state=0, n_init=10).fit(features).inertia_
     found = quickly(features, 8, seed=0)
-    means = [features[found.labels == label].mean(0) for label in range(8)]
-    np.testing.assert_allclose(found.centers, means, atol=1e-3)
-    assert found.inertia < 1.03 * best
+    distance2 = ((features[:, None] - found.centers) ** 2).sum(2)
+    np.testing.assert_array_equal(found.labels, distance2.argmin(1))
+    assert found.inertia < 1.02 * best
+
+
+@pytest.mark.parametrize(("varying", "expected"), [(100, 100), (300, quick.SOME_COLUMNS)])
+def test_columns_that_do_not_vary_are_left_out(varying, expected):
+    x = np.full((500, 1000), 7.0)
+    x[:, 50 : 50 + varying] = np.random.default_rng(0).normal(size=(500, varying))
+    share = quick._Share(quick.Problem(x.__getitem__, 500, 500), 10, seed=0)
+    assert share.narrow.shape == (500, quick.SOME_COLUMNS) and (share.narrow.std(0) > 0).sum() == expected
+
+
+def test_rare_kinds_far_away_are_seen_wherever_they_stand():
+    rng = np.random.default_rng(0)
+    rare = [rng.normal(size=(10, 8)) + 300 * rng.normal(size=8) for _ in range(8)]
+    for features in (
+        np.concatenate([rng.normal(size=(30_000, 8)), *rare]),
+        np.concatenate([*rare, rng.normal(size=(30_000, 8))]),
+    ):
+        best = KMeans(12, random_state=0).fit(features).inertia_
+        assert quickly(features, 12, seed=0).inertia < 1.02 * best
+
+
+def test_heavy_tails_are_clustered_as_well():
+    rng = np.random.default_rng(0)
+    features = np.column_stack([1e7 * rng.lognormal(0, 1.5, 30_000), rng.normal(size=(30_000, 7))])  # a raw volume
+    best = KMeans(10, random_state=0).fit(features).inertia_
+    assert quickly(features, 10, seed=0).inertia < 1.1 * best
+
+
+@pytest.mark.parametrize("far", [1e5, 1e7])
+@pytest.mark.parametrize(("number", "k"), [(30_000, 100), (1000, 30)])
+def test_one_row_far_away_leaves_the_others_their_clusters(far, number, k):
+    features = groups(number, 16, num_groups=3 * k)
+    features[777, 3] = far
+    others = np.arange(len(features)) != 777
+
+    def inertia(labels):
+        left, labels = features[others], labels[others]
+        return sum(((left[labels == c] - left[labels == c].mean(0)) ** 2).sum() for c in np.unique(labels))
+
+    exact = lloyd.kmeans([features], k, seed=0)[0]
+    assert inertia(quickly(features, k, seed=0).labels) < 1.05 * inertia(exact.labels)
+    distance = nearest(features[:50], features[700:800])[1]
+    expected = np.sqrt(((features[:50, None] - features[700:800]) ** 2).sum(2))
+    np.testing.assert_allclose(distance, expected.min(1), rtol=1e-5)
+
+
+def test_weights_decide_who_is_in_the_share():
+    rng = np.random.default_rng(0)
+    features = groups(50_000, 16, num_groups=60)
+    weights = np.where(rng.random(50_000) < 0.01, 0.7, 1e-6)
+    found = quickly(features, 10, seed=0, weights=weights)
+    distance2 = ((features - found.centers[found.labels]) ** 2).sum(1)
+    assert found.inertia == pytest.approx(weights @ distance2, rel=1e-3)
+    best = KMeans(10, random_state=0, n_init=10).fit(features, sample_weight=weights).inertia_
+    assert found.inertia < 1.04 * best
+
+
+def test_the_last_step_is_with_all_rows():
+    rng = np.random.default_rng(0)
+    features, weights = rng.normal(size=(30_000, 3)), rng.random(30_000)
+    for w in (np.ones(30_000), weights):
+        found = quickly(features, 1, seed=0, weights=w)
+        mean = np.average(features, axis=0, weights=w)
+        np.testing.assert_allclose(found.centers[0], mean, atol=1e-5)
+        assert found.inertia == pytest.approx(w @ ((features - mean) ** 2).sum(1), rel=1e-5)
+
+
+def test_blocks_are_neither_too_small_nor_too_large():
+    assert quick.rows_at_once(10, 1) == lloyd.ROWS_AT_ONCE
+    assert quick.rows_at_once(100, 16) == 2621
+    assert quick.rows_at_once(10, 1024) == 256
+    assert quick.rows_at_once(20_000, 128) == 128
+    assert quick.rows_at_once(300_000, 128) == 13
+    assert quick.rows_at_once(10**8, 128) == 1
 
 
 def test_problems_side_by_side_are_those_one_by_one():
@@ -387,6 +458,44 @@ def test_the_batch_is_shared_by_what_is_asked_for():
     assert counts(share="error")[1] > 25
     spread = counts(share="spread")
     assert spread[2] > spread[0] > spread[1]
+
+
+def test_what_fills_up_is_far_from_the_answers():
+    second = np.zeros((400, 2))
+    second[200:, 0] = 10
+    X, y = {"supervised": np.zeros((400, 2)), "unsupervised": second}, np.full(400, np.nan)  # noqa: N806
+    y[0] = 1
+    for exact in (True, False):
+        rows = TwoStream(num_clusters=(1, 20), variant="adaptive", exact=exact).query(X, y, batch_size=20)
+        assert (rows >= 200).sum() >= 19
+
+
+def test_distances_in_reasons_are_those_to_the_mean_and_to_the_nearest_answer():
+    X, y = streams(200), np.full(200, np.nan)  # noqa: N806
+    y[:3] = 1
+    for exact in (True, False):
+        strategy = TwoStream(num_clusters=(1, 1), variant="adaptive", exact=exact, standardise=False)
+        (reason,), (row,) = (lambda s: (s.reasons, s.rows))(strategy.suggest(X, y, batch_size=1))
+        x = X["unsupervised"]
+        to_answer = np.sqrt(((x[:, None] - x[:3]) ** 2).sum(2)).min(1)
+        far = np.setdiff1d(np.arange(3, 200), [])[np.argsort(to_answer[3:])[-max(int(0.25 * 197), 1) :]]
+        assert reason["distance_to_answer"] == pytest.approx(to_answer[row], rel=1e-5)
+        assert reason["stands_for"] == len(far)
+        assert reason["distance_to_center"] == pytest.approx(np.linalg.norm(x[row] - x[far].mean(0)), rel=1e-4)
+
+
+def test_a_share_is_said_where_there_is_one():
+    X, y = streams(3000), np.full(3000, np.nan)  # noqa: N806
+    p = np.random.default_rng(0).random(3000)
+    for settings, is_said in (
+        ({"exact": False, "num_clusters": (20, 5)}, False),
+        ({"exact": False, "num_clusters": (2, 5)}, True),
+        ({"exact": True, "num_clusters": (2, 5)}, False),
+        ({"exact": True, "num_clusters": (2, 5), "weight": "uncertainty"}, True),
+    ):
+        strategy = TwoStream(variant="adaptive", **settings)
+        batch_size = np.prod(strategy.num_clusters)
+        assert bool(strategy.suggest(X, y, batch_size=batch_size, probability=p).notes) == is_said
 
 
 def test_uncertain_candidates_draw_the_medoids():

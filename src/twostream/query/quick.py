@@ -1,7 +1,9 @@
-"""k-means nearly as good as scikit-learn's, for less: centres on a random share of the rows, as faiss does.
+"""k-means nearly as good as scikit-learn's, for less: centres on a random share of the rows.
 
-In single precision, for rows that are read when they are needed; it stops when little is won. Small problems are solved
-side by side, in a few long steps instead of many short ones, for which threads would queue. The exact one is ``lloyd``.
+Rows far from most others are likelier to be in the share, and count less there (Bachem 2018), so that rare kinds are
+seen. In single precision, for rows that are read when they are needed; it stops when little is won. Small problems are
+solved side by side, in a few long steps instead of many short ones, for which threads would queue. The exact one is
+``lloyd``.
 """
 
 from __future__ import annotations
@@ -16,12 +18,13 @@ from scipy.sparse import csc_matrix
 
 from twostream.query.lloyd import ROWS_AT_ONCE, Solution
 
-VALUES_AT_ONCE = 2**18
-"""Features of a block of rows, and their products with all centres: either stay in the cache."""
+VALUES_AT_ONCE, FEWEST_AT_ONCE, MOST_VALUES = 2**18, 128, 2**22
+"""Features of a block of rows, and their products with all centres, that stay in the cache. Where there are so many
+centres that a block would be smaller than this, it is larger, up to so many products."""
 ROWS_PER_CENTER, FEWEST_PER_CENTER, SHARE_ROWS = 256, 40, 2**16
 """Rows of the share for every centre; fewer, but so many at least, where the share would be larger than this."""
 SOME_COLUMNS = 128
-"""Where there are more, the search begins on some, and ends on all (after Boutsidis 2009)."""
+"""Where there are more, the search begins on those that vary most, and ends on all (after Boutsidis 2009)."""
 ROWS_SIDE_BY_SIDE = 2048
 """Rows of shares that are worked on at once."""
 MANY_ITERATIONS = 100
@@ -80,10 +83,10 @@ class _Share:
 
     Attributes:
         x: (n, D) float32, about ``middle``: products of what is far from the origin lose their digits.
-        middle: (D,) float32, near the mean.
+        middle: (D,) float32, amid most of them.
         norm2: (n,) squared lengths.
-        weight: (n,) float32.
-        narrow: (n, d) some columns, half of them those that vary most, the others by chance; x, where there are few.
+        weight: (n,) float32, what each counts: more, where rows like it are less likely to be in the share.
+        narrow: (n, d) the columns that vary most; x, where there are few.
         starts: how often the search begins: in few dimensions one start differs much from another, and where it costs
             next to nothing the best of some is taken.
         rng: what chance decides.
@@ -97,17 +100,21 @@ class _Share:
         self._weights = np.ones(number, np.float32) if problem.weights is None else problem.weights.astype(np.float32)
         wanted = rows_wanted(num_clusters)
         self._is_all = number <= wanted
-        rows = slice(0, number) if self._is_all else np.sort(self.rng.choice(number, wanted, replace=False))
+        rows: slice | np.ndarray = slice(0, number)
+        self.weight = self._weights
+        if not self._is_all:
+            chance = _chances(problem, self._weights, wanted)
+            rows = np.flatnonzero(self.rng.random(number, np.float32) < chance)
+            self.weight = self._weights[rows] / chance[rows]
         x = np.asarray(problem.read(rows), np.float32)
-        self.middle = np.full(len(x), 1 / len(x), np.float32) @ x
+        self.middle = amid(x)
         self.x = x - self.middle  # what was read is not ours
         self.norm2 = _squared_lengths(self.x)
-        self.weight = self._weights[rows] if self._weights[rows].any() else np.ones(len(x), np.float32)
         self.narrow = self.x
         if x.shape[1] > SOME_COLUMNS:
-            widest_last = np.argsort(np.einsum("ij,ij->j", self.x, self.x), kind="stable")
-            self.rng.shuffle(widest_last[: -SOME_COLUMNS // 2])
-            self.narrow = self.x.take(np.sort(widest_last[-SOME_COLUMNS:]), 1)
+            mean = np.full(len(x), 1 / len(x), np.float32) @ self.x
+            variance = np.einsum("ij,ij->j", self.x, self.x) / len(x) - mean * mean
+            self.narrow = self.x.take(np.sort(np.argsort(variance, kind="stable")[-SOME_COLUMNS:]), 1)
         self.starts = RESTARTS if x.size <= SMALL_VALUES else 1
 
     def spread_out(self, executor: Executor | None) -> Solution:
@@ -132,6 +139,27 @@ class _Share:
             labels[block], distance2[block] = nearest(problem.read(block) - self.middle, centers, executor)
             inertia += float(weights[block] @ distance2[block])
         return Solution(labels, centers + self.middle, inertia, distance2)
+
+
+def _chances(problem: Problem, weights: np.ndarray, wanted: int) -> np.ndarray:
+    """(n,) float32, how likely each row is to be in a share of so many, or of fewer where some are sure to be.
+
+    Half goes by weight alone, half by weight times squared distance to where most rows are.
+    """
+    number, size = problem.num_rows, problem.rows_per_block
+    middle = amid(problem.read(np.array([0, number // 2, number - 1])))
+    far = np.empty(number, np.float32)
+    for start in range(0, number, size):
+        far[start : start + size] = _squared_lengths(problem.read(slice(start, min(start + size, number))) - middle)
+    far *= weights
+    total = float(far.sum(dtype=float)) or 1.0
+    return np.minimum(wanted / 2 * (weights / float(weights.sum(dtype=float)) + far / total), 1).astype(np.float32)
+
+
+def amid(x: np.ndarray) -> np.ndarray:
+    """(D,) a place near most of (n, D) rows, wherever a few may be: column by column the median of three rows."""
+    a, b, c = x[0], x[len(x) // 2], x[-1]
+    return np.maximum(np.minimum(a, b), np.minimum(np.maximum(a, b), c))
 
 
 def _side_by_side(shares: list[_Share]) -> Iterator[list[_Share]]:
@@ -255,21 +283,26 @@ def _squared_lengths(x: np.ndarray) -> np.ndarray:
     return np.einsum("...j,...j->...", x, x)
 
 
+def rows_at_once(num_centers: int, width: int) -> int:
+    """Rows of a block that is compared with so many centres; ``width``: of what the block is copied to, or 1."""
+    few = min(FEWEST_AT_ONCE, MOST_VALUES // max(num_centers, width))
+    return max(1, min(ROWS_AT_ONCE, max(VALUES_AT_ONCE // max(num_centers, width), few)))
+
+
 def nearest(
     x: np.ndarray, centers: np.ndarray, executor: Executor | None = None, norm2: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Index of the nearest of (k, D) centres to every row, (n,) int32, and the squared distance to it, (n,) float32.
 
     By |x|^2 - 2 x.c + |c|^2 in single precision, in which small distances lose digits. All digits are lost far from the
-    origin, so rows and centres are first brought near it, unless ``norm2`` is given: (n,) |x|^2 of rows that are near
-    it, in single precision. Several problems may stand side by side, along first axes that all arrays have.
+    origin, so most centres are first brought near it, and the rows with them, unless ``norm2`` is given: (n,) |x|^2 of
+    single-precision rows that are there. Several problems may then stand side by side, along first axes that all have.
     """
-    middle = centers.mean(-2, keepdims=True) if norm2 is None else np.float32(0)
+    middle = amid(centers) if norm2 is None else np.float32(0)
     about = (centers - middle).astype(np.float32)
     half = 0.5 * _squared_lengths(about)[..., None, :]
     labels, distance2 = np.empty(x.shape[:-1], np.int32), np.empty(x.shape[:-1], np.float32)
-    largest = max(about.shape[-2:] if norm2 is None else about.shape[-2:-1])
-    step = max(1, min(ROWS_AT_ONCE, VALUES_AT_ONCE // largest))
+    step = rows_at_once(about.shape[-2], about.shape[-1] if norm2 is None else 1)
 
     def work(start: int) -> None:
         block = (..., slice(start, start + step))

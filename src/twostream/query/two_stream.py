@@ -84,7 +84,7 @@ class TwoStream(Strategy):
         first: stream of the coarse level: "supervised" (published code) or "unsupervised" (published figure).
         variant: "corrected", "published" or "adaptive".
         exact: whether k-means is that of scikit-learn with the published number of restarts; None: up to 20,000 rows.
-            Above, centres are found on a share of the rows (``quick``).
+            Else, and wherever candidates have weights, centres are found on a share of the rows (``quick``).
         share: adaptive: what a coarse cluster's part of the batch goes by: its "size", its "spread" (sum of squared
             distances to its mean in the second stream), the scorer's expected "error" in it, or "even".
         weight: adaptive: what a candidate counts in the second level: "none" (all alike) or "uncertainty" (entropy).
@@ -159,12 +159,15 @@ class TwoStream(Strategy):
             kinds = level.coarse(num_coarse)
             budgets = level.budgets(kinds, number, num_fine)
             asking = [(kind, budget) for kind, budget in zip(kinds, budgets, strict=True) if budget]
+            is_quick = not exact and num_rows > quick.rows_wanted(num_coarse)
+            if not exact or self.weight != "none":
+                is_quick |= any(len(kind.rows) > quick.rows_wanted(budget) for kind, budget in asking)
             for picked in level.fine(asking, len(pool.answered) // batch_size * num_fine):
                 rows += [row for row, _ in picked]
                 reasons += [reason for _, reason in picked]
         rows += by_chance.tolist()
         reasons += [dict(blank) for _ in by_chance]
-        notes = () if exact else (f"{num_rows} candidates: cluster centres were found on a share of them",)
+        notes = (f"{num_rows} candidates: cluster centres were found on a share of them",) if is_quick else ()
         return Selection(np.asarray(rows, np.int64), np.full(len(pool.y), np.nan), reasons, notes)
 
     def _shape(self, batch_size: int) -> tuple[int, int]:
@@ -275,6 +278,8 @@ class _Level:
     def fine(self, asking: list[tuple[Kind, int]], expected: int) -> Iterator[list[tuple[int, dict[str, Any]]]]:
         """Rows of every coarse cluster, with reasons; ``expected``: answers that the script thinks usual in one."""
         kinds = [kind for kind, _ in asking]
+        if self.settings.is_adaptive:
+            _ = self._answers  # read once, before threads ask for them
         for part in self._parts(kinds):
             jobs = [
                 _Job(*asking[i], members, expected) for i, members in zip(part, self._members(kinds, part), strict=True)
@@ -356,7 +361,8 @@ class _Level:
         medoids, sizes = order[starts], np.diff(starts, append=len(order)).tolist()
         # Duplicates leave k-means with fewer clusters than queries.
         lacking = job.budget - len(medoids)
-        spare = np.setdiff1d(np.arange(len(stays)), medoids)[:lacking] if lacking else medoids[:0]
+        # The last ones are farthest from the answers.
+        spare = np.setdiff1d(np.arange(len(stays)), medoids)[::-1][:lacking] if lacking else medoids[:0]
         positions = stays[np.concatenate([medoids, spare])]
         chosen, fine = members.read(positions), labels[medoids]
         offset = (chosen[: len(medoids)] - found.centers.astype(chosen.dtype)[fine]).astype(float)
@@ -499,7 +505,7 @@ def distance_to(features: np.ndarray, answers: np.ndarray, exact: bool) -> np.nd
     middle = answers.mean(0)
     others = answers - middle
     half, distance = 0.5 * np.einsum("ij,ij->i", others, others), np.empty(len(features))
-    step = max(1, min(lloyd.ROWS_AT_ONCE, quick.VALUES_AT_ONCE // max(answers.shape)))
+    step = quick.rows_at_once(*answers.shape)
     for start in range(0, len(features), step):
         x = features[start : start + step]
         difference = x - answers[((x - middle) @ others.T - half).argmax(1)]
