@@ -26,7 +26,7 @@ __all__ = ["world"]  # a fixture
 def needs_a_gpu():
     use_threads(1)
     if not torch.cuda.is_available():
-        pytest.fail("torch finds no GPU here; leave out -m gpu.")
+        pytest.fail("torch finds no GPU here, or -m is not gpu alone: run pytest -m gpu where there is one.")
 
 
 def on_a_cpu(monkeypatch, work):
