@@ -258,7 +258,7 @@ def test_query_on_files(tmp_path):
         assert result.exit_code == 0, result.output
         rows = [int(line.split(",")[0]) for line in out.read_text().splitlines()[1:]]
         assert out.read_text().startswith("row,") and rows == data[variant].tolist()
-    (tmp_path / "rows.txt").write_text("")
+    (tmp_path / "rows.txt").write_text("\ufeff", encoding="utf-8")  # what Windows writes before anything else
     assert call(*words, "--answered", tmp_path / "rows.txt", "--budget", "7", "-o", tmp_path / "b.csv").exit_code == 0
     assert len((tmp_path / "b.csv").read_text().splitlines()) == 8
     refused(call(*words, "-o", tmp_path / "b.csv"), "exists already")
@@ -299,7 +299,7 @@ def test_query_on_an_archive_with_any_strategy(tmp_path):
     rows = [int(line.split(",")[0]) for line in (tmp_path / "entropy.csv").read_text().splitlines()[1:]]
     assert sorted(rows) == sorted(np.argsort(np.abs(p - 0.5))[:3].tolist())
     (tmp_path / "entropy.csv").unlink()
-    refused(call(*words), "Entropy needs a probability per row")
+    refused(call(*words), "Entropy needs a probability per row; pass probability= (--probability)")
     assert not list(tmp_path.glob("entropy.csv*"))
     np.savez(both, a=data["supervised"], b=data["unsupervised"])
     refused(call(*words), "holds the arrays a, b; expected one, or one that is called 'supervised'")

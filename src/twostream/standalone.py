@@ -120,7 +120,7 @@ def load_array(path: Path, name: str) -> np.ndarray:
 
 def _read_rows(path: Path, num_rows: int) -> np.ndarray:
     try:
-        rows = [int(word) for word in path.read_text().split()]
+        rows = [int(word) for word in path.read_text(encoding="utf-8-sig").split()]
     except (OSError, UnicodeDecodeError, ValueError) as error:
         raise InputError(f"{path} cannot be read as whole numbers, one row per line: {error}.") from None
     bad = [row for row in rows if not 0 <= row < num_rows]

@@ -112,9 +112,9 @@ class Strategy(ABC):
         """Raise InputError where something is missing that this strategy cannot do without."""
         name = type(self).__name__
         if self.needs_probability and pool.probability is None:
-            raise InputError(f"{name} needs a probability per row; pass probability=, (N,) or (M, N).")
+            raise InputError(f"{name} needs a probability per row; pass probability= (--probability), (N,) or (M, N).")
         if self.needs_ensemble and (pool.probability is None or len(pool.probability) < 2):
-            raise InputError(f"{name} needs the probabilities of at least two scorers; pass probability=, (M, N).")
+            raise InputError(f"{name} needs the probabilities of at least two scorers; pass probability= (--probability), (M, N).")
         if self.needs_position and pool.position_nm is None:
             raise InputError(f"{name} needs to know where candidates lie; pass position_nm=, (N, 3).")
 
