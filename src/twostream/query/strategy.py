@@ -114,9 +114,11 @@ class Strategy(ABC):
         if self.needs_probability and pool.probability is None:
             raise InputError(f"{name} needs a probability per row; pass probability= (--probability), (N,) or (M, N).")
         if self.needs_ensemble and (pool.probability is None or len(pool.probability) < 2):
-            raise InputError(f"{name} needs the probabilities of at least two scorers; pass probability= (--probability), (M, N).")
+            raise InputError(
+                f"{name} needs probabilities of two scorers or more; pass probability= (--probability), (M, N)."
+            )
         if self.needs_position and pool.position_nm is None:
-            raise InputError(f"{name} needs to know where candidates lie; pass position_nm=, (N, 3).")
+            raise InputError(f"{name} needs to know where candidates lie; pass position_nm= (--position-nm), (N, 3).")
 
     @abstractmethod
     def _select(self, pool: Pool, batch_size: int, rng: np.random.Generator) -> Selection:
