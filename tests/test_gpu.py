@@ -6,12 +6,11 @@ import torch
 from test_embedding import SIZE_NM, blob, small_s
 from test_predict import SIZE, TINY, noise, predicted, segmenter
 from test_streams import SHAPE, SMALL, draw
-from test_training import CONFIG, KilledError, fitted, weights, world
+from test_training import CONFIG, KilledError, dies_once, fitted, weights, world
 
 from twostream.loop import run
 from twostream.segmentation.config import OptimizerConfig
 from twostream.segmentation.features import pooled_features
-from twostream.segmentation.train import SegmentationModule
 from twostream.streams.encode import encode
 from twostream.streams.fit import fit_stream, new_stream
 from twostream.task import Mitochondria, SynapsePolarity
@@ -80,15 +79,7 @@ def test_killed_and_resumed_it_ends_nearly_the_same(monkeypatch, world, tmp_path
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
     undisturbed, course = fitted(world, tmp_path / "a", config)
-    loss, steps = SegmentationModule.loss, []
-
-    def dying(module, batch, generator):
-        steps.append(module.global_step)
-        if len(steps) == 7:
-            raise KilledError
-        return loss(module, batch, generator)
-
-    monkeypatch.setattr(SegmentationModule, "loss", dying)
+    steps = dies_once(monkeypatch, 7)
     with pytest.raises(KilledError):
         fitted(world, tmp_path / "b", config)
     resumed, again = fitted(world, tmp_path / "b", config)

@@ -144,6 +144,20 @@ class KilledError(Exception):
     pass
 
 
+def dies_once(monkeypatch, number):
+    """S's training dies in the loss of this number; the steps that it is in, one for each loss, as they come."""
+    loss, steps = SegmentationModule.loss, []
+
+    def dying(module, batch, generator):
+        steps.append(module.global_step)
+        if len(steps) == number:
+            raise KilledError
+        return loss(module, batch, generator)
+
+    monkeypatch.setattr(SegmentationModule, "loss", dying)
+    return steps
+
+
 @pytest.mark.parametrize("optimizer", [{}, {"name": "sgd"}, {"precision": "bf16-mixed"}])
 @pytest.mark.parametrize("killed_in", [2, 5, 9])
 def test_killed_and_resumed_it_ends_the_same(world, tmp_path, monkeypatch, optimizer, killed_in):
@@ -151,16 +165,7 @@ def test_killed_and_resumed_it_ends_the_same(world, tmp_path, monkeypatch, optim
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
     undisturbed, course = fitted(world, tmp_path / "a", config)
-    loss = SegmentationModule.loss
-    steps = []
-
-    def dying(module, batch, generator):
-        steps.append(module.global_step)
-        if len(steps) == killed_in:
-            raise KilledError
-        return loss(module, batch, generator)
-
-    monkeypatch.setattr(SegmentationModule, "loss", dying)
+    steps = dies_once(monkeypatch, killed_in)
     with pytest.raises(KilledError):
         fitted(world, tmp_path / "b", config)
     resumed, again = fitted(world, tmp_path / "b", config)
@@ -172,22 +177,14 @@ def test_killed_and_resumed_it_ends_the_same(world, tmp_path, monkeypatch, optim
 
 def test_a_refit_that_was_killed_keeps_its_norms_frozen(world, tmp_path, monkeypatch):
     """Lightning leaves out the start of the first epoch after a resume."""
-    loss, calls = SegmentationModule.loss, []
-
-    def dying(module, batch, generator):
-        calls.append(module.global_step)
-        if len(calls) == 7:
-            raise KilledError
-        return loss(module, batch, generator)
-
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
     undisturbed, course = fitted(world, tmp_path / "a", freeze_norm=True)
-    monkeypatch.setattr(SegmentationModule, "loss", dying)
+    steps = dies_once(monkeypatch, 7)
     with pytest.raises(KilledError):
         fitted(world, tmp_path / "b", freeze_norm=True)
     resumed, again = fitted(world, tmp_path / "b", freeze_norm=True)
-    assert calls[7] == 4 and course.losses == again.losses and course.looks == again.looks
+    assert steps[7] == 4 and course.losses == again.losses and course.looks == again.looks
     assert same(weights(undisturbed), weights(resumed))
 
 

@@ -352,6 +352,8 @@ def test_nearest_agrees_with_all_distances():
 @pytest.mark.parametrize("exact", [True, False])
 def test_distances_to_more_answers_than_fit_at_once(exact, monkeypatch):
     monkeypatch.setattr(quick, "VALUES_AT_ONCE", 500)
+    monkeypatch.setattr(quick, "MOST_VALUES", 500)
+    assert quick.rows_at_once(90, 3) == 5
     rng = np.random.default_rng(0)
     x, answers = rng.normal(size=(70, 3)), rng.normal(size=(90, 3))
     found = distance_to(x, answers, exact)
@@ -475,10 +477,10 @@ def test_distances_in_reasons_are_those_to_the_mean_and_to_the_nearest_answer():
     y[:3] = 1
     for exact in (True, False):
         strategy = TwoStream(num_clusters=(1, 1), variant="adaptive", exact=exact, standardise=False)
-        (reason,), (row,) = (lambda s: (s.reasons, s.rows))(strategy.suggest(X, y, batch_size=1))
-        x = X["unsupervised"]
+        selection, x = strategy.suggest(X, y, batch_size=1), X["unsupervised"]
+        (reason,), (row,) = selection.reasons, selection.rows
         to_answer = np.sqrt(((x[:, None] - x[:3]) ** 2).sum(2)).min(1)
-        far = np.setdiff1d(np.arange(3, 200), [])[np.argsort(to_answer[3:])[-max(int(0.25 * 197), 1) :]]
+        far = 3 + np.argsort(to_answer[3:])[-int(197 / (1 + 3)) :]  # one query beside three answers
         assert reason["distance_to_answer"] == pytest.approx(to_answer[row], rel=1e-5)
         assert reason["stands_for"] == len(far)
         assert reason["distance_to_center"] == pytest.approx(np.linalg.norm(x[row] - x[far].mean(0)), rel=1e-4)

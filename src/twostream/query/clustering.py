@@ -69,7 +69,9 @@ def cluster(
             problem = quick.Problem(lambda part: pool.take(rows[part], stream), len(rows), size, weights)
             found = quick.kmeans([problem], num_clusters, seed=seed)[0]
             wanted = quick.rows_wanted(num_clusters)
-            note = f"{num_clusters} centres were found on {wanted} of {len(rows)} rows" if wanted < len(rows) else ""
+            note = (
+                f"{num_clusters} centres were found on about {wanted} of {len(rows)} rows" if wanted < len(rows) else ""
+            )
     distance = np.empty(len(rows))
     for part, features in pool.blocks(rows, stream):
         distance[part] = np.sqrt(((features - found.centers[found.labels[part]]) ** 2).sum(1))

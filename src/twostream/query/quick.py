@@ -74,7 +74,7 @@ def kmeans(
 
 
 def rows_wanted(num_clusters: int) -> int:
-    """Rows of the share on which so many centres are found."""
+    """About how many rows the share has on which so many centres are found."""
     return min(ROWS_PER_CENTER * num_clusters, max(SHARE_ROWS, FEWEST_PER_CENTER * num_clusters))
 
 
@@ -200,7 +200,7 @@ def _begin(shares: list[_Share], k: int, executor: Executor | None) -> None:
         if share.narrow is not share.x:
             labels = share.found.labels
             sums, total = _table(labels, share.weight, k) @ share.x, np.bincount(labels, share.weight, k)
-            means = _divided(sums, total, np.zeros_like(sums))
+            means = _divided(sums, total, np.zeros_like(sums))  # what lost its rows begins in the middle
             share.found = _refined(share.x[None], share.norm2[None], share.weight[None], means[None], executor)[0]
 
 
