@@ -25,10 +25,10 @@ import numpy as np
 from scipy import stats
 from stream_probe import Candidates, auc, draws, fitted, load, logit_of, score_and_size, settings_of
 
-from twostream.streams.active_clustering import fine_tune
-from twostream.streams.draw import image_input
-from twostream.streams.encode import encode
-from twostream.training import use_threads
+from twostream.models.streams.active_clustering import fine_tune
+from twostream.models.streams.draw import image_input
+from twostream.models.streams.encode import encode
+from twostream.models.training import use_threads
 
 WAYS = {
     "own loss": {"weight": 0.0, "clustering_weight": 0.0},

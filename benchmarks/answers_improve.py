@@ -37,9 +37,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is loaded, a
 import numpy as np
 from segmentation_quality import in_memory
 
-from twostream.annotator import Truth
-from twostream.answers import MEANING, AnswerKind
-from twostream.candidates import (
+from twostream.base.config import apply_overrides, parse_config
+from twostream.base.geometry import Box
+from twostream.candidates.candidate import (
     Candidate,
     CandidateConfig,
     belief_where,
@@ -48,17 +48,17 @@ from twostream.candidates import (
     extract,
     least_believed,
 )
-from twostream.config import apply_overrides, parse_config
-from twostream.geometry import Box
+from twostream.candidates.truth import Truth
+from twostream.models.segmentation.config import RefitConfig, SegmentationConfig, shapes_for
+from twostream.models.segmentation.lessons import Lesson, Lessons
+from twostream.models.segmentation.predict import predict
+from twostream.models.segmentation.train import Segmenter, crop_shape, new_segmenter, train
+from twostream.models.training import use_threads
 from twostream.query import get_strategy
-from twostream.refit import LabelledCrops, refit
-from twostream.scoring import choose_final_threshold, choose_min_score, scores_on_test_box
-from twostream.segmentation.config import RefitConfig, SegmentationConfig, shapes_for
-from twostream.segmentation.lessons import Lesson, Lessons
-from twostream.segmentation.predict import predict
-from twostream.segmentation.train import Segmenter, crop_shape, new_segmenter, train
+from twostream.rounds.refit import LabelledCrops, refit
+from twostream.rounds.score import choose_final_threshold, choose_min_score, scores_on_test_box
 from twostream.task import DecodingConfig, Task, get_task
-from twostream.training import use_threads
+from twostream.task.answers import MEANING, AnswerKind
 from twostream.volume import MemoryVolume, Volume, open_ignore_mask, open_volume
 
 ARMS = ("answers", "shuffled", "replay")

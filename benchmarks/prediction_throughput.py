@@ -22,14 +22,14 @@ import h5py
 import numpy as np
 import torch
 
-from twostream.geometry import Box
-from twostream.segmentation.config import SegmentationConfig
-from twostream.segmentation.predict import WINDOWS_AT_ONCE, lattice_of, plan, predict
-from twostream.segmentation.train import Segmenter, new_segmenter
-from twostream.synthetic import Tissue
+from twostream.base.geometry import Box
+from twostream.models.segmentation.config import SegmentationConfig
+from twostream.models.segmentation.predict import WINDOWS_AT_ONCE, lattice_of, plan, predict
+from twostream.models.segmentation.train import Segmenter, new_segmenter
+from twostream.models.training import use_threads
 from twostream.task import get_task
-from twostream.training import use_threads
 from twostream.volume import Volume, create_volume, open_volume
+from twostream.volume.synthetic import Tissue
 
 
 def num_windows(segmenter: Segmenter, image: Volume, config: SegmentationConfig) -> int:

@@ -35,13 +35,13 @@ from sklearn.model_selection import StratifiedKFold
 from sklearn.preprocessing import StandardScaler
 from stream_probe import balanced, draws, fitted, load, settings_of
 
+from twostream.models.streams.draw import image_input, mask_input
+from twostream.models.streams.encode import encode
+from twostream.models.training import use_threads
 from twostream.query import Scorer, get_strategy
 from twostream.query.pool import check_pool
 from twostream.query.scorer import Columns, has_both, laplace
 from twostream.query.stopping import expected_right
-from twostream.streams.draw import image_input, mask_input
-from twostream.streams.encode import encode
-from twostream.training import use_threads
 
 BATCH_SIZE = 10
 NUM_BINS = 10

@@ -22,19 +22,19 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is loaded, a
 
 import numpy as np
 
-from twostream.annotator import Truth
-from twostream.candidates import CandidateConfig, choose_threshold, clean, extract
-from twostream.config import apply_overrides, parse_config
-from twostream.geometry import Box
-from twostream.refit import LabelledCrops, validation_crops
-from twostream.scoring import scores_on_test_box
-from twostream.segmentation.config import SegmentationConfig, shapes_for
-from twostream.segmentation.lessons import Lessons
-from twostream.segmentation.predict import predict
-from twostream.segmentation.train import Segmenter, crop_shape, new_segmenter, train
+from twostream.base.config import apply_overrides, parse_config
+from twostream.base.geometry import Box
+from twostream.candidates.candidate import CandidateConfig, choose_threshold, clean, extract
+from twostream.candidates.truth import Truth
+from twostream.models.segmentation.config import SegmentationConfig, shapes_for
+from twostream.models.segmentation.lessons import Lessons
+from twostream.models.segmentation.predict import predict
+from twostream.models.segmentation.train import Segmenter, crop_shape, new_segmenter, train
+from twostream.models.training import use_threads
+from twostream.rounds.refit import LabelledCrops, validation_crops
+from twostream.rounds.score import scores_on_test_box
+from twostream.rounds.tune import tune
 from twostream.task import DecodingConfig, Task, get_task
-from twostream.training import use_threads
-from twostream.tuning import tune
 from twostream.volume import MemoryVolume, Volume, open_ignore_mask, open_volume
 
 
@@ -153,12 +153,12 @@ def fit(
     if stored is not None and stored.exists():
         segmenter = Segmenter.load(stored)
     else:
-        course = train(
+        history = train(
             segmenter, LabelledCrops(lessons, config), config, num_steps=config.num_steps, seed=seed,
             learning_rate=config.learning_rate, resume_path=resume, description="train S", validation=looked_at,
         )  # fmt: skip
         if stored is not None:
-            segmenter.save(stored, course)
+            segmenter.save(stored, history)
     seconds = time.monotonic() - start
     min_voxels = max(1, round(task.min_object_nm3 / float(np.prod(image.voxel_size_nm))))
     output = MemoryVolume(np.zeros((len(task.channels), *image.shape_zyx), np.uint8), image.voxel_size_nm)

@@ -20,10 +20,10 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is loaded, a
 import numpy as np
 from scorer_calibration import Pool, drawn, pool_of, shared, streams_of
 
+from twostream.models.training import use_threads
 from twostream.query import get_strategy
 from twostream.query.scorer import has_both
 from twostream.query.stopping import agreement, expected_right, has_stabilised, is_right_enough
-from twostream.training import use_threads
 
 
 def main() -> None:

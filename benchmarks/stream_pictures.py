@@ -16,15 +16,15 @@ import cv2
 import numpy as np
 from stream_probe import counted
 
-from twostream.candidates import clean, extract
-from twostream.geometry import Box
-from twostream.patches import PatchConfig, cut_all
-from twostream.project import Project
-from twostream.settings import BY_TASK
-from twostream.streams.config import PICTURES_NAME
-from twostream.synthetic import Tissue
+from twostream.base.geometry import Box
+from twostream.candidates.candidate import clean, extract
+from twostream.candidates.patches import PatchConfig, cut_all
+from twostream.models.streams.config import PICTURES_NAME
+from twostream.project.project import Project
+from twostream.project.settings import BY_TASK
 from twostream.task import get_task
 from twostream.volume import MemoryVolume
+from twostream.volume.synthetic import Tissue
 
 NUM_SHOWN = 8
 SCALE = 2

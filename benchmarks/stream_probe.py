@@ -31,27 +31,27 @@ from sklearn.model_selection import GroupKFold
 from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import StandardScaler
 
-from twostream.annotator import Truth
-from twostream.answers import MEANING
-from twostream.candidates import Candidate, clean, extract
-from twostream.config import apply_overrides, parse_config
-from twostream.geometry import Box
-from twostream.patches import PatchConfig, cut_all, random_patches
-from twostream.refit import LabelledCrops
-from twostream.segmentation.config import SegmentationConfig, shapes_for
-from twostream.segmentation.features import pooled_features
-from twostream.segmentation.lessons import Lessons
-from twostream.segmentation.predict import predict
-from twostream.segmentation.train import Segmenter, crop_shape, new_segmenter, train
-from twostream.streams.config import StreamConfig, StreamsConfig
-from twostream.streams.draw import Draw, ImageDraw, MaskDraw, image_input, mask_input
-from twostream.streams.encode import encode
-from twostream.streams.fit import fit_stream, new_stream
-from twostream.streams.stream import Stream
-from twostream.synthetic import Tissue
+from twostream.base.config import apply_overrides, parse_config
+from twostream.base.geometry import Box
+from twostream.candidates.candidate import Candidate, clean, extract
+from twostream.candidates.patches import PatchConfig, cut_all, random_patches
+from twostream.candidates.truth import Truth
+from twostream.models.segmentation.config import SegmentationConfig, shapes_for
+from twostream.models.segmentation.features import pooled_features
+from twostream.models.segmentation.lessons import Lessons
+from twostream.models.segmentation.predict import predict
+from twostream.models.segmentation.train import Segmenter, crop_shape, new_segmenter, train
+from twostream.models.streams.config import StreamConfig, StreamsConfig
+from twostream.models.streams.draw import Draw, ImageDraw, MaskDraw, image_input, mask_input
+from twostream.models.streams.encode import encode
+from twostream.models.streams.fit import fit_stream, new_stream
+from twostream.models.streams.stream import Stream
+from twostream.models.training import use_threads
+from twostream.rounds.refit import LabelledCrops
 from twostream.task import Task, get_task
-from twostream.training import use_threads
+from twostream.task.answers import MEANING
 from twostream.volume import MemoryVolume
+from twostream.volume.synthetic import Tissue
 
 SETS = {
     "fafb": ("fafb_mito_8slices.h5", "mitochondria", "mitochondria"),

@@ -24,18 +24,18 @@ import numpy as np
 import torch
 from stream_probe import counted
 
-from twostream.candidates import Candidate, clean, extract
-from twostream.geometry import Box
-from twostream.patches import PatchConfig, cut_all
-from twostream.settings import PRESETS
-from twostream.streams.config import StreamConfig
-from twostream.streams.draw import image_input
-from twostream.streams.encode import BATCH_SIZE, encode
-from twostream.streams.fit import new_stream
-from twostream.synthetic import Tissue
+from twostream.base.geometry import Box
+from twostream.candidates.candidate import Candidate, clean, extract
+from twostream.candidates.patches import PatchConfig, cut_all
+from twostream.models.streams.config import StreamConfig
+from twostream.models.streams.draw import image_input
+from twostream.models.streams.encode import BATCH_SIZE, encode
+from twostream.models.streams.fit import new_stream
+from twostream.models.training import use_threads
+from twostream.project.settings import PRESETS
 from twostream.task import get_task
-from twostream.training import use_threads
 from twostream.volume import MemoryVolume, Volume, create_volume
+from twostream.volume.synthetic import Tissue
 
 SHAPE = (32, 1024, 1024)
 SIZE_NM = (30.0, 8.0, 8.0)

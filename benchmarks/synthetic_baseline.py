@@ -20,8 +20,8 @@ import cc3d
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from twostream.geometry import Box
-from twostream.synthetic import Tissue
+from twostream.base.geometry import Box
+from twostream.volume.synthetic import Tissue
 
 SIGMAS_NM = (0.0, 8.0, 16.0, 24.0, 32.0, 40.0, 48.0)  # the widest turn clouds of vesicles into blobs; best near 32
 NUM_LEVELS = 12

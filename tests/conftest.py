@@ -20,8 +20,8 @@ import h5py
 import numpy as np
 import pytest
 
-from twostream.founding import create_project
-from twostream.project import Project
+from twostream.project.create import create_project
+from twostream.project.project import Project
 
 SHAPE_ZYX = (8, 96, 240)
 VOXEL_SIZE_NM = (30.0, 10.0, 10.0)

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from twostream.segmentation import imaging, warp
-from twostream.segmentation.augment import augment
-from twostream.segmentation.config import AugmentConfig
+from twostream.models.segmentation import imaging, warp
+from twostream.models.segmentation.augment import augment
+from twostream.models.segmentation.config import AugmentConfig
 from twostream.task import IGNORE
 
 STILL = AugmentConfig(

@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
-from twostream.candidates import (
+from twostream.base.errors import InputError
+from twostream.base.geometry import Box
+from twostream.candidates.candidate import (
     Candidate,
     CandidateConfig,
     belief_where,
@@ -17,8 +19,6 @@ from twostream.candidates import (
     without_doubtful,
     write_table,
 )
-from twostream.errors import InputError
-from twostream.geometry import Box
 from twostream.task import Mitochondria, SynapsePolarity
 
 

@@ -15,13 +15,13 @@ import pytest
 import requests
 from typer.testing import CliRunner
 
+from twostream.base.errors import InputError
+from twostream.base.geometry import Box
 from twostream.cli import app
-from twostream.datasets import DATASETS, DataSet, Remote, get_dataset, layouts
-from twostream.datasets.layouts import CLEFT_BACKGROUND, CLEFT_UNKNOWN, number_synapses
-from twostream.errors import InputError
-from twostream.geometry import Box
 from twostream.task import get_task
 from twostream.volume import open_ignore_mask, open_volume
+from twostream.volume.datasets import DATASETS, DataSet, Remote, get_dataset, layouts
+from twostream.volume.datasets.layouts import CLEFT_BACKGROUND, CLEFT_UNKNOWN, number_synapses
 
 ODD = (3, 5, 7)
 """A voxel unlike all others: it must land where it was, whatever the format's axes."""

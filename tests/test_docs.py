@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import yaml
 
+from twostream.project.settings import QueryConfig
 from twostream.query import STRATEGIES, get_strategy
-from twostream.settings import QueryConfig
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")

@@ -4,18 +4,18 @@ import numpy as np
 import pytest
 import torch
 
-from twostream.candidates import read_table
-from twostream.errors import ConfigError, InputError
-from twostream.geometry import Box
-from twostream.loop import run
-from twostream.report import write_report
-from twostream.segmentation.config import SegmentationConfig
-from twostream.segmentation.features import pooled_features
-from twostream.segmentation.train import new_segmenter
-from twostream.streams.config import StreamConfig, StreamsConfig
-from twostream.streams.fit import new_stream
-from twostream.streams.given import read_given
-from twostream.streams.pictures import pictures
+from twostream.base.errors import ConfigError, InputError
+from twostream.base.geometry import Box
+from twostream.candidates.candidate import read_table
+from twostream.models.segmentation.config import SegmentationConfig
+from twostream.models.segmentation.features import pooled_features
+from twostream.models.segmentation.train import new_segmenter
+from twostream.models.streams.config import StreamConfig, StreamsConfig
+from twostream.models.streams.fit import new_stream
+from twostream.models.streams.given import read_given
+from twostream.models.streams.pictures import pictures
+from twostream.report.report import write_report
+from twostream.rounds.loop import run
 from twostream.task import get_task
 from twostream.volume import MemoryVolume
 

@@ -10,13 +10,13 @@ import time
 import numpy as np
 import pytest
 
-from twostream.candidates import from_table, read_table
-from twostream.errors import ConfigError, ProjectError
-from twostream.exchange import export, read_answers
-from twostream.founding import fork_project
-from twostream.loop import run
-from twostream.project import Project
-from twostream.status import status_lines
+from twostream.base.errors import ConfigError, ProjectError
+from twostream.candidates.candidate import from_table, read_table
+from twostream.project.create import fork_project
+from twostream.project.exchange import export, read_answers
+from twostream.project.project import Project
+from twostream.project.status import status_lines
+from twostream.rounds.loop import run
 
 ROUND_FILES = {
     "config.yaml", "checkpoint.ckpt", "candidates.parquet", "ids.npy", "latents_supervised.npy",
@@ -43,7 +43,7 @@ def finished(tmp_path_factory, toy_file, truth):
     """An undisturbed run of two rounds."""
     from conftest import LABELS_BOX, TEST_BOX, TINY
 
-    from twostream.founding import create_project
+    from twostream.project.create import create_project
 
     project = create_project(
         tmp_path_factory.mktemp("finished") / "project",
@@ -116,7 +116,7 @@ def test_nothing_near_the_test_box_or_in_the_labels_was_asked(finished):
 
 
 def test_answers_follow_the_truth_rule(finished, truth):
-    from twostream.loop import open_truth
+    from twostream.rounds.loop import open_truth
 
     rule = open_truth(finished, truth)
     kinds = {a.candidate: a.kind for a in finished.ledger.current_answers()}
@@ -227,7 +227,7 @@ def test_without_a_test_box_audits_estimate_accuracy(make_project, truth, toy_fi
     assert metrics["audit"]["num_audited"] == 3 and set(metrics["scores"]) == {"curated_accuracy"}
     low, high = metrics["audit"]["interval"]
     assert 0 <= low < metrics["audit"]["candidate_accuracy"] <= high <= 1
-    from twostream.refit import collect
+    from twostream.rounds.refit import collect
 
     trained_on = {str(lesson.box) for lesson in collect(project.ledger, 1)[0]}
     assert trained_on and not trained_on & {str(q.candidate.box) for q in audits}

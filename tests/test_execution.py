@@ -5,9 +5,9 @@ import pickle
 import numpy as np
 import pytest
 
-from twostream.execution import InProcess, PickledInProcess
-from twostream.geometry import Box, grid
+from twostream.base.geometry import Box, grid
 from twostream.volume import create_volume, open_volume
+from twostream.volume.execution import InProcess, PickledInProcess
 
 SIZE = (30.0, 8.0, 8.0)
 

@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twostream.errors import InputError
-from twostream.geometry import Box, grid, to_voxels
+from twostream.base.errors import InputError
+from twostream.base.geometry import Box, grid, to_voxels
 
 vectors = st.tuples(*[st.integers(-20, 20)] * 3)
 extents = st.tuples(*[st.integers(0, 20)] * 3)

@@ -8,13 +8,13 @@ from test_predict import SIZE, TINY, noise, predicted, segmenter
 from test_streams import SHAPE, SMALL, draw
 from test_training import CONFIG, KilledError, dies_once, fitted, weights, world
 
-from twostream.loop import run
-from twostream.segmentation.config import OptimizerConfig
-from twostream.segmentation.features import pooled_features
-from twostream.streams.encode import encode
-from twostream.streams.fit import fit_stream, new_stream
+from twostream.models.segmentation.config import OptimizerConfig
+from twostream.models.segmentation.features import pooled_features
+from twostream.models.streams.encode import encode
+from twostream.models.streams.fit import fit_stream, new_stream
+from twostream.models.training import use_threads
+from twostream.rounds.loop import run
 from twostream.task import Mitochondria, SynapsePolarity
-from twostream.training import use_threads
 from twostream.volume import MemoryVolume
 
 pytestmark = pytest.mark.gpu
@@ -78,13 +78,13 @@ def test_killed_and_resumed_it_ends_nearly_the_same(monkeypatch, world, tmp_path
     config = CONFIG.model_copy(update={"optimizer": OptimizerConfig(precision=precision)})
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
-    undisturbed, course = fitted(world, tmp_path / "a", config)
+    undisturbed, history = fitted(world, tmp_path / "a", config)
     steps = dies_once(monkeypatch, 7)
     with pytest.raises(KilledError):
         fitted(world, tmp_path / "b", config)
     resumed, again = fitted(world, tmp_path / "b", config)
     assert steps[7] == 4
-    np.testing.assert_allclose(again.losses, course.losses, rtol=0.05)
+    np.testing.assert_allclose(again.losses, history.losses, rtol=0.05)
     for name, value in weights(undisturbed).items():
         torch.testing.assert_close(weights(resumed)[name], value, rtol=0.1, atol=0.02)
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from twostream.segmentation.config import LossConfig
-from twostream.segmentation.heads import ExclusiveHead, IndependentHead, dice_loss, head_of, non_overlap
+from twostream.models.segmentation.config import LossConfig
+from twostream.models.segmentation.heads import ExclusiveHead, IndependentHead, dice_loss, head_of, non_overlap
 from twostream.task import CERTAIN, IGNORE
 
 HEADS = [IndependentHead(("pre", "post", "union")), ExclusiveHead()]

@@ -6,12 +6,12 @@ import sqlite3
 import numpy as np
 import pytest
 
-from twostream.answers import AnswerKind
-from twostream.candidates import Candidate
-from twostream.errors import LedgerError
-from twostream.geometry import Box
-from twostream.ledger import MAX_ID, Answer, Ledger, Query
-from twostream.patches import PatchPair
+from twostream.base.errors import LedgerError
+from twostream.base.geometry import Box
+from twostream.candidates.candidate import Candidate
+from twostream.candidates.patches import PatchPair
+from twostream.project.ledger import MAX_ID, Answer, Ledger, Query
+from twostream.task.answers import AnswerKind
 
 
 @pytest.fixture

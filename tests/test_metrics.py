@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from twostream.errors import InputError
-from twostream.geometry import Box, grid, to_voxels
-from twostream.metrics import (
+from twostream.base.errors import InputError
+from twostream.base.geometry import Box, grid, to_voxels
+from twostream.task.metrics import (
     CleftDistances,
     Detection,
     Overlaps,

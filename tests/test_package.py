@@ -20,7 +20,7 @@ def test_the_wheel_is_whole(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     (wheel,) = tmp_path.glob("twostream_connectomics-*.whl")
     zipfile.ZipFile(wheel).extractall(tmp_path / "unpacked")
-    assert (tmp_path / "unpacked" / "twostream" / "templates" / "report.html").is_file()
+    assert (tmp_path / "unpacked" / "twostream" / "report" / "templates" / "report.html").is_file()
     shipped = {p.relative_to(tmp_path / "unpacked") for p in (tmp_path / "unpacked" / "twostream").rglob("*.py")}
     assert shipped == {p.relative_to(ROOT / "src") for p in (ROOT / "src" / "twostream").rglob("*.py")}
     environment = os.environ | {"PYTHONPATH": str(tmp_path / "unpacked")}
@@ -30,7 +30,7 @@ def test_the_wheel_is_whole(tmp_path):
 
 
 def test_errors_are_one_tree_and_it_is_drawn():
-    from twostream import errors
+    from twostream.base import errors
 
     classes = [c for c in vars(errors).values() if isinstance(c, type) and c.__module__ == errors.__name__]
     assert all(issubclass(c, errors.TwoStreamError) for c in classes)

@@ -4,13 +4,21 @@ import cv2
 import numpy as np
 import pytest
 
-from twostream.candidates import Candidate
-from twostream.errors import VolumeError
-from twostream.geometry import Box
-from twostream.patches import PatchConfig, central_section, cut, cut_all, random_patches, turned, upright_angle
-from twostream.project import guard_voxels
-from twostream.segmentation.config import SegmentationConfig
-from twostream.settings import ProjectConfig
+from twostream.base.errors import VolumeError
+from twostream.base.geometry import Box
+from twostream.candidates.candidate import Candidate
+from twostream.candidates.patches import (
+    PatchConfig,
+    central_section,
+    cut,
+    cut_all,
+    random_patches,
+    turned,
+    upright_angle,
+)
+from twostream.models.segmentation.config import SegmentationConfig
+from twostream.project.project import guard_voxels
+from twostream.project.settings import ProjectConfig
 from twostream.volume import MemoryVolume, read_padded, read_windows
 
 SIZE = 121

@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from twostream.execution import InProcess, PickledInProcess
-from twostream.geometry import Box
-from twostream.segmentation.config import SegmentationConfig
-from twostream.segmentation.network import averaged, fold, orientations, turn_folded
-from twostream.segmentation.predict import Lattice, plan, predict, unfolded_levels
-from twostream.segmentation.train import new_segmenter
+from twostream.base.geometry import Box
+from twostream.models.segmentation.config import SegmentationConfig
+from twostream.models.segmentation.network import averaged, fold, orientations, turn_folded
+from twostream.models.segmentation.predict import Lattice, plan, predict, unfolded_levels
+from twostream.models.segmentation.train import new_segmenter
 from twostream.task import Mitochondria, SynapsePolarity
 from twostream.volume import MemoryVolume, create_volume
+from twostream.volume.execution import InProcess, PickledInProcess
 
 SIZE = (30.0, 8.0, 8.0)
 TINY = SegmentationConfig(

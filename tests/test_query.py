@@ -7,7 +7,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
-from twostream.errors import InputError
+from twostream.base.errors import InputError
 from twostream.query import STRATEGIES, Entropy, Random, Scorer, TwoStream, get_strategy, register_strategy
 from twostream.query.strategy import Strategy
 from twostream.query.two_stream import share_budget

@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from twostream.base.config import parse_config
+from twostream.base.errors import ConfigError, InputError
+from twostream.base.geometry import Box
 from twostream.cli import app
-from twostream.config import parse_config
-from twostream.datasets import DATASETS
-from twostream.errors import ConfigError, InputError
-from twostream.geometry import Box
-from twostream.project import Project
-from twostream.recipes import RECIPES, find_recipe, founding_arguments
-from twostream.segmentation.config import fold_for
-from twostream.segmentation.network import strides_for, total_stride
-from twostream.settings import ProjectConfig
+from twostream.models.segmentation.config import fold_for
+from twostream.models.segmentation.network import strides_for, total_stride
+from twostream.project.project import Project
+from twostream.project.recipes import RECIPES, find_recipe, founding_arguments
+from twostream.project.settings import ProjectConfig
+from twostream.volume.datasets import DATASETS
 
 ROOT = Path(__file__).parent.parent
 PUBLISHED = {

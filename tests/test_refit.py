@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from twostream.geometry import Box
-from twostream.refit import LessonCrops, refit
-from twostream.segmentation.config import RefitConfig, SegmentationConfig
-from twostream.segmentation.lessons import Lesson, Lessons
-from twostream.segmentation.train import new_segmenter
+from twostream.base.geometry import Box
+from twostream.models.segmentation.config import RefitConfig, SegmentationConfig
+from twostream.models.segmentation.lessons import Lesson, Lessons
+from twostream.models.segmentation.train import new_segmenter
+from twostream.models.training import use_threads
+from twostream.rounds.refit import LessonCrops, refit
 from twostream.task import CERTAIN, IGNORE, Mitochondria, SynapsePolarity
-from twostream.training import use_threads
 from twostream.volume import MemoryVolume
 
 SIZE = (30.0, 8.0, 8.0)
@@ -73,15 +73,17 @@ def refitted(tmp_path, settings, seed=3, belief=None):
     s = new_segmenter(Mitochondria(SIZE), CONFIG, voxel_size_nm=SIZE, num_sections=8, grey=(127.0, 70.0), seed=0)
     before = weights(s)
     name = f"{settings.start}-{belief is None}-{settings.num_steps}.resume"
-    course = refit(s, world(belief=belief), np.zeros(10, int), CONFIG, settings, seed=seed, resume_path=tmp_path / name)
-    return s, before, course
+    history = refit(
+        s, world(belief=belief), np.zeros(10, int), CONFIG, settings, seed=seed, resume_path=tmp_path / name
+    )
+    return s, before, history
 
 
 def test_a_warm_start_goes_on_and_a_scratch_start_begins_anew(tmp_path):
-    warm, before, course = refitted(tmp_path, RefitConfig(num_steps=0))
-    assert course.losses == [] and all(torch.equal(weights(warm)[k], v) for k, v in before.items())
-    scratch, _, course = refitted(tmp_path, RefitConfig(start="scratch", num_steps=1))
-    assert len(course.losses) == CONFIG.num_steps  # as many as the first training
+    warm, before, history = refitted(tmp_path, RefitConfig(num_steps=0))
+    assert history.losses == [] and all(torch.equal(weights(warm)[k], v) for k, v in before.items())
+    scratch, _, history = refitted(tmp_path, RefitConfig(start="scratch", num_steps=1))
+    assert len(history.losses) == CONFIG.num_steps  # as many as the first training
     new = new_segmenter(Mitochondria(SIZE), CONFIG, voxel_size_nm=SIZE, num_sections=8, grey=(127.0, 70.0), seed=3)
     first = next(iter(before))
     moved = (weights(scratch)[first] - weights(new)[first]).abs().max()
@@ -175,7 +177,7 @@ def test_a_doubt_is_never_drawn(monkeypatch):
 
 def test_what_is_kept_of_the_tissue_is_bounded_and_does_not_show(monkeypatch):
     many, few = world(), world()
-    monkeypatch.setattr("twostream.segmentation.lessons.MAX_REGION_BYTES", 1)
+    monkeypatch.setattr("twostream.models.segmentation.lessons.MAX_REGION_BYTES", 1)
     for t in range(30):
         crops = [one.answer_crop(np.random.default_rng(t), t % 10) for one in (many, few)]
         assert all(np.array_equal(a, b) for a, b in zip(*crops, strict=True))

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import yaml
 
-from twostream.answers import AnswerKind
-from twostream.candidates import Candidate, to_table, write_table
-from twostream.errors import ProjectError
-from twostream.geometry import Box
-from twostream.ledger import Answer, Ledger, Query
-from twostream.patches import PatchPair
-from twostream.project import Project
-from twostream.report import (
+from twostream.base.errors import ProjectError
+from twostream.base.geometry import Box
+from twostream.candidates.candidate import Candidate, to_table, write_table
+from twostream.candidates.patches import PatchPair
+from twostream.project.ledger import Answer, Ledger, Query
+from twostream.project.project import Project
+from twostream.report.figures import mask_path, principal_plane, score_levels
+from twostream.report.report import (
     COUNTS,
     SCORES,
     card,
@@ -30,7 +30,7 @@ from twostream.report import (
     shown_uri,
     write_report,
 )
-from twostream.report_figures import mask_path, principal_plane, score_levels
+from twostream.task.answers import AnswerKind
 
 WIDTH = 32
 HOME = "/home/somebody/secret"

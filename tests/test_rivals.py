@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
 
-from twostream.errors import InputError
+from twostream.base.errors import InputError
 from twostream.query import (
     STRATEGIES,
     Badge,

@@ -9,7 +9,7 @@ import pytest
 from scipy.optimize import approx_fprime, minimize
 from scipy.special import expit, logit
 
-from twostream.errors import InputError
+from twostream.base.errors import InputError
 from twostream.query import Scorer
 from twostream.query import pool as pool_module
 from twostream.query.scorer import CONSTANT_VARIANCE, PLAIN_VARIANCE, SCORE_WEIGHT, laplace

@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from twostream.annotator import SimulatedAnnotator, Truth
-from twostream.answers import AnswerKind
-from twostream.candidates import Candidate, clean, extract, least_believed
-from twostream.geometry import Box
-from twostream.ledger import Ledger, Query
-from twostream.metrics import Overlaps, foreground_iou
-from twostream.patches import PatchPair
-from twostream.refit import collect
-from twostream.scoring import (
+from twostream.base.geometry import Box
+from twostream.candidates.candidate import Candidate, clean, extract, least_believed
+from twostream.candidates.patches import PatchPair
+from twostream.candidates.truth import Truth
+from twostream.models.segmentation.lessons import ERASED
+from twostream.project.ledger import Ledger, Query
+from twostream.rounds.annotator import SimulatedAnnotator
+from twostream.rounds.refit import collect
+from twostream.rounds.score import (
     Region,
     choose_final_threshold,
     choose_min_score,
@@ -23,8 +23,9 @@ from twostream.scoring import (
     plain,
     scores_on_test_box,
 )
-from twostream.segmentation.lessons import ERASED
 from twostream.task import Mitochondria, SynapsePolarity, SynapticCleft
+from twostream.task.answers import AnswerKind
+from twostream.task.metrics import Overlaps, foreground_iou
 from twostream.volume import MemoryVolume
 
 SIZE = (30.0, 8.0, 8.0)
@@ -389,7 +390,7 @@ def test_lessons_come_from_answers_that_say_something_about_voxels(tmp_path):
         for i in range(1, 9)
     ]
     ledger.ask(0, queries)
-    from twostream.ledger import Answer
+    from twostream.project.ledger import Answer
 
     drawn = Box((0, 5, 5), mask.shape), mask
     for number, kind in enumerate(kinds, start=1):

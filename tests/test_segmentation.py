@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from twostream.errors import InputError
-from twostream.geometry import Box
-from twostream.refit import LabelledCrops
-from twostream.segmentation.config import SegmentationConfig, fold_for, shapes_for
-from twostream.segmentation.describe import describe
-from twostream.segmentation.lessons import Lesson, Lessons, known_target
-from twostream.segmentation.network import FoldedUNet, fold, strides_for
-from twostream.segmentation.train import Segmenter, crop_shape, new_segmenter, train
+from twostream.base.errors import InputError
+from twostream.base.geometry import Box
+from twostream.models.segmentation.config import SegmentationConfig, fold_for, shapes_for
+from twostream.models.segmentation.describe import describe
+from twostream.models.segmentation.lessons import Lesson, Lessons, known_target
+from twostream.models.segmentation.network import FoldedUNet, fold, strides_for
+from twostream.models.segmentation.train import Segmenter, crop_shape, new_segmenter, train
+from twostream.rounds.refit import LabelledCrops
 from twostream.task import CERTAIN, IGNORE, DecodingConfig, Mitochondria, SynapsePolarity
 from twostream.volume import MemoryVolume
 

@@ -13,16 +13,16 @@ from conftest import LABELS_BOX, SHAPE_ZYX, TEST_BOX, TINY, VOXEL_SIZE_NM, toy_a
 from scipy import ndimage
 from test_cli import call, refused
 
-from twostream import sources
-from twostream.annotator import Truth
-from twostream.answers import AnswerKind
-from twostream.candidates import extract, from_table, read_table
-from twostream.errors import ProjectError
-from twostream.objects import paint, read_objects
-from twostream.project import Project
-from twostream.settings import SourceConfig
-from twostream.steps import pool_of
+from twostream.base.errors import ProjectError
+from twostream.candidates import sources
+from twostream.candidates.candidate import extract, from_table, read_table
+from twostream.candidates.objects import paint, read_objects
+from twostream.candidates.sources import SourceConfig
+from twostream.candidates.truth import Truth
+from twostream.project.project import Project
+from twostream.rounds.steps import pool_of
 from twostream.task import Mitochondria, SynapsePolarity
+from twostream.task.answers import AnswerKind
 from twostream.volume import MemoryVolume, open_volume
 
 STRANGE_ID = 720575940600000000

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from twostream.loop import run
 from twostream.query import STRATEGIES, Selection, Strategy, register_strategy
-from twostream.steps import NUM_MEMBERS, POOL_NAME, pool_of
+from twostream.rounds.loop import run
+from twostream.rounds.steps import NUM_MEMBERS, POOL_NAME, pool_of
 
 
 def test_a_strategy_is_given_a_committee_and_places_and_its_notes_are_kept(make_project, toy_file, capfd):

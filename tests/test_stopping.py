@@ -10,8 +10,8 @@ import pytest
 from scipy.special import expit
 from sklearn.metrics import cohen_kappa_score
 
-from twostream.errors import InputError
-from twostream.metrics import wilson_interval
+from twostream.base.errors import InputError
+from twostream.project.status import stopping_lines
 from twostream.query import Scorer, get_strategy
 from twostream.query.stopping import (
     STABLE,
@@ -26,8 +26,8 @@ from twostream.query.stopping import (
     kappa,
     recent_agreement,
 )
-from twostream.status import stopping_lines
-from twostream.steps import POOL_NAME, Pool, _stopping
+from twostream.rounds.steps import POOL_NAME, Pool, _stopping
+from twostream.task.metrics import wilson_interval
 
 
 def kappa_by_counting(before, now):

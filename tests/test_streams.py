@@ -6,17 +6,17 @@ import numpy as np
 import pytest
 import torch
 
-from twostream.config import apply_overrides, parse_config
-from twostream.errors import ConfigError, InputError
-from twostream.patches import PatchConfig
-from twostream.streams.active_clustering import clustering_loss, fine_tune, soft_assignment, target_distribution
-from twostream.streams.config import ActiveClusteringConfig, StreamConfig, StreamsConfig
-from twostream.streams.contrast import contrastive_loss
-from twostream.streams.draw import ImageDraw, MaskDraw, image_input, mask_input
-from twostream.streams.encode import encode
-from twostream.streams.fit import NUM_TOLD_APART, RawViews, fit_stream, load_stream, new_stream, save_stream
-from twostream.streams.published import published_overrides
-from twostream.streams.vae import Vae, sample_latent, vae_loss
+from twostream.base.config import apply_overrides, parse_config
+from twostream.base.errors import ConfigError, InputError
+from twostream.candidates.patches import PatchConfig
+from twostream.models.streams.active_clustering import clustering_loss, fine_tune, soft_assignment, target_distribution
+from twostream.models.streams.config import ActiveClusteringConfig, StreamConfig, StreamsConfig
+from twostream.models.streams.contrast import contrastive_loss
+from twostream.models.streams.draw import ImageDraw, MaskDraw, image_input, mask_input
+from twostream.models.streams.encode import encode
+from twostream.models.streams.fit import NUM_TOLD_APART, RawViews, fit_stream, load_stream, new_stream, save_stream
+from twostream.models.streams.published import published_overrides
+from twostream.models.streams.vae import Vae, sample_latent, vae_loss
 
 PUBLISHED = (64, 128, 128, 256, 256, 512)
 SHAPE = (1, 32, 32)
@@ -85,7 +85,7 @@ def draw(rng):
 
 
 def test_a_killed_training_ends_with_the_same_weights(tmp_path, monkeypatch):
-    monkeypatch.setattr("twostream.training.STEPS_PER_CHECKPOINT", 2)
+    monkeypatch.setattr("twostream.models.training.STEPS_PER_CHECKPOINT", 2)
     whole = new_stream(SHAPE, SMALL, seed=1)
     losses = fit_stream(whole, draw, SMALL, seed=5, resume_path=tmp_path / "a.resume", name="test")
     assert len(losses) == 6
@@ -387,9 +387,9 @@ def test_one_step_of_the_published_network_equals_its_plain_form(tmp_path):
 
 
 @pytest.mark.parametrize("change", ["kld_weight", "seed", "patches"])
-def test_a_half_trained_stream_of_another_course_is_not_taken_up(tmp_path, change, capfd):
+def test_a_half_trained_stream_of_another_fingerprint_is_not_taken_up(tmp_path, change, capfd):
     monkey = pytest.MonkeyPatch()
-    monkey.setattr("twostream.training.STEPS_PER_CHECKPOINT", 2)
+    monkey.setattr("twostream.models.training.STEPS_PER_CHECKPOINT", 2)
 
     def other_patches(rng):
         return draw(rng)[:, ::-1].copy()

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from scipy.ndimage import maximum_filter, minimum_filter
 
-from twostream.errors import InputError
-from twostream.geometry import Box
-from twostream.synthetic import Tissue
-from twostream.synthetic.sections import is_missing, shift_yx
-from twostream.synthetic.sites import NEGATIVE_KINDS, TRUE_KINDS
+from twostream.base.errors import InputError
+from twostream.base.geometry import Box
+from twostream.volume.synthetic import Tissue
+from twostream.volume.synthetic.sections import is_missing, shift_yx
+from twostream.volume.synthetic.sites import NEGATIVE_KINDS, TRUE_KINDS
 
 WHOLE = Box((-9, -70, -40), (20, 200, 200))  # negative offsets, across tile borders
 FIELDS = ("image", "synapses", "clefts", "mitochondria", "neurites")

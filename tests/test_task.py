@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from twostream.answers import MEANING, AnswerKind
-from twostream.errors import ConfigError, InputError
-from twostream.metrics import Overlaps
+from twostream.base.errors import ConfigError, InputError
 from twostream.task import CERTAIN, Mitochondria, SynapsePolarity, get_task
+from twostream.task.answers import MEANING, AnswerKind
+from twostream.task.metrics import Overlaps
 
 
 def judge(task, segmentation, truth, ignore=None):

@@ -5,15 +5,15 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from twostream import training
-from twostream.errors import TrainingError
-from twostream.geometry import Box
-from twostream.refit import LabelledCrops, validation_crops
-from twostream.segmentation.config import OptimizerConfig, SegmentationConfig, WatchConfig
-from twostream.segmentation.lessons import Lessons
-from twostream.segmentation.train import SegmentationModule, new_segmenter, train
+from twostream.base.errors import TrainingError
+from twostream.base.geometry import Box
+from twostream.models import training
+from twostream.models.segmentation.config import OptimizerConfig, SegmentationConfig, WatchConfig
+from twostream.models.segmentation.lessons import Lessons
+from twostream.models.segmentation.train import SegmentationModule, new_segmenter, train
+from twostream.models.training import FitModule, fit, use_threads
+from twostream.rounds.refit import LabelledCrops, validation_crops
 from twostream.task import IGNORE, Mitochondria
-from twostream.training import FitModule, fit, use_threads
 from twostream.volume import MemoryVolume
 
 SIZE = (30.0, 8.0, 8.0)
@@ -49,7 +49,7 @@ def fitted(world, path, config=CONFIG, num_steps=None, validation="looked at", *
         *world, None, task, labels_box=LABELS, val_box=VAL, test_box=None, guarded_box=None, crop_shape_zyx=(4, 16, 16)
     )
     crops = validation_crops(image, labels, None, task, VAL, None, (4, 16, 16)) if validation else None
-    course = train(
+    history = train(
         s,
         LabelledCrops(lessons, config),
         config,
@@ -61,7 +61,7 @@ def fitted(world, path, config=CONFIG, num_steps=None, validation="looked at", *
         validation=crops,
         **options,
     )
-    return s, course
+    return s, history
 
 
 def weights(s):
@@ -82,8 +82,8 @@ def test_the_validation_box_is_cut_into_crops_that_know_nothing_beyond_it(world)
 
 
 def test_looks_fall_on_their_steps_and_the_last(world, tmp_path):
-    _, course = fitted(world, tmp_path, CONFIG.model_copy(update={"num_steps": 10}))
-    assert [step for step, _ in course.looks] == [4, 8, 10] and len(course.losses) == 10
+    _, history = fitted(world, tmp_path, CONFIG.model_copy(update={"num_steps": 10}))
+    assert [step for step, _ in history.looks] == [4, 8, 10] and len(history.losses) == 10
 
 
 def test_s_ends_with_its_best_weights_and_the_last_are_kept(world, tmp_path, monkeypatch):
@@ -95,24 +95,24 @@ def test_s_ends_with_its_best_weights_and_the_last_are_kept(world, tmp_path, mon
         return next(told)
 
     monkeypatch.setattr(SegmentationModule, "look", look)
-    s, course = fitted(world, tmp_path)
-    assert [loss for _, loss in course.looks] == [3.0, 1.0, 2.0]
-    assert same(weights(s), seen[1]) and same(course.last, seen[2]) and not same(seen[1], seen[2])
+    s, history = fitted(world, tmp_path)
+    assert [loss for _, loss in history.looks] == [3.0, 1.0, 2.0]
+    assert same(weights(s), seen[1]) and same(history.last, seen[2]) and not same(seen[1], seen[2])
 
 
 def test_training_stops_when_looks_no_longer_get_better(world, tmp_path, monkeypatch):
     told = iter([3.0, 1.0, 2.0, 2.0, 0.0])
     monkeypatch.setattr(SegmentationModule, "look", lambda module: next(told))
     config = CONFIG.model_copy(update={"watch": WatchConfig(every_steps=4, patience=2), "num_steps": 100})
-    _, course = fitted(world, tmp_path, config)
-    assert [step for step, _ in course.looks] == [4, 8, 12, 16] and len(course.losses) == 16
+    _, history = fitted(world, tmp_path, config)
+    assert [step for step, _ in history.looks] == [4, 8, 12, 16] and len(history.losses) == 16
 
 
 @pytest.mark.parametrize("every", [30, 7])
 def test_looks_fall_on_any_number_of_steps(world, tmp_path, every):
     config = CONFIG.model_copy(update={"watch": WatchConfig(every_steps=every), "num_steps": 64})
-    _, course = fitted(world, tmp_path, config)
-    assert [step for step, _ in course.looks] == [*range(every, 64, every), 64]
+    _, history = fitted(world, tmp_path, config)
+    assert [step for step, _ in history.looks] == [*range(every, 64, every), 64]
 
 
 def test_what_stopped_early_has_stopped(world, tmp_path, monkeypatch):
@@ -120,17 +120,17 @@ def test_what_stopped_early_has_stopped(world, tmp_path, monkeypatch):
     told = iter([1.0, 2.0, 3.0, 0.0, 0.0, 0.0])
     monkeypatch.setattr(SegmentationModule, "look", lambda module: next(told))
     config = CONFIG.model_copy(update={"watch": WatchConfig(every_steps=4, patience=2), "num_steps": 40})
-    s, course = fitted(world, tmp_path, config)
-    again, same_course = fitted(world, tmp_path, config)  # the resume file is still there
-    assert len(course.losses) == 12 and same_course.looks == course.looks and same_course.losses == course.losses
-    assert same(weights(s), weights(again)) and same(course.last, same_course.last)
+    s, history = fitted(world, tmp_path, config)
+    again, same_history = fitted(world, tmp_path, config)  # the resume file is still there
+    assert len(history.losses) == 12 and same_history.looks == history.looks and same_history.losses == history.losses
+    assert same(weights(s), weights(again)) and same(history.last, same_history.last)
 
 
-def test_a_half_trained_state_of_another_course_is_not_taken_up(world, tmp_path, capfd):
+def test_a_half_trained_state_of_another_fingerprint_is_not_taken_up(world, tmp_path, capfd):
     fitted(world, tmp_path, validation=None)
     for change in ({"optimizer": OptimizerConfig(name="sgd")}, {"num_steps": 5}, {"learning_rate": 1e-3}):
-        _, course = fitted(world, tmp_path, CONFIG.model_copy(update=change), validation=None)
-        assert len(course.losses) == change.get("num_steps", 12)
+        _, history = fitted(world, tmp_path, CONFIG.model_copy(update=change), validation=None)
+        assert len(history.losses) == change.get("num_steps", 12)
         assert "training begins anew" in capfd.readouterr().err
 
 
@@ -164,14 +164,14 @@ def test_killed_and_resumed_it_ends_the_same(world, tmp_path, monkeypatch, optim
     config = CONFIG.model_copy(update={"optimizer": OptimizerConfig(**optimizer)})
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
-    undisturbed, course = fitted(world, tmp_path / "a", config)
+    undisturbed, history = fitted(world, tmp_path / "a", config)
     steps = dies_once(monkeypatch, killed_in)
     with pytest.raises(KilledError):
         fitted(world, tmp_path / "b", config)
     resumed, again = fitted(world, tmp_path / "b", config)
     assert steps[killed_in] == (killed_in - 1) // 4 * 4  # it took up the last checkpoint, not the beginning
     assert (
-        same(weights(undisturbed), weights(resumed)) and course.losses == again.losses and course.looks == again.looks
+        same(weights(undisturbed), weights(resumed)) and history.losses == again.losses and history.looks == again.looks
     )
 
 
@@ -179,12 +179,12 @@ def test_a_refit_that_was_killed_keeps_its_norms_frozen(world, tmp_path, monkeyp
     """Lightning leaves out the start of the first epoch after a resume."""
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
-    undisturbed, course = fitted(world, tmp_path / "a", freeze_norm=True)
+    undisturbed, history = fitted(world, tmp_path / "a", freeze_norm=True)
     steps = dies_once(monkeypatch, 7)
     with pytest.raises(KilledError):
         fitted(world, tmp_path / "b", freeze_norm=True)
     resumed, again = fitted(world, tmp_path / "b", freeze_norm=True)
-    assert steps[7] == 4 and course.losses == again.losses and course.looks == again.looks
+    assert steps[7] == 4 and history.losses == again.losses and history.looks == again.looks
     assert same(weights(undisturbed), weights(resumed))
 
 
@@ -236,8 +236,8 @@ def test_several_devices_share_the_samples_and_end_with_one_s(world, tmp_path, m
     monkeypatch.setattr(training, "_accelerator", lambda devices: ("cpu", devices))
     config = CONFIG.model_copy(update={"optimizer": OptimizerConfig(devices=2), "num_steps": 8, "batch_size": 1})
     before = new_segmenter(Mitochondria(SIZE), config, voxel_size_nm=SIZE, num_sections=8, grey=(80.0, 40.0), seed=0)
-    s, course = fitted(world, tmp_path, config)
-    assert len(course.losses) == 8 and [step for step, _ in course.looks] == [4, 8]
+    s, history = fitted(world, tmp_path, config)
+    assert len(history.losses) == 8 and [step for step, _ in history.looks] == [4, 8]
     assert not same(weights(s), weights(before))
     with torch.inference_mode():
         assert torch.isfinite(s.network(torch.zeros(1, 1, 4, 16, 16))).all()

@@ -11,7 +11,7 @@ from sklearn.metrics import adjusted_rand_score
 from test_query import StrategyExam
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from twostream.errors import InputError
+from twostream.base.errors import InputError
 from twostream.query import TwoStream, lloyd, quick
 from twostream.query.clustering import nearest
 from twostream.query.pool import mean_and_variance

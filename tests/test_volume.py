@@ -5,8 +5,8 @@ import h5py
 import numpy as np
 import pytest
 
-from twostream.errors import VolumeError
-from twostream.geometry import Box
+from twostream.base.errors import VolumeError
+from twostream.base.geometry import Box
 from twostream.volume import MemoryVolume, create_volume, open_ignore_mask, open_volume, read_padded
 
 SIZE = (40.0, 4.0, 4.0)

@@ -20,7 +20,7 @@ import typer
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from twostream import __version__
-from twostream.errors import InputError, TwoStreamError
+from twostream.base.errors import InputError, TwoStreamError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
@@ -144,12 +144,12 @@ def init(
     debug: Debug = False,
 ) -> None:
     """Make a project: check the volumes, freeze the boxes, write twostream.yaml."""
-    from twostream.founding import create_project
+    from twostream.project.create import create_project
 
     given: dict[str, Any] = {"task": task, "image": image, "labels": labels}
     given |= {"labels_box": labels_box, "val_box": val_box, "test_box": test_box}
     if recipe is not None or data is not None:
-        from twostream.recipes import founding_arguments
+        from twostream.project.recipes import founding_arguments
 
         given = founding_arguments(recipe, data, preset=preset, given=given)
     if given["image"] is None or given["task"] is None:
@@ -161,7 +161,7 @@ def init(
         )
     published = []
     if vae_config:
-        from twostream.streams.published import published_overrides
+        from twostream.models.streams.published import published_overrides
 
         published = published_overrides(vae_config, given["task"])
     project = create_project(
@@ -204,7 +204,7 @@ app.add_typer(data_app, name="data")
 @_helpful
 def data_list(debug: Debug = False) -> None:
     """The public data sets that can be fetched by name."""
-    from twostream.datasets import table
+    from twostream.volume.datasets import table
 
     print(table())
 
@@ -223,7 +223,7 @@ def data_get(
     debug: Debug = False,
 ) -> None:
     """Fetch a public data set and make HDF5 files of it; what is there already is not fetched again."""
-    from twostream.datasets import find_dataset, get_dataset
+    from twostream.volume.datasets import find_dataset, get_dataset
 
     paths = get_dataset(name, directory, url=url, voxel_size_nm=_numbers(voxel_size))
     print("\n".join(map(str, paths)))
@@ -239,12 +239,12 @@ def run(
     debug: Debug = False,
 ) -> None:
     """Do every step that is due; stop where a person must answer. Killed and called again, it goes on."""
-    from twostream.loop import run as run_loop
-    from twostream.project import Project
+    from twostream.project.project import Project
+    from twostream.rounds.loop import run as run_loop
 
     outcome = run_loop(Project(directory), rounds=rounds, truth_uri=truth)
     if outcome.finished:
-        from twostream.report import write_report
+        from twostream.report.report import write_report
 
         print(f"done: {outcome.round} rounds asked and answered; report: {write_report([Project(directory)])}")
     else:
@@ -265,11 +265,11 @@ def train(
     debug: Debug = False,
 ) -> None:
     """Train S on the labelled box (round 0)."""
-    from twostream.loop import run_step
-    from twostream.project import Project
+    from twostream.project.project import Project
+    from twostream.rounds.loop import run_step
 
     if dry_run:
-        from twostream.steps import describe_training
+        from twostream.rounds.steps import describe_training
 
         print("\n".join(describe_training(Project(directory)).lines()))
         return
@@ -285,8 +285,8 @@ def tune(
     debug: Debug = False,
 ) -> None:
     """Try thresholds and decoding on the validation box, best first."""
-    from twostream.project import Project
-    from twostream.proposing import tune_project
+    from twostream.project.project import Project
+    from twostream.rounds.propose import tune_project
 
     print("\n".join(tune_project(Project(directory), write=write)))
 
@@ -295,8 +295,8 @@ def _step_command(name: str, text: str) -> None:
     @app.command(name, help=text)
     @_helpful
     def command(directory: Dir, debug: Debug = False) -> None:
-        from twostream.loop import run_step
-        from twostream.project import Project
+        from twostream.project.project import Project
+        from twostream.rounds.loop import run_step
 
         number, done = run_step(Project(directory), name)
         print(f"round {number}: {name} {'done' if done else 'had been done already'}")
@@ -321,8 +321,8 @@ def answer(
     debug: Debug = False,
 ) -> None:
     """Record answers from a table of queries and kinds: true, nothing, shape, swapped, unsure, skipped."""
-    from twostream.exchange import read_answers
-    from twostream.project import Project
+    from twostream.project.exchange import read_answers
+    from twostream.project.project import Project
 
     print(f"{read_answers(Project(directory), table, annotator)} answers recorded")
 
@@ -336,8 +336,8 @@ def fork(
     debug: Debug = False,
 ) -> None:
     """A second project that shares round 0, to compare strategies: --set query.strategy=random."""
-    from twostream.founding import fork_project
-    from twostream.project import Project
+    from twostream.project.create import fork_project
+    from twostream.project.project import Project
 
     fork_project(Project(directory), target, set_ or [])
     print(f"{target} shares round 0 of {directory}; next: twostream run {target}")
@@ -347,8 +347,8 @@ def fork(
 @_helpful
 def status(directory: Dir, debug: Debug = False) -> None:
     """What is done, what is due, what waits for whom."""
-    from twostream.project import Project
-    from twostream.status import status_lines
+    from twostream.project.project import Project
+    from twostream.project.status import status_lines
 
     print("\n".join(status_lines(Project(directory))))
 
@@ -363,8 +363,8 @@ def report(
     debug: Debug = False,
 ) -> None:
     """Curves, galleries and times as one self-contained report.html."""
-    from twostream.project import Project
-    from twostream.report import write_report
+    from twostream.project.project import Project
+    from twostream.report.report import write_report
 
     print(write_report([Project(directory), *(Project(path) for path in beside or [])]))
 
@@ -379,8 +379,8 @@ def export(
     debug: Debug = False,
 ) -> None:
     """Take results out: tables as CSV, JSONL or Parquet, volumes as OME-Zarr or HDF5."""
-    from twostream.exchange import export as export_
-    from twostream.project import Project
+    from twostream.project.exchange import export as export_
+    from twostream.project.project import Project
 
     print(export_(Project(directory), what, output, format_))
 
@@ -419,8 +419,8 @@ def query(
     debug: Debug = False,
 ) -> None:
     """Choose rows from latents alone, without a project: .npy or .npz in, CSV out."""
-    from twostream.config import apply_overrides
-    from twostream.standalone import query_files
+    from twostream.base.config import apply_overrides
+    from twostream.project.query_files import query_files
 
     settings = {name: value for name, value in (("variant", variant), ("first", first)) if value is not None}
     chosen = query_files(

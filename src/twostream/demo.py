@@ -15,14 +15,14 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from twostream import progress
-from twostream.atomic import write_folder
-from twostream.errors import InputError, TwoStreamError
-from twostream.founding import create_project, fork_project
-from twostream.geometry import grid
-from twostream.loop import run
-from twostream.project import CONFIG_NAME, Project
-from twostream.report import write_report
+from twostream.base import progress
+from twostream.base.atomic import write_folder
+from twostream.base.errors import InputError, TwoStreamError
+from twostream.base.geometry import grid
+from twostream.project.create import create_project, fork_project
+from twostream.project.project import CONFIG_NAME, Project
+from twostream.report.report import write_report
+from twostream.rounds.loop import run
 from twostream.volume import create_volume, open_volume
 
 # A demonstration has ten minutes on two cores for seven models; pixels and steps are what it saves on.

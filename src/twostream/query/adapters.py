@@ -15,7 +15,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
-from twostream.errors import InputError
+from twostream.base.errors import InputError
 from twostream.query.bounds import mapping, whole
 from twostream.query.pool import Pool, spread_out
 from twostream.query.strategy import Selection, Strategy, get_strategy, register_strategy

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from twostream.errors import InputError
+from twostream.base.errors import InputError
 
 
 def whole(name: str, value: Any, *, least: int = 1) -> int:

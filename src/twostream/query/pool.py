@@ -12,7 +12,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import DTypeLike
 
-from twostream.errors import InputError
+from twostream.base.errors import InputError
 
 Features = np.ndarray | Mapping[str, np.ndarray]
 BLOCK_BYTES = 64 * 2**20

@@ -21,7 +21,7 @@ from scipy.linalg import cho_factor, cho_solve, solve_triangular
 from scipy.special import expit, logit
 from threadpoolctl import threadpool_limits
 
-from twostream.errors import InputError
+from twostream.base.errors import InputError
 from twostream.query.bounds import seed, whole
 from twostream.query.pool import Features, Pool, check_pool, rows_per_block
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import binomtest, norm
 
-from twostream.errors import InputError
+from twostream.base.errors import InputError
 
 STABLE = 0.99
 """Mean agreement at which predictions count as stable (Bloodgood and Vijay-Shanker 2009)."""

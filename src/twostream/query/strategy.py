@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from twostream.errors import InputError
+from twostream.base.errors import InputError
 from twostream.query import bounds
 from twostream.query.pool import Features, Pool, check_pool
 

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from twostream.errors import InputError
+from twostream.base.errors import InputError
 from twostream.query import bounds, lloyd, quick
 from twostream.query.clustering import EXACT_ROWS
 from twostream.query.pool import SCALE_ROWS, Pool, mean_and_variance, rows_per_block

@@ -14,7 +14,7 @@ from pydantic import Field, field_validator
 from scipy import ndimage
 from skimage.segmentation import watershed
 
-from twostream.config import Config
+from twostream.base.config import Config
 
 
 class DecodingConfig(Config):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from twostream.errors import ConfigError
+from twostream.base.errors import ConfigError
 from twostream.task import decoding as decoding_
 from twostream.task.decoding import DecodingConfig
 from twostream.task.targets import IGNORE, binary, contour, signed_distance, with_clefts

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from twostream.answers import AnswerKind
-from twostream.errors import InputError
-from twostream.metrics import Overlaps, match_one_to_one
+from twostream.base.errors import InputError
+from twostream.task.answers import AnswerKind
 from twostream.task.decoding import DecodingConfig
+from twostream.task.metrics import Overlaps, match_one_to_one
 
 GOOD_IOU = 0.5
 NOTHING_SHARE = 0.1

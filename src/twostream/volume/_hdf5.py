@@ -13,8 +13,8 @@ from typing import Any
 import h5py
 import numpy as np
 
-from twostream.errors import NoVoxelSizeError, VolumeError
-from twostream.geometry import Box
+from twostream.base.errors import NoVoxelSizeError, VolumeError
+from twostream.base.geometry import Box
 from twostream.volume.volume import Volume, check_voxel_size
 
 SUFFIXES = (".h5", ".hdf5", ".hdf")

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from twostream.errors import VolumeError
-from twostream.geometry import Box
+from twostream.base.errors import VolumeError
+from twostream.base.geometry import Box
 from twostream.volume.volume import Volume, check_voxel_size
 
 

@@ -7,9 +7,9 @@ from urllib.parse import parse_qsl
 
 import numpy as np
 
-from twostream.errors import VolumeError
-from twostream.geometry import Box
-from twostream.synthetic import Tissue
+from twostream.base.errors import VolumeError
+from twostream.base.geometry import Box
+from twostream.volume.synthetic import Tissue
 from twostream.volume.volume import Volume, check_voxel_size
 
 KINDS = ("image", "synapses", "clefts", "mitochondria", "neurites")

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import tensorstore
 
-from twostream.errors import NoVoxelSizeError, VolumeError
-from twostream.geometry import Box
+from twostream.base.errors import NoVoxelSizeError, VolumeError
+from twostream.base.geometry import Box
 from twostream.volume.volume import Volume, VoxelSize, check_voxel_size
 
 NM_PER_UNIT = {"nanometer": 1.0, "angstrom": 0.1, "micrometer": 1e3, "millimeter": 1e6, "meter": 1e9}

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from twostream.errors import VolumeError
+from twostream.base.errors import VolumeError
 from twostream.volume._hdf5 import Hdf5Volume, has_dataset, is_hdf5, split_uri
 from twostream.volume._synthetic import SyntheticVolume
 from twostream.volume._zarr import ZarrVolume, create_zarr

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from twostream.errors import VolumeError
-from twostream.geometry import Box
+from twostream.base.errors import VolumeError
+from twostream.base.geometry import Box
 
 VoxelSize = tuple[float, float, float]
 

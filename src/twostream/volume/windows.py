@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from twostream.errors import VolumeError
-from twostream.geometry import Box, Vector, cells
+from twostream.base.errors import VolumeError
+from twostream.base.geometry import Box, Vector, cells
 from twostream.volume.volume import Volume, pad_to, read_padded
 
 MIN_VOXELS_AT_ONCE = 1 << 20

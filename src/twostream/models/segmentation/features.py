@@ -1,0 +1,139 @@
+"""S's own features of a candidate: what the decoder computed inside its mask.
+
+Knows S, volumes and candidates' masks as boxes and arrays; must not know streams or rounds. Windows are those of
+prediction, so a candidate's features do not depend on which others are asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice, product
+
+import numpy as np
+import torch
+from monai.data.utils import compute_importance_map
+
+from twostream.base.geometry import Box
+from twostream.models.segmentation.config import SegmentationConfig
+from twostream.models.segmentation.network import FoldedUNet, fold
+from twostream.models.segmentation.predict import GAUSSIAN_SIGMA, WINDOWS_AT_ONCE, lattice_of
+from twostream.models.segmentation.train import Segmenter
+from twostream.volume import Volume, read_windows
+
+Triple = tuple[int, int, int]
+Instance = tuple[Box, np.ndarray]
+"""A bounding box, voxels of the image, and the mask over it: (Z, Y, X), above 0 inside."""
+
+
+def pooled_features(
+    segmenter: Segmenter, image: Volume, instances: Sequence[Instance], config: SegmentationConfig
+) -> np.ndarray:
+    """Mean and deviation of S's decoder activations inside each mask.
+
+    With a_v the activation at folded voxel v of a window, m_v the share of v that the mask covers and g_v the Gaussian
+    weight with which prediction blends that window, the mean is sum(g m a) / sum(g m) over all windows, and the
+    deviation the root of the same mean of a^2 less its square.
+
+    Args:
+        segmenter: S; moved to the GPU where there is one.
+        image: (Z, Y, X) uint8.
+        instances: boxes with masks, each with a voxel inside.
+        config: windows of prediction.
+
+    Returns:
+        (N, 2 * C) float32: C means, C deviations; C is the sum of the channels of the decoder's levels.
+    """
+    network = segmenter.network
+    network.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+    lattice = lattice_of(segmenter, image, config)
+    masks = [_folded(box, mask, network.fold_zyx) for box, mask in instances]
+    near: dict[Triple, list[int]] = {}
+    for row, (box, _) in enumerate(masks):
+        for corner in product(lattice.near(0, box), lattice.near(1, box), lattice.near(2, box)):
+            near.setdefault(corner, []).append(row)
+    corners = sorted(near)
+    boxes = [_pixels(corner, lattice.window_zyx, network.fold_zyx) for corner in corners]
+    gaussian = compute_importance_map(lattice.window_zyx, mode="gaussian", sigma_scale=GAUSSIAN_SIGMA)
+    sums: dict[int, np.ndarray] = {}
+    weights = np.zeros((len(instances), 1))
+    with _decoder_maps(network) as maps_of, torch.inference_mode():
+        windows = read_windows(image, boxes)
+        while some := list(islice(windows, WINDOWS_AT_ONCE)):
+            grey = segmenter.normalise(np.stack([array for _, array in some]))[:, None]
+            maps = maps_of(fold(torch.from_numpy(grey), network.fold_zyx).to(next(network.parameters()).device))
+            for place, (which, _) in enumerate(some):
+                window = Box(corners[which], lattice.window_zyx)
+                for row in near[corners[which]]:
+                    box, share = masks[row]
+                    common = box.intersection(window)
+                    weight = torch.from_numpy(share[common.relative_to(box).slices])
+                    weight = weight * gaussian[common.relative_to(window).slices]
+                    moments = _moments([m[place] for m in maps], weight, common.relative_to(window), window.shape_zyx)
+                    sums[row] = sums.get(row, np.float64(0)) + moments
+                    weights[row] += float(weight.sum())
+    network.cpu()
+    if not sums:
+        return np.zeros(
+            (0, 2 * sum(level.conv_block.conv1.out_channels for level in network.unet.upsamples)), np.float32
+        )
+    mean, square = np.split(np.stack([sums[row] for row in range(len(instances))]) / weights, 2, axis=1)
+    return np.hstack([mean, np.sqrt(np.maximum(square - mean**2, 0))]).astype(np.float32)
+
+
+@contextmanager
+def _decoder_maps(network: FoldedUNet) -> Iterator[Callable[[torch.Tensor], list[torch.Tensor]]]:
+    """A folded image -> (B, C, Z', Y', X') of every level of the decoder, the deepest first."""
+    kept: list[torch.Tensor] = []
+    hooks = [
+        level.register_forward_hook(lambda _m, _i, output: kept.append(output)) for level in network.unet.upsamples
+    ]
+
+    def maps(folded_BFZYX: torch.Tensor) -> list[torch.Tensor]:  # noqa: N803 - the axes are the name
+        kept.clear()
+        network.folded_logit(folded_BFZYX)
+        return [level[: len(folded_BFZYX)].float().cpu() for level in kept]  # a single sample is doubled in there
+
+    try:
+        yield maps
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _folded(box: Box, mask: np.ndarray, fold_zyx: Triple) -> Instance:
+    """A mask in folded voxels: (Z, Y, X) float32, the share of each that is inside."""
+    start = [o // f for o, f in zip(box.offset_zyx, fold_zyx, strict=True)]
+    stop = [-(-s // f) for s, f in zip(box.stop_zyx, fold_zyx, strict=True)]
+    folded = Box.from_corners(start, stop)
+    fine = np.zeros([s * f for s, f in zip(folded.shape_zyx, fold_zyx, strict=True)], np.float32)
+    first = [o - s * f for o, s, f in zip(box.offset_zyx, start, fold_zyx, strict=True)]
+    fine[Box.whole(box.shape_zyx).shifted(first).slices] = mask > 0
+    (z, y, x), (fz, fy, fx) = folded.shape_zyx, fold_zyx
+    return folded, fine.reshape(z, fz, y, fy, x, fx).mean((1, 3, 5))
+
+
+def _pixels(corner_zyx: Triple, window_zyx: Triple, fold_zyx: Triple) -> Box:
+    """A window in voxels of the image."""
+    start = [c * f for c, f in zip(corner_zyx, fold_zyx, strict=True)]
+    stop = [(c + w) * f for c, w, f in zip(corner_zyx, window_zyx, fold_zyx, strict=True)]
+    return Box.from_corners(start, stop)
+
+
+def _moments(levels: Sequence[torch.Tensor], weight: torch.Tensor, inside: Box, window_zyx: Triple) -> np.ndarray:
+    """Weighted sums of the activations, then of their squares: (2 * C,) float64.
+
+    Args:
+        levels: (C, Z', Y', X') each, of a window; a folded voxel takes the nearest value of a coarser level.
+        weight: (Z, Y, X) over ``inside``, folded voxels of the window.
+    """
+    first, second = [], []
+    for level in levels:
+        along = [
+            (torch.arange(o, o + n) * level.shape[axis + 1]) // whole
+            for axis, (o, n, whole) in enumerate(zip(inside.offset_zyx, inside.shape_zyx, window_zyx, strict=True))
+        ]
+        part = level[:, along[0]][:, :, along[1]][:, :, :, along[2]].double()
+        first.append(torch.einsum("czyx,zyx->c", part, weight.double()))
+        second.append(torch.einsum("czyx,zyx->c", part.square(), weight.double()))
+    return torch.cat(first + second).numpy()

@@ -1,0 +1,118 @@
+"""Fitting a stream, and storing it whole. Knows patches as arrays; where they come from is the caller's business."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from twostream.base.errors import InputError
+from twostream.models.streams.config import StreamConfig, misfit
+from twostream.models.streams.draw import Draw
+from twostream.models.streams.simclr import Simclr
+from twostream.models.streams.stream import Shape, Stream
+from twostream.models.streams.vae import Vae
+from twostream.models.training import DAMAGED, FitModule, fit, save_whole
+
+NUM_TOLD_APART = 16
+"""Samples by which two trainings are told apart."""
+
+
+class StreamModule(FitModule):
+    """A stream learning from raw patches."""
+
+    def __init__(self, network: Stream, learning_rate: float, config: StreamConfig) -> None:
+        warmup_steps = config.warmup_steps
+        super().__init__(network, learning_rate, weight_decay=config.weight_decay, warmup_steps=warmup_steps)
+        self._stream = network
+        self.fingerprint = {"stream": config.model_dump(mode="json")}
+
+    def loss(self, batch: Any, generator: torch.Generator) -> torch.Tensor:
+        return self._stream.own_loss(batch, generator)
+
+
+@dataclass(frozen=True)
+class RawViews:
+    """Sample t: what the stream sees of a raw patch, drawn with a generator seeded by (seed, t)."""
+
+    network: Stream
+    draw: Draw
+    seed: int
+
+    def __call__(self, t: int) -> torch.Tensor:
+        rng = np.random.default_rng([self.seed, t])
+        return torch.from_numpy(self.network.views(self.draw(rng), rng))
+
+    @property
+    def digest(self) -> str:
+        """Tells trainings apart that are shown other patches, by the first of them."""
+        first = [self.draw(np.random.default_rng([self.seed, t])) for t in range(NUM_TOLD_APART)]
+        return hashlib.sha256(np.stack(first).tobytes()).hexdigest()
+
+
+def _build(shape_PYX: Shape, config: StreamConfig) -> Stream:  # noqa: N803 - the axes are the name
+    if config.method == "simclr":
+        return Simclr(shape_PYX, config.latent_dim, config.hidden_dims, config.temperature)
+    return Vae(shape_PYX, config.latent_dim, config.hidden_dims, config.kld_weight)
+
+
+def new_stream(shape_PYX: Shape, config: StreamConfig, seed: int) -> Stream:  # noqa: N803
+    """An untrained stream with weights that depend on ``seed`` alone.
+
+    Raises:
+        InputError: the strides do not divide the width, or the groups of the normalisation the channels.
+    """
+    if problem := misfit(shape_PYX[-1], config):
+        raise InputError(f"{problem}.")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return _build(shape_PYX, config)
+
+
+def fit_stream(
+    network: Stream, draw: Draw, config: StreamConfig, *, seed: int, resume_path: Path, name: str
+) -> list[float]:
+    """Fit ``network`` in place to patches; sample t is drawn with a generator seeded by (seed, t).
+
+    Returns:
+        The loss of every step.
+    """
+    module, sample = StreamModule(network, config.learning_rate, config), RawViews(network, draw, seed)
+    module.fingerprint |= {"seed": seed, "samples": sample.digest}
+    return fit(
+        module,
+        sample,
+        num_steps=config.num_steps,
+        batch_size=config.batch_size,
+        resume_path=resume_path,
+        description=f"train {name} stream",
+        precision=config.precision,
+        devices=config.devices,
+    )
+
+
+def save_stream(network: Stream, config: StreamConfig, losses: Sequence[float], path: Path) -> None:
+    """Write the stream with all that is needed to use it."""
+    state = {"weights": network.state_dict(), "shape": network.shape_PYX, "config": config.model_dump(mode="json")}
+    save_whole(state | {"losses": list(losses)}, path)
+
+
+def load_stream(path: Path) -> Stream:
+    """The stream stored at ``path``.
+
+    Raises:
+        InputError: missing, or no stream.
+    """
+    try:
+        state = torch.load(path, weights_only=True)
+        config = StreamConfig.model_validate(state["config"])
+        network = _build(tuple(state["shape"]), config)
+        network.load_state_dict(state["weights"])
+    except (*DAMAGED, OSError) as error:
+        raise InputError(f"{path} is no checkpoint of a stream: {error}. Run `twostream embed` again.") from None
+    return network.eval()

@@ -1,0 +1,334 @@
+"""The project folder: its layout, its YAML, its lock, and which step of which round is due.
+
+Knows files and settings; must not import torch, not even through others, so that a project can be looked at and
+proofread on any laptop. How a project is made is in ``founding.py``.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import math
+import platform
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from twostream.base.atomic import write_text
+from twostream.base.config import apply_overrides, parse_config
+from twostream.base.errors import ConfigError, InputError, ProjectError, TwoStreamError
+from twostream.base.geometry import Box
+from twostream.models.segmentation.config import context_voxels, fold_for
+from twostream.project.ledger import Ledger
+from twostream.project.settings import ProjectConfig
+from twostream.query import Strategy, get_strategy
+from twostream.task import TASKS, Task, get_task
+from twostream.volume import Volume, open_ignore_mask, open_volume
+from twostream.volume.checks import check_labels, states_no_voxel_size
+
+CONFIG_NAME = "twostream.yaml"
+LEDGER_NAME = "ledger.sqlite"
+FIRST_STEPS = ("train", "predict", "propose", "embed", "score", "suggest", "answer")
+LATER_STEPS = ("refit", *FIRST_STEPS[1:])
+FROZEN = (
+    "task",
+    "source",
+    "boxes",
+    "patches",
+    "decoding.channels",
+    "segmentation.filters",
+    "segmentation.max_pixel_size_nm",
+    "segmentation.sections",
+    "segmentation.exclusive",
+    "streams.supervised",
+    "streams.unsupervised",
+)
+"""Settings that later rounds must share with round 0: scores would not compare, or snapshots not fit the streams."""
+
+
+class Project:
+    """An existing project folder.
+
+    Args:
+        root: the folder that holds ``twostream.yaml``.
+
+    Raises:
+        ProjectError: no project there.
+        ConfigError: its YAML is not valid.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        path = root / CONFIG_NAME
+        if not path.is_file():
+            raise ProjectError(
+                f"{root} holds no {CONFIG_NAME}; make a project with `twostream init {root} --image ...`."
+            )
+        try:
+            values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}.") from None
+        if not isinstance(values, dict):
+            raise ConfigError(f"{path} holds {type(values).__name__}; expected settings by name.")
+        self.config = parse_config(ProjectConfig, values, source=str(path))
+        self.boxes()
+        self.strategy(seed=0)
+
+    # -- inputs ---------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def image(self) -> Volume:
+        """(Z, Y, X) uint8."""
+        volume = open_volume(self.config.image.uri, self.config.image.voxel_size_nm)
+        if volume.num_channels or volume.dtype != np.uint8:
+            raise InputError(
+                f"{volume.uri} holds {volume.dtype} with {volume.num_channels} channels; "
+                f"expected grey values, uint8 (Z, Y, X)."
+            )
+        return volume
+
+    @cached_property
+    def task(self) -> Task:
+        """What is looked for, at the image's voxel size."""
+        return get_task(self.config.task, self.image.voxel_size_nm, self.config.decoding)
+
+    @cached_property
+    def labels(self) -> Volume:
+        """(Z, Y, X) integers, in the task's label convention, of the image's extent.
+
+        Raises:
+            ProjectError: there are none; a project with a source may do without.
+        """
+        if self.config.labels is None:
+            raise ProjectError(f"{self.root} has no labels: it was made with a source in place of S.")
+        return self.open_truth(self.config.labels.uri, self.config.labels.voxel_size_nm)
+
+    @cached_property
+    def labels_ignore(self) -> Volume | None:
+        """Non-zero where labels count neither as object nor as background; None without such a mask or labels."""
+        if self.config.labels is None:
+            return None
+        return open_ignore_mask(self.config.labels.uri, self.config.labels.voxel_size_nm)
+
+    def open_truth(self, uri: str, voxel_size_nm: Sequence[float] | None = None) -> Volume:
+        """A label volume that fits the image.
+
+        Raises:
+            InputError: it holds no integers, or its shape or voxel size is not the image's.
+        """
+        volume = open_volume(uri, voxel_size_nm or (self.image.voxel_size_nm if states_no_voxel_size(uri) else None))
+        check_labels(volume, self.image)
+        return volume
+
+    def boxes(self) -> tuple[Box | None, Box | None, Box | None]:
+        """Labels box and validation box (both None without labels), test box (or None).
+
+        Raises:
+            ConfigError: one of them is no box.
+        """
+        boxes = self.config.boxes
+        try:
+            labels, val, test = (Box.parse(b) if b else None for b in (boxes.labels, boxes.val, boxes.test))
+        except InputError as error:
+            raise ConfigError(f"{self.root / CONFIG_NAME}: boxes: {error}") from None
+        return labels, val, test
+
+    def labelled_boxes(self) -> tuple[Box, Box]:
+        """Labels box and validation box of a project that has labels."""
+        labels, val, _ = self.boxes()
+        assert labels is not None and val is not None  # the settings were checked
+        return labels, val
+
+    def strategy(self, seed: int) -> Strategy:
+        """The configured strategy; two-stream without ``num_clusters`` shares the budget out about evenly.
+
+        Raises:
+            ConfigError: no such strategy, or a setting that it does not have.
+        """
+        config = self.config.query
+        settings = dict(config.settings)
+        if config.strategy == "two-stream" and "num_clusters" not in settings:
+            fine = max(1, min(10, round(math.sqrt(config.budget))))
+            settings["num_clusters"] = (max(1, config.budget // fine), fine)
+        try:
+            return get_strategy(config.strategy, settings, random_state=seed)
+        except InputError as error:
+            raise ConfigError(f"{self.root / CONFIG_NAME}: query: {error}") from None
+
+    @property
+    def pixel_size_nm(self) -> float:
+        """Size of a patch pixel."""
+        return self.config.patches.pixel_size_nm or TASKS[self.config.task].patch_pixel_size_nm
+
+    @property
+    def min_voxels(self) -> int:
+        """Smaller candidates are dust."""
+        volume_nm3 = self.config.candidates.min_object_nm3
+        wanted = self.task.min_object_nm3 if volume_nm3 is None else volume_nm3
+        return max(1, round(wanted / float(np.prod(self.image.voxel_size_nm))))
+
+    @cached_property
+    def guarded_box(self) -> Box | None:
+        """Test box plus guard: candidates that touch it are neither asked nor trained on."""
+        test = self.boxes()[2]
+        return None if test is None else test.grown(guard_voxels(self.config, self.image.voxel_size_nm))
+
+    @cached_property
+    def leaves_nothing_to_ask(self) -> bool:
+        """Whether labels box, test box and guard cover the whole image."""
+        labels, whole = self.boxes()[0], self.image.box
+        guarded = None if self.guarded_box is None else self.guarded_box.intersection(whole)
+        if labels is None:
+            return False
+        if guarded is None:
+            return labels == whole
+        shared = labels.intersection(guarded).num_voxels
+        return labels.num_voxels + guarded.num_voxels - shared == whole.num_voxels
+
+    # -- layout ---------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        sides = TASKS[self.config.task].num_sides
+        return Ledger(self.root / LEDGER_NAME, image_box=self._image_box, num_sides=sides)
+
+    def _image_box(self) -> Box | None:
+        """Extent of the image; None where it cannot be reached now, which is no reason to refuse an answer."""
+        try:
+            return self.image.box
+        except TwoStreamError:
+            return None
+
+    def round_dir(self, round_number: int) -> Path:
+        return self.root / "rounds" / f"{round_number:03d}"
+
+    def path(self, round_number: int, name: str) -> Path:
+        """A file of a round, for example ``candidates.parquet``."""
+        return self.round_dir(round_number) / name
+
+    def seed(self, round_number: int, purpose: str) -> int:
+        """A seed of its own for each purpose of each round, from the project's seed."""
+        words = [self.config.seed, round_number, zlib.crc32(purpose.encode())]
+        return int(np.random.SeedSequence(words).generate_state(1)[0])
+
+    # -- state ----------------------------------------------------------------------------------------------------
+
+    def next_step(self) -> tuple[int, str]:
+        """The first step that is not done: (round, step)."""
+        done = self.ledger.finished_steps()
+        round_number = 0
+        while True:
+            for step in FIRST_STEPS if round_number == 0 else LATER_STEPS:
+                if (round_number, step) not in done:
+                    return round_number, step
+            round_number += 1
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes from running steps; released by the system even after a kill.
+
+        Raises:
+            ProjectError: another process is at work.
+        """
+        with open(self.root / ".lock", "w") as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ProjectError(f"another process is at work in {self.root}; wait for it, or stop it.") from None
+            yield
+
+    def check_frozen(self) -> None:
+        """Raise ProjectError where a setting that is frozen with round 0 has been changed since."""
+        path = self.path(0, "config.yaml")
+        if not path.exists():
+            return
+        now = self.config.model_dump(mode="json")
+        # Rounds of an older version lack the settings that it did not know, which had their defaults, and may hold
+        # some that are no more.
+        stored = _known(yaml.safe_load(path.read_text())["config"], now)
+        before = parse_config(ProjectConfig, stored, source=str(path)).model_dump(mode="json")
+        for key in FROZEN:
+            was, is_now = before, now
+            for part in key.split("."):
+                was, is_now = was[part], is_now[part]
+            if was != is_now:
+                name, was, is_now = _difference(key, was, is_now)
+                raise ProjectError(
+                    f"{name} in {self.root / CONFIG_NAME} is {is_now}, but round 0 was made with {was}; "
+                    f"it is frozen, so that rounds can be compared. "
+                    f"Change it back, or make a new project with `twostream init`."
+                )
+
+    def rewrite(self, changes: Mapping[str, Any]) -> None:
+        """Change settings in ``twostream.yaml``; the file as it was is kept beside it, ending in ``.old``.
+
+        Args:
+            changes: {"a.b": value}.
+
+        Raises:
+            ConfigError: a key or a value is not valid; nothing is written.
+        """
+        path = self.root / CONFIG_NAME
+        text = path.read_text(encoding="utf-8")
+        options = [f"{key}={json.dumps(value)}" for key, value in changes.items()]
+        values = apply_overrides(yaml.safe_load(text), options)
+        self.config = parse_config(ProjectConfig, values, source=str(path))
+        write_text(path.with_suffix(".yaml.old"), text)
+        write_text(path, yaml.safe_dump(values, sort_keys=False))
+
+    def open_round(self, round_number: int) -> None:
+        """Make the folder of a round and write what it will be made with."""
+        self.check_frozen()
+        directory = self.round_dir(round_number)
+        directory.mkdir(parents=True, exist_ok=True)
+        packages = ("twostream-connectomics", "torch", "monai", "lightning", "numpy", "scikit-learn")
+        versions = {"python": platform.python_version()} | {name: _version(name) for name in packages}
+        resolved = {"config": self.config.model_dump(mode="json"), "round": round_number, "versions": versions}
+        write_text(directory / "config.yaml", yaml.safe_dump(resolved, sort_keys=False))
+
+
+def _known(values: dict[str, Any], pattern: dict[str, Any]) -> dict[str, Any]:
+    """``values`` without the settings that ``pattern`` does not have, however deep."""
+    return {
+        key: _known(value, pattern[key]) if isinstance(value, dict) and isinstance(pattern[key], dict) else value
+        for key, value in values.items()
+        if key in pattern
+    }
+
+
+def _difference(name: str, was: Any, is_now: Any) -> tuple[str, Any, Any]:
+    """The first setting that differs, however deep, and what it was and is."""
+    while isinstance(was, dict) and isinstance(is_now, dict):
+        key = next(key for key in is_now if was.get(key) != is_now[key])
+        name, was, is_now = f"{name}.{key}", was.get(key), is_now[key]
+    return name, was, is_now
+
+
+def guard_voxels(config: ProjectConfig, voxel_size_nm: Sequence[float]) -> tuple[int, int, int]:
+    """Guard around the test box: S's context or a patch, whichever is wider, along Z, Y, X in voxels.
+
+    With a source in place of S, nothing is trained that has a context: a patch alone.
+    """
+    task = TASKS[config.task]
+    fold = fold_for(voxel_size_nm, config.segmentation.max_pixel_size_nm or task.pixel_size_nm)
+    context = (0, 0, 0) if config.source else context_voxels(config.segmentation, fold)
+    pixel_nm = config.patches.widest_pixel_nm(config.patches.pixel_size_nm or task.patch_pixel_size_nm)
+    depth = config.patches.depth_sections(voxel_size_nm[0], pixel_nm)
+    width = [int(np.ceil(config.patches.width_px * pixel_nm / size)) for size in voxel_size_nm[1:]]
+    patch = max(1, depth), *width
+    z, y, x = (max(a, b) for a, b in zip(context, patch, strict=True))
+    return z, y, x
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"

@@ -1,0 +1,122 @@
+"""Where a project stands, in a few lines. Knows the ledger; must not import torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from twostream.project.project import Project
+from twostream.query.stopping import (
+    MIN_SHARED,
+    STABLE,
+    TARGET,
+    WINDOW,
+    Estimate,
+    has_stabilised,
+    is_right_enough,
+    recent_agreement,
+)
+
+SHOWN = (
+    "candidate_recall",
+    "candidate_accuracy",
+    "roi_accuracy",
+    "average_precision",
+    "instance_f1",
+    "foreground_iou",
+    "curated_accuracy",
+)
+"""Scores of a line; metrics.json and the report hold the others."""
+
+
+def status_lines(project: Project) -> list[str]:
+    """What is done, what is due, what waits for whom."""
+    number, step = project.next_step()
+    waiting = project.ledger.open_queries()
+    num_answers, seconds = project.ledger.spent()
+    lines = [
+        f"{project.config.task} in {project.config.image.uri}",
+        f"strategy {project.config.query.strategy}, {project.config.query.budget} answers a round, "
+        f"{num_answers} given so far ({seconds / 60:.1f} minutes of annotation)",
+    ]
+    if source := project.config.source:
+        lines.insert(1, f"{source.name} {source.uri} in place of S")
+    scored = project.ledger.scores()
+    for done, metrics in scored.items():
+        scores = {name: metrics["scores"].get(name) for name in SHOWN}
+        known = [f"{name} {value:.3f}" for name, value in scores.items() if value is not None]
+        why = "not scored: no truth" if project.config.boxes.test else "not scored: no test box"
+        lines.append(f"round {done}: {metrics['num_candidates']} candidates; {', '.join(known) or why}")
+        if "audit" in metrics:
+            low, high = metrics["audit"]["interval"]
+            lines.append(
+                f"  accuracy by audit: {low:.2f} to {high:.2f} ({metrics['audit']['num_audited']} audited); "
+                f"candidate recall{_recall(metrics['candidate_recall_on_labels'])}"
+            )
+        lines += stopping_lines(scored, done)
+    if step == "answer" and waiting:
+        lines.append(f"round {number} waits for {len(waiting)} of {len(project.ledger.queries(number))} answers")
+    elif step == "suggest" and number >= project.config.rounds:
+        lines.append(f"all {number} rounds are done; `twostream run {project.root} --rounds {number + 1}` asks another")
+    else:
+        lines.append(f"next: {step} of round {number}; `twostream run {project.root}` does it")
+    return lines
+
+
+def agreements(scores: Mapping[int, Mapping[str, Any]], until: int) -> list[float | None]:
+    """Agreement of each round's labels with those of the round before, up to round ``until``, oldest first."""
+    return [(m.get("stopping") or {}).get("agreement") for r, m in sorted(scores.items()) if 1 <= r <= until]
+
+
+def stopping_lines(scores: Mapping[int, Mapping[str, Any]], number: int) -> list[str]:
+    """What speaks for stopping after a round, and what does not yet: shown, never acted on.
+
+    Args:
+        scores: {round: metrics}.
+        number: the round; rounds that an older version has scored say nothing.
+    """
+    said = scores[number].get("stopping")
+    if not said:
+        return []
+    lines = [f"predictions {_stability(agreements(scores, number), said)}"]
+    for name, whose in (("audited", "audited"), ("expected", "unanswered")):
+        if said[name]:
+            found = Estimate(**said[name])
+            lines.append(
+                f"{found.value:.3f} of {found.num} {whose} labels are right"
+                f"{', the scorer believes' if name == 'expected' else ''} "
+                f"({found.low:.3f} to {found.high:.3f}; stop when {TARGET:g} is sure): "
+                f"{verdict(is_right_enough(found))}"
+            )
+    return [f"  stopping: {line}" for line in lines]
+
+
+def verdict(fulfilled: bool) -> str:
+    """What a criterion advises."""
+    return "may stop" if fulfilled else "go on"
+
+
+def _stability(agreed: list[float | None], said: Mapping[str, Any]) -> str:
+    advice = verdict(has_stabilised(agreed))
+    if agreed[-1] is None:
+        return f"cannot be compared with the round before ({why_no_agreement(said)}): {advice}"
+    mean = recent_agreement(agreed)
+    over = f", {mean:.3f} over {WINDOW} rounds (stop at {STABLE:g})" if mean == mean else ""
+    return (
+        f"agree {agreed[-1]:.3f} with the round before{over or f' (stop at {STABLE:g} over {WINDOW} rounds)'}: {advice}"
+    )
+
+
+def why_no_agreement(said: Mapping[str, Any]) -> str:
+    """Why the labels of two rounds cannot be compared."""
+    if not said["learned"]:
+        return "the scorer needs a true and a false answer"
+    if said["num_shared"] is None:
+        return "which had learned nothing to compare with"
+    if said["num_shared"] < MIN_SHARED * said["num_pool"]:
+        return f"which knew {said['num_shared']} of {said['num_pool']} candidates"
+    return "all labels are the same"
+
+
+def _recall(on_labels: float | None) -> str:
+    return " unknown: no labels" if on_labels is None else f" on the labelled box: {on_labels:.2f}"

@@ -1,0 +1,1 @@
+"""What was run, as one page that stands alone."""
