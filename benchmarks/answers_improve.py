@@ -39,14 +39,14 @@ from segmentation_quality import in_memory
 
 from twostream.base.config import apply_overrides, parse_config
 from twostream.base.geometry import Box
-from twostream.candidates.candidate import (
-    Candidate,
+from twostream.candidates.candidate import Candidate, clean, extract
+from twostream.candidates.thresholds import (
     CandidateConfig,
-    belief_where,
-    choose_threshold,
-    clean,
-    extract,
-    least_believed,
+    final_threshold,
+    mean_scores_at,
+    min_score_by_answers,
+    min_score_by_labels,
+    proposing_threshold,
 )
 from twostream.candidates.truth import Truth
 from twostream.models.segmentation.config import RefitConfig, SegmentationConfig, shapes_for
@@ -55,8 +55,9 @@ from twostream.models.segmentation.predict import predict
 from twostream.models.segmentation.train import Segmenter, crop_shape, new_segmenter, train
 from twostream.models.training import use_threads
 from twostream.query import get_strategy
-from twostream.rounds.refit import LabelledCrops, refit
-from twostream.rounds.score import choose_final_threshold, choose_min_score, scores_on_test_box
+from twostream.rounds.lessons import LabelledCrops
+from twostream.rounds.refit import refit
+from twostream.rounds.score import scores_on_test_box
 from twostream.task import DecodingConfig, Task, get_task
 from twostream.task.answers import MEANING, AnswerKind
 from twostream.volume import MemoryVolume, Volume, open_ignore_mask, open_volume
@@ -183,13 +184,13 @@ class Thresholds:
 def thresholds(world: World, output: Volume, config: CandidateConfig, min_voxels: int) -> Thresholds:
     probability, known = output.read(world.labels_box), world.labels.read(world.labels_box)
     hidden = None if world.ignore is None else world.ignore.read(world.labels_box)
-    threshold, _ = choose_threshold(probability, known, hidden, world.task, config, min_voxels)
+    threshold, _ = proposing_threshold(probability, known, hidden, world.task, config, min_voxels)
     inside = world.val_box.relative_to(world.labels_box).slices
     level, known = probability[(slice(None), *inside)], known[inside]
     hidden = None if hidden is None else hidden[inside]
-    final = config.final_threshold or choose_final_threshold(level, known, hidden, world.task)
+    final = config.final_threshold or final_threshold(level, known, hidden, world.task)
     segmentation = clean(world.task.decode(level, final), world.task, min_voxels)
-    believed = least_believed(segmentation, level[world.task.foreground], known, hidden, world.task)
+    believed = min_score_by_labels(segmentation, level[world.task.foreground], known, hidden, world.task)
     return Thresholds(threshold, final, believed)
 
 
@@ -316,8 +317,8 @@ def run_seed(options: argparse.Namespace, seed: int, done: set[tuple[int, str]])
             found = thresholds(world, output, proposing, min_voxels)
             final, _ = candidates_in(world, output, world.pool_box, found.final, min_voxels)
             here = [replace(c, box=c.box.relative_to(world.pool_box)) for c in asked]
-            now = belief_where(here, final, output.read(world.pool_box)[world.task.foreground], world.task)
-            believed = choose_min_score(np.array([c.score for c in asked]), told, now, until_then=found.min_score)
+            now = mean_scores_at(here, final, output.read(world.pool_box)[world.task.foreground], world.task)
+            believed = min_score_by_answers(np.array([c.score for c in asked]), told, now, until_then=found.min_score)
             scores = score(world, truth, output, found, min_voxels, believed)
             write(arm, {"seconds": seconds, "lessons": len(lessons)} | scores)
 

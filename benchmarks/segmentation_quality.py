@@ -24,16 +24,16 @@ import numpy as np
 
 from twostream.base.config import apply_overrides, parse_config
 from twostream.base.geometry import Box
-from twostream.candidates.candidate import CandidateConfig, choose_threshold, clean, extract
+from twostream.candidates.candidate import clean, extract
+from twostream.candidates.thresholds import CandidateConfig, proposing_threshold, tune
 from twostream.candidates.truth import Truth
 from twostream.models.segmentation.config import SegmentationConfig, shapes_for
 from twostream.models.segmentation.lessons import Lessons
 from twostream.models.segmentation.predict import predict
 from twostream.models.segmentation.train import Segmenter, crop_shape, new_segmenter, train
 from twostream.models.training import use_threads
-from twostream.rounds.refit import LabelledCrops, validation_crops
+from twostream.rounds.lessons import LabelledCrops, validation_crops
 from twostream.rounds.score import scores_on_test_box
-from twostream.rounds.tune import tune
 from twostream.task import DecodingConfig, Task, get_task
 from twostream.volume import MemoryVolume, Volume, open_ignore_mask, open_volume
 
@@ -167,7 +167,7 @@ def fit(
     predict(segmenter, image, output, config, region=region)
     known, probability = labels.read(val_box), output.read(val_box)
     unknown = None if ignore is None else ignore.read(val_box)
-    threshold, _ = choose_threshold(probability, known, unknown, task, CandidateConfig(), min_voxels)
+    threshold, _ = proposing_threshold(probability, known, unknown, task, CandidateConfig(), min_voxels)
     best = tune(probability, known, unknown, task, min_voxels)[0]  # what `twostream tune --write` would write
     tuned = get_task(case.task, image.voxel_size_nm, task.decoding.model_copy(update=best.decoding))
     return Fitted(segmenter, config, task, tuned, threshold, best.threshold, best.min_score, min_voxels, seconds)

@@ -47,7 +47,7 @@ from twostream.models.streams.encode import encode
 from twostream.models.streams.fit import fit_stream, new_stream
 from twostream.models.streams.stream import Stream
 from twostream.models.training import use_threads
-from twostream.rounds.refit import LabelledCrops
+from twostream.rounds.lessons import LabelledCrops
 from twostream.task import Task, get_task
 from twostream.task.answers import MEANING
 from twostream.volume import MemoryVolume

@@ -5,20 +5,10 @@ import pytest
 
 from twostream.base.errors import InputError
 from twostream.base.geometry import Box
-from twostream.candidates.candidate import (
-    Candidate,
-    CandidateConfig,
-    belief_where,
-    choose_threshold,
-    clean,
-    extract,
-    from_table,
-    identify,
-    read_table,
-    to_table,
-    without_doubtful,
-    write_table,
-)
+from twostream.candidates.candidate import Candidate, clean, extract, without_doubtful
+from twostream.candidates.identity import identify
+from twostream.candidates.table import from_table, read_table, to_table, write_table
+from twostream.candidates.thresholds import CandidateConfig, mean_scores_at, proposing_threshold
 from twostream.task import Mitochondria, SynapsePolarity
 
 
@@ -62,13 +52,13 @@ def test_belief_is_that_of_what_covers_most_of_a_candidate():
     probability = np.zeros(segmentation.shape, np.uint8)
     probability[..., 2:12], probability[..., 4:8], probability[..., 12:15], probability[..., 30:32] = 51, 255, 204, 255
     asked = [bar(4, 8), bar(8, 15), bar(20, 25), bar(29, 31)]
-    found = belief_where(asked, segmentation, probability, Mitochondria((30, 8, 8)))
+    found = mean_scores_at(asked, segmentation, probability, Mitochondria((30, 8, 8)))
     assert found == pytest.approx([(6 * 0.2 + 4) / 10, (6 * 0.2 + 4) / 10, 0.0, 1.0])
     sides = np.zeros((1, 1, 10), np.uint32)
     sides[..., 1:4], sides[..., 4:8] = 1, 2  # one synapse: 3 voxels before, 4 after
     level = np.zeros(sides.shape, np.uint8)
     level[..., 1:4], level[..., 4:8] = 255, 0
-    assert belief_where([bar(1, 4)], sides, level, SynapsePolarity((30, 8, 8))) == pytest.approx([3 / 7])
+    assert mean_scores_at([bar(1, 4)], sides, level, SynapsePolarity((30, 8, 8))) == pytest.approx([3 / 7])
 
 
 def test_extract_gives_box_mask_and_score():
@@ -164,11 +154,11 @@ def test_the_threshold_for_proposing_wins_recall_first():
         truth[0, 2:8, 10 * i + 2 : 10 * i + 8] = i + 1
         probability[0, 0, 2:8, 10 * i + 2 : 10 * i + 8] = level
     task = Mitochondria((30.0, 8.0, 8.0))
-    chosen = choose_threshold(probability, truth, None, task, CandidateConfig(min_recall=0.9), 1)
+    chosen = proposing_threshold(probability, truth, None, task, CandidateConfig(min_recall=0.9), 1)
     assert chosen[0] < 60 / 255 and chosen[1] == 1.0
     # with less recall wanted, the low threshold still wins: it has more good candidates
-    assert choose_threshold(probability, truth, None, task, CandidateConfig(min_recall=0.6), 1) == chosen
-    fixed = choose_threshold(probability, truth, None, task, CandidateConfig(threshold=0.77), 1)
+    assert proposing_threshold(probability, truth, None, task, CandidateConfig(min_recall=0.6), 1) == chosen
+    fixed = proposing_threshold(probability, truth, None, task, CandidateConfig(threshold=0.77), 1)
     assert fixed == (0.77, pytest.approx(1 / 3))
 
 
@@ -179,5 +169,5 @@ def test_where_every_threshold_does_as_well_the_middle_one_is_chosen():
         truth[0, 2:8, 10 * i + 2 : 10 * i + 8] = i + 1
         probability[0, 0, 2:8, 10 * i + 2 : 10 * i + 8] = 250 if i else 20  # one is seen below 0.1 only
     task = Mitochondria((30.0, 8.0, 8.0))
-    assert choose_threshold(probability, truth, None, task, CandidateConfig(), 1) == (0.5, pytest.approx(29 / 30))
-    assert choose_threshold(probability, truth, None, task, CandidateConfig(min_recall=1.0), 1) == (0.05, 1.0)
+    assert proposing_threshold(probability, truth, None, task, CandidateConfig(), 1) == (0.5, pytest.approx(29 / 30))
+    assert proposing_threshold(probability, truth, None, task, CandidateConfig(min_recall=1.0), 1) == (0.05, 1.0)

@@ -6,7 +6,7 @@ import torch
 
 from twostream.base.errors import ConfigError, InputError
 from twostream.base.geometry import Box
-from twostream.candidates.candidate import read_table
+from twostream.candidates.table import read_table
 from twostream.models.segmentation.config import SegmentationConfig
 from twostream.models.segmentation.features import pooled_features
 from twostream.models.segmentation.train import new_segmenter

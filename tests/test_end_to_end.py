@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 
 from twostream.base.errors import ConfigError, ProjectError
-from twostream.candidates.candidate import from_table, read_table
+from twostream.candidates.table import from_table, read_table
 from twostream.project.create import fork_project
-from twostream.project.exchange import export, read_answers
+from twostream.project.export import export
 from twostream.project.project import Project
 from twostream.project.status import status_lines
+from twostream.project.tables import read_answers
 from twostream.rounds.loop import run
 
 ROUND_FILES = {
@@ -106,7 +107,7 @@ def test_labels_are_the_values_in_the_segmentation(finished):
 
 
 def test_nothing_near_the_test_box_or_in_the_labels_was_asked(finished):
-    labels_box, _, test_box = finished.boxes()
+    labels_box, test_box = finished.boxes.labels, finished.boxes.test
     asked = finished.ledger.queries()
     assert len(asked) == 12 and len({q.candidate.id for q in asked}) == 12
     for query in asked:
@@ -219,7 +220,7 @@ def test_without_a_test_box_audits_estimate_accuracy(make_project, truth, toy_fi
     project = make_project(
         labels=f"{tmp_path / 'part.h5'}:labels", test_box=None, budget=10, overrides=("query.audit_share=0.3",)
     )
-    assert project.boxes()[2] is None
+    assert project.boxes.test is None
     run(project, rounds=1, truth_uri=truth)
     audits = [q for q in project.ledger.queries() if q.is_audit]
     assert len(audits) == 3
@@ -227,7 +228,7 @@ def test_without_a_test_box_audits_estimate_accuracy(make_project, truth, toy_fi
     assert metrics["audit"]["num_audited"] == 3 and set(metrics["scores"]) == {"curated_accuracy"}
     low, high = metrics["audit"]["interval"]
     assert 0 <= low < metrics["audit"]["candidate_accuracy"] <= high <= 1
-    from twostream.rounds.refit import collect
+    from twostream.rounds.lessons import collect
 
     trained_on = {str(lesson.box) for lesson in collect(project.ledger, 1)[0]}
     assert trained_on and not trained_on & {str(q.candidate.box) for q in audits}

@@ -102,9 +102,9 @@ def test_an_open_query_is_not_asked_again(asking):
 )
 def test_every_answer_has_its_y(asking, kind, y):
     asking.ask(0, [query(1)])
-    assert math.isnan(asking.pool()[1].y) and not asking.pool()[1].askable
+    assert math.isnan(asking.verdicts()[1].y) and not asking.verdicts()[1].askable
     tell(asking, 1, kind)
-    verdict = asking.pool()[1]
+    verdict = asking.verdicts()[1]
     assert verdict.kind == kind and (math.isnan(verdict.y) if y is None else verdict.y == y)
     assert asking.open_queries() == [] and verdict.askable == (kind == "skipped")
 
@@ -113,16 +113,16 @@ def test_two_people(asking):
     asking.ask(0, [query(1)])
     tell(asking, 1, "true", "ann")
     tell(asking, 1, "shape", "bob")
-    assert math.isnan(asking.pool()[1].y) and asking.pool()[1].kind is None
+    assert math.isnan(asking.verdicts()[1].y) and asking.verdicts()[1].kind is None
     tell(asking, 1, "nothing", "eve", adjudicates=True)
-    assert asking.pool()[1].y == 0.0 and asking.pool()[1].kind is AnswerKind.NOTHING
+    assert asking.verdicts()[1].y == 0.0 and asking.verdicts()[1].kind is AnswerKind.NOTHING
 
 
 def test_two_people_agree_on_y_if_not_on_the_kind(asking):
     asking.ask(0, [query(1)])
     tell(asking, 1, "nothing", "ann")
     tell(asking, 1, "shape", "bob")
-    assert asking.pool()[1].y == 0.0 and asking.pool()[1].kind is None
+    assert asking.verdicts()[1].y == 0.0 and asking.verdicts()[1].kind is None
 
 
 def test_changing_ones_mind_supersedes(asking):
@@ -131,7 +131,7 @@ def test_changing_ones_mind_supersedes(asking):
     with pytest.raises(LedgerError, match=r"ann has answered query 1 already \(answer 1\)"):
         tell(asking, 1, "nothing")
     tell(asking, 1, "nothing", seconds=2.0, supersedes=first)
-    assert asking.pool()[1].y == 0.0
+    assert asking.verdicts()[1].y == 0.0
     assert asking.spent() == (1, 5.0)
     assert len(asking.all_answers()) == 2 and len(asking.current_answers()) == 1
     with pytest.raises(LedgerError, match="no current answer"):
@@ -172,7 +172,7 @@ def test_the_ledger_forgets_nothing(asking, statement):
 def test_it_is_on_disk_at_once_and_opens_again(asking):
     asking.ask(0, [query(1)])
     tell(asking, 1, "true")
-    assert Ledger(asking.path).pool()[1].y == 1.0
+    assert Ledger(asking.path).verdicts()[1].y == 1.0
 
 
 def test_scores_and_steps_are_recorded_once(ledger):
@@ -237,7 +237,7 @@ def test_the_answer_that_decided_is_known(asking):
     tell(asking, 1, "true", "ann")
     tell(asking, 1, "corrected", "boss", adjudicates=True, drawing=(Box((0, 0, 0), drawn.shape), drawn))
     tell(asking, 1, "true", "eve")
-    verdict = asking.pool()[1]
+    verdict = asking.verdicts()[1]
     assert verdict.kind is AnswerKind.CORRECTED and verdict.answer.annotator == "boss"
 
 

@@ -9,7 +9,8 @@ from twostream.models.segmentation.config import RefitConfig, SegmentationConfig
 from twostream.models.segmentation.lessons import Lesson, Lessons
 from twostream.models.segmentation.train import new_segmenter
 from twostream.models.training import use_threads
-from twostream.rounds.refit import LessonCrops, refit
+from twostream.rounds.lessons import LessonCrops
+from twostream.rounds.refit import refit
 from twostream.task import CERTAIN, IGNORE, Mitochondria, SynapsePolarity
 from twostream.volume import MemoryVolume
 

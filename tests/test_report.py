@@ -12,8 +12,9 @@ import yaml
 
 from twostream.base.errors import ProjectError
 from twostream.base.geometry import Box
-from twostream.candidates.candidate import Candidate, to_table, write_table
+from twostream.candidates.candidate import Candidate
 from twostream.candidates.patches import PatchPair
+from twostream.candidates.table import to_table, write_table
 from twostream.project.ledger import Answer, Ledger, Query
 from twostream.project.project import Project
 from twostream.report.figures import mask_path, principal_plane, score_levels
@@ -22,12 +23,11 @@ from twostream.report.report import (
     SCORES,
     card,
     duration,
+    formatted,
     kind_of,
-    number,
     order,
     reason_words,
     rows_to_draw,
-    shown_uri,
     write_report,
 )
 from twostream.task.answers import AnswerKind
@@ -255,23 +255,8 @@ def test_no_projects() -> None:
         write_report([])
 
 
-@pytest.mark.parametrize(
-    ("uri", "shown"),
-    [
-        ("/a/b/x.h5:raw", "x.h5:raw"),
-        ("/a/b/x.hdf5:/volumes/raw", "x.hdf5:/volumes/raw"),
-        ("/a/b.h5/x.zarr", "x.zarr"),
-        ("zarr:///a/b/folder", "folder"),
-        ("/a/b/x.zarr/", "x.zarr"),
-        ("synthetic://seed=3&kind=image", "synthetic://seed=3&kind=image"),
-    ],
-)
-def test_shown_uri(uri: str, shown: str) -> None:
-    assert shown_uri(uri) == shown
-
-
 def test_numbers() -> None:
-    assert [number(v, 2) for v in (None, float("nan"), 0.5)] == ["–", "–", "0.50"]
+    assert [formatted(v, 2) for v in (None, float("nan"), 0.5)] == ["–", "–", "0.50"]
     seconds = (None, 0, 2.5, 9.99, 75, 3725)
     assert [duration(v) for v in seconds] == ["–", "0 s", "2.5 s", "10 s", "1 min 15 s", "1 h 02 min"]
 

@@ -8,21 +8,15 @@ import pytest
 from scipy import ndimage
 
 from twostream.base.geometry import Box
-from twostream.candidates.candidate import Candidate, clean, extract, least_believed
+from twostream.candidates.candidate import Candidate, clean, extract
 from twostream.candidates.patches import PatchPair
+from twostream.candidates.thresholds import final_threshold, min_score_by_answers, min_score_by_labels
 from twostream.candidates.truth import Truth
 from twostream.models.segmentation.lessons import ERASED
 from twostream.project.ledger import Ledger, Query
 from twostream.rounds.annotator import SimulatedAnnotator
-from twostream.rounds.refit import collect
-from twostream.rounds.score import (
-    Region,
-    choose_final_threshold,
-    choose_min_score,
-    curated_accuracy,
-    plain,
-    scores_on_test_box,
-)
+from twostream.rounds.lessons import collect
+from twostream.rounds.score import Region, curated_accuracy, plain, scores_on_test_box
 from twostream.task import Mitochondria, SynapsePolarity, SynapticCleft
 from twostream.task.answers import AnswerKind
 from twostream.task.metrics import Overlaps, foreground_iou
@@ -291,7 +285,7 @@ def test_curated_accuracy_takes_answers_before_the_scorer():
 def test_the_final_threshold_is_where_the_overlap_is_best():
     labels = bars((10, 20))
     probability = np.where(labels > 0, 180, 90).astype(np.uint8)[None]
-    assert 90 / 255 <= choose_final_threshold(probability, labels, None, Mitochondria(SIZE)) < 180 / 255
+    assert 90 / 255 <= final_threshold(probability, labels, None, Mitochondria(SIZE)) < 180 / 255
 
 
 def brute_min_score(score, y, now):
@@ -315,22 +309,22 @@ def test_what_is_believed_follows_the_answers():
         apart = rng.choice([0.0, 0.3])
         score = np.clip(0.5 + apart * (y == 1) + rng.normal(0, 0.15, 30), 0, 1)
         now = np.sqrt(score)  # another S, as good as the first
-        assert choose_min_score(score, y, now) == pytest.approx(brute_min_score(score, y, now))
-        seen.add(choose_min_score(score, y, now) > 0)
+        assert min_score_by_answers(score, y, now) == pytest.approx(brute_min_score(score, y, now))
+        seen.add(min_score_by_answers(score, y, now) > 0)
     assert seen == {True, False}
     few = np.array([1.0] * 4 + [0.0] * 20)
-    assert choose_min_score(np.where(few == 1, 0.9, 0.1), few, few) == 0.0
-    assert choose_min_score(np.zeros(0), np.zeros(0), np.zeros(0)) == 0.0
+    assert min_score_by_answers(np.where(few == 1, 0.9, 0.1), few, few) == 0.0
+    assert min_score_by_answers(np.zeros(0), np.zeros(0), np.zeros(0)) == 0.0
 
 
 def test_an_s_that_believes_more_must_believe_more():
     y = np.array([1.0] * 10 + [0.0] * 10)
     score = np.r_[np.linspace(0.7, 0.88, 10), np.linspace(0.4, 0.69, 10)]
-    assert choose_min_score(score, y, score) == pytest.approx(0.7)
-    assert choose_min_score(score, y, score + 0.1) == pytest.approx(0.8)
+    assert min_score_by_answers(score, y, score) == pytest.approx(0.7)
+    assert min_score_by_answers(score, y, score + 0.1) == pytest.approx(0.8)
 
 
-def brute_least_believed(segmentation, probability, labels, task):
+def brute_min_score_by_labels(segmentation, probability, labels, task):
     """Every cut at every instance's score, by decoding the labels anew."""
     judged = task.judge(Overlaps.of(segmentation, labels, None))
     good = {n: j.kind is AnswerKind.TRUE for n, j in judged.items()}
@@ -355,11 +349,11 @@ def test_until_answers_say_it_the_validation_box_says_what_to_believe():
         segmentation = bars(*spans[: num_good + num_bad], width=160)
         level = rng.integers(120, 250, num_good + num_bad) - 60 * (np.arange(num_good + num_bad) >= num_good)
         probability = np.concatenate([[0], level])[segmentation].astype(np.uint8)
-        found = least_believed(segmentation, probability, labels, None, task)
-        assert found == pytest.approx(brute_least_believed(segmentation, probability, labels, task))
+        found = min_score_by_labels(segmentation, probability, labels, None, task)
+        assert found == pytest.approx(brute_min_score_by_labels(segmentation, probability, labels, task))
         seen.add(found > 0)
         few = np.zeros(0)
-        assert choose_min_score(few, few, few, until_then=found) == found
+        assert min_score_by_answers(few, few, few, until_then=found) == found
     assert seen == {True, False}
 
 

@@ -15,12 +15,13 @@ from test_cli import call, refused
 
 from twostream.base.errors import ProjectError
 from twostream.candidates import sources
-from twostream.candidates.candidate import extract, from_table, read_table
+from twostream.candidates.candidate import extract
 from twostream.candidates.objects import paint, read_objects
 from twostream.candidates.sources import SourceConfig
+from twostream.candidates.table import from_table, read_table
 from twostream.candidates.truth import Truth
 from twostream.project.project import Project
-from twostream.rounds.steps import pool_of
+from twostream.rounds.pool import pool_of
 from twostream.task import Mitochondria, SynapsePolarity
 from twostream.task.answers import AnswerKind
 from twostream.volume import MemoryVolume, open_volume
@@ -93,7 +94,7 @@ def test_the_loop_goes_round_without_s_and_without_labels(finished):
     words = f"a {project.config.source.name} stands in place of S"
     assert steps[(0, "train")]["no_s"] == steps[(1, "refit")]["no_s"] == words
     # The unsupervised stream learns all the same, once two answers of either kind have come.
-    verdicts = project.ledger.pool()
+    verdicts = project.ledger.verdicts()
     taught = [verdicts[q.candidate.id].y for q in project.ledger.queries() if not q.is_audit]
     enough = min(taught.count(0), taught.count(1)) >= 2
     assert steps[(2, "refit")]["active_clustering_steps"] == (4 if enough else 0)

@@ -6,7 +6,8 @@ import numpy as np
 
 from twostream.query import STRATEGIES, Selection, Strategy, register_strategy
 from twostream.rounds.loop import run
-from twostream.rounds.steps import NUM_MEMBERS, POOL_NAME, pool_of
+from twostream.rounds.pool import NUM_MEMBERS, pool_of
+from twostream.rounds.score import POOL_NAME
 
 
 def test_a_strategy_is_given_a_committee_and_places_and_its_notes_are_kept(make_project, toy_file, capfd):

@@ -13,6 +13,7 @@ from sklearn.metrics import cohen_kappa_score
 from twostream.base.errors import InputError
 from twostream.project.status import stopping_lines
 from twostream.query import Scorer, get_strategy
+from twostream.query.pool import Pool
 from twostream.query.stopping import (
     STABLE,
     TARGET,
@@ -26,7 +27,7 @@ from twostream.query.stopping import (
     kappa,
     recent_agreement,
 )
-from twostream.rounds.steps import POOL_NAME, Pool, _stopping
+from twostream.rounds.score import POOL_NAME, _stopping
 from twostream.task.metrics import wilson_interval
 
 

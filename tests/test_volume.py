@@ -1,5 +1,6 @@
 import json
 import pickle
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -8,8 +9,52 @@ import pytest
 from twostream.base.errors import VolumeError
 from twostream.base.geometry import Box
 from twostream.volume import MemoryVolume, create_volume, open_ignore_mask, open_volume, read_padded
+from twostream.volume.uri import Uri, absolute_uri, portable_uri
 
 SIZE = (40.0, 4.0, 4.0)
+
+
+@pytest.mark.parametrize(
+    ("uri", "short"),
+    [
+        ("/a/b/x.h5:raw", "x.h5:raw"),
+        ("/a/b/x.hdf5:/volumes/raw", "x.hdf5:/volumes/raw"),
+        ("/a/b.h5/x.zarr", "x.zarr"),
+        ("zarr:///a/b/folder", "folder"),
+        ("/a/b/x.zarr/", "x.zarr"),
+        ("synthetic://seed=3&kind=image", "synthetic://seed=3&kind=image"),
+    ],
+)
+def test_a_short_uri_names_no_folder(uri, short):
+    assert Uri.parse(uri).short == short
+
+
+@pytest.mark.parametrize(
+    "uri", ["/a/b/x.h5:raw", "x.hdf5:/volumes/raw", "zarr://a/b", "a/x.zarr", "synthetic://seed=3"]
+)
+def test_a_uri_is_written_as_it_was_read(uri):
+    assert str(Uri.parse(uri)) == uri
+
+
+@pytest.mark.parametrize(
+    ("uri", "stored"),
+    [
+        ("/lab/p/x.h5:raw", "x.h5:raw"),
+        ("/lab/x.zarr", "../x.zarr"),
+        ("/lab/data/x.zarr", "../data/x.zarr"),
+        ("zarr:///lab/data/x", "zarr://../data/x"),
+        ("/laboratory/x.zarr", "/laboratory/x.zarr"),
+        ("/elsewhere/x.h5:raw", "/elsewhere/x.h5:raw"),
+        ("synthetic://seed=3", "synthetic://seed=3"),
+    ],
+)
+def test_what_lies_in_a_project_or_beside_it_is_stored_relative_to_it(uri, stored):
+    assert portable_uri(uri, Path("/lab/p")) == stored
+    assert absolute_uri(stored, Path("/lab/p")) == uri
+
+
+def test_nothing_lies_beside_a_project_at_the_root():
+    assert portable_uri("/data/x.zarr", Path("/p")) == "/data/x.zarr"
 
 
 @pytest.fixture

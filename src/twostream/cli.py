@@ -236,13 +236,22 @@ def run(
     directory: Dir,
     rounds: Annotated[Optional[int], typer.Option("--rounds", metavar="N", help="Batches to ask in all.")] = None,
     truth: Truth = None,
+    image: Annotated[
+        Optional[str], typer.Option("--image", metavar="URI", help="Where the image is now, if it was moved.")
+    ] = None,
+    labels: Annotated[
+        Optional[str], typer.Option("--labels", metavar="URI", help="Where the labels are now, if they were moved.")
+    ] = None,
     debug: Debug = False,
 ) -> None:
     """Do every step that is due; stop where a person must answer. Killed and called again, it goes on."""
     from twostream.project.project import Project
     from twostream.rounds.loop import run as run_loop
 
-    outcome = run_loop(Project(directory), rounds=rounds, truth_uri=truth)
+    project = Project(directory)
+    if moved := {name: uri for name, uri in (("image", image), ("labels", labels)) if uri is not None}:
+        project.relocate(**moved)
+    outcome = run_loop(project, rounds=rounds, truth_uri=truth)
     if outcome.finished:
         from twostream.report.report import write_report
 
@@ -269,12 +278,12 @@ def train(
     from twostream.rounds.loop import run_step
 
     if dry_run:
-        from twostream.rounds.steps import describe_training
+        from twostream.rounds.train import describe_training
 
         print("\n".join(describe_training(Project(directory)).lines()))
         return
-    number, done = run_step(Project(directory), "train")
-    print(f"round {number}: train {'done' if done else 'had been done already'}")
+    round_number, done = run_step(Project(directory), "train")
+    print(f"round {round_number}: train {'done' if done else 'had been done already'}")
 
 
 @app.command()
@@ -286,7 +295,7 @@ def tune(
 ) -> None:
     """Try thresholds and decoding on the validation box, best first."""
     from twostream.project.project import Project
-    from twostream.rounds.propose import tune_project
+    from twostream.rounds.tune import tune_project
 
     print("\n".join(tune_project(Project(directory), write=write)))
 
@@ -298,8 +307,8 @@ def _step_command(name: str, text: str) -> None:
         from twostream.project.project import Project
         from twostream.rounds.loop import run_step
 
-        number, done = run_step(Project(directory), name)
-        print(f"round {number}: {name} {'done' if done else 'had been done already'}")
+        round_number, done = run_step(Project(directory), name)
+        print(f"round {round_number}: {name} {'done' if done else 'had been done already'}")
 
 
 for _name, _text in (
@@ -321,8 +330,8 @@ def answer(
     debug: Debug = False,
 ) -> None:
     """Record answers from a table of queries and kinds: true, nothing, shape, swapped, unsure, skipped."""
-    from twostream.project.exchange import read_answers
     from twostream.project.project import Project
+    from twostream.project.tables import read_answers
 
     print(f"{read_answers(Project(directory), table, annotator)} answers recorded")
 
@@ -379,7 +388,7 @@ def export(
     debug: Debug = False,
 ) -> None:
     """Take results out: tables as CSV, JSONL or Parquet, volumes as OME-Zarr or HDF5."""
-    from twostream.project.exchange import export as export_
+    from twostream.project.export import export as export_
     from twostream.project.project import Project
 
     print(export_(Project(directory), what, output, format_))

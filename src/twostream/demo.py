@@ -197,9 +197,9 @@ def _print_scores(projects: list[Project]) -> None:
     for column in ("", "round", "asked", *SHORT.values()):
         table.add_column(column, justify="right" if column else "left", no_wrap=not column)
     for project in projects:
-        for number, metrics in project.ledger.scores().items():
+        for round_number, metrics in project.ledger.scores().items():
             values = [metrics["scores"].get(name) for name in SHORT]
             shown = ["–" if value is None else f"{value:.2f}" for value in values]
-            table.add_row(project.config.query.strategy, str(number), str(metrics["num_answers"]), *shown)
+            table.add_row(project.config.query.strategy, str(round_number), str(metrics["num_answers"]), *shown)
         table.add_section()
     Console().print(table)

@@ -6,7 +6,6 @@ has been paid for.
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,11 +22,12 @@ from twostream.base.geometry import Box, grid
 from twostream.candidates.sources import check_source
 from twostream.models.segmentation.config import shapes_for
 from twostream.project.ledger import Ledger
-from twostream.project.project import CONFIG_NAME, FIRST_STEPS, LEDGER_NAME, Project, guard_voxels
+from twostream.project.project import CONFIG_NAME, FIRST_STEPS, LEDGER_NAME, LOCATIONS, Project, guard_voxels
 from twostream.project.settings import PRESETS, ProjectConfig, preset_settings
 from twostream.task import TASKS, Task, get_task
 from twostream.volume import Volume, open_volume
 from twostream.volume.checks import check_labels, states_no_voxel_size
+from twostream.volume.uri import absolute_uri, portable_uri
 
 TEST_SHARE = 0.2
 VAL_SHARE = 0.2
@@ -100,12 +100,12 @@ def create_project(
     values: dict[str, Any] = {
         "task": task,
         "seed": seed,
-        "image": {"uri": _absolute(image)} | ({"voxel_size_nm": size} if size else {}),
+        "image": {"uri": image} | ({"voxel_size_nm": size} if size else {}),
         "boxes": {"labels": labels_box or given, "val": val_box or given, "test": test_box},
         "query": {"budget": budget},
     }
     if labels is not None:
-        values["labels"] = {"uri": _absolute(labels)} | ({"voxel_size_nm": list(label_size)} if label_size else {})
+        values["labels"] = {"uri": labels} | ({"voxel_size_nm": list(label_size)} if label_size else {})
     if source is not None:
         values["source"] = source | ({"voxel_size_nm": size} if size and source["kind"] != "objects" else {})
     values |= preset_settings(preset, task) if settings is None else settings
@@ -121,8 +121,20 @@ def create_project(
     root.mkdir(parents=True, exist_ok=True)
     (root / LEDGER_NAME).unlink(missing_ok=True)  # of a founding that was killed: without its YAML it is no project's
     Ledger(root / LEDGER_NAME, create=True).close()
-    write_text(root / CONFIG_NAME, yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+    write_text(root / CONFIG_NAME, yaml.safe_dump(_portable(config, None, root), sort_keys=False))
     return _checked(root)
+
+
+def _portable(config: ProjectConfig, base: Path | None, root: Path) -> dict[str, Any]:
+    """Settings as a project in ``root`` stores them; relative paths of ``config`` begin in ``base``, None: here."""
+    values = config.model_dump(mode="json")
+    for *parents, leaf in LOCATIONS:
+        node: Any = values
+        for parent in parents:
+            node = (node or {}).get(parent)
+        if node and node[leaf]:
+            node[leaf] = portable_uri(absolute_uri(node[leaf], base), root)
+    return values
 
 
 def _shapes(config: ProjectConfig, image: Volume) -> dict[str, Any]:
@@ -163,7 +175,7 @@ def fork_project(source: Project, root: Path, overrides: Sequence[str]) -> Proje
         ledger = Ledger(partial / LEDGER_NAME, create=True)
         import_round_zero(source.ledger, ledger, shared)
         ledger.close()
-        write_text(partial / CONFIG_NAME, yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+        write_text(partial / CONFIG_NAME, yaml.safe_dump(_portable(config, source.root, root), sort_keys=False))
         _checked(partial)
 
     write_folder(root, fill)
@@ -307,7 +319,7 @@ def _source(**uris: str | None) -> dict[str, Any] | None:
         raise InputError(
             f"{' and '.join(f'--{kind}' for kind in given)} came together; one source stands in place of S. Choose one."
         )
-    return next(({"kind": kind, "uri": _absolute(uri)} for kind, uri in given.items()), None)
+    return next(({"kind": kind, "uri": uri} for kind, uri in given.items()), None)
 
 
 def _last_share(box: Box, voxel_size_nm: Sequence[float], share: float) -> Box:
@@ -332,12 +344,3 @@ def _without(extent: Box, guarded: Box) -> Box:
             parts.append(Box.from_corners(start, stop))
     apart = [part for part in parts if not part.intersects(guarded)]
     return max(apart, key=lambda part: part.num_voxels)
-
-
-def _absolute(uri: str) -> str:
-    """A URI that means the same from any folder."""
-    prefix, separator, rest = uri.partition("://")
-    if separator and prefix != "zarr":
-        return uri
-    path = rest if separator else uri
-    return (f"{prefix}://" if separator else "") + os.path.abspath(path)

@@ -27,8 +27,9 @@ import numpy as np
 
 from twostream.base.errors import LedgerError
 from twostream.base.geometry import Box
-from twostream.candidates.candidate import Candidate, pack_mask, unpack_mask
+from twostream.candidates.candidate import Candidate
 from twostream.candidates.patches import PatchPair
+from twostream.candidates.table import pack_mask, unpack_mask
 from twostream.task.answers import MEANING, AnswerKind
 
 SCHEMA_VERSION = 1
@@ -248,7 +249,7 @@ class Ledger:
                 raise LedgerError(f"round {round_number} has asked {len(asked)} candidates already; it asks only once.")
             if asked:
                 return
-            barred = {i for i, verdict in self.pool().items() if not verdict.askable}
+            barred = {i for i, verdict in self.verdicts().items() if not verdict.askable}
             repeated = sorted(barred & set(ids))
             if repeated:
                 raise LedgerError(f"candidate {repeated[0]} has been asked before and is not to be asked again.")
@@ -414,7 +415,7 @@ class Ledger:
             round=row["round"],
         )
 
-    def pool(self) -> dict[int, Verdict]:
+    def verdicts(self) -> dict[int, Verdict]:
         """{candidate id: verdict} of every candidate that was ever asked.
 
         Where several people answered: the adjudicated answer, else what they agree on, else NaN.

@@ -13,6 +13,7 @@ import platform
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
@@ -25,14 +26,18 @@ from twostream.base.atomic import write_text
 from twostream.base.config import apply_overrides, parse_config
 from twostream.base.errors import ConfigError, InputError, ProjectError, TwoStreamError
 from twostream.base.geometry import Box
+from twostream.candidates.sources import SourceConfig
 from twostream.models.segmentation.config import context_voxels, fold_for
 from twostream.project.ledger import Ledger
-from twostream.project.settings import ProjectConfig
+from twostream.project.settings import ProjectConfig, VolumeConfig
 from twostream.query import Strategy, get_strategy
 from twostream.task import TASKS, Task, get_task
 from twostream.volume import Volume, open_ignore_mask, open_volume
-from twostream.volume.checks import check_labels, states_no_voxel_size
+from twostream.volume.checks import check_extent, check_labels, states_no_voxel_size
+from twostream.volume.uri import Uri, absolute_uri, portable_uri
 
+Detail = dict[str, Any]
+"""What the ledger remembers of a finished step: plain values by name."""
 CONFIG_NAME = "twostream.yaml"
 LEDGER_NAME = "ledger.sqlite"
 FIRST_STEPS = ("train", "predict", "propose", "embed", "score", "suggest", "answer")
@@ -51,6 +56,34 @@ FROZEN = (
     "streams.unsupervised",
 )
 """Settings that later rounds must share with round 0: scores would not compare, or snapshots not fit the streams."""
+LOCATIONS = (
+    ("image", "uri"),
+    ("labels", "uri"),
+    ("source", "uri"),
+    *(("streams", stream, name) for stream in ("supervised", "unsupervised") for name in ("latents", "ids")),
+)
+"""Settings that say where something is. A relative path begins in the project's folder, so that both can be moved."""
+
+
+@dataclass(frozen=True)
+class Boxes:
+    """The regions of a project, in voxels of the image.
+
+    Attributes:
+        labels: what S may learn from; None without labels.
+        val: part of ``labels`` kept for early stopping and thresholds; None without labels.
+        test: never trained on and never asked about; None where no truth covers one.
+    """
+
+    labels: Box | None
+    val: Box | None
+    test: Box | None
+
+    @property
+    def labelled(self) -> tuple[Box, Box]:
+        """Labels box and validation box of a project that has labels."""
+        assert self.labels is not None and self.val is not None  # the settings were checked
+        return self.labels, self.val
 
 
 class Project:
@@ -78,7 +111,7 @@ class Project:
         if not isinstance(values, dict):
             raise ConfigError(f"{path} holds {type(values).__name__}; expected settings by name.")
         self.config = parse_config(ProjectConfig, values, source=str(path))
-        self.boxes()
+        _ = self.boxes  # refuse a malformed box now, not in the middle of a round
         self.strategy(seed=0)
 
     # -- inputs ---------------------------------------------------------------------------------------------------
@@ -86,7 +119,7 @@ class Project:
     @cached_property
     def image(self) -> Volume:
         """(Z, Y, X) uint8."""
-        volume = open_volume(self.config.image.uri, self.config.image.voxel_size_nm)
+        volume = open_volume(self.locate("image", self.config.image.uri), self.config.image.voxel_size_nm)
         if volume.num_channels or volume.dtype != np.uint8:
             raise InputError(
                 f"{volume.uri} holds {volume.dtype} with {volume.num_channels} channels; "
@@ -108,14 +141,65 @@ class Project:
         """
         if self.config.labels is None:
             raise ProjectError(f"{self.root} has no labels: it was made with a source in place of S.")
-        return self.open_truth(self.config.labels.uri, self.config.labels.voxel_size_nm)
+        return self.open_truth(self.locate("labels", self.config.labels.uri), self.config.labels.voxel_size_nm)
 
     @cached_property
     def labels_ignore(self) -> Volume | None:
         """Non-zero where labels count neither as object nor as background; None without such a mask or labels."""
         if self.config.labels is None:
             return None
-        return open_ignore_mask(self.config.labels.uri, self.config.labels.voxel_size_nm)
+        return open_ignore_mask(self.locate("labels", self.config.labels.uri), self.config.labels.voxel_size_nm)
+
+    @cached_property
+    def source(self) -> SourceConfig | None:
+        """What stands in place of S, with an absolute URI; None where S is trained."""
+        source = self.config.source
+        return source and source.model_copy(update={"uri": self.locate("source", source.uri)})
+
+    def locate(self, name: str, uri: str) -> str:
+        """The absolute form of a stored URI.
+
+        Args:
+            name: "image", "labels", or another name for the error message.
+            uri: as in the settings; a relative path begins in the project's folder.
+
+        Raises:
+            ProjectError: nothing is there; the sentence says how to tell the project where it is now.
+        """
+        found = absolute_uri(uri, self.root)
+        parsed = Uri.parse(found)
+        if parsed.is_path and not Path(parsed.path).exists():
+            option = f"`twostream run {self.root} --{name} URI`"
+            where = option if name in ("image", "labels") else f"in {self.root / CONFIG_NAME}"
+            raise ProjectError(
+                f"the {name} of {self.root} is not at {parsed.path}. Was it moved? Say where it is now: {where}."
+            )
+        return found
+
+    def relocate(self, **uris: str) -> None:
+        """Say where the image or the labels are now; ``twostream.yaml`` is rewritten.
+
+        Args:
+            uris: ``image``, ``labels``, or both; relative paths begin in the working directory.
+
+        Raises:
+            InputError: the project has no labels, or the volume differs in extent or voxel size from what the rounds
+                were made with.
+        """
+        made = sorted(self.root.glob("rounds/*/segmentation.zarr"))
+        for name, uri in uris.items():
+            stored: VolumeConfig | None = getattr(self.config, name)
+            if stored is None:
+                raise InputError(f"--{name} {uri} came, but {self.root} was made without {name}.")
+            size = stored.voxel_size_nm
+            if name == "labels" and size is None and states_no_voxel_size(uri):
+                size = self.image.voxel_size_nm
+            volume = open_volume(uri, size)
+            if made:
+                check_extent(volume, open_volume(str(made[-1])))
+        self.rewrite({f"{name}.uri": portable_uri(uri, self.root) for name, uri in uris.items()})
+        for name in ("image", "task", "labels", "labels_ignore", "guarded_box", "leaves_nothing_to_ask"):
+            self.__dict__.pop(name, None)
 
     def open_truth(self, uri: str, voxel_size_nm: Sequence[float] | None = None) -> Volume:
         """A label volume that fits the image.
@@ -127,24 +211,18 @@ class Project:
         check_labels(volume, self.image)
         return volume
 
-    def boxes(self) -> tuple[Box | None, Box | None, Box | None]:
-        """Labels box and validation box (both None without labels), test box (or None).
+    @cached_property
+    def boxes(self) -> Boxes:
+        """Labels, validation and test box.
 
         Raises:
-            ConfigError: one of them is no box.
+            ConfigError: one of them is not a box.
         """
-        boxes = self.config.boxes
+        given = self.config.boxes
         try:
-            labels, val, test = (Box.parse(b) if b else None for b in (boxes.labels, boxes.val, boxes.test))
+            return Boxes(*(Box.parse(text) if text else None for text in (given.labels, given.val, given.test)))
         except InputError as error:
             raise ConfigError(f"{self.root / CONFIG_NAME}: boxes: {error}") from None
-        return labels, val, test
-
-    def labelled_boxes(self) -> tuple[Box, Box]:
-        """Labels box and validation box of a project that has labels."""
-        labels, val, _ = self.boxes()
-        assert labels is not None and val is not None  # the settings were checked
-        return labels, val
 
     def strategy(self, seed: int) -> Strategy:
         """The configured strategy; two-stream without ``num_clusters`` shares the budget out about evenly.
@@ -177,13 +255,13 @@ class Project:
     @cached_property
     def guarded_box(self) -> Box | None:
         """Test box plus guard: candidates that touch it are neither asked nor trained on."""
-        test = self.boxes()[2]
+        test = self.boxes.test
         return None if test is None else test.grown(guard_voxels(self.config, self.image.voxel_size_nm))
 
     @cached_property
     def leaves_nothing_to_ask(self) -> bool:
         """Whether labels box, test box and guard cover the whole image."""
-        labels, whole = self.boxes()[0], self.image.box
+        labels, whole = self.boxes.labels, self.image.box
         guarded = None if self.guarded_box is None else self.guarded_box.intersection(whole)
         if labels is None:
             return False
@@ -254,6 +332,13 @@ class Project:
         # some that are no more.
         stored = _known(yaml.safe_load(path.read_text())["config"], now)
         before = parse_config(ProjectConfig, stored, source=str(path)).model_dump(mode="json")
+        for settings in (before, now):
+            for *parents, leaf in LOCATIONS:  # where something is may change
+                node: Any = settings
+                for parent in parents:
+                    node = (node or {}).get(parent)
+                if node:
+                    node[leaf] = None
         for key in FROZEN:
             was, is_now = before, now
             for part in key.split("."):

@@ -11,9 +11,9 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from twostream.base.config import Config
-from twostream.candidates.candidate import CandidateConfig
 from twostream.candidates.patches import PatchConfig
 from twostream.candidates.sources import SourceConfig
+from twostream.candidates.thresholds import CandidateConfig
 from twostream.models.segmentation.config import RefitConfig, SegmentationConfig
 from twostream.models.streams.config import StreamConfig, StreamsConfig, misfit
 from twostream.task import DecodingConfig

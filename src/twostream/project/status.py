@@ -31,7 +31,7 @@ SHOWN = (
 
 def status_lines(project: Project) -> list[str]:
     """What is done, what is due, what waits for whom."""
-    number, step = project.next_step()
+    round_number, step = project.next_step()
     waiting = project.ledger.open_queries()
     num_answers, seconds = project.ledger.spent()
     lines = [
@@ -55,11 +55,16 @@ def status_lines(project: Project) -> list[str]:
             )
         lines += stopping_lines(scored, done)
     if step == "answer" and waiting:
-        lines.append(f"round {number} waits for {len(waiting)} of {len(project.ledger.queries(number))} answers")
-    elif step == "suggest" and number >= project.config.rounds:
-        lines.append(f"all {number} rounds are done; `twostream run {project.root} --rounds {number + 1}` asks another")
+        lines.append(
+            f"round {round_number} waits for {len(waiting)} of {len(project.ledger.queries(round_number))} answers"
+        )
+    elif step == "suggest" and round_number >= project.config.rounds:
+        lines.append(
+            f"all {round_number} rounds are done; "
+            f"`twostream run {project.root} --rounds {round_number + 1}` asks another"
+        )
     else:
-        lines.append(f"next: {step} of round {number}; `twostream run {project.root}` does it")
+        lines.append(f"next: {step} of round {round_number}; `twostream run {project.root}` does it")
     return lines
 
 
@@ -68,17 +73,17 @@ def agreements(scores: Mapping[int, Mapping[str, Any]], until: int) -> list[floa
     return [(m.get("stopping") or {}).get("agreement") for r, m in sorted(scores.items()) if 1 <= r <= until]
 
 
-def stopping_lines(scores: Mapping[int, Mapping[str, Any]], number: int) -> list[str]:
+def stopping_lines(scores: Mapping[int, Mapping[str, Any]], round_number: int) -> list[str]:
     """What speaks for stopping after a round, and what does not yet: shown, never acted on.
 
     Args:
         scores: {round: metrics}.
-        number: the round; rounds that an older version has scored say nothing.
+        round_number: the round; rounds that an older version has scored say nothing.
     """
-    said = scores[number].get("stopping")
+    said = scores[round_number].get("stopping")
     if not said:
         return []
-    lines = [f"predictions {_stability(agreements(scores, number), said)}"]
+    lines = [f"predictions {_stability(agreements(scores, round_number), said)}"]
     for name, whose in (("audited", "audited"), ("expected", "unanswered")):
         if said[name]:
             found = Estimate(**said[name])
@@ -86,25 +91,24 @@ def stopping_lines(scores: Mapping[int, Mapping[str, Any]], number: int) -> list
                 f"{found.value:.3f} of {found.num} {whose} labels are right"
                 f"{', the scorer believes' if name == 'expected' else ''} "
                 f"({found.low:.3f} to {found.high:.3f}; stop when {TARGET:g} is sure): "
-                f"{verdict(is_right_enough(found))}"
+                f"{advice(is_right_enough(found))}"
             )
     return [f"  stopping: {line}" for line in lines]
 
 
-def verdict(fulfilled: bool) -> str:
+def advice(fulfilled: bool) -> str:
     """What a criterion advises."""
     return "may stop" if fulfilled else "go on"
 
 
 def _stability(agreed: list[float | None], said: Mapping[str, Any]) -> str:
-    advice = verdict(has_stabilised(agreed))
+    advised = advice(has_stabilised(agreed))
     if agreed[-1] is None:
-        return f"cannot be compared with the round before ({why_no_agreement(said)}): {advice}"
+        return f"cannot be compared with the round before ({why_no_agreement(said)}): {advised}"
     mean = recent_agreement(agreed)
     over = f", {mean:.3f} over {WINDOW} rounds (stop at {STABLE:g})" if mean == mean else ""
-    return (
-        f"agree {agreed[-1]:.3f} with the round before{over or f' (stop at {STABLE:g} over {WINDOW} rounds)'}: {advice}"
-    )
+    over = over or f" (stop at {STABLE:g} over {WINDOW} rounds)"
+    return f"agree {agreed[-1]:.3f} with the round before{over}: {advised}"
 
 
 def why_no_agreement(said: Mapping[str, Any]) -> str:

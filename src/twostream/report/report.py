@@ -7,12 +7,11 @@ The file stands alone: it asks the network for nothing and names no folder of th
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,11 +20,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from twostream.base.atomic import write_text
 from twostream.base.errors import ProjectError, TwoStreamError
-from twostream.candidates.candidate import read_table
+from twostream.candidates.table import read_table
 from twostream.models.streams.config import PICTURES_NAME
 from twostream.project.ledger import Answer, Query
 from twostream.project.project import LATER_STEPS, Project
-from twostream.project.status import agreements, verdict, why_no_agreement
+from twostream.project.status import advice, agreements, why_no_agreement
 from twostream.query.stopping import (
     STABLE,
     TARGET,
@@ -49,6 +48,7 @@ from twostream.report.figures import (
 )
 from twostream.task import TASKS
 from twostream.task.answers import AnswerKind
+from twostream.volume.uri import Uri
 
 Metrics = Mapping[str, Any]
 """What ``metrics.json`` of a round holds."""
@@ -118,7 +118,7 @@ CRITERIA = {
 
 
 @dataclass(frozen=True)
-class Said:
+class AnswerStyle:
     """How an answer is shown.
 
     Attributes:
@@ -132,30 +132,30 @@ class Said:
     marker: str
 
 
-SAID = {
-    "true": Said("true", "▲", "^"),
-    "nothing": Said("nothing there", "✖", "X"),
-    "shape": Said("wrong shape", "◆", "D"),
-    "swapped": Said("sides swapped", "■", "s"),
-    "corrected": Said("corrected", "✚", "P"),
-    "missed": Said("missed object", "●", "o"),
-    "unsure": Said("unsure", "▼", "v"),
-    "skipped": Said("skipped", "◀", "<"),
-    "disagree": Said("annotators disagree", "▶", ">"),
-    "open": Said("not answered yet", "★", "*"),
+ANSWER_STYLES = {
+    "true": AnswerStyle("true", "▲", "^"),
+    "nothing": AnswerStyle("nothing there", "✖", "X"),
+    "shape": AnswerStyle("wrong shape", "◆", "D"),
+    "swapped": AnswerStyle("sides swapped", "■", "s"),
+    "corrected": AnswerStyle("corrected", "✚", "P"),
+    "missed": AnswerStyle("missed object", "●", "o"),
+    "unsure": AnswerStyle("unsure", "▼", "v"),
+    "skipped": AnswerStyle("skipped", "◀", "<"),
+    "disagree": AnswerStyle("annotators disagree", "▶", ">"),
+    "open": AnswerStyle("not answered yet", "★", "*"),
 }
 REASONS: dict[str, Callable[[Any], str]] = {
     "stands_for": lambda v: f"stands for {v} candidate{'' if v == 1 else 's'}",
-    "distance_to_center": lambda v: "" if v is None else f"{number(v, 2)} from its cluster's centre",
+    "distance_to_center": lambda v: "" if v is None else f"{formatted(v, 2)} from its cluster's centre",
     "distance_to_answer": lambda v: (
-        "no answer in its cluster yet" if v is None else f"{number(v, 2)} from the nearest answer"
+        "no answer in its cluster yet" if v is None else f"{formatted(v, 2)} from the nearest answer"
     ),
     "distance": lambda v: (
-        "nothing was answered or chosen yet" if v is None else f"{number(v, 2)} from all that is answered or chosen"
+        "nothing was answered or chosen yet" if v is None else f"{formatted(v, 2)} from all that is answered or chosen"
     ),
     "covers": lambda v: f"covers {v} candidate{'' if v == 1 else 's'}",
-    "mutual_information": lambda v: f"scorers disagree by {number(v, 3)} nats",
-    "probability": lambda v: f"scorer's probability {number(v, 2)}",
+    "mutual_information": lambda v: f"scorers disagree by {formatted(v, 3)} nats",
+    "probability": lambda v: f"scorer's probability {formatted(v, 2)}",
 }
 """Reasons of the strategies of the house, in words; nothing where there is nothing to say. ``coarse`` and ``fine``
 stand in the card's head."""
@@ -217,7 +217,7 @@ def page(projects: Sequence[Project]) -> dict[str, Any]:
         "learned": learned(projects[0]),
         "times": [times(project, name) for project, name in zip(projects, names, strict=True)],
         "recipes": [recipe(project, name) for project, name in zip(projects, names, strict=True)],
-        "said": SAID,
+        "said": ANSWER_STYLES,
         "sides": sides(projects[0]),
         "score_meaning": score_meaning(projects[0]),
         "has_test_box": projects[0].config.boxes.test is not None,
@@ -239,16 +239,6 @@ def series_names(projects: Sequence[Project]) -> list[str]:
 def series_of(row: int) -> int:
     """Number of a project's colour."""
     return row % NUM_SERIES
-
-
-def shown_uri(uri: str) -> str:
-    """A URI without the folders it lies in: ``/home/me/a.h5:raw`` -> ``a.h5:raw``; synthetic ones hold none."""
-    scheme, _, rest = uri.rpartition("://")
-    if scheme == "synthetic":
-        return uri
-    inside_file = re.fullmatch(r"(.*?\.(?:h5|hdf5?|n5))(:.*)", rest, flags=re.DOTALL | re.IGNORECASE)
-    file, dataset = inside_file.groups() if inside_file else (rest, "")
-    return PurePosixPath(file).name + dataset
 
 
 def voxel_size_nm(project: Project) -> Sequence[float] | None:
@@ -278,7 +268,7 @@ def summary(projects: Sequence[Project]) -> str:
     asked = f"{plural(rounds, 'round')} of up to {budget} questions each, chosen by {by}"
     if not rounds:
         asked = f"nothing has been asked yet; questions will be chosen by {by}"
-    image = shown_uri(config.image.uri)
+    image = Uri.parse(config.image.uri).short
     if config.source:
         given = "A table of objects" if config.source.kind == "objects" else f"Another model's {config.source.kind}"
         who = "the streams learn" if config.streams.learn_from_answers else "the scorer learns"
@@ -293,8 +283,8 @@ def facts(projects: Sequence[Project], names: Sequence[str]) -> list[tuple[str, 
     boxes = config.boxes
     rows = [
         ("task", config.task),
-        ("image", shown_uri(config.image.uri)),
-        ("labels", shown_uri(config.labels.uri) if config.labels else "none"),
+        ("image", Uri.parse(config.image.uri).short),
+        ("labels", Uri.parse(config.labels.uri).short if config.labels else "none"),
         ("image size", f"{' × '.join(map(str, shape))} voxels (Z, Y, X)" if shape else NONE),
         ("voxel size", f"{' × '.join(f'{v:g}' for v in size)} nm (Z, Y, X)" if size else NONE),
         ("labels box", boxes.labels or "none"),
@@ -302,7 +292,7 @@ def facts(projects: Sequence[Project], names: Sequence[str]) -> list[tuple[str, 
         ("test box", boxes.test or "none: no truth covers one"),
     ]
     if config.source:
-        rows.insert(2, (f"{config.source.name}, in place of S", shown_uri(config.source.uri)))
+        rows.insert(2, (f"{config.source.name}, in place of S", Uri.parse(config.source.uri).short))
     rows += [(f"strategy{_behind(names, name)}", _strategy(p)) for p, name in zip(projects, names, strict=True)]
     seeds = sorted({p.config.seed for p in projects})
     return [*rows, ("seed", ", ".join(map(str, seeds)))]
@@ -320,10 +310,10 @@ def _strategy(project: Project) -> str:
 
 def state(project: Project) -> str:
     """Where the project stands, in one sentence."""
-    number_, step = project.next_step()
+    round_number, step = project.next_step()
     num_open = len(project.ledger.open_queries())
     waiting = f"; {plural(num_open, 'query', 'queries')} not answered yet" if num_open else ""
-    return f"next step: {step} of round {number_}{waiting}"
+    return f"next step: {step} of round {round_number}{waiting}"
 
 
 # -- scores -----------------------------------------------------------------------------------------------------------
@@ -343,8 +333,8 @@ def score_rows(names: Sequence[str], scores: Sequence[Scores]) -> list[dict[str,
 def cells(metrics: Metrics) -> list[str]:
     """A round's metrics as text, in the order of ``COUNTS`` and ``SCORES``."""
     values = metrics.get("scores") or {}
-    counts = [duration(metrics.get(n)) if n == "annotation_seconds" else number(metrics.get(n), 0) for n in COUNTS]
-    return counts + [number(values.get(n), 3) for n in SCORES]
+    counts = [duration(metrics.get(n)) if n == "annotation_seconds" else formatted(metrics.get(n), 0) for n in COUNTS]
+    return counts + [formatted(values.get(n), 3) for n in SCORES]
 
 
 def audit_rows(name: str, scores: Scores) -> list[dict[str, Any]]:
@@ -354,9 +344,9 @@ def audit_rows(name: str, scores: Scores) -> list[dict[str, Any]]:
         audit = metrics.get("audit")
         if audit:
             low, high = audit.get("interval") or (None, None)
-            estimate = number(audit.get("candidate_accuracy"), 3)
-            interval = f"{number(low, 2)} to {number(high, 2)}"
-            num = number(audit.get("num_audited"), 0)
+            estimate = formatted(audit.get("candidate_accuracy"), 3)
+            interval = f"{formatted(low, 2)} to {formatted(high, 2)}"
+            num = formatted(audit.get("num_audited"), 0)
             rows.append({"round": round_number, "name": name, "estimate": estimate, "interval": interval, "num": num})
     return rows
 
@@ -391,11 +381,11 @@ def stopping_rows(name: str, scores: Scores, series: int) -> list[dict[str, Any]
                 "round": round_number,
                 "name": name,
                 "series": series,
-                "agreement": number(agreed[-1], 3),
+                "agreement": formatted(agreed[-1], 3),
                 "why": "" if agreed[-1] is not None else why_no_agreement(said),
                 "compared": compared,
-                "mean": number(mean, 3),
-                "stable": verdict(has_stabilised(agreed)),
+                "mean": formatted(mean, 3),
+                "stable": advice(has_stabilised(agreed)),
                 "audited": _right(said["audited"]),
                 "expected": _right(said["expected"]),
             }
@@ -408,8 +398,8 @@ def _right(found: Mapping[str, Any] | None) -> tuple[str, str]:
     if found is None:
         return NONE, NONE
     share = Estimate(**found)
-    text = f"{number(share.value, 3)} ({number(share.low, 3)} to {number(share.high, 3)}) of {share.num}"
-    return text, verdict(is_right_enough(share))
+    text = f"{formatted(share.value, 3)} ({formatted(share.low, 3)} to {formatted(share.high, 3)}) of {share.num}"
+    return text, advice(is_right_enough(share))
 
 
 def stopping_panels(scores: Sequence[Scores]) -> list[dict[str, Any]]:
@@ -493,7 +483,7 @@ def answers_by_query(answers: Iterable[Answer]) -> dict[int, list[Answer]]:
 
 
 def kind_of(answers: Sequence[Answer]) -> str:
-    """The answer that counts, a key of ``SAID``: the newest adjudicated one, else what all say."""
+    """The answer that counts, a key of ``ANSWER_STYLES``: the newest adjudicated one, else what all say."""
     if not answers:
         return "open"
     settled = [a for a in answers if a.adjudicates]
@@ -503,8 +493,8 @@ def kind_of(answers: Sequence[Answer]) -> str:
 
 
 def tally(kinds: Sequence[str]) -> list[tuple[str, int]]:
-    """How often each answer was given, in the order of ``SAID``; none that was not."""
-    return [(kind, kinds.count(kind)) for kind in SAID if kind in kinds]
+    """How often each answer was given, in the order of ``ANSWER_STYLES``; none that was not."""
+    return [(kind, kinds.count(kind)) for kind in ANSWER_STYLES if kind in kinds]
 
 
 def order(queries: Sequence[Query]) -> list[Query]:
@@ -532,14 +522,14 @@ def card(query: Query, answers: Sequence[Answer]) -> dict[str, Any]:
     kind = kind_of(answers)
     coarse, fine = query.reason.get("coarse"), query.reason.get("fine")
     image, mask = query.patch.central
-    said = [f"{a.annotator}: {SAID[a.kind.value].text}" for a in answers] if kind == "disagree" else []
+    said = [f"{a.annotator}: {ANSWER_STYLES[a.kind.value].text}" for a in answers] if kind == "disagree" else []
     return {
         "id": query.candidate.id,
         "group": "audit, drawn at random" if query.is_audit else _group(coarse),
         "cluster": "" if fine is None or coarse == BY_CHANCE else "added" if fine < 0 else f"fine {fine}",
         "kind": kind,
-        "said": SAID[kind],
-        "score": number(query.candidate.score, 2),
+        "said": ANSWER_STYLES[kind],
+        "score": formatted(query.candidate.score, 2),
         "strategy": query.strategy,
         "why": " · ".join(reason_words(query.reason)),
         "notes": said + [a.reason for a in answers if a.reason],
@@ -559,7 +549,7 @@ def _group(coarse: int | None) -> str:
 
 def where(query: Query) -> str:
     """Where a patch was cut, in words."""
-    text = f"section {query.patch.section}, box {query.candidate.box}, turned by {number(query.patch.angle_deg, 0)}°"
+    text = f"section {query.patch.section}, box {query.candidate.box}, turned by {formatted(query.patch.angle_deg, 0)}°"
     return text + (f", {query.patch.padded:.0%} outside the image" if query.patch.padded > 0 else "")
 
 
@@ -575,7 +565,7 @@ def reason_words(reason: Mapping[str, Any]) -> list[str]:
 
 
 def _short(value: Any) -> str:
-    return number(value, 3) if isinstance(value, float) or value is None else str(value)
+    return formatted(value, 3) if isinstance(value, float) or value is None else str(value)
 
 
 def score_meaning(project: Project) -> str:
@@ -623,7 +613,7 @@ def latent_space(project: Project, name: str) -> dict[str, Any] | None:
         "num_marked": sum(len(mark.rows) for mark in marks),
         "kinds": [mark.kind for mark in marks],
         "streams": [_stream(project, round_number, stream, rows, level, marks, name) for stream in STREAMS],
-        "steps": [f"{number(a, digits)}–{number(b, digits)}" for a, b in pairwise(edges)],
+        "steps": [f"{formatted(a, digits)}–{formatted(b, digits)}" for a, b in pairwise(edges)],
     }
 
 
@@ -670,7 +660,7 @@ def latest_latents(project: Project) -> int | None:
 
 
 def asked_kinds(project: Project) -> dict[int, str]:
-    """{candidate id: its newest answer, a key of ``SAID``} of every candidate that was asked."""
+    """{candidate id: its newest answer, a key of ``ANSWER_STYLES``} of every candidate that was asked."""
     answers = answers_by_query(project.ledger.current_answers())
     return {q.candidate.id: kind_of(answers.get(q.id, [])) for q in project.ledger.queries()}
 
@@ -682,9 +672,9 @@ def rows_to_draw(ids: np.ndarray, asked: Iterable[int]) -> np.ndarray:
 
 
 def marks_of(ids: Sequence[int], kinds: Mapping[int, str]) -> list[Marks]:
-    """Marks of the asked ones among ``ids``, one per answer in the order of ``SAID``."""
-    rows = {kind: [row for row, i in enumerate(ids) if kinds.get(i) == kind] for kind in SAID}
-    return [Marks(rows[kind], kind, SAID[kind].marker) for kind in SAID if rows[kind]]
+    """Marks of the asked ones among ``ids``, one per answer in the order of ``ANSWER_STYLES``."""
+    rows = {kind: [row for row, i in enumerate(ids) if kinds.get(i) == kind] for kind in ANSWER_STYLES}
+    return [Marks(rows[kind], kind, ANSWER_STYLES[kind].marker) for kind in ANSWER_STYLES if rows[kind]]
 
 
 # -- time and recipe --------------------------------------------------------------------------------------------------
@@ -720,7 +710,7 @@ def recipe(project: Project, name: str) -> dict[str, Any]:
     settings = project.config.model_dump(mode="json")
     for volume in ("image", "labels", "source"):
         if settings[volume]:
-            settings[volume]["uri"] = shown_uri(settings[volume]["uri"])
+            settings[volume]["uri"] = Uri.parse(settings[volume]["uri"]).short
     text = yaml.safe_dump(settings, sort_keys=False)
     return {"name": name, "seed": project.config.seed, "versions": versions(project), "settings": text}
 
@@ -737,7 +727,7 @@ def versions(project: Project) -> dict[str, str]:
 # -- words ------------------------------------------------------------------------------------------------------------
 
 
-def number(value: float | None, digits: int) -> str:
+def formatted(value: float | None, digits: int) -> str:
     """A number as text; "–" where there is none."""
     return NONE if value is None or value != value else f"{value:,.{digits}f}"
 

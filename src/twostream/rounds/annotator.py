@@ -49,7 +49,7 @@ class SimulatedAnnotator:
         return AnswerKind.NOTHING if kind is AnswerKind.TRUE else AnswerKind.TRUE
 
     def answer_all(self, ledger: Ledger) -> int:
-        """Answer every open query; the number of answers given."""
+        """Answer every open query; returns how many answers were given."""
         queries = ledger.open_queries()
         for query in queries:
             kind = self.kind(query.candidate)

@@ -17,8 +17,9 @@ import numpy as np
 from twostream.base import progress
 from twostream.base.atomic import array_file, write_array, write_arrays
 from twostream.base.errors import InputError, ProjectError
-from twostream.candidates.candidate import Candidate, from_table, read_table
+from twostream.candidates.candidate import Candidate
 from twostream.candidates.patches import PatchPair, cut_all, random_patches
+from twostream.candidates.table import from_table, read_table
 from twostream.models.segmentation.features import pooled_features
 from twostream.models.segmentation.train import Segmenter
 from twostream.models.streams.active_clustering import can_teach, fine_tune
@@ -29,7 +30,7 @@ from twostream.models.streams.fit import fit_stream, load_stream, new_stream, sa
 from twostream.models.streams.given import read_given
 from twostream.models.streams.pictures import pictures
 from twostream.models.streams.stream import Stream
-from twostream.project.project import Project
+from twostream.project.project import Detail, Project
 from twostream.rounds.propose import may_be_asked
 
 STREAMS = ("supervised", "unsupervised")
@@ -41,7 +42,7 @@ LEARNED = ("vae", "simclr")
 """Methods that are networks on patches."""
 
 
-def embed(project: Project, number: int) -> int:
+def embed(project: Project, round_number: int) -> int:
     """Both streams see every candidate of a round -> ids.npy and the two latents files; round 0 trains them first.
 
     Returns:
@@ -51,19 +52,23 @@ def embed(project: Project, number: int) -> int:
         ProjectError: round 0 has nothing to train the streams on.
         InputError: latents were to be brought, and some are missing.
     """
-    candidates = from_table(read_table(project.path(number, "candidates.parquet")))
-    if number == 0:
+    candidates = from_table(read_table(project.path(round_number, "candidates.parquet")))
+    if round_number == 0:
         _fit_streams(project, candidates)
-    write_array(project.path(number, "ids.npy"), np.array([c.id for c in candidates], np.uint64))
+    write_array(project.path(round_number, "ids.npy"), np.array([c.id for c in candidates], np.uint64))
     for name in STREAMS:
         if _config(project, name).method not in LEARNED:
-            write_array(_latents_path(project, number, name), _table_latents(project, number, name, candidates))
-    networks = _networks(project, number)
+            write_array(
+                _latents_path(project, round_number, name), _table_latents(project, round_number, name, candidates)
+            )
+    networks = _networks(project, round_number)
     if networks:
         with ExitStack() as stack:
             files = {
                 name: stack.enter_context(
-                    array_file(_latents_path(project, number, name), (len(candidates), network.latent_dim), np.float32)
+                    array_file(
+                        _latents_path(project, round_number, name), (len(candidates), network.latent_dim), np.float32
+                    )
                 )
                 for name, network in networks.items()
             }
@@ -74,14 +79,14 @@ def embed(project: Project, number: int) -> int:
 
 
 def latents_of(
-    project: Project, number: int, candidates: Sequence[Candidate], pairs: Sequence[PatchPair]
+    project: Project, round_number: int, candidates: Sequence[Candidate], pairs: Sequence[PatchPair]
 ) -> dict[str, np.ndarray]:
     """Latents by the streams of a round: {"supervised": (N, Ds), "unsupervised": (N, Du)} float32."""
-    networks = _networks(project, number)
+    networks = _networks(project, round_number)
     return {
         name: encode(networks[name], _seen(project, name, pairs))
         if name in networks
-        else _table_latents(project, number, name, candidates)
+        else _table_latents(project, round_number, name, candidates)
         for name in STREAMS
     }
 
@@ -94,24 +99,24 @@ def cut_pairs(project: Project, candidates: Sequence[Candidate]) -> list[PatchPa
     return [found[row] for row in range(len(candidates))]
 
 
-def learn_from_answers(project: Project, number: int) -> list[float]:
+def learn_from_answers(project: Project, round_number: int) -> list[float]:
     """Active clustering: the unsupervised stream of the round before learns from the answers -> unsupervised.ckpt.
 
     Returns:
         The loss of every step; empty where nothing was learned.
     """
     stream, config = project.config.streams.unsupervised, project.config.streams.active_clustering
-    path = project.path(number, "unsupervised.ckpt")
+    path = project.path(round_number, "unsupervised.ckpt")
     if stream.method not in LEARNED or path.exists():
         return []
-    network = load_stream(project.path(number - 1, "unsupervised.ckpt"))
-    verdicts = project.ledger.pool()
-    newest = project.ledger.newest_queries(number)
+    network = load_stream(project.path(round_number - 1, "unsupervised.ckpt"))
+    verdicts = project.ledger.verdicts()
+    newest = project.ledger.newest_queries(round_number)
     taught = [q for i, q in newest.items() if not q.is_audit and not math.isnan(verdicts[i].y)]
     losses: list[float] = []
     y = np.array([verdicts[q.candidate.id].y for q in taught])
     if can_teach(y, config):
-        candidates = from_table(read_table(project.path(number - 1, "candidates.parquet")))
+        candidates = from_table(read_table(project.path(round_number - 1, "candidates.parquet")))
         others = [c for c in candidates if c.id not in newest and may_be_asked(project, c)]
         unanswered = _images(project, _some_pairs(project, others, "unanswered"))
         losses = fine_tune(
@@ -123,7 +128,7 @@ def learn_from_answers(project: Project, number: int) -> list[float]:
             config,
             stream,
             planes=project.config.patches.planes,
-            seed=project.seed(number, "active clustering"),
+            seed=project.seed(round_number, "active clustering"),
             resume_path=path.with_suffix(".resume"),
         )
     save_stream(network, stream, losses, path)
@@ -187,8 +192,8 @@ def _raw_draw(project: Project, centred: np.ndarray) -> ImageDraw:
 def _some_pairs(project: Project, candidates: Sequence[Candidate], purpose: str) -> list[PatchPair]:
     """Pairs of at most ``MAX_TRAINING_PAIRS`` candidates, drawn with a seed of their own."""
     rng = np.random.default_rng(project.seed(0, purpose))
-    number = min(len(candidates), MAX_TRAINING_PAIRS)
-    return cut_pairs(project, [candidates[int(row)] for row in np.sort(rng.permutation(len(candidates))[:number])])
+    num_drawn = min(len(candidates), MAX_TRAINING_PAIRS)
+    return cut_pairs(project, [candidates[int(row)] for row in np.sort(rng.permutation(len(candidates))[:num_drawn])])
 
 
 def _batches(project: Project, candidates: Sequence[Candidate]) -> Iterator[tuple[list[int], list[PatchPair]]]:
@@ -215,9 +220,9 @@ def _images(project: Project, pairs: Sequence[PatchPair]) -> np.ndarray:
     return np.array([p.image for p in pairs], np.uint8).reshape(-1, *_shape(project))
 
 
-def _networks(project: Project, number: int) -> dict[str, Stream]:
+def _networks(project: Project, round_number: int) -> dict[str, Stream]:
     """The streams that are networks, as they are in a round: the mask stream stays as round 0 trained it."""
-    rounds = {"supervised": 0, "unsupervised": number}
+    rounds = {"supervised": 0, "unsupervised": round_number}
     return {
         name: load_stream(project.path(rounds[name], f"{name}.ckpt"))
         for name in STREAMS
@@ -225,15 +230,18 @@ def _networks(project: Project, number: int) -> dict[str, Stream]:
     }
 
 
-def _table_latents(project: Project, number: int, name: str, candidates: Sequence[Candidate]) -> np.ndarray:
+def _table_latents(project: Project, round_number: int, name: str, candidates: Sequence[Candidate]) -> np.ndarray:
     """(N, D) float32 of a stream that sees no patches: S's own features, or latents that someone brings."""
     config = _config(project, name)
     if config.method == "given":
         try:
-            return read_given(config, np.array([c.id for c in candidates], np.uint64))
+            files = {
+                part: project.locate(f"streams.{name}.{part}", getattr(config, part)) for part in ("latents", "ids")
+            }
+            return read_given(config.model_copy(update=files), np.array([c.id for c in candidates], np.uint64))
         except InputError as error:
-            raise InputError(f"streams.{name}, round {number}: {error}") from None
-    segmenter = Segmenter.load(project.path(number, "checkpoint.ckpt"))
+            raise InputError(f"streams.{name}, round {round_number}: {error}") from None
+    segmenter = Segmenter.load(project.path(round_number, "checkpoint.ckpt"))
     instances = [(c.box, c.mask) for c in candidates]
     return pooled_features(segmenter, project.image, instances, project.config.segmentation)
 
@@ -243,10 +251,15 @@ def _config(project: Project, name: str) -> StreamConfig:
     return config
 
 
-def _latents_path(project: Project, number: int, name: str) -> Path:
-    return project.path(number, f"latents_{name}.npy")
+def _latents_path(project: Project, round_number: int, name: str) -> Path:
+    return project.path(round_number, f"latents_{name}.npy")
 
 
 def _shape(project: Project) -> tuple[int, int, int]:
     patches = project.config.patches
     return patches.num_planes, patches.width_px, patches.width_px
+
+
+def embed_step(project: Project, round_number: int) -> Detail:
+    """Both streams see every candidate -> ids.npy and the two latents files. Round 0 trains the streams first."""
+    return {"num_candidates": embed(project, round_number)}

@@ -6,17 +6,34 @@ Knows the order of steps and who answers; what a step does is in ``steps.py``.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from twostream.base import progress
 from twostream.base.errors import ProjectError
 from twostream.candidates.truth import Truth
 from twostream.models.training import use_threads
-from twostream.project.exchange import export_answers
-from twostream.project.project import Project
+from twostream.project.project import Detail, Project
+from twostream.project.tables import export_answers
 from twostream.rounds.annotator import SimulatedAnnotator
-from twostream.rounds.steps import STEPS
+from twostream.rounds.embed import embed_step
+from twostream.rounds.predict import predict_step
+from twostream.rounds.propose import propose_step
+from twostream.rounds.refit import refit_step
+from twostream.rounds.score import score_step
+from twostream.rounds.suggest import suggest_step
+from twostream.rounds.train import train_step
 from twostream.volume import open_ignore_mask
+
+STEPS: dict[str, Callable[[Project, int], Detail]] = {
+    "train": train_step,
+    "refit": refit_step,
+    "predict": predict_step,
+    "propose": propose_step,
+    "embed": embed_step,
+    "suggest": suggest_step,
+}
+"""What each step of a round does; ``score`` takes the truth as well."""
 
 
 @dataclass(frozen=True)
@@ -54,13 +71,13 @@ def run(project: Project, *, rounds: int | None = None, truth_uri: str | None = 
     with project.locked():
         truth = open_truth(project, truth_uri) if truth_uri else None
         while True:
-            number, step = project.next_step()
-            if step == "suggest" and number >= wanted:
-                return Outcome(number, step, 0, finished=True)
-            if step == "answer" and not _answered(project, number, truth):
-                return Outcome(number, step, len(project.ledger.open_queries()), finished=False)
+            round_number, step = project.next_step()
+            if step == "suggest" and round_number >= wanted:
+                return Outcome(round_number, step, 0, finished=True)
+            if step == "answer" and not _answered(project, round_number, truth):
+                return Outcome(round_number, step, len(project.ledger.open_queries()), finished=False)
             if step != "answer":
-                perform(project, number, step, truth)
+                perform(project, round_number, step, truth)
 
 
 def run_step(project: Project, step: str, *, truth_uri: str | None = None) -> tuple[int, bool]:
@@ -73,24 +90,24 @@ def run_step(project: Project, step: str, *, truth_uri: str | None = None) -> tu
         ProjectError: another step must come first.
     """
     with project.locked():
-        number, due = project.next_step()
+        round_number, due = project.next_step()
         if due == "score" and step in ("suggest", "score"):
             truth = open_truth(project, truth_uri) if truth_uri else None
-            perform(project, number, "score", truth)
+            perform(project, round_number, "score", truth)
             due = "suggest" if step == "suggest" else due
             if step == "score":
-                return number, True
+                return round_number, True
         if due == "answer" and step == "refit" and not project.ledger.open_queries():
-            _close_answers(project, number)
-            number, due = project.next_step()
+            _close_answers(project, round_number)
+            round_number, due = project.next_step()
         if due == step:
-            perform(project, number, step, None)
-            return number, True
-        if (number, step) in project.ledger.finished_steps():
-            return number, False
+            perform(project, round_number, step, None)
+            return round_number, True
+        if (round_number, step) in project.ledger.finished_steps():
+            return round_number, False
     wait = f" ({len(project.ledger.open_queries())} queries wait for answers)" if due == "answer" else ""
     raise ProjectError(
-        f"{step} is not due: the next step of round {number} is {due}{wait}. Run that first, or `twostream run`."
+        f"{step} is not due: the next step of round {round_number} is {due}{wait}. Run that first, or `twostream run`."
     )
 
 
@@ -100,17 +117,17 @@ def open_truth(project: Project, uri: str) -> Truth:
     return Truth(labels, open_ignore_mask(uri, labels.voxel_size_nm), project.task)
 
 
-def perform(project: Project, number: int, step: str, truth: Truth | None) -> None:
+def perform(project: Project, round_number: int, step: str, truth: Truth | None) -> None:
     """One step, timed, and recorded as done."""
     use_threads(project.config.num_threads)
-    project.open_round(number)
-    progress.say(f"round {number}: {step}")
+    project.open_round(round_number)
+    progress.say(f"round {round_number}: {step}")
     start = time.monotonic()
-    detail = STEPS[step](project, number, truth)
-    project.ledger.finish_step(number, step, time.monotonic() - start, detail)
+    detail = score_step(project, round_number, truth) if step == "score" else STEPS[step](project, round_number)
+    project.ledger.finish_step(round_number, step, time.monotonic() - start, detail)
 
 
-def _answered(project: Project, number: int, truth: Truth | None) -> bool:
+def _answered(project: Project, round_number: int, truth: Truth | None) -> bool:
     """Whether the batch is answered; a simulated annotator answers it now."""
     if truth is not None and project.ledger.open_queries():
         settings = project.config.annotator
@@ -123,14 +140,14 @@ def _answered(project: Project, number: int, truth: Truth | None) -> bool:
             seed=project.seed(0, "annotator"),
         )
         progress.say(
-            f"round {number}: {annotator.answer_all(project.ledger)} queries answered by the simulated annotator"
+            f"round {round_number}: {annotator.answer_all(project.ledger)} queries answered by the simulated annotator"
         )
     if project.ledger.open_queries():
         return False
-    _close_answers(project, number)
+    _close_answers(project, round_number)
     return True
 
 
-def _close_answers(project: Project, number: int) -> None:
-    export_answers(project, number)
-    project.ledger.finish_step(number, "answer", 0.0, {})
+def _close_answers(project: Project, round_number: int) -> None:
+    export_answers(project, round_number)
+    project.ledger.finish_step(round_number, "answer", 0.0, {})

@@ -6,38 +6,33 @@ or answers.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from twostream.base import progress
+from twostream.base.atomic import write_folder
 from twostream.base.errors import ProjectError
-from twostream.candidates.candidate import (
-    Candidate,
-    belief_where,
-    choose_threshold,
-    clean,
-    extract,
-    from_table,
-    least_believed,
-    read_table,
+from twostream.base.geometry import Box
+from twostream.candidates.candidate import Candidate, clean, extract
+from twostream.candidates.identity import identify
+from twostream.candidates.objects import UNKNOWN_SCORE
+from twostream.candidates.patches import candidate_angle
+from twostream.candidates.sources import instances
+from twostream.candidates.table import from_table, read_table, to_table, write_table
+from twostream.candidates.thresholds import (
+    Labelled,
+    Thresholds,
+    choose_thresholds,
 )
-from twostream.candidates.sources import UNKNOWN_SCORE, instances
-from twostream.project.project import CONFIG_NAME, Project
-from twostream.rounds.score import choose_final_threshold, choose_min_score
-from twostream.rounds.tune import FEW_OBJECTS, tune
+from twostream.project.project import Detail, Project
 from twostream.task import FOUND_IOU
 from twostream.task.metrics import Overlaps, candidate_recall
-from twostream.volume import Volume, open_volume
-
-Detail = dict[str, Any]
-DEFAULT_THRESHOLD = 0.5
-"""Of somebody else's probability, where there are neither labels nor a setting to choose one by."""
-
-NUM_SHOWN = 10
-"""Settings that `tune` prints."""
+from twostream.volume import create_volume, open_volume
 
 
 @dataclass(frozen=True)
@@ -53,76 +48,58 @@ class Proposal:
 
     segmentation: np.ndarray
     candidates: list[Candidate]
-    thresholds: Detail
+    thresholds: Thresholds
     columns: Mapping[str, Sequence[Any]] = field(default_factory=dict)
 
 
-def decoded(project: Project, number: int) -> Proposal:
+def decoded(project: Project, round_number: int) -> Proposal:
     """Instances of the round's probability, above a threshold and above dust.
 
     Raises:
         ProjectError: there are none.
     """
-    task, min_voxels = project.task, project.min_voxels
-    probability = open_volume(str(project.path(number, "probability.zarr")))
-    thresholds = _thresholds(project, probability)
-    believed = thresholds["min_score"]
+    task, config, min_voxels = project.task, project.config.candidates, project.min_voxels
+    probability = open_volume(str(project.path(round_number, "probability.zarr")))
     everything = probability.read(probability.box)
-    final = thresholds["final_threshold"]
-    thresholds["min_score"] = _min_score(project, number, everything, final_threshold=final, until_then=believed)
-    threshold = thresholds["threshold"]
+    verdicts = project.ledger.verdicts()
+    asked = [q.candidate for q in project.ledger.newest_queries(round_number).values() if not q.is_audit]
+    found = choose_thresholds(
+        everything,
+        task,
+        config,
+        min_voxels,
+        labels=_labelled(project, project.boxes.labels),
+        validation=_labelled(project, project.boxes.val),
+        asked=asked,
+        y=np.array([verdicts[c.id].y for c in asked]),
+    )
+    threshold = found.threshold
+    assert threshold is not None
+    if project.config.labels is None:
+        why = "as set in candidates.threshold" if config.threshold else "without labels, set candidates.threshold"
+        progress.say(f"  threshold {threshold:g} ({why})")
     segmentation = clean(task.decode(everything, threshold), task, min_voxels)
     proposed = extract(segmentation, everything[task.foreground], task, (0, 0, 0))
     if not proposed:
         who, more = ("the source", "") if project.config.source else ("S", "Give it more labels or steps, or set ")
         raise ProjectError(
-            f"{who} proposed no candidates in round {number} (threshold {threshold:g}, at least {min_voxels} voxels "
-            f"each). {more or 'Set '}candidates.threshold or candidates.min_object_nm3 lower."
+            f"{who} proposed no candidates in round {round_number} (threshold {threshold:g}, at least {min_voxels} "
+            f"voxels each). {more or 'Set '}candidates.threshold or candidates.min_object_nm3 lower."
         )
-    return Proposal(segmentation, proposed, thresholds)
+    return Proposal(segmentation, proposed, found)
 
 
-def _thresholds(project: Project, probability: Volume) -> Detail:
-    """Thresholds of proposing and of the final segmentation: chosen on the labels, else as set, else the middle."""
-    config = project.config.candidates
-    if project.config.labels is None:
-        threshold = config.threshold or DEFAULT_THRESHOLD
-        why = "as set in candidates.threshold" if config.threshold else "without labels, set candidates.threshold"
-        progress.say(f"  threshold {threshold:g} ({why})")
-        return {"threshold": threshold, "recall_on_labels": None, "final_threshold": threshold, "min_score": 0.0}
-    labels_box, val_box = project.labelled_boxes()
+def _labelled(project: Project, box: Box | None) -> Labelled | None:
+    """Labels of a box; None without labels."""
+    if box is None:
+        return None
     ignore = project.labels_ignore
-    on_labels = probability.read(labels_box)
-    known = project.labels.read(labels_box)
-    hidden = None if ignore is None else ignore.read(labels_box)
-    threshold, recall = choose_threshold(on_labels, known, hidden, project.task, config, project.min_voxels)
-    inside = val_box.relative_to(labels_box).slices
-    level, known, hidden = on_labels[(slice(None), *inside)], known[inside], None if hidden is None else hidden[inside]
-    final = config.final_threshold or choose_final_threshold(level, known, hidden, project.task)
-    segmentation = clean(project.task.decode(level, final), project.task, project.min_voxels)
-    believed = least_believed(segmentation, level[project.task.foreground], known, hidden, project.task)
-    return {"threshold": threshold, "recall_on_labels": recall, "final_threshold": final, "min_score": believed}
-
-
-def _min_score(
-    project: Project, number: int, everything: np.ndarray, *, final_threshold: float, until_then: float
-) -> float:
-    """As set, else by the answers to all queries of earlier rounds, audits excepted; until those say enough, given."""
-    if project.config.candidates.min_score is not None:
-        return project.config.candidates.min_score
-    verdicts, task = project.ledger.pool(), project.task
-    asked = [query.candidate for query in project.ledger.newest_queries(number).values() if not query.is_audit]
-    if not asked:
-        return until_then
-    final = clean(task.decode(everything, final_threshold), task, project.min_voxels)
-    now = belief_where(asked, final, everything[task.foreground], task)
-    y = [verdicts[c.id].y for c in asked]
-    return choose_min_score(np.array([c.score for c in asked]), np.array(y), now, until_then=until_then)
+    return Labelled(box, project.labels.read(box), None if ignore is None else ignore.read(box))
 
 
 def brought(project: Project) -> Proposal:
     """Instances of a source that brings them."""
-    source, task = project.config.source, project.task
+    source, task = project.source, project.task
     assert source is not None
     found = instances(source, project.image, task)
     if (found.scores == UNKNOWN_SCORE).all():
@@ -133,12 +110,12 @@ def brought(project: Project) -> Proposal:
     candidates = [replace(c, score=float(found.scores[c.label - 1])) for c in bare]
     recall = None
     if project.config.labels is not None:
-        box, ignore = project.labelled_boxes()[0], project.labels_ignore
+        box, ignore = project.boxes.labelled[0], project.labels_ignore
         hidden = None if ignore is None else ignore.read(box)
         overlaps = Overlaps.of(found.segmentation[box.slices], project.labels.read(box), hidden)
         table = task.instance_overlaps(overlaps)
         recall = candidate_recall(table, FOUND_IOU) if table.truth_sizes() else None
-    thresholds = {"threshold": None, "recall_on_labels": recall, "final_threshold": None, "min_score": 0.0}
+    thresholds = Thresholds(threshold=None, final_threshold=None, min_score=0.0, recall_on_labels=recall)
     return Proposal(found.segmentation, candidates, thresholds, {"source_id": found.source_ids})
 
 
@@ -148,53 +125,58 @@ def sides_of(candidate: Candidate) -> str:
     return "both" if values == {1, 2} else "pre" if values == {1} else "post"
 
 
-def tune_project(project: Project, *, write: bool = False) -> list[str]:
-    """Tune decoding on the validation box, with the probability of the newest round that has one.
-
-    Returns:
-        Lines for a terminal, the best settings first.
-
-    Raises:
-        ProjectError: no round has been predicted.
-        InputError: the validation box holds no object.
-    """
-    if project.config.labels is None or (project.config.source and project.config.source.brings_instances):
-        raise ProjectError(f"{project.root} has no labels, or nothing that is decoded: there is nothing to tune.")
-    predicted = [n for n, step in project.ledger.finished_steps() if step == "predict"]
-    if not predicted:
-        raise ProjectError(f"{project.root} has no probability yet; run `twostream predict {project.root}` first.")
-    number = max(predicted)
-    val_box = project.labelled_boxes()[1]
-    probability = open_volume(str(project.path(number, "probability.zarr"))).read(val_box)
-    ignore = None if project.labels_ignore is None else project.labels_ignore.read(val_box)
-    trials = tune(probability, project.labels.read(val_box), ignore, project.task, project.min_voxels)
-    lines = [f"round {number}, validation box {val_box}: {trials[0].num_truth} objects, {len(trials)} distinct results"]
-    if trials[0].num_truth < FEW_OBJECTS:
-        lines.append(f"fewer than {FEW_OBJECTS} objects: the order below is mostly luck")
-    for trial in trials[:NUM_SHOWN]:
-        words = " ".join(f"{k}={v}" for k, v in trial.decoding.items())
-        lines.append(
-            f"F1 {trial.instance_f1:.3f}  foreground IoU {trial.foreground_iou:.3f}  "
-            f"candidates.final_threshold={trial.threshold} {words}  (min_score {trial.min_score:g})"
-        )
-    if write:
-        best = trials[0]
-        changes = {f"decoding.{k}": v for k, v in best.decoding.items()}
-        project.rewrite(changes | {"candidates.final_threshold": best.threshold})
-        lines.append(f"the first is now in {project.root / CONFIG_NAME}; the old file is beside it, ending in .old")
-    return lines
-
-
 def known_candidates(project: Project, before_round: int) -> list[Candidate]:
     """Every candidate of earlier rounds: with the mask as it was asked, else as last proposed."""
     known: dict[int, Candidate] = {}
-    for number in range(before_round):
-        known |= {c.id: c for c in from_table(read_table(project.path(number, "candidates.parquet")))}
+    for round_number in range(before_round):
+        known |= {c.id: c for c in from_table(read_table(project.path(round_number, "candidates.parquet")))}
     known |= {query.candidate.id: query.candidate for query in project.ledger.queries() if query.round < before_round}
     return list(known.values())
 
 
 def may_be_asked(project: Project, candidate: Candidate) -> bool:
     """Whether a candidate lies in the pool: clear of the test box, its guard, and what is labelled already."""
-    barred = (project.boxes()[0], project.guarded_box)
+    barred = (project.boxes.labels, project.guarded_box)
     return not any(box and candidate.box.intersects(box) for box in barred)
+
+
+def propose_step(project: Project, round_number: int) -> Detail:
+    """Probability -> segmentation.zarr and candidates.parquet, ids from the ledger.
+
+    A source that brings instances is taken at its word: nothing is thresholded, nothing is dropped as dust.
+    """
+    source = project.config.source
+    found = brought(project) if source and source.brings_instances else decoded(project, round_number)
+
+    def fill(path: Path) -> None:
+        size = project.image.voxel_size_nm
+        output = create_volume(str(path), shape_zyx=found.segmentation.shape, dtype=np.uint32, voxel_size_nm=size)
+        output.write(output.box, found.segmentation)
+
+    write_folder(project.path(round_number, "segmentation.zarr"), fill)
+    candidates = identify(
+        found.candidates, known_candidates(project, round_number), project.ledger.next_id(round_number)
+    )
+    askable = [may_be_asked(project, c) for c in candidates]
+    extra: dict[str, Sequence[object]] = {
+        "angle_deg": [candidate_angle(c, project.image.voxel_size_nm) for c in candidates],
+        "in_pool": askable,
+    }
+    extra |= found.columns
+    if project.task.num_sides == 2:
+        extra["sides"] = [sides_of(c) for c in candidates]
+    table = to_table(candidates, **extra)
+    write_table(table, project.path(round_number, "candidates.parquet"))
+    project.ledger.register(round_number, [c.id for c in candidates])
+    if round_number > 0:
+        # Masks travel with the candidates, so the large volumes of earlier rounds have done their work.
+        for name in ("probability.zarr", "segmentation.zarr"):
+            shutil.rmtree(project.path(round_number - 1, name), ignore_errors=True)
+    first = project.ledger.next_id(round_number)
+    detail = {"num_candidates": len(candidates), "num_new": sum(c.id >= first for c in candidates)}
+    if project.task.num_sides == 2:
+        alone = sum(side != "both" for side in extra["sides"])
+        detail["num_without_partner"] = alone
+        if alone:
+            progress.say(f"  {alone} of {len(candidates)} candidates have one side only (column `sides`)")
+    return detail | {"num_in_pool": sum(askable)} | asdict(found.thresholds)

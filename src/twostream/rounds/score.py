@@ -5,16 +5,25 @@ Knows a round's files and the truth; must not know models. What each score means
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
+from twostream.base import progress
+from twostream.base.atomic import write_arrays, write_text
 from twostream.base.geometry import Box
 from twostream.candidates.candidate import Candidate, clean, without_doubtful
+from twostream.candidates.table import from_table, read_table
 from twostream.candidates.truth import Truth
 from twostream.project.ledger import Ledger
+from twostream.project.project import Detail, Project
+from twostream.query.scorer import has_both
+from twostream.query.stopping import agreement, audited_right, expected_right
+from twostream.rounds.pool import RoundPool, pool_of
 from twostream.task import FOUND_IOU, GOOD_IOU, Judgement, Task
 from twostream.task.answers import AnswerKind
 from twostream.task.metrics import (
@@ -23,20 +32,14 @@ from twostream.task.metrics import (
     Overlaps,
     VoxelCounts,
     candidate_recall,
-    foreground_iou,
     match_one_to_one,
     roi_accuracy,
     wilson_interval,
 )
-from twostream.volume import Volume
+from twostream.volume import Volume, open_volume
 
 STRICT_IOU = 0.75
 """A second threshold beside ``GOOD_IOU``: what is found may still be drawn badly."""
-
-PLATEAU = 0.02
-"""Share of the best foreground IoU that is not worth a threshold far from 0.5."""
-FEW_ANSWERS = 5
-"""Answers of one kind below which nothing is concluded from them."""
 
 
 def scores_on_test_box(
@@ -174,48 +177,6 @@ def _cut(instances: np.ndarray, box: Box, whole: Box) -> set[int]:
     return cut - {0}
 
 
-def choose_final_threshold(probability: np.ndarray, labels: np.ndarray, ignore: np.ndarray | None, task: Task) -> float:
-    """Threshold of the final segmentation over (C, Z, Y, X) uint8 and (Z, Y, X) labels.
-
-    Of those within ``PLATEAU`` of the best foreground IoU the one nearest to 0.5: a validation box holds a few objects.
-    """
-    hidden = None if ignore is None else (ignore > 0) & (labels == 0)
-    foreground, truth = probability[task.foreground], labels > 0
-    tried = [round(float(t), 2) for t in np.arange(0.2, 0.85, 0.05)]
-    iou = {t: foreground_iou(foreground > 255 * t, truth, hidden) for t in tried}
-    best = max((v for v in iou.values() if not math.isnan(v)), default=0.0)
-    return min((t for t in tried if not iou[t] < (1 - PLATEAU) * best), key=lambda t: (abs(t - 0.5), t))
-
-
-def choose_min_score(score: np.ndarray, y: np.ndarray, score_now: np.ndarray, *, until_then: float = 0.0) -> float:
-    """Mean probability that an instance of the final segmentation needs, by the answers.
-
-    On its labelled box S is right about nearly everything; how far its belief can be trusted elsewhere, only answers
-    say. They are judged by what S believed before it learned from them: the score with the best F1 among the answered
-    candidates parts them, and loses a share of the true ones. The S of now may lose the same share of them.
-
-    Args:
-        score: (N,) score of every answered candidate, as it was asked.
-        y: (N,) 1, 0, or NaN.
-        score_now: (N,) mean probability of what the final segmentation of now holds in their place (not of the masks
-            that were asked about: these end at another threshold); see ``candidates.belief_where``.
-        until_then: what holds as long as fewer than ``FEW_ANSWERS`` say true or say false; see
-            ``candidates.least_believed``.
-
-    Returns:
-        The least mean probability; 0 keeps all.
-    """
-    known = ~np.isnan(y)
-    score, good, score_now = score[known], y[known] == 1, score_now[known]
-    if min(good.sum(), (~good).sum()) < FEW_ANSWERS:
-        return until_then
-    tried = np.concatenate([[0.0], np.unique(score)])
-    kept = score >= tried[:, None]
-    f1 = 2 * (kept & good).sum(1) / (kept.sum(1) + good.sum())
-    parting = tried[np.argmax(f1)]
-    return float(np.quantile(score_now[good], np.mean(score[good] < parting))) if parting else 0.0
-
-
 def curated_accuracy(probability: np.ndarray, y: np.ndarray, truth: Truth, candidates: Sequence[Candidate]) -> float:
     """Share of the whole pool whose curated label is right: the answer where there is one, else the scorer's side.
 
@@ -234,7 +195,7 @@ def curated_accuracy(probability: np.ndarray, y: np.ndarray, truth: Truth, candi
 
 def audit_estimate(ledger: Ledger) -> dict[str, Any]:
     """Accuracy of the candidates estimated from the audit share: value, 95 percent interval, number of audits."""
-    verdicts = ledger.pool()
+    verdicts = ledger.verdicts()
     audited = {query.candidate.id for query in ledger.queries() if query.is_audit}  # audits stay audits
     values = [verdicts[i].y for i in sorted(audited) if not math.isnan(verdicts[i].y)]
     low, high = wilson_interval(sum(v == 1 for v in values), len(values))
@@ -249,3 +210,97 @@ def plain(value: Any) -> Any:
     if isinstance(value, (float, np.floating)):
         return None if math.isnan(value) else round(float(value), 6)
     return int(value) if isinstance(value, np.integer) else value
+
+
+POOL_NAME = "pool.npz"
+"""What the scorer believed of every candidate of a round, for the next round to compare with."""
+
+
+def score_step(project: Project, round_number: int, truth: Truth | None) -> Detail:
+    """metrics.json of the round."""
+    if round_number in project.ledger.scores():  # killed after the score was recorded
+        write_text(
+            project.path(round_number, "metrics.json"),
+            json.dumps(project.ledger.scores()[round_number], indent=1) + "\n",
+        )
+        return {}
+    num_answers, seconds = project.ledger.spent()
+    detail = project.ledger.finished_steps()[(round_number, "propose")]
+    labels_only = truth is None
+    metrics: dict[str, Any] = {
+        "round": round_number,
+        "num_answers": num_answers,
+        "annotation_seconds": seconds,
+        "num_candidates": detail["num_candidates"],
+        "num_truth": None,
+        "scores": {},
+    }
+    test_box = project.boxes.test
+    if test_box is not None and labels_only and project.config.labels is None:
+        progress.say("  the test box is not scored: there are no labels, and no --truth came")
+    elif test_box is not None:
+        judge = truth or Truth(project.labels, project.labels_ignore, project.task)
+        scores = scores_on_test_box(
+            open_volume(str(project.path(round_number, "segmentation.zarr"))),
+            open_volume(str(project.path(round_number, "probability.zarr"))),
+            judge,
+            from_table(read_table(project.path(round_number, "candidates.parquet"))),
+            test_box,
+            threshold=detail["final_threshold"],
+            min_voxels=project.min_voxels,
+            min_score=detail.get("min_score", 0.0),
+        )
+        metrics["num_truth"] = scores.pop("num_test_truth")
+        metrics["num_test_candidates"] = scores.pop("num_test_candidates")
+        metrics["scores"] = scores
+    pool = pool_of(project, round_number)
+    if not labels_only:
+        assert truth is not None
+        y = np.where(np.isnan(pool.y) & pool.excluded, _audited(project, pool), pool.y)
+        metrics["scores"]["curated_accuracy"] = curated_accuracy(pool.probability, y, truth, pool.candidates)
+    if stopping := _stopping(project, round_number, pool):
+        metrics["stopping"] = stopping
+    if test_box is None:
+        # Accuracy never stands alone: without a test box, recall is known only where S has learned.
+        metrics["audit"] = audit_estimate(project.ledger)
+        metrics["candidate_recall_on_labels"] = detail["recall_on_labels"]
+    metrics = plain(metrics)
+    write_text(project.path(round_number, "metrics.json"), json.dumps(metrics, indent=1) + "\n")
+    project.ledger.store_score(round_number, metrics)
+    return {}
+
+
+def _audited(project: Project, pool: RoundPool) -> np.ndarray:
+    """Answers of rows, audits included: in the curated set an audited candidate is an answered one."""
+    verdicts = project.ledger.verdicts()
+    return np.array([verdicts[c.id].y if c.id in verdicts else math.nan for c in pool.candidates])
+
+
+def _stopping(project: Project, round_number: int, pool: RoundPool) -> Detail:
+    """What can be said of whether to stop -> pool.npz; nothing in round 0, which has no answers.
+
+    Shown, never acted on. None stands for what cannot be said: agreement, where the scorer had learned nothing in one
+    of the two rounds, or as in ``stopping.agreement``; the others, where there is nothing that they could rest on.
+    """
+    ids, learned = np.array([c.id for c in pool.candidates], np.uint64), has_both(pool.y)
+    believed = {"ids": ids, "probability": pool.probability, "learned": np.array(learned)}
+    write_arrays(project.path(round_number, POOL_NAME), believed)
+    if round_number == 0:
+        return {}
+    said: Detail = {"learned": learned, "num_pool": len(ids), "agreement": None, "num_shared": None}
+    path = project.path(round_number - 1, POOL_NAME)
+    if learned and path.exists():  # rounds of an older version left none
+        with np.load(path, allow_pickle=False) as before:
+            if before["learned"]:
+                said["agreement"], said["num_shared"] = agreement(
+                    before["ids"], before["probability"], ids, pool.probability
+                )
+    audits, answers = pool.excluded & np.isnan(pool.y), _audited(project, pool)
+    audits &= ~np.isnan(answers)
+    audited = audited_right(pool.probability[audits], answers[audits])
+    said["audited"] = asdict(audited) if audited.num else None
+    said["expected"] = None
+    if learned and not pool.excluded.all():
+        committee = pool.ensemble(project.seed(round_number, "committee"))[:, ~pool.excluded]
+        said["expected"] = asdict(expected_right(pool.probability[~pool.excluded], committee))
+    return said

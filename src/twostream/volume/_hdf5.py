@@ -17,10 +17,6 @@ from twostream.base.errors import NoVoxelSizeError, VolumeError
 from twostream.base.geometry import Box
 from twostream.volume.volume import Volume, check_voxel_size
 
-SUFFIXES = (".h5", ".hdf5", ".hdf")
-DEFAULT_DATASET = "main"
-"""The name under which this field's single-dataset files store their array."""
-
 
 class Hdf5Volume(Volume):
     """A dataset of an HDF5 file, opened for reading."""
@@ -88,18 +84,6 @@ class Hdf5Volume(Volume):
     def __reduce__(self) -> Any:
         # An open file does not travel to another process; its address does.
         return Hdf5Volume, (Path(self._file.filename), self._dataset.name.lstrip("/"), self.voxel_size_nm)
-
-
-def split_uri(uri: str) -> tuple[Path, str]:
-    """``file.h5:dataset`` as path and dataset name; ``main`` where no dataset is named."""
-    path, separator, dataset = uri.rpartition(":")
-    if separator and path.lower().endswith(SUFFIXES):
-        return Path(path), dataset
-    return Path(uri), DEFAULT_DATASET
-
-
-def is_hdf5(uri: str) -> bool:
-    return str(split_uri(uri)[0]).lower().endswith(SUFFIXES)
 
 
 def has_dataset(path: Path, dataset: str) -> bool:

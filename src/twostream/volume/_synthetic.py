@@ -10,6 +10,7 @@ import numpy as np
 from twostream.base.errors import VolumeError
 from twostream.base.geometry import Box
 from twostream.volume.synthetic import Tissue
+from twostream.volume.uri import Uri
 from twostream.volume.volume import Volume, check_voxel_size
 
 KINDS = ("image", "synapses", "clefts", "mitochondria", "neurites")
@@ -21,7 +22,7 @@ class SyntheticVolume(Volume):
 
     def __init__(self, uri: str) -> None:
         self.uri = uri
-        options = dict(parse_qsl(uri.removeprefix("synthetic://"), keep_blank_values=True))
+        options = dict(parse_qsl(Uri.parse(uri).path, keep_blank_values=True))
         unknown = sorted(set(options) - set(DEFAULTS))
         if unknown:
             raise VolumeError(f"{uri}: unknown option {unknown[0]!r}; expected some of {', '.join(DEFAULTS)}.")

@@ -15,6 +15,7 @@ import tensorstore
 
 from twostream.base.errors import NoVoxelSizeError, VolumeError
 from twostream.base.geometry import Box
+from twostream.volume.uri import Uri
 from twostream.volume.volume import Volume, VoxelSize, check_voxel_size
 
 NM_PER_UNIT = {"nanometer": 1.0, "angstrom": 0.1, "micrometer": 1e3, "millimeter": 1e6, "meter": 1e9}
@@ -65,7 +66,7 @@ class ZarrVolume(Volume):
         self._store[(..., *box.slices)].write(np.ascontiguousarray(array)).result()
 
     def __reduce__(self) -> Any:
-        return _reopen, (self.uri.removeprefix("zarr://"), self.voxel_size_nm, self._writable)
+        return _reopen, (Uri.parse(self.uri).path, self.voxel_size_nm, self._writable)
 
 
 def _reopen(path: str, voxel_size_nm: VoxelSize, writable: bool) -> ZarrVolume:

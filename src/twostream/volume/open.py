@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from twostream.base.errors import VolumeError
-from twostream.volume._hdf5 import Hdf5Volume, has_dataset, is_hdf5, split_uri
+from twostream.volume._hdf5 import Hdf5Volume, has_dataset
 from twostream.volume._synthetic import SyntheticVolume
 from twostream.volume._zarr import ZarrVolume, create_zarr
+from twostream.volume.uri import Uri
 from twostream.volume.volume import Volume
 
 
@@ -25,12 +26,13 @@ def open_volume(uri: str, voxel_size_nm: Sequence[float] | None = None) -> Volum
     Raises:
         VolumeError: nothing there, another format, no voxel size, or two that disagree.
     """
-    if uri.startswith("synthetic://"):
+    parsed = Uri.parse(uri)
+    if parsed.driver == "synthetic":
         return SyntheticVolume(uri)
-    if is_hdf5(uri):
-        return Hdf5Volume(*split_uri(uri), voxel_size_nm)
-    if uri.startswith("zarr://") or uri.rstrip("/").endswith(".zarr") or _is_inside_zarr(uri):
-        return ZarrVolume(Path(uri.removeprefix("zarr://")), voxel_size_nm)
+    if parsed.driver == "hdf5":
+        return Hdf5Volume(Path(parsed.path), parsed.dataset, voxel_size_nm)
+    if parsed.driver == "zarr" or (not parsed.has_scheme and _is_inside_zarr(parsed.path)):
+        return ZarrVolume(Path(parsed.path), voxel_size_nm)
     raise VolumeError(f"cannot tell the format of {uri!r}; expected FILE.h5:DATASET, a .zarr folder or synthetic://...")
 
 
@@ -39,12 +41,10 @@ def open_ignore_mask(uri: str, voxel_size_nm: Sequence[float] | None = None) -> 
 
     In HDF5 it stands beside the labels as ``<dataset>_ignore``, 1 = ignore; None where there is no such dataset.
     """
-    if not is_hdf5(uri):
+    parsed = Uri.parse(uri)
+    if parsed.driver != "hdf5" or not has_dataset(Path(parsed.path), f"{parsed.dataset}_ignore"):
         return None
-    path, dataset = split_uri(uri)
-    if not has_dataset(path, f"{dataset}_ignore"):
-        return None
-    return Hdf5Volume(path, f"{dataset}_ignore", voxel_size_nm)
+    return Hdf5Volume(Path(parsed.path), f"{parsed.dataset}_ignore", voxel_size_nm)
 
 
 def create_volume(
@@ -62,12 +62,12 @@ def create_volume(
     Raises:
         VolumeError: the target exists, or has another format.
     """
-    path = uri.removeprefix("zarr://")
+    path = Uri.parse(uri).path
     if not path.rstrip("/").endswith((".zarr", ".partial")):
         raise VolumeError(f"cannot create {uri!r}; expected a path that ends in .zarr.")
     return create_zarr(Path(path), shape_zyx, np.dtype(dtype), voxel_size_nm, num_channels)
 
 
-def _is_inside_zarr(uri: str) -> bool:
-    path = Path(uri)
+def _is_inside_zarr(folder: str) -> bool:
+    path = Path(folder)
     return path.is_dir() and any((path / name).exists() for name in (".zgroup", ".zarray", "zarr.json"))

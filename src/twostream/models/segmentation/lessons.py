@@ -15,6 +15,7 @@ import numpy as np
 from scipy import ndimage
 
 from twostream.base.geometry import Box, to_voxels
+from twostream.candidates.candidate import sides_swapped
 from twostream.models.segmentation.config import SegmentationConfig
 from twostream.task import CERTAIN, IGNORE, Task
 from twostream.volume import Volume, read_padded
@@ -324,7 +325,7 @@ class Lessons:
         if lesson.teaches == "background":
             return np.where(mask[None] > 0, self._task.background[:, None, None, None], np.uint8(IGNORE))
         if lesson.teaches == "exchanged":
-            mask = np.where(mask > 0, 3 - mask, 0).astype(np.uint8)
+            mask = sides_swapped(mask)
         labels = np.where(mask == ERASED, 0, mask)
         if self._task.num_sides == 1:
             labels = (labels > 0).astype(np.uint8)

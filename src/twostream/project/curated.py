@@ -1,0 +1,123 @@
+"""The curated data set."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from twostream.base.atomic import write_folder, write_text
+from twostream.base.geometry import Box
+from twostream.candidates.candidate import Candidate, sides_swapped
+from twostream.candidates.table import from_table, read_table
+from twostream.project.ledger import Answer, Query
+from twostream.project.project import Project
+from twostream.project.tables import latest_round, with_source_ids, write_rows
+from twostream.task import TASKS
+from twostream.task.answers import AnswerKind
+from twostream.volume import create_volume
+
+
+def export_dataset(project: Project, output: Path) -> str:
+    """The curated data set: segmentation.zarr (value = id; polarity 2*id-1 and 2*id), objects.csv, dataset.json."""
+    round_number = latest_round(project, "propose")
+    objects = curated_objects(project, round_number)
+
+    def fill(path: Path) -> None:
+        path.mkdir(parents=True)
+        shape, size = project.image.shape_zyx, project.image.voxel_size_nm
+        volume = create_volume(str(path / "segmentation.zarr"), shape_zyx=shape, dtype=np.uint64, voxel_size_nm=size)
+        for identity, box, mask, _ in objects:
+            values = volume.read(box)
+            painted = mask.astype(np.uint64)
+            value = np.uint64(identity)
+            labels = painted * value if project.task.num_sides == 1 else np.uint64(2) * value - (np.uint64(2) - painted)
+            volume.write(box, np.where(mask > 0, labels, values))
+        rows = []
+        for identity, box, _, row in objects:
+            # Later objects are painted over earlier ones: what an answer has replaced is gone, and is not listed.
+            left = int((project.task.instances(volume.read(box)) == identity).sum())
+            if left:
+                rows.append(row | {"num_voxels": left})
+        rows = with_source_ids(project, rows, key="id")
+        write_rows(rows, path / "objects.csv", "csv")
+        write_text(path / "dataset.json", json.dumps(_dataset_facts(project, round_number, rows), indent=1) + "\n")
+
+    write_folder(output, fill)
+    return f"curated data set written to {output}"
+
+
+def curated_objects(project: Project, round_number: int) -> list[tuple[int, Box, np.ndarray, dict[str, Any]]]:
+    """Objects of the curated data set, in the order in which they are painted: answered ones last, on top.
+
+    False ones are gone, true ones stand as they were asked, corrections as they were drawn; the unanswered are S's.
+
+    Returns:
+        (id, box, mask (Z, Y, X) uint8, provenance row) for each. Added objects get ids above all candidates'.
+    """
+    verdicts = project.ledger.verdicts()
+    queries = {query.candidate.id: query for query in project.ledger.queries()}
+    result = []
+    for candidate in from_table(read_table(project.path(round_number, "candidates.parquet"))):
+        verdict = verdicts.get(candidate.id)
+        if verdict is None or verdict.kind in (None, AnswerKind.UNSURE, AnswerKind.SKIPPED):
+            result.append(_object(candidate, candidate.box, candidate.mask, None, None))
+    for identity, query in sorted(queries.items()):
+        kind, candidate = verdicts[identity].kind, query.candidate
+        box, mask = candidate.box, candidate.mask
+        if kind is AnswerKind.SWAPPED:
+            mask = sides_swapped(mask)
+        elif kind is AnswerKind.CORRECTED:
+            answer = verdicts[identity].answer
+            assert answer is not None and answer.drawing is not None
+            box, mask = answer.drawing
+        elif kind is not AnswerKind.TRUE:
+            continue
+        result.append(_object(candidate, box, mask, query, verdicts[identity].answer))
+    next_id = project.ledger.next_id(round_number + 1)
+    for answer in project.ledger.current_answers():
+        if answer.kind is AnswerKind.MISSED and answer.drawing is not None:
+            added = Candidate(next_id, 0, *answer.drawing, score=math.nan)
+            result.append(_object(added, added.box, added.mask, None, answer))
+            next_id += 1
+    return result
+
+
+def _object(
+    candidate: Candidate, box: Box, mask: np.ndarray, query: Query | None, answer: Answer | None
+) -> tuple[int, Box, np.ndarray, dict[str, Any]]:
+    row = {
+        "id": candidate.id,
+        "box": str(box),
+        "num_voxels": int(np.count_nonzero(mask)),
+        "score": candidate.score,
+        "origin": answer.kind.value if answer else "model",
+        "asked_by": query.strategy if query else "",
+        "asked_in_round": query.round if query else "",
+        "answered_by": answer.annotator if answer else "",
+    }
+    return candidate.id, box, mask, row
+
+
+def _dataset_facts(project: Project, round_number: int, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    metrics = project.ledger.scores().get(round_number, {})
+    scores = metrics.get("scores", {})
+    answered = sum(row["origin"] != "model" for row in rows)
+    facts = {
+        "task": project.config.task,
+        "value": "id" if TASKS[project.config.task].num_sides == 1 else "presynaptic 2*id-1, postsynaptic 2*id",
+        "voxel_size_nm_zyx": list(project.image.voxel_size_nm),
+        "round": round_number,
+        "num_objects": len(rows),
+        "num_answered": answered,
+        "num_model_only": len(rows) - answered,
+        "estimated_precision_from_audits": metrics.get("audit"),
+        "measured_on_test_box": {k: scores.get(k) for k in ("candidate_accuracy", "candidate_recall")}
+        if scores
+        else None,
+    }
+    return facts

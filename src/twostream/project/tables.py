@@ -1,0 +1,170 @@
+"""What leaves a project as files and comes back: queries, answers, candidates, the curated data set.
+
+Knows the ledger, tables and volumes; must not import torch. Exports are written, never read back by the loop;
+answers come in through ``Ledger.tell`` like anybody's.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet
+
+from twostream.base.atomic import write_jsonl
+from twostream.base.errors import InputError, ProjectError
+from twostream.candidates.table import read_table
+from twostream.project.ledger import Answer, Query
+from twostream.project.project import Project
+from twostream.task.answers import MEANING, AnswerKind
+
+ANSWERABLE = tuple(kind.value for kind in AnswerKind if MEANING[kind].teaches != "drawn")
+"""Kinds that a table can carry; the others need a drawn mask."""
+
+
+def query_row(query: Query) -> dict[str, Any]:
+    """A query as plain values; positions in voxels of the image."""
+    z, y, x = query.candidate.center_zyx.tolist()
+    return {
+        "query": query.id,
+        "round": query.round,
+        "candidate": query.candidate.id,
+        "strategy": query.strategy,
+        "audit": query.is_audit,
+        "center_z": round(z, 1),
+        "center_y": round(y, 1),
+        "center_x": round(x, 1),
+        "box": str(query.candidate.box),
+        "score": round(query.candidate.score, 4),
+        "reason": query.reason,
+    }
+
+
+def answer_row(answer: Answer) -> dict[str, Any]:
+    """An answer as plain values."""
+    return {
+        "answer": answer.id,
+        "round": answer.round,
+        "query": answer.query,
+        "candidate": answer.candidate,
+        "kind": answer.kind.value,
+        "annotator": answer.annotator,
+        "reason": answer.reason,
+        "drawing": str(answer.drawing[0]) if answer.drawing else None,
+        "seconds": answer.seconds,
+        "answered_at": answer.answered_at,
+        "supersedes": answer.supersedes,
+        "adjudicates": answer.adjudicates,
+    }
+
+
+def source_ids(project: Project) -> dict[int, Any]:
+    """{candidate id: what the source calls it}; empty where the source names nothing, or S proposes."""
+    result: dict[int, Any] = {}
+    source = project.config.source
+    if source is None or not source.brings_instances:
+        return result
+    for round_number, step in project.ledger.finished_steps():
+        if step == "propose":
+            table = read_table(project.path(round_number, "candidates.parquet"), ["id", "source_id"]).to_pydict()
+            result |= dict(zip(table["id"], table["source_id"], strict=True))
+    return result
+
+
+def with_source_ids(project: Project, rows: list[dict[str, Any]], key: str = "candidate") -> list[dict[str, Any]]:
+    """Rows with a column ``source_id`` behind ``key``, where the source names what it proposed."""
+    names = source_ids(project)
+    if not names:
+        return rows
+    return [
+        {k: v for name, value in row.items() for k, v in _named(name, value, key, names.get(row[key]))} for row in rows
+    ]
+
+
+def _named(name: str, value: Any, key: str, source_id: Any) -> list[tuple[str, Any]]:
+    return [(name, value), ("source_id", source_id)] if name == key else [(name, value)]
+
+
+def export_queries(project: Project, round_number: int) -> None:
+    """queries.jsonl of a round."""
+    rows = with_source_ids(project, [query_row(q) for q in project.ledger.queries(round_number)])
+    write_jsonl(project.path(round_number, "queries.jsonl"), rows)
+
+
+def export_answers(project: Project, round_number: int) -> None:
+    """answers.jsonl of a round."""
+    rows = [answer_row(a) for a in project.ledger.all_answers() if a.round == round_number]
+    write_jsonl(project.path(round_number, "answers.jsonl"), with_source_ids(project, rows))
+
+
+def read_answers(project: Project, path: Path, annotator: str) -> int:
+    """Record answers from a CSV with columns ``query`` and ``kind``, optional ``reason`` and ``seconds``.
+
+    Rows without a kind are left open. All rows are checked before the first is recorded.
+
+    Returns:
+        How many answers were recorded.
+
+    Raises:
+        InputError: no such file, no such column, an unknown kind or a query that is not open.
+    """
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as handle:
+            rows = list(csv.DictReader(handle))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path} cannot be read as CSV: {error}.") from None
+    if rows and not {"query", "kind"} <= set(rows[0]):
+        raise InputError(f"{path} has the columns {', '.join(map(str, rows[0]))}; expected query and kind among them.")
+    waiting = {query.id for query in project.ledger.open_queries()}
+    answers: dict[int, Answer] = {}
+    for line, row in enumerate(rows, start=2):
+        kind = (row["kind"] or "").strip().lower()
+        if not kind:
+            continue
+        if kind not in ANSWERABLE:
+            raise InputError(f"{path}, line {line}: kind is {kind!r}; expected one of {', '.join(ANSWERABLE)}.")
+        try:
+            query_id, seconds = int(row["query"]), float(row.get("seconds") or 0)
+        except (TypeError, ValueError):
+            raise InputError(f"{path}, line {line}: query and seconds must be numbers.") from None
+        if query_id not in waiting or query_id in answers:
+            raise InputError(f"{path}, line {line}: query {query_id} is not open (never asked, or answered already).")
+        if not math.isfinite(seconds) or seconds < 0:
+            raise InputError(f"{path}, line {line}: seconds is {seconds}; expected a time of at least 0.")
+        answers[query_id] = Answer(
+            query_id, AnswerKind(kind), annotator, reason=row.get("reason") or "", seconds=seconds
+        )
+    return len(project.ledger.tell_all(list(answers.values())))
+
+
+def latest_round(project: Project, step: str) -> int:
+    """The latest round in which ``step`` is done.
+
+    Raises:
+        ProjectError: in none.
+    """
+    rounds = [round_number for round_number, name in project.ledger.finished_steps() if name == step]
+    if not rounds:
+        raise ProjectError(f"{project.root} has not come to {step!r} yet; run `twostream run {project.root}` first.")
+    return max(rounds)
+
+
+def write_rows(rows: list[dict[str, Any]], output: Path, format_: str) -> None:
+    if format_ == "jsonl":
+        write_jsonl(output, rows)
+        return
+    flat = [{k: json.dumps(v) if isinstance(v, (dict, list)) else v for k, v in row.items()} for row in rows]
+    partial = output.with_name(output.name + ".partial")
+    if format_ == "parquet":
+        pa.parquet.write_table(pa.Table.from_pylist(rows), partial)
+    else:
+        with open(partial, "w", newline="", encoding="utf-8") as handle:
+            writer = csv.DictWriter(handle, list(flat[0]) if flat else ["query", "kind"])
+            writer.writeheader()
+            writer.writerows(flat)
+    os.replace(partial, output)

@@ -1,0 +1,36 @@
+"""S over the whole image, or somebody else's output in its place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from twostream.base.atomic import write_folder
+from twostream.candidates.sources import write_probability
+from twostream.models.segmentation.predict import predict
+from twostream.models.segmentation.train import Segmenter
+from twostream.project.project import Detail, Project
+from twostream.volume import create_volume
+
+
+def predict_step(project: Project, round_number: int) -> Detail:
+    """S over the whole image, or the source in its place -> probability.zarr."""
+    source = project.source
+    segmenter = None if source else Segmenter.load(project.path(round_number, "checkpoint.ckpt"))
+
+    def fill(path: Path) -> None:
+        output = create_volume(
+            str(path),
+            shape_zyx=project.image.shape_zyx,
+            dtype=np.uint8,
+            voxel_size_nm=project.image.voxel_size_nm,
+            num_channels=len(project.task.channels),
+        )
+        if segmenter:
+            predict(segmenter, project.image, output, project.config.segmentation)
+        elif source:
+            write_probability(source, project.image, project.task, output)
+
+    write_folder(project.path(round_number, "probability.zarr"), fill)
+    return {"num_voxels": project.image.box.num_voxels}
