@@ -13,7 +13,6 @@ from sklearn.metrics import cohen_kappa_score
 from twostream.base.errors import InputError
 from twostream.project.status import stopping_lines
 from twostream.query import Scorer, get_strategy
-from twostream.query.pool import Pool
 from twostream.query.stopping import (
     STABLE,
     TARGET,
@@ -27,6 +26,7 @@ from twostream.query.stopping import (
     kappa,
     recent_agreement,
 )
+from twostream.rounds.pool import RoundPool
 from twostream.rounds.score import POOL_NAME, _stopping
 from twostream.task.metrics import wilson_interval
 
@@ -245,7 +245,7 @@ class Rounds:
         score, size = np.full(len(ids), 0.7), np.full(len(ids), 30)
         p = Scorer().predict(X, y, score=score, num_voxels=size)
         candidates = [SimpleNamespace(id=int(i)) for i in ids]
-        return Pool(candidates, {"a": X}, y, excluded, p, score, size, np.zeros((len(ids), 3)))
+        return RoundPool(candidates, {"a": X}, y, excluded, p, score, size, np.zeros((len(ids), 3)))
 
 
 def test_a_round_is_compared_with_the_one_before(tmp_path):

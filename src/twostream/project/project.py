@@ -333,12 +333,12 @@ class Project:
         stored = _known(yaml.safe_load(path.read_text())["config"], now)
         before = parse_config(ProjectConfig, stored, source=str(path)).model_dump(mode="json")
         for settings in (before, now):
-            for *parents, leaf in LOCATIONS:  # where something is may change
+            for *parents, leaf in LOCATIONS:  # the folder may change, the name may not
                 node: Any = settings
                 for parent in parents:
                     node = (node or {}).get(parent)
-                if node:
-                    node[leaf] = None
+                if node and node[leaf]:
+                    node[leaf] = Uri.parse(node[leaf]).short
         for key in FROZEN:
             was, is_now = before, now
             for part in key.split("."):

@@ -32,6 +32,7 @@ from twostream.models.streams.pictures import pictures
 from twostream.models.streams.stream import Stream
 from twostream.project.project import Detail, Project
 from twostream.rounds.propose import may_be_asked
+from twostream.volume.uri import absolute_uri
 
 STREAMS = ("supervised", "unsupervised")
 NUM_RANDOM_PATCHES = 4096
@@ -234,10 +235,8 @@ def _table_latents(project: Project, round_number: int, name: str, candidates: S
     """(N, D) float32 of a stream that sees no patches: S's own features, or latents that someone brings."""
     config = _config(project, name)
     if config.method == "given":
+        files = {key: absolute_uri(getattr(config, key), project.root) for key in ("latents", "ids")}
         try:
-            files = {
-                part: project.locate(f"streams.{name}.{part}", getattr(config, part)) for part in ("latents", "ids")
-            }
             return read_given(config.model_copy(update=files), np.array([c.id for c in candidates], np.uint64))
         except InputError as error:
             raise InputError(f"streams.{name}, round {round_number}: {error}") from None
