@@ -227,7 +227,7 @@ class Rounds:
         self.folder, self.features = folder, rng.normal(size=(2 * number, 3))
         self.truth = (self.features[:, 0] > 0).astype(float)
         self.said = {}
-        self.ledger = SimpleNamespace(pool=lambda: {i: SimpleNamespace(y=y) for i, y in self.said.items()})
+        self.ledger = SimpleNamespace(verdicts=lambda: {i: SimpleNamespace(y=y) for i, y in self.said.items()})
 
     def path(self, number, name):
         (self.folder / str(number)).mkdir(exist_ok=True)
