@@ -15,8 +15,9 @@ from twostream.base.geometry import Box
 from twostream.candidates.candidate import Candidate
 from twostream.candidates.patches import PatchPair
 from twostream.candidates.table import to_table, write_table
-from twostream.project.ledger import Answer, Ledger, Query
+from twostream.project.ledger import Ledger
 from twostream.project.project import Project
+from twostream.project.records import Answer, Query
 from twostream.report.figures import mask_path, principal_plane, score_levels
 from twostream.report.report import (
     COUNTS,

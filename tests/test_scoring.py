@@ -13,7 +13,8 @@ from twostream.candidates.patches import PatchPair
 from twostream.candidates.thresholds import final_threshold, min_score_by_answers, min_score_by_labels
 from twostream.candidates.truth import Truth
 from twostream.models.segmentation.lessons import ERASED
-from twostream.project.ledger import Ledger, Query
+from twostream.project.ledger import Ledger
+from twostream.project.records import Query
 from twostream.rounds.annotator import SimulatedAnnotator
 from twostream.rounds.lessons import collect
 from twostream.rounds.score import Region, curated_accuracy, plain, scores_on_test_box
@@ -384,7 +385,7 @@ def test_lessons_come_from_answers_that_say_something_about_voxels(tmp_path):
         for i in range(1, 9)
     ]
     ledger.ask(0, queries)
-    from twostream.project.ledger import Answer
+    from twostream.project.records import Answer
 
     drawn = Box((0, 5, 5), mask.shape), mask
     for number, kind in enumerate(kinds, start=1):

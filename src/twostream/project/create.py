@@ -120,7 +120,7 @@ def create_project(
         check_source(config.source, image_volume, task_)
     root.mkdir(parents=True, exist_ok=True)
     (root / LEDGER_NAME).unlink(missing_ok=True)  # of a founding that was killed: without its YAML it is no project's
-    Ledger(root / LEDGER_NAME, create=True).close()
+    Ledger(root / LEDGER_NAME, create=True, task=TASKS[config.task]).close()
     write_text(root / CONFIG_NAME, yaml.safe_dump(_portable(config, None, root), sort_keys=False))
     return _checked(root)
 
@@ -172,7 +172,7 @@ def fork_project(source: Project, root: Path, overrides: Sequence[str]) -> Proje
     def fill(partial: Path) -> None:
         skip = shutil.ignore_patterns("queries.jsonl", "answers.jsonl", "*.partial", "*.resume", "*.writing")
         shutil.copytree(source.round_dir(0), partial / "rounds" / "000", ignore=skip)
-        ledger = Ledger(partial / LEDGER_NAME, create=True)
+        ledger = Ledger(partial / LEDGER_NAME, create=True, task=TASKS[config.task])
         import_round_zero(source.ledger, ledger, shared)
         ledger.close()
         write_text(partial / CONFIG_NAME, yaml.safe_dump(_portable(config, source.root, root), sort_keys=False))

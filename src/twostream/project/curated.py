@@ -14,8 +14,8 @@ from twostream.base.atomic import write_folder, write_text
 from twostream.base.geometry import Box
 from twostream.candidates.candidate import Candidate, sides_swapped
 from twostream.candidates.table import from_table, read_table
-from twostream.project.ledger import Answer, Query
 from twostream.project.project import Project
+from twostream.project.records import Answer, Query
 from twostream.project.tables import latest_round, with_source_ids, write_rows
 from twostream.task import TASKS
 from twostream.task.answers import AnswerKind
@@ -54,7 +54,8 @@ def export_dataset(project: Project, output: Path) -> str:
 def curated_objects(project: Project, round_number: int) -> list[tuple[int, Box, np.ndarray, dict[str, Any]]]:
     """Objects of the curated data set, in the order in which they are painted: answered ones last, on top.
 
-    False ones are gone, true ones stand as they were asked, corrections as they were drawn; the unanswered are S's.
+    The verdict's ``y`` decides what is removed: 0 is gone (a correction stands as it was drawn), 1 stands as it was
+    asked about, and where ``y`` is NaN (nobody answered, was sure, or the annotators disagree) S's candidate stands.
 
     Returns:
         (id, box, mask (Z, Y, X) uint8, provenance row) for each. Added objects get ids above all candidates'.
@@ -64,38 +65,38 @@ def curated_objects(project: Project, round_number: int) -> list[tuple[int, Box,
     result = []
     for candidate in from_table(read_table(project.path(round_number, "candidates.parquet"))):
         verdict = verdicts.get(candidate.id)
-        if verdict is None or verdict.kind in (None, AnswerKind.UNSURE, AnswerKind.SKIPPED):
-            result.append(_object(candidate, candidate.box, candidate.mask, None, None))
+        if verdict is None or math.isnan(verdict.y):
+            result.append(_object(candidate, candidate.box, candidate.mask))
     for identity, query in sorted(queries.items()):
-        kind, candidate = verdicts[identity].kind, query.candidate
+        verdict, candidate = verdicts[identity], query.candidate
         box, mask = candidate.box, candidate.mask
-        if kind is AnswerKind.SWAPPED:
+        if verdict.teaches == "exchanged":
             mask = sides_swapped(mask)
-        elif kind is AnswerKind.CORRECTED:
-            answer = verdicts[identity].answer
-            assert answer is not None and answer.drawing is not None
-            box, mask = answer.drawing
-        elif kind is not AnswerKind.TRUE:
+        elif verdict.teaches == "drawn":
+            assert verdict.answer is not None and verdict.answer.drawing is not None
+            box, mask = verdict.answer.drawing
+        elif verdict.y != 1:
             continue
-        result.append(_object(candidate, box, mask, query, verdicts[identity].answer))
+        result.append(_object(candidate, box, mask, query, verdict.answer))
     next_id = project.ledger.next_id(round_number + 1)
     for answer in project.ledger.current_answers():
         if answer.kind is AnswerKind.MISSED and answer.drawing is not None:
             added = Candidate(next_id, 0, *answer.drawing, score=math.nan)
-            result.append(_object(added, added.box, added.mask, None, answer))
+            result.append(_object(added, added.box, added.mask, answer=answer))
             next_id += 1
     return result
 
 
 def _object(
-    candidate: Candidate, box: Box, mask: np.ndarray, query: Query | None, answer: Answer | None
+    candidate: Candidate, box: Box, mask: np.ndarray, query: Query | None = None, answer: Answer | None = None
 ) -> tuple[int, Box, np.ndarray, dict[str, Any]]:
+    """One object with its provenance; asked about and without a deciding answer, its sides are disputed."""
     row = {
         "id": candidate.id,
         "box": str(box),
         "num_voxels": int(np.count_nonzero(mask)),
         "score": candidate.score,
-        "origin": answer.kind.value if answer else "model",
+        "origin": str(answer.kind) if answer else "disputed" if query else "model",
         "asked_by": query.strategy if query else "",
         "asked_in_round": query.round if query else "",
         "answered_by": answer.annotator if answer else "",

@@ -1,14 +1,16 @@
 """The ledger: one SQLite file that remembers what was proposed, asked, answered, done and scored.
 
-Append-only: triggers refuse every update and delete, so a mistake is mended by an answer that supersedes, never by
-forgetting. Knows ids, answers and time; must not know torch, volumes or strategies.
+Append-only: a mistake is mended by an answer that supersedes another, never by forgetting. Several threads and
+processes may use it at once. What it costs to ask and to tell does not grow with what has been answered.
 
-    registration  which new ids a round's candidates brought
-    query         a candidate that was asked, with a snapshot of it as it was: box, mask, patch pair
+    registration  which new ids the candidates of a round brought
+    query         a candidate that was asked about, with a snapshot of it: box, mask, patch pair
     drawing       a mask drawn by an annotator
-    answer        what somebody said of a query (or a missed object, without one)
+    answer        what somebody said about a query (or a missed object, which has no query)
     step          a step of a round that is done: its output stands under its final name
     score         the metrics of a round
+
+Knows ids, answers and time; must not know torch, volumes or strategies.
 """
 
 from __future__ import annotations
@@ -16,9 +18,8 @@ from __future__ import annotations
 import json
 import math
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -30,101 +31,33 @@ from twostream.base.geometry import Box
 from twostream.candidates.candidate import Candidate
 from twostream.candidates.patches import PatchPair
 from twostream.candidates.table import pack_mask, unpack_mask
-from twostream.task.answers import MEANING, AnswerKind
+from twostream.project.database import Database
+from twostream.project.records import Answer, Query, Verdict, adjudicate
+from twostream.task import Task
+from twostream.task.answers import MEANING, AnswerKind, answer_kind
 
-SCHEMA_VERSION = 1
 MAX_ID = 2**53 - 1
-"""The largest whole number that JavaScript, and so the proofreading page, can hold exactly."""
-
-_TABLES = {
-    "registration": "round INTEGER PRIMARY KEY, first_id INTEGER NOT NULL, num_ids INTEGER NOT NULL",
-    "query": """id INTEGER PRIMARY KEY, round INTEGER NOT NULL, candidate INTEGER NOT NULL, position INTEGER NOT NULL,
-        strategy TEXT NOT NULL, is_audit INTEGER NOT NULL, reason TEXT NOT NULL, label INTEGER NOT NULL,
-        box TEXT NOT NULL, mask BLOB NOT NULL, score REAL NOT NULL, width_px INTEGER NOT NULL,
-        image_patch BLOB NOT NULL, mask_patch BLOB NOT NULL, angle_deg REAL NOT NULL, section INTEGER NOT NULL,
-        padded REAL NOT NULL, asked_at TEXT NOT NULL, UNIQUE (round, candidate), UNIQUE (round, position)""",
-    "drawing": "id INTEGER PRIMARY KEY, box TEXT NOT NULL, mask BLOB NOT NULL",
-    "answer": """id INTEGER PRIMARY KEY, query INTEGER REFERENCES query (id), candidate INTEGER, round INTEGER NOT NULL,
-        kind TEXT NOT NULL, annotator TEXT NOT NULL, reason TEXT NOT NULL, drawing INTEGER REFERENCES drawing (id),
-        seconds REAL NOT NULL, answered_at TEXT NOT NULL, supersedes INTEGER UNIQUE REFERENCES answer (id),
-        adjudicates INTEGER NOT NULL""",
-    "step": """round INTEGER NOT NULL, step TEXT NOT NULL, seconds REAL NOT NULL, detail TEXT NOT NULL,
-        finished_at TEXT NOT NULL, PRIMARY KEY (round, step)""",
-    "score": "round INTEGER PRIMARY KEY, metrics TEXT NOT NULL",
-}
+"""The largest whole number that JavaScript, and so a web page, can hold exactly."""
+ANSWERS = (
+    "SELECT answer.*, drawing.box AS drawn_box, drawing.mask AS drawn_mask "
+    "FROM answer LEFT JOIN drawing ON drawing.id = answer.drawing"
+)
+CURRENT = "NOT EXISTS (SELECT 1 FROM answer AS later WHERE later.supersedes = answer.id)"
 
 
 @dataclass(frozen=True)
-class Query:
-    """A candidate as it was asked.
+class Counts:
+    """How far the annotators have come.
 
     Attributes:
-        candidate: with its mask at the time of asking.
-        patch: its aligned patch pair.
-        strategy: which strategy asked, or "audit".
-        reason: why, as plain values.
-        is_audit: part of the random share that estimates accuracy and is never trained on.
-        id: given by the ledger; 0 before.
-        round: round in which it was asked.
+        asked: queries.
+        open: queries without an answer.
+        answers: answers that no other one supersedes.
     """
 
-    candidate: Candidate
-    patch: PatchPair
-    strategy: str
-    reason: dict[str, Any] = field(default_factory=dict)
-    is_audit: bool = False
-    id: int = 0
-    round: int = 0
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What an annotator said.
-
-    Attributes:
-        query: id of the query; None for a missed object.
-        kind: see ``AnswerKind``.
-        annotator: who.
-        reason: free text.
-        drawing: (box, mask) that was drawn, for "corrected" and "missed"; mask (Z, Y, X) uint8 as a candidate's.
-        seconds: time spent.
-        supersedes: id of the answer that this one replaces.
-        adjudicates: settles a disagreement between annotators.
-        id: given by the ledger; 0 before.
-        answered_at: ISO 8601, UTC; given by the ledger.
-        candidate: the candidate's id, from the query.
-        round: the query's round; for a missed object the round in which it was added.
-    """
-
-    query: int | None
-    kind: AnswerKind
-    annotator: str
-    reason: str = ""
-    drawing: tuple[Box, np.ndarray] | None = None
-    seconds: float = 0.0
-    supersedes: int | None = None
-    adjudicates: bool = False
-    id: int = 0
-    answered_at: str = ""
-    candidate: int | None = None
-    round: int = 0
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What all answers to one candidate come to.
-
-    Attributes:
-        y: 1, 0, or NaN.
-        kind: the answer that counts; None where annotators disagree.
-        askable: whether a later round may ask again.
-        answer: the answer that decided (of several that agree, the newest); None without one.
-    """
-
-    y: float
-    kind: AnswerKind | None
-    askable: bool
-    answer: Answer | None = None
+    asked: int
+    open: int
+    answers: int
 
 
 class Ledger:
@@ -135,10 +68,12 @@ class Ledger:
         create: make it if it is not there. Without this a missing ledger is an error: it is the only memory, and a
             project that has lost it must not begin again over its own rounds.
         image_box: gives the extent of the image, in which drawings must lie; None where it is not known.
-        num_sides: values that a drawn mask may have, 2 for synapses with polarity; None where it is not known.
+        task: what the candidates are; None where it is not known. Drawn masks may hold as many values as its objects
+            have sides.
+        timeout_seconds: how long to wait for another writer.
 
     Raises:
-        LedgerError: the file is missing, is no ledger, or was written by a newer version.
+        LedgerError: the file is missing, is not a ledger, is locked, or was written by a newer version.
     """
 
     def __init__(
@@ -147,60 +82,27 @@ class Ledger:
         *,
         create: bool = False,
         image_box: Callable[[], Box | None] | None = None,
-        num_sides: int | None = None,
+        task: type[Task] | None = None,
+        timeout_seconds: float = 60.0,
     ) -> None:
         self.path = path
-        self._image_box, self._num_sides = image_box, num_sides
+        self._image_box, self._task = image_box, task
         if not create and not path.is_file():
             raise LedgerError(
                 f"{path} is missing; restore it from a copy, or make a new project with `twostream init`."
             )
-        self._connection = sqlite3.connect(path, timeout=60, isolation_level=None)
-        self._connection.row_factory = sqlite3.Row
-        try:
-            self._connection.execute("PRAGMA journal_mode = WAL")
-            self._connection.execute("PRAGMA foreign_keys = ON")
-            self._migrate()
-        except sqlite3.DatabaseError as error:
-            raise LedgerError(f"{path} is no ledger: {error}. Is it another file, or damaged?") from None
-
-    def _migrate(self) -> None:
-        version = self._connection.execute("PRAGMA user_version").fetchone()[0]
-        if version > SCHEMA_VERSION:
-            raise LedgerError(f"{self.path} has schema {version}; this version reads up to {SCHEMA_VERSION}. Upgrade.")
-        if version == SCHEMA_VERSION:
-            return
-        with self._transaction():
-            for table, columns in _TABLES.items():
-                self._connection.execute(f"CREATE TABLE IF NOT EXISTS {table} ({columns})")
-                for verb in ("UPDATE", "DELETE"):
-                    self._connection.execute(
-                        f"CREATE TRIGGER IF NOT EXISTS {table}_no_{verb.lower()} BEFORE {verb} ON {table} "
-                        "BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END"
-                    )
-            self._connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._connection.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-        except BaseException:
-            self._connection.execute("ROLLBACK")
-            raise
-        self._connection.execute("COMMIT")
+        self._database = Database(path, task=task.name if task else "", timeout_seconds=timeout_seconds)
 
     def close(self) -> None:
-        self._connection.close()
+        """Close the file in all threads; it is opened again when it is used again."""
+        self._database.close()
 
     # -- candidates -----------------------------------------------------------------------------------------------
 
     def next_id(self, round_number: int) -> int:
         """The first id that no round before ``round_number`` has given: the same however often it is asked."""
-        row = self._connection.execute(
-            "SELECT MAX(first_id + num_ids) FROM registration WHERE round < ?", (round_number,)
-        ).fetchone()
-        return row[0] or 1
+        row = self._database.row("SELECT MAX(first_id + num_ids) FROM registration WHERE round < ?", round_number)
+        return (row and row[0]) or 1
 
     def register(self, round_number: int, ids: Sequence[int]) -> None:
         """Record the ids of a round's candidates; those from ``next_id`` on are new and must be consecutive.
@@ -218,10 +120,10 @@ class Ledger:
             )
         if first + len(new) - 1 > MAX_ID:
             raise LedgerError(f"round {round_number} would give an id above {MAX_ID}, the largest a browser can hold.")
-        with self._transaction():
-            old = self._connection.execute("SELECT * FROM registration WHERE round = ?", (round_number,)).fetchone()
+        with self._database.transaction():
+            old = self._database.row("SELECT * FROM registration WHERE round = ?", round_number)
             if old is None:
-                self._insert("registration", round=round_number, first_id=first, num_ids=len(new))
+                self._database.insert("registration", round=round_number, first_id=first, num_ids=len(new))
             elif (old["first_id"], old["num_ids"]) != (first, len(new)):
                 raise LedgerError(f"round {round_number} has registered {old['num_ids']} new ids, now {len(new)} came.")
 
@@ -237,31 +139,36 @@ class Ledger:
                 an audit before and is not now (or the reverse: an audit must stay a random draw).
         """
         ids = [q.candidate.id for q in queries]
-        unknown = sorted(i for i in ids if not 1 <= i < self.next_id(round_number + 1))
+        first_free = self.next_id(round_number + 1)
+        unknown = sorted(i for i in ids if not 1 <= i < first_free)
         if unknown:
             raise LedgerError(f"candidate {unknown[0]} was never registered; ask only about candidates of the round.")
-        with self._transaction():
-            rows = self._connection.execute(
-                "SELECT candidate FROM query WHERE round = ? ORDER BY position", (round_number,)
-            )
+        with self._database.transaction():
+            rows = self._database.rows("SELECT candidate FROM query WHERE round = ? ORDER BY position", round_number)
             asked = [row["candidate"] for row in rows]
             if asked and asked != ids:
                 raise LedgerError(f"round {round_number} has asked {len(asked)} candidates already; it asks only once.")
             if asked:
                 return
-            barred = {i for i, verdict in self.verdicts().items() if not verdict.askable}
-            repeated = sorted(barred & set(ids))
-            if repeated:
-                raise LedgerError(f"candidate {repeated[0]} has been asked before and is not to be asked again.")
-            audited = {query.candidate.id: query.is_audit for query in self.queries()}
+            barred = sorted(i for i, verdict in self.verdicts(ids).items() if not verdict.askable)
+            if barred:
+                raise LedgerError(f"candidate {barred[0]} has been asked before and is not to be asked again.")
+            audited = self._asked_as_audit(ids)
             for position, query in enumerate(queries):
                 if audited.get(query.candidate.id, query.is_audit) != query.is_audit:
                     raise LedgerError(f"candidate {query.candidate.id} cannot change between audit and ordinary query.")
                 self._insert_query(round_number, position, query)
 
+    def _asked_as_audit(self, ids: Sequence[int]) -> dict[int, bool]:
+        rows = self._database.rows(
+            "SELECT candidate, is_audit FROM query WHERE candidate IN (SELECT value FROM json_each(?)) ORDER BY round",
+            json.dumps(list(ids)),
+        )
+        return {row["candidate"]: bool(row["is_audit"]) for row in rows}
+
     def _insert_query(self, round_number: int, position: int, query: Query) -> None:
         candidate, patch = query.candidate, query.patch
-        self._insert(
+        self._database.insert(
             "query",
             round=round_number,
             candidate=candidate.id,
@@ -280,22 +187,54 @@ class Ledger:
             section=patch.section,
             padded=patch.padded,
             asked_at=_now(),
+            volume=query.volume,
+            task=query.task or self._task_name,
         )
+
+    def query(self, query_id: int) -> Query:
+        """One query.
+
+        Raises:
+            LedgerError: there is no such query.
+        """
+        row = self._database.row("SELECT * FROM query WHERE id = ?", query_id)
+        if row is None:
+            raise LedgerError(f"there is no query {query_id}; it was never asked.")
+        return _query(row)
 
     def queries(self, round_number: int | None = None) -> list[Query]:
         """All queries (of one round), in the order in which they were asked."""
-        rows = self._connection.execute("SELECT * FROM query ORDER BY round, position").fetchall()
-        return [_query(row) for row in rows if round_number in (None, row["round"])]
+        rows = (
+            self._database.rows("SELECT * FROM query ORDER BY round, position")
+            if round_number is None
+            else self._database.rows("SELECT * FROM query WHERE round = ? ORDER BY position", round_number)
+        )
+        return [_query(row) for row in rows]
 
     def newest_queries(self, before_round: int) -> dict[int, Query]:
         """{candidate id: its newest query} of all rounds before ``before_round``, by id."""
-        newest = {query.candidate.id: query for query in self.queries() if query.round < before_round}
-        return dict(sorted(newest.items()))
+        rows = self._database.rows(
+            "SELECT * FROM query WHERE round = (SELECT MAX(round) FROM query AS other "
+            "WHERE other.candidate = query.candidate AND other.round < ?) ORDER BY candidate",
+            before_round,
+        )
+        return {row["candidate"]: _query(row) for row in rows}
 
     def open_queries(self) -> list[Query]:
         """Queries without an answer, in the order in which they were asked."""
-        answered = {answer.query for answer in self.current_answers()}
-        return [query for query in self.queries() if query.id not in answered]
+        rows = self._database.rows(
+            "SELECT query.* FROM waiting CROSS JOIN query ON query.id = waiting.query ORDER BY round, position"
+        )
+        return [_query(row) for row in rows]
+
+    def counts(self) -> Counts:
+        """How many queries were asked and are open, and how many answers count."""
+        row = self._database.row(
+            "SELECT (SELECT COUNT(*) FROM query), (SELECT COUNT(*) FROM waiting), "
+            "(SELECT COUNT(*) - COUNT(supersedes) FROM answer)"
+        )
+        assert row is not None
+        return Counts(*row)
 
     # -- answers --------------------------------------------------------------------------------------------------
 
@@ -307,7 +246,7 @@ class Ledger:
 
         Raises:
             LedgerError: no such query, a second answer by the same annotator that does not supersede the first,
-                a superseded answer to another query, a drawing that is missing, not in the image or no mask of the
+                a superseded answer to another query, a drawing that is missing, not in the image or not a mask of the
                 task, or *swapped* where objects have no sides.
         """
         return self.tell_all([answer])[0]
@@ -315,14 +254,15 @@ class Ledger:
     def tell_all(self, answers: Sequence[Answer]) -> list[int]:
         """Record several answers, all of them or none; see ``tell``."""
         for answer in answers:
-            _check_answer(answer)
+            answer.check()
             self._check_fit(answer)
-        with self._transaction():
+        with self._database.transaction():
             return [self._tell(answer) for answer in answers]
 
     def _check_fit(self, answer: Answer) -> None:
         """Raise LedgerError where an answer does not fit the image or the task."""
-        if self._num_sides == 1 and answer.kind is AnswerKind.SWAPPED:
+        num_sides = self._task.num_sides if self._task else None
+        if num_sides == 1 and answer.kind == AnswerKind.SWAPPED:
             raise LedgerError("an answer 'swapped' came, but these objects have no sides; answer 'true' or 'shape'.")
         if answer.drawing is None:
             return
@@ -334,23 +274,21 @@ class Ledger:
                 f"Are these nanometres, or X, Y, Z?"
             )
         top = int(mask.max(initial=0))
-        if self._num_sides is not None and top > self._num_sides:
-            wanted = "1 inside" if self._num_sides == 1 else "1 before and 2 after the cleft"
+        if num_sides is not None and top > num_sides:
+            wanted = "1 inside" if num_sides == 1 else "1 before and 2 after the cleft"
             raise LedgerError(f"a drawn mask holds the value {top}; expected 0 outside and {wanted}.")
 
     def _tell(self, answer: Answer) -> int:
-        candidate, round_number = self._about(answer)
+        about = self._about(answer)
         self._check_superseding(answer)
         drawing = None
         if answer.drawing is not None:
             box, mask = answer.drawing
-            drawing = self._insert("drawing", box=str(box), mask=pack_mask(mask))
-        return self._insert(
+            drawing = self._database.insert("drawing", box=str(box), mask=pack_mask(mask))
+        return self._database.insert(
             "answer",
             query=answer.query,
-            candidate=candidate,
-            round=round_number,
-            kind=answer.kind.value,
+            kind=str(answer.kind),
             annotator=answer.annotator,
             reason=answer.reason,
             drawing=drawing,
@@ -358,100 +296,90 @@ class Ledger:
             answered_at=_now(),
             supersedes=answer.supersedes,
             adjudicates=int(answer.adjudicates),
+            **about,
         )
 
-    def _about(self, answer: Answer) -> tuple[int | None, int]:
+    def _about(self, answer: Answer) -> dict[str, Any]:
+        """Candidate, round, volume and task that an answer is about."""
         if answer.query is None:
-            newest = self._connection.execute("SELECT MAX(round) FROM query").fetchone()[0]
-            return None, newest or 0
-        row = self._connection.execute("SELECT candidate, round FROM query WHERE id = ?", (answer.query,)).fetchone()
+            row = self._database.row("SELECT MAX(round) FROM query")
+            newest = (row and row[0]) or 0
+            return {"candidate": None, "round": newest, "volume": answer.volume, "task": answer.task or self._task_name}
+        row = self._database.row("SELECT candidate, round, volume, task FROM query WHERE id = ?", answer.query)
         if row is None:
             raise LedgerError(f"there is no query {answer.query}; it was never asked.")
-        return row["candidate"], row["round"]
+        return dict(row)
 
     def _check_superseding(self, answer: Answer) -> None:
-        current = {a.id: a for a in self.current_answers() if a.query == answer.query}
+        current = {
+            row["id"]: row["annotator"]
+            for row in self._database.rows(
+                f"SELECT id, annotator FROM answer WHERE query IS ? AND {CURRENT} ORDER BY id", answer.query
+            )
+        }
         if answer.supersedes is not None and answer.supersedes not in current:
             raise LedgerError(
                 f"answer {answer.supersedes} cannot be superseded: it is no current answer to this query."
             )
-        earlier = [a for a in current.values() if a.annotator == answer.annotator and a.id != answer.supersedes]
+        earlier = [i for i, name in current.items() if name == answer.annotator and i != answer.supersedes]
         if answer.query is not None and earlier and not answer.adjudicates:
             raise LedgerError(
-                f"{answer.annotator} has answered query {answer.query} already (answer {earlier[0].id}); "
+                f"{answer.annotator} has answered query {answer.query} already (answer {earlier[0]}); "
                 f"to change it, supersede that answer."
             )
 
-    def current_answers(self) -> list[Answer]:
-        """Answers that no other one supersedes, oldest first."""
-        rows = self._connection.execute(
-            "SELECT * FROM answer WHERE id NOT IN "
-            "(SELECT supersedes FROM answer WHERE supersedes IS NOT NULL) ORDER BY id"
-        ).fetchall()
-        return [self._answer(row) for row in rows]
+    def current_answers(self, query_id: int | None = None) -> list[Answer]:
+        """Answers (to one query) that no other one supersedes, oldest first."""
+        if query_id is None:
+            rows = self._database.rows(f"{ANSWERS} WHERE {CURRENT} ORDER BY answer.id")
+        else:
+            rows = self._database.rows(f"{ANSWERS} WHERE query = ? AND {CURRENT} ORDER BY answer.id", query_id)
+        return [_answer(row) for row in rows]
 
     def all_answers(self) -> list[Answer]:
         """Every answer ever given, superseded ones too, oldest first."""
-        return [self._answer(row) for row in self._connection.execute("SELECT * FROM answer ORDER BY id").fetchall()]
+        return [_answer(row) for row in self._database.rows(f"{ANSWERS} ORDER BY answer.id")]
 
-    def _answer(self, row: sqlite3.Row) -> Answer:
-        drawing = None
-        if row["drawing"] is not None:
-            drawn = self._connection.execute("SELECT * FROM drawing WHERE id = ?", (row["drawing"],)).fetchone()
-            box = Box.parse(drawn["box"])
-            drawing = box, unpack_mask(drawn["mask"], box)
-        return Answer(
-            query=row["query"],
-            kind=AnswerKind(row["kind"]),
-            annotator=row["annotator"],
-            reason=row["reason"],
-            drawing=drawing,
-            seconds=row["seconds"],
-            supersedes=row["supersedes"],
-            adjudicates=bool(row["adjudicates"]),
-            id=row["id"],
-            answered_at=row["answered_at"],
-            candidate=row["candidate"],
-            round=row["round"],
-        )
+    def verdicts(self, ids: Iterable[int] | None = None) -> dict[int, Verdict]:
+        """{candidate id: what all its answers come to} of every candidate that was ever asked about.
 
-    def verdicts(self) -> dict[int, Verdict]:
-        """{candidate id: verdict} of every candidate that was ever asked.
-
-        Where several people answered: the adjudicated answer, else what they agree on, else NaN.
+        Args:
+            ids: only of these candidates; None takes all.
         """
+        among, values = "1", []
+        if ids is not None:
+            among, values = "candidate IN (SELECT value FROM json_each(?))", [json.dumps(list(ids))]
         by_candidate: dict[int, list[Answer]] = {}
-        for answer in self.current_answers():
-            if answer.candidate is not None:
-                by_candidate.setdefault(answer.candidate, []).append(answer)
-        asked = self._connection.execute("SELECT DISTINCT candidate FROM query").fetchall()
-        waiting = Verdict(math.nan, None, askable=False)
-        return {
-            row["candidate"]: _verdict(by_candidate[row["candidate"]]) if row["candidate"] in by_candidate else waiting
-            for row in asked
-        }
+        for row in self._database.rows(
+            f"{ANSWERS} WHERE candidate IS NOT NULL AND {among} AND {CURRENT} ORDER BY answer.id", *values
+        ):
+            by_candidate.setdefault(row["candidate"], []).append(_answer(row))
+        asked = self._database.rows(f"SELECT DISTINCT candidate FROM query WHERE {among} ORDER BY candidate", *values)
+        found = {row["candidate"]: Verdict(math.nan, None, askable=False) for row in asked}  # without an answer yet
+        return found | {candidate: adjudicate(answers) for candidate, answers in by_candidate.items()}
 
     def spent(self) -> tuple[int, float]:
         """Answers that count in the budget, and the seconds of annotation of all answers.
 
         A changed answer counts once: it was one question. Its seconds count: they were spent.
         """
-        number = sum(MEANING[answer.kind].in_budget for answer in self.current_answers())
-        seconds = self._connection.execute("SELECT TOTAL(seconds) FROM answer").fetchone()[0]
-        return number, float(seconds)
+        rows = self._database.rows(f"SELECT kind, COUNT(*) AS number FROM answer WHERE {CURRENT} GROUP BY kind")
+        number = sum(row["number"] for row in rows if MEANING[answer_kind(row["kind"])].in_budget)
+        row = self._database.row("SELECT TOTAL(seconds) FROM answer")
+        return number, float(row[0]) if row else 0.0
 
     # -- steps and scores -----------------------------------------------------------------------------------------
 
     def finish_step(self, round_number: int, step: str, seconds: float, detail: dict[str, Any]) -> None:
         """Say that the output of a step stands under its final name."""
-        with self._transaction():
-            self._insert(
+        with self._database.transaction():
+            self._database.insert(
                 "step", round=round_number, step=step, seconds=seconds, detail=json.dumps(detail), finished_at=_now()
             )
 
     def finished_steps(self) -> dict[tuple[int, str], dict[str, Any]]:
         """{(round, step): detail with "seconds"} of every step that is done, in the order in which they were."""
-        rows = self._connection.execute("SELECT * FROM step ORDER BY finished_at, rowid").fetchall()
+        rows = self._database.rows("SELECT * FROM step ORDER BY finished_at, rowid")
         return {(r["round"], r["step"]): json.loads(r["detail"]) | {"seconds": r["seconds"]} for r in rows}
 
     def store_score(self, round_number: int, metrics: dict[str, Any]) -> None:
@@ -460,57 +388,27 @@ class Ledger:
         Raises:
             LedgerError: other metrics stand there.
         """
-        with self._transaction():
-            old = self.scores().get(round_number)
-            if old is not None and json.dumps(old) != json.dumps(metrics):
-                raise LedgerError(f"round {round_number} has been scored already, with another result.")
+        with self._database.transaction():
+            old = self._database.row("SELECT metrics FROM score WHERE round = ?", round_number)
             if old is None:
-                self._insert("score", round=round_number, metrics=json.dumps(metrics))
+                self._database.insert("score", round=round_number, metrics=json.dumps(metrics))
+            elif old["metrics"] != json.dumps(metrics):
+                raise LedgerError(f"round {round_number} has been scored already, with another result.")
 
     def scores(self) -> dict[int, dict[str, Any]]:
         """{round: metrics}."""
-        rows = self._connection.execute("SELECT * FROM score ORDER BY round").fetchall()
+        rows = self._database.rows("SELECT * FROM score ORDER BY round")
         return {row["round"]: json.loads(row["metrics"]) for row in rows}
 
-    def _insert(self, table: str, **values: Any) -> int:
-        names, marks = ", ".join(values), ", ".join("?" * len(values))
-        cursor = self._connection.execute(f"INSERT INTO {table} ({names}) VALUES ({marks})", tuple(values.values()))
-        return int(cursor.lastrowid or 0)
-
-
-def _check_answer(answer: Answer) -> None:
-    """Raise LedgerError where an answer contradicts itself."""
-    if MEANING[answer.kind].teaches == "drawn" and answer.drawing is None:
-        raise LedgerError(f"an answer {answer.kind.value!r} needs a drawn mask; none came.")
-    if (answer.query is None) != (answer.kind is AnswerKind.MISSED):
-        raise LedgerError(f"an answer {answer.kind.value!r} came with query {answer.query}; only 'missed' has none.")
-    if not (math.isfinite(answer.seconds) and answer.seconds >= 0):
-        raise LedgerError(f"seconds is {answer.seconds}; expected a time of at least 0.")
-    if answer.drawing is not None:
-        box, mask = answer.drawing
-        if mask.shape != box.shape_zyx or mask.dtype != np.uint8 or not mask.any():
-            raise LedgerError(
-                f"a drawn mask is {mask.shape} {mask.dtype} for a box of {box.shape_zyx}; "
-                f"expected uint8 of the box's shape with at least one voxel drawn."
-            )
-
-
-def _verdict(answers: list[Answer]) -> Verdict:
-    settled = [a for a in answers if a.adjudicates] or answers
-    kinds = {a.kind for a in settled[-1:]} if settled[-1].adjudicates else {a.kind for a in settled}
-    askable = all(MEANING[kind].may_be_asked_again for kind in kinds)
-    said = kinds - {AnswerKind.SKIPPED} or kinds
-    values = {MEANING[kind].y for kind in said}
-    y = values.pop() if len(said) == 1 or (len(values) == 1 and not any(map(math.isnan, values))) else math.nan
-    decided = next(iter(said)) if len(said) == 1 else None
-    newest = next((a for a in reversed(settled) if a.kind is decided), None)
-    return Verdict(y, decided, askable, newest)
+    @property
+    def _task_name(self) -> str:
+        return self._task.name if self._task else ""
 
 
 def _query(row: sqlite3.Row) -> Query:
     box = Box.parse(row["box"])
     candidate = Candidate(row["candidate"], row["label"], box, unpack_mask(row["mask"], box), row["score"])
-    shape = (-1, row["width_px"], row["width_px"])  # planes follow from the length
+    shape = (-1, row["width_px"], row["width_px"])  # the number of planes follows from the length
     patch = PatchPair(
         image=np.frombuffer(row["image_patch"], np.uint8).reshape(shape),
         mask=np.frombuffer(row["mask_patch"], np.int8).reshape(shape),
@@ -519,7 +417,38 @@ def _query(row: sqlite3.Row) -> Query:
         padded=row["padded"],
     )
     return Query(
-        candidate, patch, row["strategy"], json.loads(row["reason"]), bool(row["is_audit"]), row["id"], row["round"]
+        candidate,
+        patch,
+        row["strategy"],
+        json.loads(row["reason"]),
+        bool(row["is_audit"]),
+        row["volume"],
+        row["task"],
+        row["id"],
+        row["round"],
+    )
+
+
+def _answer(row: sqlite3.Row) -> Answer:
+    drawing = None
+    if row["drawing"] is not None:
+        box = Box.parse(row["drawn_box"])
+        drawing = box, unpack_mask(row["drawn_mask"], box)
+    return Answer(
+        query=row["query"],
+        kind=answer_kind(row["kind"]),
+        annotator=row["annotator"],
+        reason=row["reason"],
+        drawing=drawing,
+        seconds=row["seconds"],
+        supersedes=row["supersedes"],
+        adjudicates=bool(row["adjudicates"]),
+        volume=row["volume"],
+        task=row["task"],
+        id=row["id"],
+        answered_at=row["answered_at"],
+        candidate=row["candidate"],
+        round=row["round"],
     )
 
 

@@ -274,8 +274,7 @@ class Project:
 
     @cached_property
     def ledger(self) -> Ledger:
-        sides = TASKS[self.config.task].num_sides
-        return Ledger(self.root / LEDGER_NAME, image_box=self._image_box, num_sides=sides)
+        return Ledger(self.root / LEDGER_NAME, image_box=self._image_box, task=TASKS[self.config.task])
 
     def _image_box(self) -> Box | None:
         """Extent of the image; None where it cannot be reached now, which is no reason to refuse an answer."""

@@ -19,12 +19,14 @@ import pyarrow.parquet
 from twostream.base.atomic import write_jsonl
 from twostream.base.errors import InputError, ProjectError
 from twostream.candidates.table import read_table
-from twostream.project.ledger import Answer, Query
 from twostream.project.project import Project
-from twostream.task.answers import MEANING, AnswerKind
+from twostream.project.records import Answer, Query
+from twostream.task.answers import MEANING, answer_kind
 
-ANSWERABLE = tuple(kind.value for kind in AnswerKind if MEANING[kind].teaches != "drawn")
-"""Kinds that a table can carry; the others need a drawn mask."""
+
+def answerable() -> list[str]:
+    """Kinds that a table can carry; the others need a drawn mask."""
+    return [str(kind) for kind, meaning in MEANING.items() if meaning.teaches != "drawn"]
 
 
 def query_row(query: Query) -> dict[str, Any]:
@@ -52,7 +54,7 @@ def answer_row(answer: Answer) -> dict[str, Any]:
         "round": answer.round,
         "query": answer.query,
         "candidate": answer.candidate,
-        "kind": answer.kind.value,
+        "kind": str(answer.kind),
         "annotator": answer.annotator,
         "reason": answer.reason,
         "drawing": str(answer.drawing[0]) if answer.drawing else None,
@@ -126,8 +128,8 @@ def read_answers(project: Project, path: Path, annotator: str) -> int:
         kind = (row["kind"] or "").strip().lower()
         if not kind:
             continue
-        if kind not in ANSWERABLE:
-            raise InputError(f"{path}, line {line}: kind is {kind!r}; expected one of {', '.join(ANSWERABLE)}.")
+        if kind not in answerable():
+            raise InputError(f"{path}, line {line}: kind is {kind!r}; expected one of {', '.join(answerable())}.")
         try:
             query_id, seconds = int(row["query"]), float(row.get("seconds") or 0)
         except (TypeError, ValueError):
@@ -137,7 +139,7 @@ def read_answers(project: Project, path: Path, annotator: str) -> int:
         if not math.isfinite(seconds) or seconds < 0:
             raise InputError(f"{path}, line {line}: seconds is {seconds}; expected a time of at least 0.")
         answers[query_id] = Answer(
-            query_id, AnswerKind(kind), annotator, reason=row.get("reason") or "", seconds=seconds
+            query_id, answer_kind(kind), annotator, reason=row.get("reason") or "", seconds=seconds
         )
     return len(project.ledger.tell_all(list(answers.values())))
 

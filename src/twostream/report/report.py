@@ -22,8 +22,8 @@ from twostream.base.atomic import write_text
 from twostream.base.errors import ProjectError, TwoStreamError
 from twostream.candidates.table import read_table
 from twostream.models.streams.config import PICTURES_NAME
-from twostream.project.ledger import Answer, Query
 from twostream.project.project import LATER_STEPS, Project
+from twostream.project.records import Answer, Query
 from twostream.project.status import advice, agreements, why_no_agreement
 from twostream.query.stopping import (
     STABLE,
@@ -489,7 +489,7 @@ def kind_of(answers: Sequence[Answer]) -> str:
     settled = [a for a in answers if a.adjudicates]
     kinds = {settled[-1].kind} if settled else {a.kind for a in answers}
     kinds = kinds - {AnswerKind.SKIPPED} or kinds
-    return kinds.pop().value if len(kinds) == 1 else "disagree"
+    return str(kinds.pop()) if len(kinds) == 1 else "disagree"
 
 
 def tally(kinds: Sequence[str]) -> list[tuple[str, int]]:
@@ -522,7 +522,7 @@ def card(query: Query, answers: Sequence[Answer]) -> dict[str, Any]:
     kind = kind_of(answers)
     coarse, fine = query.reason.get("coarse"), query.reason.get("fine")
     image, mask = query.patch.central
-    said = [f"{a.annotator}: {ANSWER_STYLES[a.kind.value].text}" for a in answers] if kind == "disagree" else []
+    said = [f"{a.annotator}: {ANSWER_STYLES[str(a.kind)].text}" for a in answers] if kind == "disagree" else []
     return {
         "id": query.candidate.id,
         "group": "audit, drawn at random" if query.is_audit else _group(coarse),

@@ -9,7 +9,8 @@ import numpy as np
 
 from twostream.candidates.candidate import Candidate
 from twostream.candidates.truth import Truth
-from twostream.project.ledger import Answer, Ledger
+from twostream.project.ledger import Ledger
+from twostream.project.records import Answer
 from twostream.task.answers import AnswerKind
 
 NAME = "simulated"

@@ -14,7 +14,6 @@ from twostream.models.segmentation.train import Segmenter, crop_shape
 from twostream.project.ledger import Ledger
 from twostream.project.project import Project
 from twostream.task import IGNORE, Task
-from twostream.task.answers import MEANING
 from twostream.volume import Volume, read_padded
 
 
@@ -32,11 +31,10 @@ def collect(ledger: Ledger, before_round: int) -> tuple[list[Lesson], np.ndarray
         verdict = verdicts[identity]
         if query.is_audit:
             continue
-        teaches = MEANING[verdict.kind].teaches if verdict.kind else ""
-        if not teaches:
+        if not verdict.teaches:
             continue
-        lesson = Lesson(query.candidate.box, query.candidate.mask, teaches)
-        if teaches == "drawn":
+        lesson = Lesson(query.candidate.box, query.candidate.mask, verdict.teaches)
+        if verdict.teaches == "drawn":
             assert verdict.answer is not None and verdict.answer.drawing is not None
             lesson = Lesson.corrected(lesson.box, lesson.mask, *verdict.answer.drawing)
         lessons.append((query.round, lesson))

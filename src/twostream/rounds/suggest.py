@@ -6,8 +6,8 @@ import numpy as np
 
 from twostream.base import progress
 from twostream.base.errors import ProjectError
-from twostream.project.ledger import Query
 from twostream.project.project import Detail, Project
+from twostream.project.records import Query
 from twostream.project.tables import export_queries
 from twostream.rounds.embed import cut_pairs
 from twostream.rounds.pool import RoundPool, pool_of

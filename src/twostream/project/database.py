@@ -1,0 +1,197 @@
+"""The SQLite file under the ledger: a connection for every thread, its tables and their versions, errors in words.
+
+Every table is append-only: triggers refuse updates and deletes. The one exception is ``waiting``, an index of the
+queries without an answer, which triggers keep in step with ``query`` and ``answer``.
+
+Knows SQL; must not know what candidates or answers mean.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from twostream.base.errors import LedgerError
+
+_FIRST = {
+    "registration": "round INTEGER PRIMARY KEY, first_id INTEGER NOT NULL, num_ids INTEGER NOT NULL",
+    "query": """id INTEGER PRIMARY KEY, round INTEGER NOT NULL, candidate INTEGER NOT NULL, position INTEGER NOT NULL,
+        strategy TEXT NOT NULL, is_audit INTEGER NOT NULL, reason TEXT NOT NULL, label INTEGER NOT NULL,
+        box TEXT NOT NULL, mask BLOB NOT NULL, score REAL NOT NULL, width_px INTEGER NOT NULL,
+        image_patch BLOB NOT NULL, mask_patch BLOB NOT NULL, angle_deg REAL NOT NULL, section INTEGER NOT NULL,
+        padded REAL NOT NULL, asked_at TEXT NOT NULL, UNIQUE (round, candidate), UNIQUE (round, position)""",
+    "drawing": "id INTEGER PRIMARY KEY, box TEXT NOT NULL, mask BLOB NOT NULL",
+    "answer": """id INTEGER PRIMARY KEY, query INTEGER REFERENCES query (id), candidate INTEGER, round INTEGER NOT NULL,
+        kind TEXT NOT NULL, annotator TEXT NOT NULL, reason TEXT NOT NULL, drawing INTEGER REFERENCES drawing (id),
+        seconds REAL NOT NULL, answered_at TEXT NOT NULL, supersedes INTEGER UNIQUE REFERENCES answer (id),
+        adjudicates INTEGER NOT NULL""",
+    "step": """round INTEGER NOT NULL, step TEXT NOT NULL, seconds REAL NOT NULL, detail TEXT NOT NULL,
+        finished_at TEXT NOT NULL, PRIMARY KEY (round, step)""",
+    "score": "round INTEGER PRIMARY KEY, metrics TEXT NOT NULL",
+}
+
+
+def _first_version() -> Iterator[str]:
+    for table, columns in _FIRST.items():
+        yield f"CREATE TABLE {table} ({columns})"
+        for verb in ("UPDATE", "DELETE"):
+            yield (
+                f"CREATE TRIGGER {table}_no_{verb.lower()} BEFORE {verb} ON {table} "
+                "BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END"
+            )
+
+
+def _second_version(task: str) -> Iterator[str]:
+    """Volume and task of every row; indices for what a server asks; the queries that wait for an answer."""
+    name = task.replace("'", "''")
+    for table in ("query", "answer"):
+        yield f"ALTER TABLE {table} ADD COLUMN volume TEXT NOT NULL DEFAULT 'image'"
+        yield f"ALTER TABLE {table} ADD COLUMN task TEXT NOT NULL DEFAULT '{name}'"
+    yield "CREATE INDEX query_by_candidate ON query (candidate, round)"
+    yield "CREATE INDEX answer_by_query ON answer (query)"
+    yield "CREATE INDEX answer_by_candidate ON answer (candidate)"
+    yield "CREATE TABLE waiting (query INTEGER PRIMARY KEY REFERENCES query (id))"
+    yield "INSERT INTO waiting SELECT id FROM query WHERE id NOT IN (SELECT query FROM answer WHERE query IS NOT NULL)"
+    yield "CREATE TRIGGER query_waits AFTER INSERT ON query BEGIN INSERT INTO waiting VALUES (NEW.id); END"
+    yield (
+        "CREATE TRIGGER answer_ends_waiting AFTER INSERT ON answer WHEN NEW.query IS NOT NULL "
+        "BEGIN DELETE FROM waiting WHERE query = NEW.query; END"
+    )
+
+
+SCHEMA_VERSION = 2
+
+
+class _Connection(sqlite3.Connection):
+    """A connection that can be referred to weakly, so that it goes with its thread."""
+
+
+class Database:
+    """The file at ``path``, brought to the current schema.
+
+    Every thread gets a connection of its own, and writers wait for each other.
+
+    Args:
+        path: the file; made where it is missing.
+        task: name of the task, for rows of older versions, which do not state it.
+        timeout_seconds: how long to wait for another writer.
+
+    Raises:
+        LedgerError: the file is not a ledger, is damaged or locked, cannot be written, or has a newer schema.
+    """
+
+    def __init__(self, path: Path, *, task: str = "", timeout_seconds: float = 60.0) -> None:
+        self.path, self._timeout = path, timeout_seconds
+        self._local = threading.local()
+        self._open: weakref.WeakSet[sqlite3.Connection] = weakref.WeakSet()
+        self._migrate(task)
+
+    @property
+    def connection(self) -> sqlite3.Connection:
+        """This thread's connection."""
+        found: sqlite3.Connection | None = getattr(self._local, "connection", None)
+        if found is None:
+            with self._in_words():
+                # Another thread uses it only to close it.
+                found = sqlite3.connect(
+                    self.path,
+                    timeout=self._timeout,
+                    isolation_level=None,
+                    check_same_thread=False,
+                    factory=_Connection,
+                )
+                found.row_factory = sqlite3.Row
+                found.execute("PRAGMA journal_mode = WAL")
+                found.execute("PRAGMA foreign_keys = ON")
+            self._local.connection = found
+            self._open.add(found)
+        return found
+
+    def rows(self, statement: str, *values: Any) -> list[sqlite3.Row]:
+        """All rows of a SELECT."""
+        with self._in_words():
+            return self.connection.execute(statement, values).fetchall()
+
+    def row(self, statement: str, *values: Any) -> sqlite3.Row | None:
+        """The first row of a SELECT; None without any."""
+        with self._in_words():
+            found: sqlite3.Row | None = self.connection.execute(statement, values).fetchone()
+            return found
+
+    def insert(self, table: str, **values: Any) -> int:
+        """Add a row; its id."""
+        names, marks = ", ".join(values), ", ".join("?" * len(values))
+        with self._in_words():
+            cursor = self.connection.execute(f"INSERT INTO {table} ({names}) VALUES ({marks})", tuple(values.values()))
+            return int(cursor.lastrowid or 0)
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All that is done inside is on disk at the end, or nothing of it; other writers wait."""
+        with self._in_words():
+            self.connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            with self._in_words():
+                self.connection.execute("COMMIT")
+        except BaseException:
+            if self.connection.in_transaction:
+                self.connection.execute("ROLLBACK")
+            raise
+
+    def close(self) -> None:
+        """Close the connections of all threads; whoever asks again gets a new one."""
+        for connection in list(self._open):
+            connection.close()
+        self._local = threading.local()
+
+    def _migrate(self, task: str) -> None:
+        if self._version() == SCHEMA_VERSION:
+            return
+        with self.transaction():
+            version = self._version()  # another process may have been faster
+            if version > SCHEMA_VERSION:
+                raise LedgerError(
+                    f"{self.path} has schema {version}; this version reads up to {SCHEMA_VERSION}. Upgrade."
+                )
+            steps = [_first_version, lambda: _second_version(task)]
+            for step in steps[version:]:
+                for statement in step():
+                    self.rows(statement)
+            self.rows(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+    def _version(self) -> int:
+        row = self.row("PRAGMA user_version")
+        assert row is not None
+        return int(row[0])
+
+    @contextmanager
+    def _in_words(self) -> Iterator[None]:
+        """SQLite's errors as sentences; what breaks a rule of the tables stays as it is, a fault of ours."""
+        try:
+            yield
+        except sqlite3.IntegrityError:
+            raise
+        except sqlite3.DatabaseError as error:
+            code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+            if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+                raise LedgerError(
+                    f"{self.path} is locked by another program, which has not let go of it for {self._timeout:g} s. "
+                    f"Close whatever holds it open (another viewer, a backup) and try again; nothing was changed."
+                ) from None
+            if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
+                raise LedgerError(f"{self.path} is no ledger: {error}. Is it another file, or damaged?") from None
+            if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
+                raise LedgerError(
+                    f"{self.path} cannot be written ({error}). Make the file and its folder writable for you."
+                ) from None
+            if code == sqlite3.SQLITE_FULL:
+                raise LedgerError(f"{self.path} cannot grow: the disk is full. Nothing was changed.") from None
+            if code == sqlite3.SQLITE_IOERR:
+                raise LedgerError(f"{self.path}: the disk failed ({error}). Nothing was changed.") from None
+            raise
