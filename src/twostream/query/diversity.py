@@ -16,7 +16,7 @@ from sklearn.neighbors import NearestNeighbors
 from threadpoolctl import threadpool_limits
 
 from twostream.query.bounds import share, whole
-from twostream.query.clustering import cluster, nearest, nearest_distance
+from twostream.query.kmeans import cluster, nearest_distance, nearest_with_distance
 from twostream.query.pool import Pool, spread_out, top
 from twostream.query.strategy import Selection, Strategy, register_strategy
 from twostream.query.uncertainty import entropy
@@ -79,7 +79,7 @@ class CoreSet(Strategy):
         def measure(front: np.ndarray) -> np.ndarray:
             new = centers[known[front].min() : len(picked)]
             known[front] = len(picked)
-            return np.minimum(distance[front], nearest(pool.take(rows[front]), new)[1])
+            return np.minimum(distance[front], nearest_with_distance(pool.take(rows[front]), new)[1])
 
         for i in greedy(distance, batch_size, measure):
             centers[len(picked)] = pool.take(rows[i : i + 1])
@@ -200,7 +200,7 @@ class Gradients:
         """(n,) distance of each to the nearest of (K, D) embeddings."""
         values = np.empty(len(self))
         for part, features in self.pool.blocks(self.rows):
-            values[part] = nearest(self._scaled(features, part), centers)[1]
+            values[part] = nearest_with_distance(self._scaled(features, part), centers)[1]
         return values
 
     def _scaled(self, features: np.ndarray, where: np.ndarray | slice) -> np.ndarray:
@@ -225,7 +225,7 @@ def spread(points: Gradients, first: int, number: int, rng: np.random.Generator)
         values = points.take(drawn)
         now = bound[drawn]
         if behind < len(centers):
-            now = np.minimum(now, nearest(values, centers[behind:])[1] ** 2)
+            now = np.minimum(now, nearest_with_distance(values, centers[behind:])[1] ** 2)
         new: list[int] = []
         for k in range(DRAWS):
             if len(picked) == number:
@@ -377,7 +377,7 @@ def pure_radius(features: np.ndarray, labels: np.ndarray, purity: float) -> floa
     for label in np.unique(labels):
         inside = labels == label
         if not inside.all():
-            to_other[inside] = nearest(features[inside], features[~inside])[1]
+            to_other[inside] = nearest_with_distance(features[inside], features[~inside])[1]
     impure = int((1 - purity) * len(features) + 1e-9)  # rows whose ball may be impure; 1 - 0.95 is not quite 0.05
     return float(np.sort(to_other)[min(impure, len(features) - 1)])
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -271,3 +272,12 @@ def spread_out(pool: Pool, utility: np.ndarray) -> np.ndarray:
     values = np.full(len(pool.y), np.nan)
     values[pool.askable] = utility
     return values
+
+
+def rows_by_label(rows: np.ndarray, label: np.ndarray) -> dict[int, np.ndarray]:
+    """Rows of every label that occurs among them, labels ascending, rows in the order in which they come."""
+    own = label[rows]
+    order = np.argsort(own.astype(np.min_scalar_type(own.max(initial=0))), kind="stable")  # small types sort faster
+    rows, own = rows[order], own[order]
+    edges = [*np.flatnonzero(np.diff(own, prepend=-1)), len(rows)]
+    return {int(own[start]): rows[start:stop] for start, stop in pairwise(edges)}

@@ -1,0 +1,60 @@
+"""The published query suggestion, re-derived as plainly as its description: what ours must select, and must beat.
+
+k-means of the library as it comes, a tensor of all pairs of candidates and answers, ten restarts for every fine
+clustering. Tests check it against selections of the published script and ours against it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from sklearn.cluster import KMeans
+
+
+def as_published(
+    supervised: np.ndarray,
+    unsupervised: np.ndarray,
+    answered: np.ndarray,
+    num_coarse: int,
+    num_fine: int,
+    *,
+    corrected: bool = False,
+) -> np.ndarray:
+    """Rows that the published script selects, in its order.
+
+    Args:
+        supervised, unsupervised: (N, Ds) and (N, Du) features.
+        answered: rows with an answer.
+        num_coarse, num_fine: their product is the batch.
+        corrected: medoids are looked up among the rows that the distance filter has left, as the script meant; it looks
+            them up among all rows of the cluster.
+    """
+    batch_size = num_coarse * num_fine
+    iteration = len(answered) // batch_size
+    labels = KMeans(num_coarse, random_state=0).fit(supervised).labels_
+    rows = np.delete(np.arange(len(supervised)), answered)
+    answered_labels, answered_features = labels[answered], unsupervised[answered]
+    labels, features = labels[rows], unsupervised[rows]
+    names = np.unique(labels)
+    size = np.array([(labels == name).sum() for name in names])
+    budget, level = np.minimum(size, num_fine), num_fine
+    extra = batch_size - budget.sum()
+    while extra > 0:
+        largest = [i for i in np.argsort(-size, kind="stable") if size[i] > level][:extra]
+        budget[largest] += 1
+        extra, level = extra - len(largest), level + 1
+    chosen: list[int] = []
+    for name, k in zip(names, budget, strict=True):
+        inside, unfiltered = rows[labels == name], features[labels == name]
+        candidates, known = unfiltered, answered_features[answered_labels == name]
+        if len(known) > iteration * num_fine:
+            difference = candidates[:, None] - known[None]
+            nearest = (difference**2).sum(2).min(1)
+            farthest = np.argsort(nearest)[-max(int(0.2 * len(inside)), k) :]
+            inside, candidates = inside[farthest], candidates[farthest]
+        model = KMeans(k, random_state=0, n_init=10, max_iter=200).fit(candidates)
+        for fine in range(k):
+            members = np.flatnonzero(model.labels_ == fine)
+            looked_up = (candidates if corrected else unfiltered)[members]
+            distance = ((looked_up - model.cluster_centers_[fine]) ** 2).sum(1)
+            chosen.append(int(inside[members[np.argmin(distance)]]))
+    return np.array(chosen)
