@@ -172,7 +172,7 @@ class Project:
             option = f"`twostream run {self.root} --{name} URI`"
             where = option if name in ("image", "labels") else f"in {self.root / CONFIG_NAME}"
             raise ProjectError(
-                f"the {name} of {self.root} is not at {parsed.path}. Was it moved? Say where it is now: {where}."
+                f"{self.root} finds no {name} at {parsed.path}. If it was moved, say where it is now: {where}."
             )
         return found
 

@@ -1,0 +1,36 @@
+"""The curated data set: what is removed, kept and drawn, where one or several people have answered."""
+
+import csv
+
+import numpy as np
+from test_moving import lab, project_in  # noqa: F401 - lab is a fixture
+
+from twostream.project.export import export
+from twostream.project.records import Answer
+from twostream.task.answers import AnswerKind
+from twostream.volume import open_volume
+
+
+def test_the_verdicts_y_decides_what_is_removed(lab, tmp_path):  # noqa: F811
+    project = project_in(lab)
+    run_until_asked(project)
+    queries = project.ledger.open_queries()
+    said = [("true",), ("nothing",), ("nothing", "shape"), ("true", "nothing"), ("unsure",), ("true", "true")]
+    for query, kinds in zip(queries, said, strict=True):
+        for annotator, kind in zip(("ann", "eve"), kinds, strict=False):
+            project.ledger.tell(Answer(query.id, AnswerKind(kind), annotator))
+    export(project, "dataset", tmp_path / "d", None)
+    rows = {int(row["id"]): row for row in csv.DictReader((tmp_path / "d" / "objects.csv").open())}
+    volume = open_volume(str(tmp_path / "d" / "segmentation.zarr"))
+    values = set(np.unique(volume.read(volume.box)).tolist()) - {0}
+    assert values == set(rows)
+    true, nothing, both_false, disputed, unsure, both_true = (q.candidate.id for q in queries)
+    assert nothing not in rows and both_false not in rows
+    assert rows[true]["origin"] == "true" and rows[both_true]["origin"] == "true"
+    assert rows[disputed]["origin"] == rows[unsure]["origin"] == "model"
+
+
+def run_until_asked(project):
+    from twostream.rounds.loop import run
+
+    run(project, rounds=1)

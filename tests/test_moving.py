@@ -1,0 +1,136 @@
+"""A project can be moved, alone or together with its data, and goes on as if nothing had happened."""
+
+import shutil
+
+import h5py
+import numpy as np
+import pytest
+import yaml
+from conftest import SHAPE_ZYX, TEST_BOX, TINY, VOXEL_SIZE_NM
+from test_cli import call, refused
+
+from twostream.base.errors import InputError, ProjectError
+from twostream.project.create import create_project, fork_project
+from twostream.project.project import Project
+from twostream.rounds.loop import run
+
+
+@pytest.fixture
+def lab(tmp_path, toy_file):
+    """A folder that holds the data; projects are made beside it, with a segmentation in place of S."""
+    (tmp_path / "lab" / "data").mkdir(parents=True)
+    shutil.copy(toy_file, tmp_path / "lab" / "data" / "toy.h5")
+    return tmp_path / "lab"
+
+
+def project_in(lab, name="project"):
+    data = lab / "data" / "toy.h5"
+    return create_project(
+        lab / name,
+        task="mitochondria",
+        image=f"{data}:image",
+        segmentation=f"{data}:mitochondria",
+        test_box=TEST_BOX,
+        budget=6,
+        overrides=[option for option in TINY if not option.startswith("segmentation.")],
+    )
+
+
+def asked(project):
+    return [(q.round, q.candidate.id) for q in project.ledger.queries()]
+
+
+def on(project, rounds):
+    run(project, rounds=rounds, truth_uri=project.locate("source", project.config.source.uri))
+    return asked(project)
+
+
+def test_moved_together_with_its_data_it_goes_on(lab, tmp_path):
+    undisturbed = on(project_in(lab, "undisturbed"), 2)
+    project = project_in(lab)
+    assert project.config.image.uri == "../data/toy.h5:image"
+    assert project.config.source.uri == "../data/toy.h5:mitochondria"
+    on(project, 1)
+    lab.rename(tmp_path / "elsewhere")
+    moved = Project(tmp_path / "elsewhere" / "project")
+    assert on(moved, 2) == undisturbed and len(undisturbed) == 12
+
+
+def test_data_inside_a_project_goes_with_it(lab, tmp_path):
+    (lab / "project").mkdir()
+    shutil.copytree(lab / "data", lab / "project" / "data")
+    data = lab / "project" / "data" / "toy.h5"
+    project = create_project(
+        lab / "project", task="mitochondria", image=f"{data}:image", segmentation=f"{data}:mitochondria", budget=6
+    )
+    assert project.config.image.uri == "data/toy.h5:image"
+    (lab / "project").rename(tmp_path / "alone")
+    assert Project(tmp_path / "alone").image.shape_zyx == SHAPE_ZYX
+
+
+def test_data_that_is_gone_is_named_and_the_advice_works(toy_file, tmp_path):
+    data = tmp_path / "data.h5"
+    shutil.copy(toy_file, data)
+    root = tmp_path / "lab" / "project"  # the data is neither inside nor beside it
+    box = ("--labels-box", "0:8,0:96,0:64", "--test-box", TEST_BOX)
+    done = call(
+        "init", root, "--image", f"{data}:image", "--labels", f"{data}:mitochondria", "--task", "mitochondria", *box,
+        *(word for option in TINY for word in ("--set", option)),
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    assert Project(root).config.image.uri == f"{data}:image"
+    (tmp_path / "archive").mkdir()
+    data.rename(tmp_path / "archive" / "data.h5")
+    refused(call("run", root, "--rounds", "0"), f"{root} finds no image at {data}", f"twostream run {root} --image URI")
+    there = tmp_path / "archive" / "data.h5"
+    refused(call("run", root, "--rounds", "0", "--image", f"{there}:image"), f"{root} finds no labels at {data}")
+    again = call("run", root, "--rounds", "0", "--labels", f"{there}:mitochondria")
+    assert again.exit_code == 0, again.output
+    assert Project(root).config.image.uri == f"{there}:image"
+    assert (root / "twostream.yaml.old").is_file()
+
+
+def test_another_volume_is_not_taken_for_the_moved_one(lab, tmp_path):
+    project = project_in(lab)
+    on(project, 0)
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file.attrs["voxel_size_nm"] = VOXEL_SIZE_NM
+        file["image"] = np.zeros((8, 96, 96), np.uint8)
+        file["fine"] = np.zeros(SHAPE_ZYX, np.uint8)
+        file["fine"].attrs["voxel_size_nm"] = (30.0, 5.0, 5.0)
+    before = (project.root / "twostream.yaml").read_text()
+    for dataset, sentence in (
+        ("image", "they must be alike"),
+        ("fine", "has voxels of"),
+        ("none", "no dataset 'none'"),
+    ):
+        with pytest.raises(InputError, match=sentence):
+            project.relocate(image=f"{tmp_path / 'other.h5'}:{dataset}")
+    with pytest.raises(InputError, match="was made without labels"):
+        project.relocate(labels=f"{tmp_path / 'other.h5'}:image")
+    assert (project.root / "twostream.yaml").read_text() == before
+
+
+def test_a_fork_finds_the_data_of_its_origin(lab, tmp_path):
+    project = project_in(lab)
+    on(project, 0)
+    fork = fork_project(project, project.root / "deeper" / "fork", ["query.strategy=random"])
+    assert fork.config.image.uri == str(lab / "data" / "toy.h5") + ":image"  # neither inside nor beside the fork
+    beside = fork_project(project, lab / "fork", ["query.strategy=random"])
+    assert beside.config.image.uri == "../data/toy.h5:image"
+    assert fork.image.shape_zyx == beside.image.shape_zyx == SHAPE_ZYX
+    on(beside, 1)
+
+
+def test_projects_of_the_version_before_hold_absolute_paths_and_go_on(lab):
+    project = project_in(lab)
+    path = project.root / "twostream.yaml"
+    values = yaml.safe_load(path.read_text())
+    for name in ("image", "source"):
+        values[name]["uri"] = project.locate(name, values[name]["uri"])
+    path.write_text(yaml.safe_dump(values))
+    on(project, 0)
+    values["source"]["uri"] = "../data/toy.h5:image"  # another volume than round 0 was made with
+    path.write_text(yaml.safe_dump(values))
+    with pytest.raises(ProjectError, match=r"source\.uri .* it is frozen"):
+        on(Project(project.root), 1)
