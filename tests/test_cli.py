@@ -104,7 +104,7 @@ def test_default_labels_box_stays_clear_of_the_guard(tmp_path, toy_file):
         (["--voxel-size", "30,10"], {}, ["expected Z,Y,X in nanometres"]),
         (["--voxel-size", "30,20,20"], {}, ["--voxel-size says (30.0, 20.0, 20.0)"]),
         (["--preset", "desktop"], {}, ["preset is 'desktop'; expected one of laptop, paper"]),
-        (["--set", "patches.object_widths=true"], {}, ["patches.object_widths: true came; it takes neither true nor"]),
+        (["--set", "patches.object_widths=true"], {}, ["object_widths: expected a number, name or list; got true"]),
         (["--set", "query.bugdet=3"], {}, ["unknown key 'query.bugdet'; the nearest valid one is 'query.budget'"]),
         (["--set", "query.budget"], {}, ["expected KEY=VALUE"]),
         (["--budget", "0"], {}, ["query.budget is 0"]),
