@@ -35,12 +35,12 @@ def check_extent(volume: Volume, image: Volume) -> None:
     if volume.shape_zyx != image.shape_zyx:
         raise InputError(
             f"{volume.uri} has {volume.shape_zyx} voxels, {image.uri} has {image.shape_zyx} "
-            f"(Z, Y, X); they must be alike."
+            f"(Z, Y, X); they must be equal."
         )
     if not np.allclose(volume.voxel_size_nm, image.voxel_size_nm, rtol=1e-3):
         raise InputError(
             f"{volume.uri} has voxels of {volume.voxel_size_nm} nm, {image.uri} of {image.voxel_size_nm} nm (Z, Y, X); "
-            f"they must be alike."
+            f"they must be equal."
         )
 
 
