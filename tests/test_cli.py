@@ -104,7 +104,7 @@ def test_default_labels_box_stays_clear_of_the_guard(tmp_path, toy_file):
         (["--voxel-size", "30,10"], {}, ["expected Z,Y,X in nanometres"]),
         (["--voxel-size", "30,20,20"], {}, ["--voxel-size says (30.0, 20.0, 20.0)"]),
         (["--preset", "desktop"], {}, ["preset is 'desktop'; expected one of laptop, paper"]),
-        (["--set", "patches.object_widths=true"], {}, ["patches.object_widths: true came; it takes neither true nor"]),
+        (["--set", "patches.object_widths=true"], {}, ["object_widths: expected a number, name or list; got true"]),
         (["--set", "query.bugdet=3"], {}, ["unknown key 'query.bugdet'; the nearest valid one is 'query.budget'"]),
         (["--set", "query.budget"], {}, ["expected KEY=VALUE"]),
         (["--budget", "0"], {}, ["query.budget is 0"]),
@@ -126,7 +126,7 @@ def test_volumes_that_do_not_fit(tmp_path, toy_file):
             file[name].attrs["voxel_size_nm"] = VOXEL_SIZE_NM
         file["bare"] = np.zeros(SHAPE_ZYX, np.uint8)
     image = ["init", tmp_path / "p", "--image", f"{toy_file}:image", "--task", "mitochondria"]
-    refused(call(*image, "--labels", f"{path}:small"), "has (4, 8, 8) voxels", "they must be alike")
+    refused(call(*image, "--labels", f"{path}:small"), "has (4, 8, 8) voxels", "they must be equal")
     refused(call(*image, "--labels", f"{path}:empty"), "holds no foreground; S cannot learn")
     refused(call(*image, "--labels", f"{path}:floats"), "expected integer labels")
     refused(call(*image, "--labels", tmp_path / "none.h5:a"), "does not exist")

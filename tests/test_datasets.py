@@ -1,4 +1,4 @@
-"""Public data sets, from miniature archives on a server of our own: fetched, converted, and refused where damaged."""
+"""Public data sets: miniature archives on a local server are downloaded, converted, and refused if they are damaged."""
 
 import errno
 import hashlib
@@ -23,13 +23,13 @@ from twostream.volume import open_ignore_mask, open_volume
 from twostream.volume.datasets import DATASETS, DataSet, Remote, get_dataset, layouts
 from twostream.volume.datasets.layouts import CLEFT_BACKGROUND, CLEFT_UNKNOWN, number_synapses
 
-ODD = (3, 5, 7)
-"""A voxel unlike all others: it must land where it was, whatever the format's axes."""
+MARKED = (3, 5, 7)
+"""(z, y, x) of a marked voxel: conversion must keep its position, whatever the axis order of the format."""
 SHAPE = (10, 20, 24)
 
 
 class Server(ThreadingHTTPServer):
-    """Serves ``files``; counts what was asked."""
+    """Serves ``files`` by name and records the names that were requested."""
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
@@ -69,7 +69,7 @@ def server():
 
 @pytest.fixture
 def trusted(monkeypatch):
-    """Miniatures have other checksums than the published ones."""
+    """Function that replaces the published checksums of a data set by those of its miniature files."""
 
     def trust(name, files):
         dataset = DATASETS[name]
@@ -88,7 +88,7 @@ def trusted(monkeypatch):
 
 def grey(shape=SHAPE, seed=0):
     image = np.random.default_rng(seed).integers(0, 200, shape, dtype=np.uint8)
-    image[ODD] = 255
+    image[MARKED] = 255
     return image
 
 
@@ -96,7 +96,7 @@ def labels_of(shape=SHAPE, dtype=np.uint16):
     labels = np.zeros(shape, dtype)
     labels[1:6, 3:9, 4:10] = 1
     labels[2:8, 12:17, 14:20] = 2
-    labels[ODD] = 3
+    labels[MARKED] = 3
     return labels
 
 
@@ -112,7 +112,7 @@ def cremi_sample(tmp_path, offset=None):
     clefts = np.full(SHAPE, CLEFT_BACKGROUND, np.uint64)
     clefts[1:4, 2:6, 3:9] = 7
     clefts[5, 5, 5:7] = CLEFT_UNKNOWN
-    clefts[8, 8, 8] = 0  # an id like any other, beside the reserved background
+    clefts[8, 8, 8] = 0  # an ordinary id, because background has a reserved value
     path = hdf5(tmp_path, volumes__raw=grey(), volumes__labels__clefts=clefts)
     with h5py.File(path, "a") as file:
         file["volumes/raw"].attrs["resolution"] = (40.0, 4.0, 4.0)
@@ -201,7 +201,7 @@ def test_cremi(tmp_path, server, trusted):
     assert (
         image.voxel_size_nm == (40, 4, 4)
         and (array == grey()).all()
-        and np.argmax(array) == np.ravel_multi_index(ODD, SHAPE)
+        and np.argmax(array) == np.ravel_multi_index(MARKED, SHAPE)
     )
     labels, clefts = read(paths[0], "clefts")
     assert labels.dtype == np.uint32 and set(np.unique(clefts)) == {0, 7, 8}
@@ -213,7 +213,7 @@ def test_cremi(tmp_path, server, trusted):
         assert "cremi.org" in file.attrs["source"] and "CREMI" in file.attrs["citation"] and file.attrs["license"]
 
 
-def test_padded_labels_land_at_their_offset(tmp_path, server, trusted):
+def test_labels_smaller_than_the_image_are_placed_by_their_offset(tmp_path, server, trusted):
     server.files = {f"sample_{s}_20160501.hdf": cremi_sample(tmp_path, offset=(80, 4, 12)) for s in "ABC"}
     trusted("cremi", server.files)
     path = get_dataset("cremi", tmp_path / "data", url=server.url)[0]
@@ -232,16 +232,16 @@ def test_lucchi(tmp_path, server):
         assert image.voxel_size_nm == (5, 5, 5) and (array == grey(seed=seed)).all()
         _, objects = read(path, "mitochondria")
         assert ((objects > 0) == (labels_of() > 0)).all()
-        assert objects[ODD] == objects[1, 3, 4] != objects[2, 12, 14] != 0  # the odd voxel lies in the first block
+        assert objects[MARKED] == objects[1, 3, 4] != objects[2, 12, 14] != 0  # it lies in the first object
 
 
-def test_a_first_download_leaves_its_checksum(tmp_path, server, capsys):
+def test_first_download_saves_its_checksum_and_later_ones_must_match(tmp_path, server, capsys):
     server.files = lucchi_files(tmp_path)
     get_dataset("lucchi", tmp_path / "data", url=server.url)
     digest = hashlib.sha256(server.files["training.tif"]).hexdigest()
     record = tmp_path / "data" / "downloads" / "training.tif.sha256"
     assert record.read_text() == f"{digest}  training.tif\n" and digest in capsys.readouterr().err
-    # Another file under the same address, later: refused.
+    # Another file at the same address is refused later.
     (tmp_path / "data" / "lucchi_train.h5").unlink()
     (tmp_path / "data" / "downloads" / "training.tif").unlink()
     server.files["training.tif"] = stack(tmp_path, grey(seed=5))
@@ -258,12 +258,12 @@ def test_mitoem(tmp_path, server, trusted, letter):
     image, array = read(path, "image")
     assert image.voxel_size_nm == (30, 8, 8) and (array == grey()).all()
     _, objects = read(path, "mitochondria")
-    assert (objects[:6] == labels_of()[:6]).all() and not objects[6:].any() and objects[ODD] == 3
+    assert (objects[:6] == labels_of()[:6]).all() and not objects[6:].any() and objects[MARKED] == 3
     ignore = open_ignore_mask(f"{path}:mitochondria")
     assert ignore.read(ignore.box).any((1, 2)).tolist() == [False] * 6 + [True] * 4
 
 
-def test_ids_that_begin_anew_in_the_second_folder_are_moved(tmp_path, server, trusted):
+def test_ids_of_a_folder_that_starts_counting_at_1_again_are_made_unique(tmp_path, server, trusted):
     server.files = mitoem_files(recounted=True)
     trusted("mitoem-r", server.files)
     (path,) = get_dataset("mitoem-r", tmp_path / "data", url=server.url)
@@ -286,10 +286,10 @@ def test_jwr15(tmp_path, server):
     assert [p.name for p in (tmp_path / "data" / "downloads").iterdir() if "partial" in p.name] == []
 
 
-def test_jwr15_with_rows_twice_as_far_apart_and_semantic_labels(tmp_path, server):
+def test_jwr15_repeats_rows_and_numbers_semantic_labels(tmp_path, server):
     sides = np.zeros((10, 24, 24), np.uint8)
     sides[2:5, 4:8, 3:6], sides[2:5, 4:8, 6:9], sides[6:8, 16:20, 3:6], sides[6:8, 16:20, 6:9] = 1, 2, 2, 1
-    sides[9, 0, 0] = 1  # a speck
+    sides[9, 0, 0] = 1  # too small to be a synapse
     server.files = jwr15_file(tmp_path, sides, names=("im_orig_noPad.h5", "syn_gt_v3.h5"), rows=slice(0, 24, 2))
     path = get_dataset("jwr15", tmp_path / "data", url=server.url + "/jwr15_synapse.zip", voxel_size_nm=(30, 4, 4))[0]
     volume, synapses = read(path, "synapses")
@@ -299,29 +299,29 @@ def test_jwr15_with_rows_twice_as_far_apart_and_semantic_labels(tmp_path, server
     assert synapses[6, 16, 3] % 2 == 0 and synapses[6, 16, 6] == synapses[6, 16, 3] - 1
 
 
-def test_number_synapses_keeps_neighbours_apart():
+def test_number_synapses_separates_neighbours():
     sides = np.zeros((4, 12, 30), np.uint8)
-    sides[:, 2:8, 2:5], sides[:, 2:8, 6:9] = 1, 2  # one voxel apart: one synapse
+    sides[:, 2:8, 2:5], sides[:, 2:8, 6:9] = 1, 2  # a gap of one voxel: one synapse
     sides[:, 2:8, 20:23], sides[:, 2:8, 23:26] = 1, 2
     numbered = number_synapses(sides)
     assert numbered[0, 3, 3] == 1 and numbered[0, 3, 7] == 2 and numbered[0, 3, 21] == 3 and numbered[0, 3, 24] == 4
     assert ((numbered > 0) == (sides > 0)).all()
 
 
-# -- again, and not again -------------------------------------------------------------------------------------------
+# -- files that exist already ---------------------------------------------------------------------------------------
 
 
-def test_what_is_there_is_not_fetched_again(tmp_path, server, trusted):
+def test_existing_files_are_not_downloaded_or_converted_again(tmp_path, server, trusted):
     server.files = mitoem_files()
     trusted("mitoem-r", server.files)
     (path,) = get_dataset("mitoem-r", tmp_path / "data", url=server.url)
     get_dataset("mitoem-r", tmp_path / "data", url=server.url)
-    path.unlink()  # the downloads are there still
+    path.unlink()  # the downloads still exist
     get_dataset("mitoem-r", tmp_path / "data", url=server.url)
     assert sorted(server.asked) == sorted(server.files)
     shutil.rmtree(tmp_path / "data" / "downloads")
     get_dataset("mitoem-r", tmp_path / "data", url=server.url)
-    assert sorted(server.asked) == sorted(server.files)  # what was converted needs no downloads
+    assert sorted(server.asked) == sorted(server.files)  # a converted volume needs no downloads
     get_dataset("mitoem-r", tmp_path / "other", url=server.url)
     server.asked = sorted(server.files)
     path = tmp_path / "other" / "mitoem_r.h5"
@@ -332,7 +332,7 @@ def test_what_is_there_is_not_fetched_again(tmp_path, server, trusted):
     assert (read(path, "image")[1] == grey()).all()
 
 
-def test_files_may_be_put_there_by_hand(tmp_path, server):
+def test_files_that_the_user_downloaded_are_used(tmp_path, server):
     downloads = tmp_path / "data" / "downloads"
     downloads.mkdir(parents=True)
     for name, content in lucchi_files(tmp_path).items():
@@ -340,7 +340,7 @@ def test_files_may_be_put_there_by_hand(tmp_path, server):
     assert len(get_dataset("lucchi", tmp_path / "data", url=server.url)) == 2 and server.asked == []
 
 
-def test_the_next_address_is_tried(tmp_path, server, trusted, monkeypatch):
+def test_next_address_is_tried_when_one_fails(tmp_path, server, trusted, monkeypatch):
     server.files = mitoem_files()
     trusted("mitoem-r", server.files)
     dataset = DATASETS["mitoem-r"]
@@ -352,7 +352,7 @@ def test_the_next_address_is_tried(tmp_path, server, trusted, monkeypatch):
     assert server.asked.count("nowhere.zip") == 2
 
 
-# -- refusals -------------------------------------------------------------------------------------------------------
+# -- errors ---------------------------------------------------------------------------------------------------------
 
 
 def refuse(tmp_path, name, url, *sentences):
@@ -364,27 +364,27 @@ def refuse(tmp_path, name, url, *sentences):
     assert list(folder.glob("*.h5")) == [] and list(folder.glob("*.partial")) == []
 
 
-def test_404_and_no_network(tmp_path, server):
+def test_unreachable_addresses_are_explained(tmp_path, server):
     refuse(tmp_path, "jwr15", server.url, "jwr15_synapse.zip answered 404", "pass --url", "put the file there by hand")
     refuse(tmp_path, "jwr15", "http://127.0.0.1:9", "cannot be reached (is there a network?)", "pass --url")
-    refuse(tmp_path, "jwr15", "ftp://host/folder", "is no http(s) address")
+    refuse(tmp_path, "jwr15", "ftp://host/folder", "is not an http(s) address")
 
 
-def test_truncated_and_wrong_downloads_are_not_kept(tmp_path, server, trusted):
+def test_truncated_and_wrong_downloads_are_deleted(tmp_path, server, trusted):
     server.files = mitoem_files()
     trusted("mitoem-r", server.files)
     left = tmp_path / "data" / "downloads" / "EM30-R-im.zip.partial"
     left.mkdir(parents=True)
     (left / "tmp_of_a_killed_download").write_bytes(b"half")
     server.cut_short = True
-    refuse(tmp_path, "mitoem-r", server.url, "EM30-R-im.zip", "broke off before the file was whole")
+    refuse(tmp_path, "mitoem-r", server.url, "EM30-R-im.zip", "lost the connection before the file was complete")
     server.cut_short = False
     server.files = dict(server.files, **{"EM30-R-im.zip": b"<html>moved</html>"})
-    refuse(tmp_path, "mitoem-r", server.url, "checksum is not the expected sha256", "nothing of it was kept")
+    refuse(tmp_path, "mitoem-r", server.url, "checksum is not the expected sha256", "it was deleted")
     assert list((tmp_path / "data" / "downloads").iterdir()) == []
 
 
-def test_published_checksums_hold_for_mirrors(tmp_path, server):
+def test_files_of_a_mirror_must_match_the_published_checksum(tmp_path, server):
     server.files = mitoem_files()
     refuse(tmp_path, "mitoem-r", server.url, "6a2cac68adde5d01984542d3ee1d7753d1fa3e6eb2a042ce15ce297c95885bbe")
 
@@ -392,26 +392,26 @@ def test_published_checksums_hold_for_mirrors(tmp_path, server):
 @pytest.mark.parametrize(
     ("content", "sentences"),
     [
-        (b"<html>moved</html>", ["is no whole zip archive", "fetch it again"]),
+        (b"<html>moved</html>", ["is not a complete zip archive", "fetch it again"]),
         (
             archive({"readme.txt": "hello", "vol3/notes.h5": "x"}),
             ["holds readme.txt, vol3/notes.h5", "expected vol3/im_Yx2.h5"],
         ),
-        (archive({"../vol3/im_Yx2.h5": "x"}), ["'../vol3/im_Yx2.h5', which would land outside"]),
-        (archive({"/etc/vol3/im_Yx2.h5": "x"}), ["which would land outside"]),
-        (archive({"vol3/im_Yx2.h5": "x", "vol3/syn_Yx2.h5": "x"}), ["is no HDF5 file"]),
+        (archive({"../vol3/im_Yx2.h5": "x"}), ["'../vol3/im_Yx2.h5', which would be written outside"]),
+        (archive({"/etc/vol3/im_Yx2.h5": "x"}), ["which would be written outside"]),
+        (archive({"vol3/im_Yx2.h5": "x", "vol3/syn_Yx2.h5": "x"}), ["is not an HDF5 file"]),
     ],
-    ids=["no archive", "other files", "beside the folder", "at the root", "no HDF5"],  # archives hold the time of day
+    ids=["no archive", "other files", "parent folder", "absolute path", "no HDF5"],  # the bytes contain the time
 )
-def test_wrong_archives(tmp_path, server, content, sentences):
+def test_archives_with_wrong_contents_are_refused(tmp_path, server, content, sentences):
     server.files = {"jwr15_synapse.zip": content}
     refuse(tmp_path, "jwr15", server.url, *sentences)
 
 
-def test_wrong_contents(tmp_path, server, trusted):
+def test_files_with_wrong_contents_are_refused(tmp_path, server, trusted):
     files = lucchi_files(tmp_path)
     server.files = dict(files, **{"training_groundtruth.tif": stack(tmp_path, labels_of().astype(np.uint8)[:7])})
-    refuse(tmp_path, "lucchi", server.url, "has (10, 20, 24) pixels", "has (7, 20, 24)", "Is one cut short?")
+    refuse(tmp_path, "lucchi", server.url, "has (10, 20, 24) pixels", "has (7, 20, 24)", "Is one incomplete?")
     server.files = dict(files, **{"training.tif": b"<html>"})
     for path in (tmp_path / "data" / "downloads").iterdir():
         path.unlink()
@@ -430,18 +430,18 @@ def test_wrong_contents(tmp_path, server, trusted):
     refuse(tmp_path, "mitoem-r", server.url, "section 2 is missing from its 3")
 
 
-@pytest.mark.parametrize(("room", "name"), [(layouts, "store"), (pooch, "retrieve")])
-def test_a_full_disk(tmp_path, server, monkeypatch, room, name):
+@pytest.mark.parametrize(("module", "name"), [(layouts, "write_sections"), (pooch, "retrieve")])
+def test_full_disk_is_explained(tmp_path, server, monkeypatch, module, name):
     server.files = lucchi_files(tmp_path)
 
     def full(*args, **settings):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(room, name, full)
+    monkeypatch.setattr(module, name, full)
     refuse(tmp_path, "lucchi", server.url, "is full", "make room", "not fetched again")
 
 
-def test_an_expired_certificate_is_forgiven_only_where_a_checksum_is_published(tmp_path, server, trusted, monkeypatch):
+def test_expired_certificate_is_accepted_only_with_a_published_checksum(tmp_path, server, trusted, monkeypatch):
     server.files = mitoem_files() | jwr15_file(tmp_path, labels_of())
     trusted("mitoem-r", server.files)
     get = requests.get
@@ -459,7 +459,7 @@ def test_an_expired_certificate_is_forgiven_only_where_a_checksum_is_published(t
 # -- command line ---------------------------------------------------------------------------------------------------
 
 
-def test_data_on_the_command_line(tmp_path, server):
+def test_data_commands(tmp_path, server):
     table = CliRunner().invoke(app, ["data", "list"])
     assert table.exit_code == 0
     for dataset in DATASETS.values():
@@ -475,7 +475,7 @@ def test_data_on_the_command_line(tmp_path, server):
     assert result.exit_code == 1 and "did you mean 'lucchi'?" in result.stderr
 
 
-def test_slabs_and_boxes_agree(tmp_path, server):
+def test_box_across_two_slabs_is_read_correctly(tmp_path, server):
     server.files = lucchi_files(tmp_path)
     path = get_dataset("lucchi", tmp_path / "data", url=server.url)[0]
     box = Box((7, 3, 2), (3, 4, 5))  # across the border of two slabs

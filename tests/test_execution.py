@@ -13,7 +13,7 @@ SIZE = (30.0, 8.0, 8.0)
 
 
 class Fill:
-    """Writes a block's first voxel's number into the block."""
+    """Fills a block of the volume with a number that is computed from its first voxel."""
 
     def __init__(self, volume):
         self.volume = volume
@@ -52,6 +52,6 @@ class TestInProcess(ExecutorExam):
 class TestPickledInProcess(ExecutorExam):
     executor = PickledInProcess()
 
-    def test_what_does_not_pickle_is_noticed(self):
+    def test_function_that_cannot_be_pickled_is_an_error(self):
         with pytest.raises((AttributeError, TypeError, pickle.PicklingError), match=r"(?i)pickle|local"):
             list(self.executor.map(lambda block: None, [1]))

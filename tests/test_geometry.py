@@ -1,3 +1,5 @@
+"""Boxes, grids of blocks, and distances in voxels."""
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -11,7 +13,7 @@ extents = st.tuples(*[st.integers(0, 20)] * 3)
 
 
 @given(vectors, extents, vectors, extents)
-def test_intersection_holds_the_voxels_that_both_hold(offset_a, shape_a, offset_b, shape_b):
+def test_intersection_contains_only_voxels_of_both_boxes(offset_a, shape_a, offset_b, shape_b):
     a, b = Box(offset_a, shape_a), Box(offset_b, shape_b)
 
     def voxels(box):
@@ -54,11 +56,11 @@ def test_parse_reads_what_str_writes():
         ("0:8,5:5,0:1", "holds no voxel"),
     ],
 )
-def test_a_bad_box_is_named(text, sentence):
+def test_invalid_box_is_explained(text, sentence):
     with pytest.raises(InputError, match=sentence):
         Box.parse(text)
 
 
-def test_distances_are_covered():
+def test_distances_are_rounded_up_to_whole_voxels():
     assert to_voxels(50, (30, 8, 8)) == (2, 7, 7)
     assert to_voxels(0, (30, 8, 8)) == (0, 0, 0)

@@ -1,4 +1,4 @@
-"""What is shipped: the wheel holds all it needs, and starts without this checkout."""
+"""The wheel contains every module and template, and works without the source tree; the errors form one hierarchy."""
 
 import os
 import shutil
@@ -10,8 +10,8 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 
 
-def test_the_wheel_is_whole(tmp_path):
-    copy = tmp_path / "checkout"  # setuptools leaves a build folder behind, which must not feed the next wheel
+def test_wheel_is_complete_and_importable(tmp_path):
+    copy = tmp_path / "checkout"  # setuptools leaves a build folder behind, whose files would get into the next wheel
     shutil.copytree(ROOT / "src", copy / "src", ignore=shutil.ignore_patterns("*.egg-info", "__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, copy / name)
@@ -29,7 +29,7 @@ def test_the_wheel_is_whole(tmp_path):
     assert found.stdout.strip().startswith(str(tmp_path)), found.stderr
 
 
-def test_errors_are_one_tree_and_it_is_drawn():
+def test_errors_are_one_documented_hierarchy():
     from twostream.base import errors
 
     classes = [c for c in vars(errors).values() if isinstance(c, type) and c.__module__ == errors.__name__]

@@ -380,7 +380,7 @@ def test_channels_extents_and_conventions(tmp_path, toy_file, theirs):
         result = init(tmp_path / "p", toy_file, "--probability", f"{at}{name}", task="polarity")
         refused(result, f"has {given}; polarity wants 3: pre, post, union, or 2: pre, post")
     for kind in ("probability", "segmentation"):
-        refused(init(tmp_path / "p", toy_file, f"--{kind}", f"{at}small"), "has (4, 8, 8) voxels", "must be alike")
+        refused(init(tmp_path / "p", toy_file, f"--{kind}", f"{at}small"), "has (4, 8, 8) voxels", "must be equal")
     result = init(tmp_path / "p", toy_file, "--segmentation", f"{at}odd", task="polarity")
     refused(result, "of 1 synapses none has both sides")
     two = ["decoding.channels=[foreground,contour]"]

@@ -1,4 +1,4 @@
-"""The synthetic tissue: the same voxels however cut, exact truth, hard for a threshold."""
+"""The synthetic tissue: voxels do not depend on the box, labels are exact, and a threshold cannot find the synapses."""
 
 import sys
 from pathlib import Path
@@ -28,7 +28,7 @@ def whole(tissue):
 
 
 def uncut(labels):
-    """Ids whose synapse does not touch the border of the array."""
+    """Ids of the synapses that do not touch the border of the array."""
     n = (labels + np.uint64(1)) // np.uint64(2)
     border = [n[0], n[-1], n[:, 0], n[:, -1], n[:, :, 0], n[:, :, -1]]
     inside = np.setdiff1d(np.unique(n), np.concatenate([b.ravel() for b in border]))
@@ -46,12 +46,12 @@ def random_boxes(count):
 
 
 @pytest.mark.parametrize("name", FIELDS)
-def test_same_voxels_however_the_box_is_cut(tissue, whole, name):
+def test_voxels_do_not_depend_on_the_box(tissue, whole, name):
     for box in random_boxes(5):
         np.testing.assert_array_equal(getattr(tissue, name)(box), whole[name][box.relative_to(WHOLE).slices], str(box))
 
 
-def test_far_away_is_still_tissue(tissue):
+def test_tissue_millimetres_from_the_origin(tissue):
     box = Box((-3_000_001, 9_000_003, -9_000_007), (3, 40, 70))
     image = tissue.image(box)
     part = Box((-3_000_000, 9_000_008, -8_999_974), (1, 35, 37))
@@ -63,10 +63,10 @@ def test_dtypes_and_empty_box(tissue, whole):
     assert whole["image"].dtype == np.uint8
     assert all(whole[name].dtype == np.uint64 for name in FIELDS[1:])
     assert tissue.image(Box((0, 0, 0), (0, 4, 4))).shape == (0, 4, 4)
-    assert len(tissue.kinds(Box((0, 0, 0), (0, 4, 4)))) == 0
+    assert len(tissue.objects(Box((0, 0, 0), (0, 4, 4)))) == 0
 
 
-def test_another_seed_is_another_tissue(tissue):
+def test_seeds_give_different_tissue(tissue):
     box = Box((0, 0, 0), (1, 64, 64))
     assert not np.array_equal(tissue.neurites(box), Tissue(6).neurites(box))
 
@@ -100,7 +100,7 @@ def test_a_cleft_lies_within_its_synapse(whole):
 
 def test_no_two_synapses_touch(whole):
     n = ((whole["synapses"] + np.uint64(1)) // np.uint64(2)).astype(np.int64)
-    n = np.unique(n, return_inverse=True)[1].reshape(n.shape)  # small numbers: the filter works in floats
+    n = np.unique(n, return_inverse=True)[1].reshape(n.shape)  # small numbers, because the filter computes in floats
     lowest = minimum_filter(np.where(n == 0, n.max() + 1, n), size=3)
     highest = maximum_filter(n, size=3)
     touching = (highest > 0) & (lowest <= n.max()) & (n > 0) & (lowest != highest)
@@ -108,7 +108,7 @@ def test_no_two_synapses_touch(whole):
 
 
 def test_voxel_size_changes_the_sampling_not_the_tissue(tissue):
-    # Odd factors: the centre of a coarse voxel is the centre of a fine one.
+    # With an odd factor, the centre of a coarse voxel is also the centre of a fine one.
     coarse, fine = Tissue(5, (30.0, 24.0, 24.0)), tissue
     sections = [z for z in range(12) if not shift_yx(5, np.array([z]), fine.voxel_size_nm).any()][:3]
     for z in sections:
@@ -118,9 +118,9 @@ def test_voxel_size_changes_the_sampling_not_the_tissue(tissue):
             assert (a == b).mean() > 0.998, name
 
 
-def test_density_of_planted_objects(tissue):
+def test_density_of_objects(tissue):
     box = Box((0, 0, 0), (80, 300, 300))  # 13.8 cubic micrometres
-    kinds = tissue.kinds(box)["kind"]
+    kinds = tissue.objects(box)["kind"]
     volume_um3 = box.num_voxels * 30 * 8 * 8 / 1e9
     assert 9.5 <= np.isin(kinds, TRUE_KINDS).sum() / volume_um3 <= 14.5
     assert 0.5 <= np.isin(kinds, NEGATIVE_KINDS).sum() / np.isin(kinds, TRUE_KINDS).sum() <= 1.5
@@ -128,18 +128,18 @@ def test_density_of_planted_objects(tissue):
     assert set(TRUE_KINDS) | set(NEGATIVE_KINDS) | {"mitochondrion", "lysosome"} == set(kinds.tolist())
 
 
-def test_kinds_agree_with_labels_and_boxes(tissue, whole):
-    table = tissue.kinds(WHOLE)
+def test_objects_agree_with_labels_and_do_not_depend_on_the_box(tissue, whole):
+    table = tissue.objects(WHOLE)
     for row in table[np.isin(table["kind"], TRUE_KINDS)]:
         part = Box(np.floor(row["centre_zyx"]).astype(int).tolist(), (2, 2, 2)).grown((2, 6, 6)).intersection(WHOLE)
         n = (whole["synapses"][part.relative_to(WHOLE).slices] + np.uint64(1)) // np.uint64(2)
         assert row["id"] in n
     half = Box(WHOLE.offset_zyx, (10, 200, 200))
-    both = np.concatenate([tissue.kinds(half), tissue.kinds(half.shifted((10, 0, 0)))])
+    both = np.concatenate([tissue.objects(half), tissue.objects(half.shifted((10, 0, 0)))])
     assert sorted(both["id"].tolist()) == sorted(table["id"].tolist())
 
 
-def test_density_is_dark_and_vesicles_are_before_it(tissue, whole):
+def test_postsynaptic_side_is_darker_than_presynaptic_side_and_surroundings(tissue, whole):
     image = whole["image"][~is_missing(5, np.arange(WHOLE.offset_zyx[0], WHOLE.stop_zyx[0]))].astype(float)
     labels = whole["synapses"][~is_missing(5, np.arange(WHOLE.offset_zyx[0], WHOLE.stop_zyx[0]))]
     pre, post = (labels % 2 == 1), (labels % 2 == 0) & (labels > 0)
@@ -159,7 +159,7 @@ def test_some_sections_are_missing_and_some_misaligned(tissue):
     assert len(np.unique(tissue.neurites(box))) > 1
 
 
-def test_beyond_the_end_is_an_error(tissue):
+def test_box_beyond_the_end_of_the_tissue_is_an_error(tissue):
     with pytest.raises(InputError, match="beyond 95 mm"):
         tissue.image(Box((0, 0, 20_000_000), (1, 1, 1)))
 
@@ -169,13 +169,13 @@ def test_voxel_size_must_be_three_positive_numbers():
         Tissue(1, (30.0, 8.0))
 
 
-def test_threshold_and_components_fail(whole):
+def test_threshold_and_connected_components_do_not_find_the_synapses(whole):
     sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
     from synthetic_baseline import best_f1, score, synapse_masks
 
     truth = synapse_masks(whole["synapses"])
-    assert best_f1(truth, truth, 0.5) > 0.7  # less than 1 only by fragments below the size filter
-    # The size the limit is stated for: a small box has too few synapses and tunes itself to them.
-    result = score(1, Box((0, 0, 0), (24, 384, 384)), sigmas_nm=(32.0,))  # the best smoothing of the full sweep
+    assert best_f1(truth, truth, 0.5) > 0.7  # below 1 only because the size filter removes fragments
+    # The box must be this large: on few synapses, the best threshold would be overfitted to them.
+    result = score(1, Box((0, 0, 0), (24, 384, 384)), sigmas_nm=(32.0,))  # the best of all smoothings that were tried
     assert result["num_synapses"] >= 80
     assert result[0.5] < 0.3 and result[0.2] < 0.3

@@ -1,3 +1,5 @@
+"""Volumes: URIs, the formats, and the errors for files, voxel sizes and arrays that do not fit."""
+
 import json
 import pickle
 from pathlib import Path
@@ -25,14 +27,14 @@ SIZE = (40.0, 4.0, 4.0)
         ("synthetic://seed=3&kind=image", "synthetic://seed=3&kind=image"),
     ],
 )
-def test_a_short_uri_names_no_folder(uri, short):
+def test_short_uri_has_no_folders(uri, short):
     assert Uri.parse(uri).short == short
 
 
 @pytest.mark.parametrize(
     "uri", ["/a/b/x.h5:raw", "x.hdf5:/volumes/raw", "zarr://a/b", "a/x.zarr", "synthetic://seed=3"]
 )
-def test_a_uri_is_written_as_it_was_read(uri):
+def test_str_of_a_parsed_uri_is_the_same_text(uri):
     assert str(Uri.parse(uri)) == uri
 
 
@@ -48,12 +50,12 @@ def test_a_uri_is_written_as_it_was_read(uri):
         ("synthetic://seed=3", "synthetic://seed=3"),
     ],
 )
-def test_what_lies_in_a_project_or_beside_it_is_stored_relative_to_it(uri, stored):
+def test_paths_in_or_beside_a_project_are_stored_relative_to_it(uri, stored):
     assert portable_uri(uri, Path("/lab/p")) == stored
     assert absolute_uri(stored, Path("/lab/p")) == uri
 
 
-def test_nothing_lies_beside_a_project_at_the_root():
+def test_project_in_the_root_folder_stores_absolute_paths():
     assert portable_uri("/data/x.zarr", Path("/p")) == "/data/x.zarr"
 
 
@@ -127,7 +129,7 @@ class TestZarr(VolumeExam):
         assert [a["name"] for a in image["axes"]] == ["z", "y", "x"]
         assert image["datasets"][0]["coordinateTransformations"][0]["scale"] == list(SIZE)
 
-    def test_zarr_3_of_others(self, tmp_path, marked):
+    def test_zarr_3_array_written_by_zarr_python(self, tmp_path, marked):
         import zarr
 
         array = zarr.create_array(tmp_path / "b.zarr", shape=marked.shape, chunks=(2, 8, 8), dtype="u1", zarr_format=3)
@@ -146,7 +148,7 @@ class TestZarr(VolumeExam):
 
 
 class TestSynthetic:
-    def test_a_box_is_the_same_however_it_is_cut(self):
+    def test_voxels_do_not_depend_on_the_box(self):
         uri = "synthetic://seed=5&kind=image&shape=4,40,40&offset=-2,7,-9"
         volume = open_volume(uri)
         whole = volume.read(volume.box)
@@ -162,7 +164,7 @@ class TestSynthetic:
             ("synthetic://shape=1,2", "expected"),
         ],
     )
-    def test_bad_options_are_named(self, uri, sentence):
+    def test_invalid_options_are_named(self, uri, sentence):
         with pytest.raises(ValueError, match=sentence):
             open_volume(uri)
 
@@ -175,23 +177,23 @@ class TestSynthetic:
         ((30, -8, 8), "expected three positive numbers"),
     ],
 )
-def test_a_bad_voxel_size_is_explained(tmp_path, marked, size, sentence):
+def test_invalid_voxel_size_is_explained(tmp_path, marked, size, sentence):
     with pytest.raises(VolumeError, match=sentence):
         open_volume(hdf5(tmp_path / "a.h5", marked), size)
 
 
-def test_a_missing_voxel_size_is_demanded(tmp_path, marked):
+def test_missing_voxel_size_is_asked_for(tmp_path, marked):
     with pytest.raises(VolumeError, match=r"states no voxel size .* pass --voxel-size Z,Y,X"):
         open_volume(hdf5(tmp_path / "a.h5", marked))
 
 
-def test_two_voxel_sizes_that_disagree(tmp_path, marked):
+def test_voxel_size_that_contradicts_the_file_is_refused(tmp_path, marked):
     uri = hdf5(tmp_path / "a.h5", marked, resolution=(10.0, 8.0, 8.0))
     with pytest.raises(VolumeError, match=r"--voxel-size says \(8.0, 8.0, 10.0\) .* Z and X look swapped"):
         open_volume(uri, (8, 8, 10))
 
 
-def test_missing_things_are_named(tmp_path, marked):
+def test_missing_or_unreadable_files_and_datasets_are_named(tmp_path, marked):
     uri = hdf5(tmp_path / "a.h5", marked, voxel_size_nm=SIZE)
     with pytest.raises(VolumeError, match=r"holds no dataset 'me'; it holds: em\. Did you mean 'em'"):
         open_volume(uri.replace(":em", ":me"))
@@ -206,7 +208,7 @@ def test_missing_things_are_named(tmp_path, marked):
         open_volume(str(tmp_path / "broken.h5:em"))
 
 
-def test_the_ignore_mask_stands_beside_the_labels(tmp_path, marked):
+def test_ignore_mask_is_a_dataset_named_after_the_labels(tmp_path, marked):
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file.attrs["voxel_size_nm"] = SIZE
         file["mito"], file["mito_ignore"] = marked, marked
@@ -215,7 +217,7 @@ def test_the_ignore_mask_stands_beside_the_labels(tmp_path, marked):
     assert open_ignore_mask(f"{tmp_path / 'a.h5'}:mito_ignore") is None
 
 
-def test_writing_is_checked(tmp_path, marked):
+def test_invalid_writes_are_refused(tmp_path, marked):
     volume = create_volume(str(tmp_path / "a.zarr"), shape_zyx=(2, 3, 4), dtype=np.uint8, voxel_size_nm=SIZE)
     with pytest.raises(VolumeError, match=r"got an array of \(2, 3, 4\) float64 .* expected \(2, 3, 4\) uint8"):
         volume.write(volume.box, np.zeros((2, 3, 4)))

@@ -1,1 +1,4 @@
-"""What every room may use: errors, boxes of voxels, strict settings, files written whole or not at all, progress."""
+"""What every other package may import: errors, boxes, the base class of settings, atomic file writing, progress.
+
+Knows nothing about the rest of ``twostream`` and imports no other package of it.
+"""

@@ -1,6 +1,8 @@
-"""Files that are there whole or not at all: written under a partial name, then renamed.
+"""Atomic file writing: a file is written under the name ``NAME.partial`` and renamed to ``NAME`` when it is complete.
 
-Knows disks; must not know what is written.
+A process that is killed while writing therefore never leaves a truncated file under the final name.
+
+Knows the file system and a few formats (text, NumPy, JSON lines); must not know what the contents mean.
 """
 
 from __future__ import annotations
@@ -19,14 +21,19 @@ from twostream.base.errors import InputError
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
+    """Write ``text`` to ``path`` in UTF-8, atomically."""
     with text_file(path) as handle:
         handle.write(text)
 
 
 @contextmanager
 def text_file(path: Path) -> Iterator[TextIO]:
-    """A text file to be filled: under its name once all of it is there, and nothing is left of it if that fails."""
+    """Open a text file for writing, atomically.
+
+    Yields:
+        A writable UTF-8 handle. When the block ends, the file gets its final name; when the block raises, the file is
+        removed and the exception goes on.
+    """
     partial = path.with_name(path.name + ".partial")
     try:
         with open(partial, "w", newline="", encoding="utf-8") as handle:
@@ -38,7 +45,7 @@ def text_file(path: Path) -> Iterator[TextIO]:
 
 
 def write_array(path: Path, array: np.ndarray) -> None:
-    """Write ``.npy`` whole or not at all."""
+    """Write ``array``, of any shape and any dtype without Python objects, as ``.npy``, atomically."""
     partial = path.with_name(path.name + ".partial")
     with open(partial, "wb") as handle:
         np.save(handle, array, allow_pickle=False)
@@ -47,9 +54,19 @@ def write_array(path: Path, array: np.ndarray) -> None:
 
 @contextmanager
 def array_file(path: Path, shape: tuple[int, ...], dtype: Any) -> Iterator[np.ndarray]:
-    """A ``.npy`` to be filled piece by piece, on disk and not in memory; under its name once all of it is there."""
+    """Create a ``.npy`` file that is too large to be held in memory and is filled piece by piece.
+
+    Args:
+        path: final name of the file.
+        shape: shape of the array.
+        dtype: dtype of the array.
+
+    Yields:
+        A writable memory-mapped array of ``shape`` and ``dtype``. When the block ends without an exception, the file
+        gets its final name.
+    """
     partial = path.with_name(path.name + ".partial")
-    if 0 in shape:  # nothing can be mapped of an empty file
+    if 0 in shape:  # an empty file cannot be memory-mapped
         write_array(path, np.zeros(shape, dtype))
         yield np.zeros(shape, dtype)
         return
@@ -61,7 +78,7 @@ def array_file(path: Path, shape: tuple[int, ...], dtype: Any) -> Iterator[np.nd
 
 
 def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Write ``.npz`` whole or not at all."""
+    """Write named arrays as compressed ``.npz``, atomically."""
     partial = path.with_name(path.name + ".partial")
     with open(partial, "wb") as handle:
         np.savez_compressed(handle, **arrays)  # type: ignore[arg-type]
@@ -69,27 +86,33 @@ def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
 
 
 def read_array(path: Path) -> np.ndarray:
-    """Read ``.npy``.
+    """Read one array from a ``.npy`` file.
 
     Raises:
-        InputError: missing, damaged, pickled, or several arrays (``.npz``).
+        InputError: the file is missing or damaged, would have to be unpickled, or holds several arrays (``.npz``).
     """
     try:
         array = np.load(path, allow_pickle=False)
         if not isinstance(array, np.ndarray):
-            raise ValueError("it holds several arrays")
+            raise ValueError("it holds several arrays, expected one")
         return array
     except (OSError, ValueError, EOFError) as error:
         raise InputError(f"{path} cannot be read as .npy without pickles: {error}.") from None
 
 
 def write_jsonl(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Write one JSON object per line, whole or not at all."""
+    """Write ``rows`` as JSON lines, one object per line, atomically."""
     write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
 
 
 def write_folder(path: Path, fill: Callable[[Path], Any]) -> None:
-    """Make a folder whole or not at all: ``fill`` makes it under a partial name."""
+    """Create a folder atomically, replacing any folder of that name.
+
+    Args:
+        path: final name of the folder.
+        fill: called with the temporary path ``NAME.partial``, which does not exist yet; it creates the folder and its
+            contents. If it raises, the temporary folder is removed and ``path`` is left as it was.
+    """
     partial = path.with_name(path.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:

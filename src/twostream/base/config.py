@@ -1,7 +1,9 @@
-"""What every configuration has in common: frozen, strict, and helpful about typing errors.
+"""The base class of all settings, and the error messages for settings that are wrong.
 
-Knows pydantic and YAML; must not know any particular setting. The settings themselves stand beside
-what they configure and are composed in ``project.py``.
+Settings are immutable pydantic models; an unknown key is an error that names the nearest valid key. Each settings class
+is defined in the module that it configures, and ``project/settings.py`` combines them into one.
+
+Knows pydantic and YAML; must not know any particular setting.
 """
 
 from __future__ import annotations
@@ -17,18 +19,17 @@ from twostream.base.errors import ConfigError
 
 
 class Config(BaseModel):
-    """Base of all settings: immutable, unknown keys refused."""
+    """Base class of all settings: immutable; unknown keys, infinity and NaN are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     @field_validator("*", mode="before")
     @classmethod
-    def _true_is_not_one(cls, value: Any, info: ValidationInfo) -> Any:
+    def _refuse_unexpected_bool(cls, value: Any, info: ValidationInfo) -> Any:
+        # Without this check pydantic would read `true` as the number 1.
         annotation = cls.model_fields[info.field_name].annotation if info.field_name else bool
         if isinstance(value, bool) and bool not in (annotation, *get_args(annotation)):
-            raise ValueError(
-                f"{str(value).lower()} came; it takes neither true nor false, but a number, a name or a list"
-            )
+            raise ValueError(f"expected a number, name or list; got {str(value).lower()}")
         return value
 
 
@@ -36,29 +37,41 @@ AnyConfig = TypeVar("AnyConfig", bound=Config)
 
 
 def parse_config(model: type[AnyConfig], values: Mapping[str, Any], *, source: str) -> AnyConfig:
-    """Check ``values`` against ``model``.
+    """Build the settings ``model`` from ``values``.
 
     Args:
         model: the settings class.
         values: nested mapping, as read from YAML.
-        source: where the values come from; opens the error message.
+        source: where the values come from, for example the path of the YAML file; error messages begin with it.
+
+    Returns:
+        An instance of ``model``.
 
     Raises:
-        ConfigError: an unknown key (the nearest valid one is named) or a value out of range.
+        ConfigError: a key is unknown (the message names the nearest valid one) or missing, or a value has the wrong
+            type or is out of range.
     """
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        raise ConfigError("; ".join(_sentence(model, item, source) for item in error.errors())) from None
+        raise ConfigError("; ".join(_describe_error(model, item, source) for item in error.errors())) from None
 
 
 def apply_overrides(values: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """Lay ``a.b=value`` options over nested ``values``; the value is read as YAML.
+    """Set single values in a nested mapping, as the option ``--set a.b=value`` does.
+
+    Args:
+        values: nested mapping; not changed.
+        overrides: texts of the form ``a.b=value``; the value is parsed as YAML. Missing keys are created.
+
+    Returns:
+        A copy of ``values`` with the overrides applied.
 
     Raises:
-        ConfigError: an option without ``=``, or one that goes through a key that holds no mapping.
+        ConfigError: an override has no key or no ``=``, its value is not valid YAML, or it addresses a key below one
+            that holds a plain value.
     """
-    result = _deep_copy(values)
+    result = _copy_mappings(values)
     for option in overrides:
         key, separator, text = option.partition("=")
         if not separator or not key.strip():
@@ -68,7 +81,7 @@ def apply_overrides(values: Mapping[str, Any], overrides: Sequence[str]) -> dict
         for parent in parents:
             child = node.setdefault(parent, {})
             if not isinstance(child, dict):
-                raise ConfigError(f"--set got {option!r}, but {parent} holds {child!r} and has no keys below it.")
+                raise ConfigError(f"--set got {option!r}, but {parent} is {child!r}, a value without keys below it.")
             node = child
         try:
             node[leaf] = yaml.safe_load(text)
@@ -77,11 +90,12 @@ def apply_overrides(values: Mapping[str, Any], overrides: Sequence[str]) -> dict
     return result
 
 
-def _deep_copy(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: _deep_copy(v) if isinstance(v, Mapping) else v for k, v in values.items()}
+def _copy_mappings(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: _copy_mappings(v) if isinstance(v, Mapping) else v for k, v in values.items()}
 
 
-def _sentence(model: type[BaseModel], error: Any, source: str) -> str:
+def _describe_error(model: type[BaseModel], error: Any, source: str) -> str:
+    """One pydantic error as a sentence for the user."""
     path = [str(part) for part in error["loc"]]
     key = ".".join(path)
     if error["type"] == "extra_forbidden":
@@ -94,7 +108,7 @@ def _sentence(model: type[BaseModel], error: Any, source: str) -> str:
         return f"{source}: {'.'.join(path[:-1])} has {path[-1]} values; one more is needed."
     if error["type"] == "missing":
         return f"{source}: {key} is missing; add it."
-    if error["type"] == "value_error" and isinstance(error.get("input"), dict):  # settings that clash with each other
+    if error["type"] == "value_error" and isinstance(error.get("input"), dict):  # two settings contradict each other
         return f"{source}: {key + ': ' if key else ''}{error['ctx']['error']}."
     if error["type"] == "value_error" and not path:
         return f"{source}: {error['ctx']['error']}."
@@ -104,6 +118,7 @@ def _sentence(model: type[BaseModel], error: Any, source: str) -> str:
 
 
 def _valid_keys(model: type[BaseModel], path: Sequence[str]) -> list[str]:
+    """Names of the settings that may stand below the key ``path``."""
     for part in path:
         annotation = model.model_fields[part].annotation if part in model.model_fields else None
         if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):

@@ -1,28 +1,28 @@
-"""The tree of errors that users may see. Knows nothing of the rest.
+"""The exceptions that are meant for the user, in one hierarchy. Knows nothing about the rest of ``twostream``.
 
-    TwoStreamError                 everything below; the command line prints it as one sentence
-    ├── InputError                 what came in from outside is not usable: file, array, option, table
-    │   ├── ConfigError            a YAML key or ``--set`` option is unknown or out of range
+    TwoStreamError                 base class; the command line prints the message without a traceback
+    ├── InputError                 a file, array, option or table that the user gave cannot be used
+    │   ├── ConfigError            a setting (YAML key or ``--set`` option) is unknown, or its value is out of range
     │   └── VolumeError            a volume cannot be opened, read or written
-    │       └── NoVoxelSizeError   its file states no voxel size, and none was given
-    ├── LedgerError                an answer, query or registration contradicts what the ledger holds
-    ├── TrainingError              a training has run away
-    └── ProjectError               the project folder is not in the state the command needs
+    │       └── NoVoxelSizeError   the file states no voxel size, and the user gave none
+    ├── LedgerError                an answer, query or registration contradicts what the ledger has recorded
+    ├── TrainingError              training diverged
+    └── ProjectError               the project folder is not in the state that the command needs
 
-A message says what came, what was wanted and what to do.
+A message says what was found, what was expected and what to do.
 """
 
 
 class TwoStreamError(Exception):
-    """Root of every error that is the user's to read."""
+    """Base class of every error whose message is written for the user."""
 
 
 class InputError(TwoStreamError, ValueError):
-    """Something handed in from outside is not usable."""
+    """A file, array, option or table that the user gave cannot be used. Also a ``ValueError``."""
 
 
 class ConfigError(InputError):
-    """A configuration key is unknown or its value is out of range."""
+    """A setting is unknown, or its value is out of range."""
 
 
 class VolumeError(InputError):
@@ -30,15 +30,15 @@ class VolumeError(InputError):
 
 
 class NoVoxelSizeError(VolumeError):
-    """A volume's file states no voxel size, and none was given."""
+    """The file of a volume states no voxel size, and the user gave none."""
 
 
 class LedgerError(TwoStreamError):
-    """A request contradicts what the ledger holds."""
+    """An answer, query or registration contradicts what the ledger has recorded."""
 
 
 class TrainingError(TwoStreamError):
-    """A training has run away: its loss is no number."""
+    """Training diverged: the loss is not a finite number."""
 
 
 class ProjectError(TwoStreamError):

@@ -1,6 +1,8 @@
-"""Boxes of voxels and grids of blocks. Always ZYX, whole voxels, half-open.
+"""Boxes of voxels, grids of blocks, and the conversion from nanometres to voxels.
 
-Knows integers and nanometres; must not know files, arrays on disk or tasks.
+The axis order is always Z, Y, X. Boxes are half-open: they contain their first voxel but not the voxel at ``stop_zyx``.
+
+Knows integers and nanometres; must not know files, volumes or tasks.
 """
 
 from __future__ import annotations
@@ -28,14 +30,14 @@ def _vector(values: Sequence[int], name: str) -> Vector:
 
 @dataclass(frozen=True, order=True)
 class Box:
-    """A half-open box of voxels.
+    """A half-open box of voxels. Boxes are immutable and can be compared, sorted and used as dictionary keys.
 
     Args:
-        offset_zyx: first voxel, (z, y, x); may be negative.
-        shape_zyx: extent in voxels, (z, y, x), each >= 0.
+        offset_zyx: (z, y, x) of the first voxel; may be negative.
+        shape_zyx: extent (z, y, x) in voxels, each >= 0.
 
     Raises:
-        InputError: not three whole numbers, or a negative extent.
+        InputError: one of them is not three whole numbers, or an extent is negative.
     """
 
     offset_zyx: Vector
@@ -45,26 +47,29 @@ class Box:
         object.__setattr__(self, "offset_zyx", _vector(self.offset_zyx, "offset_zyx"))
         object.__setattr__(self, "shape_zyx", _vector(self.shape_zyx, "shape_zyx"))
         if min(self.shape_zyx) < 0:
-            raise InputError(f"shape_zyx is {self.shape_zyx}; expected no negative extent.")
+            raise InputError(f"shape_zyx is {self.shape_zyx}; expected no negative number of voxels.")
 
     @classmethod
     def from_corners(cls, start_zyx: Sequence[int], stop_zyx: Sequence[int]) -> Box:
-        """Box from its first voxel to one past its last, (z, y, x) each; empty where stop <= start."""
+        """The box from ``start_zyx`` up to, but not including, ``stop_zyx``, both (z, y, x).
+
+        Where stop <= start along an axis, the extent there is 0 and the box holds no voxel.
+        """
         start = _vector(start_zyx, "start_zyx")
         stop = _vector(stop_zyx, "stop_zyx")
         return cls(start, tuple(max(0, b - a) for a, b in zip(start, stop, strict=True)))  # type: ignore[arg-type]
 
     @classmethod
     def whole(cls, shape_zyx: Sequence[int]) -> Box:
-        """The box of an array of ``shape_zyx``."""
+        """The box that covers an array of ``shape_zyx`` voxels, from (0, 0, 0)."""
         return cls((0, 0, 0), _vector(shape_zyx, "shape_zyx"))
 
     @classmethod
     def parse(cls, text: str) -> Box:
-        """Read ``Z0:Z1,Y0:Y1,X0:X1``, the form of the command line and the YAML.
+        """Parse ``Z0:Z1,Y0:Y1,X0:X1``, the notation of the command line and of the YAML file. ``str(box)`` writes it.
 
         Raises:
-            InputError: another form, or a box without voxels.
+            InputError: the text has another form, or the box would hold no voxel.
         """
         try:
             spans = [tuple(int(v) for v in part.split(":")) for part in text.split(",")]
@@ -80,52 +85,56 @@ class Box:
 
     @property
     def stop_zyx(self) -> Vector:
-        """One past the last voxel, (z, y, x)."""
+        """(z, y, x) of the first voxel past the end along each axis."""
         z, y, x = (o + s for o, s in zip(self.offset_zyx, self.shape_zyx, strict=True))
         return z, y, x
 
     @property
     def num_voxels(self) -> int:
+        """Number of voxels in the box; 0 if it is empty."""
         return math.prod(self.shape_zyx)
 
     @property
     def slices(self) -> tuple[slice, slice, slice]:
-        """Slices that cut this box out of an array whose first voxel is (0, 0, 0)."""
+        """Slices that cut this box out of a (Z, Y, X) array whose first element is voxel (0, 0, 0)."""
         z, y, x = (slice(a, b) for a, b in zip(self.offset_zyx, self.stop_zyx, strict=True))
         return z, y, x
 
     def shifted(self, by_zyx: Sequence[int]) -> Box:
+        """The box moved by (z, y, x) voxels."""
         return Box(tuple(o + b for o, b in zip(self.offset_zyx, by_zyx, strict=True)), self.shape_zyx)  # type: ignore[arg-type]
 
     def relative_to(self, outer: Box) -> Box:
-        """The same voxels, counted from the first voxel of ``outer``."""
+        """The same box in coordinates whose origin is the first voxel of ``outer``."""
         return self.shifted([-o for o in outer.offset_zyx])
 
     def grown(self, by_zyx: Sequence[int]) -> Box:
-        """Larger by ``by_zyx`` voxels on both sides of each axis (smaller where negative)."""
+        """The box extended by (z, y, x) voxels on both sides of each axis; negative numbers shrink it."""
         return Box.from_corners(
             [a - b for a, b in zip(self.offset_zyx, by_zyx, strict=True)],
             [a + b for a, b in zip(self.stop_zyx, by_zyx, strict=True)],
         )
 
     def intersection(self, other: Box) -> Box:
-        """The common voxels; a box without voxels where there are none."""
+        """The voxels that both boxes contain; an empty box if there are none."""
         return Box.from_corners(
             [max(a, b) for a, b in zip(self.offset_zyx, other.offset_zyx, strict=True)],
             [min(a, b) for a, b in zip(self.stop_zyx, other.stop_zyx, strict=True)],
         )
 
     def hull(self, other: Box) -> Box:
-        """The smallest box that holds both."""
+        """The smallest box that contains both boxes."""
         return Box.from_corners(
             [min(a, b) for a, b in zip(self.offset_zyx, other.offset_zyx, strict=True)],
             [max(a, b) for a, b in zip(self.stop_zyx, other.stop_zyx, strict=True)],
         )
 
     def intersects(self, other: Box) -> bool:
+        """Whether the boxes have at least one voxel in common."""
         return self.intersection(other).num_voxels > 0
 
     def contains(self, other: Box) -> bool:
+        """Whether ``other`` lies inside this box."""
         return self.intersection(other) == other
 
     def __str__(self) -> str:
@@ -134,22 +143,31 @@ class Box:
 
 @dataclass(frozen=True)
 class Block:
-    """One unit of work: what it reads (with context) and what it writes."""
+    """One unit of work, for example of a prediction.
+
+    Attributes:
+        read_box: the voxels that are read: the write box plus the context around it.
+        write_box: the voxels that are written.
+    """
 
     read_box: Box
     write_box: Box
 
 
 def grid(box: Box, block_shape_zyx: Sequence[int], context_zyx: Sequence[int] = (0, 0, 0)) -> Iterator[Block]:
-    """Cut ``box`` into blocks in raster order; write boxes tile it, read boxes add the context.
+    """Divide ``box`` into blocks, in raster order.
 
     Args:
-        box: what the write boxes cover, each voxel once.
-        block_shape_zyx: voxels per write box, each > 0; the last along an axis may be smaller.
-        context_zyx: voxels added on each side of the read box. It may reach past ``box``.
+        box: the region to cover. The write boxes cover each of its voxels exactly once.
+        block_shape_zyx: shape (z, y, x) of a write box in voxels, each >= 1; the last one along an axis may be smaller.
+        context_zyx: voxels (z, y, x) by which the read box exceeds the write box on each side. The read box may reach
+            outside ``box``.
+
+    Yields:
+        The blocks, x varying fastest.
 
     Raises:
-        InputError: a block extent below 1.
+        InputError: an extent in ``block_shape_zyx`` is below 1.
     """
     shape = _vector(block_shape_zyx, "block_shape_zyx")
     if min(shape) < 1:
@@ -161,13 +179,30 @@ def grid(box: Box, block_shape_zyx: Sequence[int], context_zyx: Sequence[int] = 
 
 
 def cells(box: Box, cell_zyx: Sequence[int]) -> Iterator[Vector]:
-    """Numbers (z, y, x) of the cells of ``cell_zyx`` voxels, counted from voxel 0, that hold a voxel of ``box``."""
+    """The cells of a regular grid that ``box`` touches.
+
+    Args:
+        box: must hold at least one voxel.
+        cell_zyx: shape (z, y, x) of a grid cell in voxels. Cell (0, 0, 0) begins at voxel (0, 0, 0).
+
+    Yields:
+        Index (z, y, x) of each cell that has a voxel in common with ``box``, in raster order.
+    """
     spans = [range(a // c, (b - 1) // c + 1) for a, b, c in zip(box.offset_zyx, box.stop_zyx, cell_zyx, strict=True)]
     return ((z, y, x) for z in spans[0] for y in spans[1] for x in spans[2])
 
 
 def to_voxels(distance_nm: float | Sequence[float], voxel_size_nm: Sequence[float]) -> Vector:
-    """Whole voxels that cover ``distance_nm`` along Z, Y, X (rounded up)."""
+    """Convert a distance from nanometres to voxels, rounded up.
+
+    Args:
+        distance_nm: one distance in nm for all axes, or one per axis (z, y, x).
+        voxel_size_nm: (z, y, x) in nm.
+
+    Returns:
+        (z, y, x) in whole voxels.
+    """
     distance = np.broadcast_to(np.asarray(distance_nm, float), (3,))
+    # 1e-9: a quotient that is whole up to rounding error is not rounded up to the next voxel.
     z, y, x = (math.ceil(d / v - 1e-9) for d, v in zip(distance, voxel_size_nm, strict=True))
     return z, y, x

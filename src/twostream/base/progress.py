@@ -1,6 +1,8 @@
-"""One way to show long work: a bar in a terminal, a line now and then in a log.
+"""Messages and progress for the person who started the program, on standard error.
 
-Knows the clock and stderr; must not know what the work is.
+In a terminal, progress is one line that is overwritten; in a log file, a new line is written now and then.
+
+Knows the clock and standard error; must not know what work is done.
 """
 
 from __future__ import annotations
@@ -11,17 +13,24 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 LOG_EVERY_SECONDS = 15.0
-"""In a log file, a line this often is enough to see that work goes on and not enough to drown the rest."""
+"""Interval between progress lines in a log file: often enough to see that work goes on, without filling the log."""
 
 
 def say(text: str) -> None:
-    """One line to the person watching (stderr, so that stdout stays parseable)."""
+    """Print one line to standard error. Standard output is kept for results that other programs parse."""
     print(text, file=sys.stderr, flush=True)
 
 
 @contextmanager
 def task(description: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Show work of ``total`` units; the yielded function is told how many were done since the last call.
+    """Show the progress of work that consists of ``total`` units.
+
+    Args:
+        description: what is done, for example "predict".
+        total: number of units.
+
+    Yields:
+        A function to be called with the number of units completed since its last call.
 
     Example:
         with task("predict", total=len(blocks)) as advance:

@@ -1,6 +1,9 @@
-"""Volumes: image data on disk, read and written by boxes of voxels, ZYX and nanometres inside.
+"""Volumes: images, labels and predictions that are stored on disk and are read and written one box of voxels at a time.
 
-Each format's own axis order and units are converted in its own file here and nowhere else.
+``open_volume`` opens one by its URI, ``create_volume`` creates one. Axes are Z, Y, X (or C, Z, Y, X) and sizes are
+nanometres everywhere outside this package; each file format has one module here that converts from its own conventions.
+
+Knows file formats, boxes and voxel sizes; must not know tasks, models or projects.
 """
 
 from twostream.volume._memory import MemoryVolume

@@ -1,6 +1,9 @@
-"""HDF5 datasets, addressed as ``file.h5:dataset``; axes are (Z, Y, X) or (C, Z, Y, X) in the file.
+"""HDF5 datasets as volumes, addressed as ``file.h5:dataset``. The axes in the file are (Z, Y, X) or (C, Z, Y, X).
 
-Voxel size: attribute ``voxel_size_nm`` (or ``resolution``), z y x in nm, of the dataset, then of the file.
+The voxel size, (z, y, x) in nm, is read from the attribute ``voxel_size_nm`` or ``resolution`` of the dataset, or else
+of the file (``docs/contracts.md``, section Files).
+
+Knows HDF5; must not know what the voxels show.
 """
 
 from __future__ import annotations
@@ -19,7 +22,18 @@ from twostream.volume.volume import Volume, check_voxel_size
 
 
 class Hdf5Volume(Volume):
-    """A dataset of an HDF5 file, opened for reading."""
+    """A dataset of an HDF5 file, opened for reading.
+
+    Args:
+        path: the HDF5 file.
+        dataset: name of the dataset in it.
+        voxel_size_nm: (z, y, x) in nm, needed if the file does not state it; must agree with the file if it does.
+
+    Raises:
+        VolumeError: there is no such file or dataset, its shape is neither (Z, Y, X) nor (C, Z, Y, X), or the two voxel
+            sizes differ.
+        NoVoxelSizeError: no voxel size is known.
+    """
 
     def __init__(self, path: Path, dataset: str, voxel_size_nm: Sequence[float] | None) -> None:
         self.uri = f"{path}:{dataset}"
@@ -36,7 +50,7 @@ class Hdf5Volume(Volume):
 
     def _open(self, path: Path, dataset: str) -> None:
         if not path.is_file():
-            raise VolumeError(f"{path} does not exist; check the path (a URI reads FILE.h5:DATASET).")
+            raise VolumeError(f"{path} does not exist; check the path (the URI has the form FILE.h5:DATASET).")
         try:
             self._file = h5py.File(path, "r")
         except OSError as error:
@@ -71,7 +85,7 @@ class Hdf5Volume(Volume):
             swapped = " Z and X look swapped." if np.allclose(stored[::-1], checked, rtol=1e-3) else ""
             raise VolumeError(
                 f"{self.uri} says its voxels are {stored} nm, --voxel-size says {checked} (Z, Y, X).{swapped} "
-                f"Leave the option out, or mend the file's attribute."
+                f"Omit the option, or correct the attribute in the file."
             )
         return checked
 
@@ -82,11 +96,12 @@ class Hdf5Volume(Volume):
             raise VolumeError(f"{self.uri}: box {box} cannot be read: {error}.") from None
 
     def __reduce__(self) -> Any:
-        # An open file does not travel to another process; its address does.
+        # An open file cannot be pickled: another process opens the file again.
         return Hdf5Volume, (Path(self._file.filename), self._dataset.name.lstrip("/"), self.voxel_size_nm)
 
 
 def has_dataset(path: Path, dataset: str) -> bool:
+    """Whether ``path`` is a file that holds an HDF5 dataset of this name."""
     if not path.is_file():
         return False
     with h5py.File(path, "r") as file:

@@ -1,4 +1,7 @@
-"""A volume in memory, for tests and for small intermediate results."""
+"""A volume that is an array in memory, for tests and for small intermediate results.
+
+Knows arrays; must not know files.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,16 @@ from twostream.volume.volume import Volume, check_voxel_size
 
 
 class MemoryVolume(Volume):
-    """Wraps ``array``, (Z, Y, X) or (C, Z, Y, X), with its voxel size in nm (z, y, x)."""
+    """A volume backed by a NumPy array.
+
+    Args:
+        array: (Z, Y, X) or (C, Z, Y, X), any dtype; not copied, so ``write`` changes it.
+        voxel_size_nm: (z, y, x) in nm.
+        uri: name of the volume in error messages.
+
+    Raises:
+        VolumeError: the array has another number of axes, or the voxel size is not valid.
+    """
 
     def __init__(self, array: np.ndarray, voxel_size_nm: Sequence[float], uri: str = "memory://") -> None:
         if array.ndim not in (3, 4):

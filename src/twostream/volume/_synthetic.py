@@ -1,4 +1,7 @@
-"""Synthetic tissue as a volume: ``synthetic://seed=3&kind=image&shape=32,512,512&offset=0,0,0&voxel_size=30,8,8``."""
+"""Synthetic tissue as a volume: ``synthetic://seed=3&kind=image&shape=32,512,512&offset=0,0,0&voxel_size=30,8,8``.
+
+Knows the options of such a URI; must not know how tissue is generated (that is ``synthetic/``).
+"""
 
 from __future__ import annotations
 
@@ -18,21 +21,32 @@ DEFAULTS = {"seed": "0", "kind": "image", "shape": "32,512,512", "offset": "0,0,
 
 
 class SyntheticVolume(Volume):
-    """A box of an endless synthetic tissue, generated where it is read."""
+    """A box of the unbounded synthetic tissue; voxels are generated when they are read.
+
+    Args:
+        uri: ``synthetic://`` followed by options ``name=value``, joined with ``&``: ``seed``; ``kind``, one of
+            ``KINDS``; ``offset`` and ``shape``, z,y,x in voxels; ``voxel_size``, z,y,x in nm. ``DEFAULTS`` gives the
+            values of those that are left out. Images are uint8, all other kinds uint64 labels.
+
+    Raises:
+        VolumeError: an option is unknown or has an invalid value.
+    """
 
     def __init__(self, uri: str) -> None:
         self.uri = uri
         options = dict(parse_qsl(Uri.parse(uri).path, keep_blank_values=True))
         unknown = sorted(set(options) - set(DEFAULTS))
         if unknown:
-            raise VolumeError(f"{uri}: unknown option {unknown[0]!r}; expected some of {', '.join(DEFAULTS)}.")
+            raise VolumeError(f"{uri}: unknown option {unknown[0]!r}; the options are {', '.join(DEFAULTS)}.")
         options = DEFAULTS | options
         try:
             seed = int(options["seed"])
             region = Box(_numbers(options["offset"]), _numbers(options["shape"]))
             voxel_size = [float(v) for v in options["voxel_size"].split(",")]
         except ValueError:
-            raise VolumeError(f"{uri}: expected seed=WHOLE and offset, shape, voxel_size each as Z,Y,X.") from None
+            raise VolumeError(
+                f"{uri}: expected a whole number as seed, and Z,Y,X as offset, shape and voxel_size."
+            ) from None
         if options["kind"] not in KINDS:
             raise VolumeError(f"{uri}: kind is {options['kind']!r}; expected one of {', '.join(KINDS)}.")
         self._region = region

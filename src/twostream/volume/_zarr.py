@@ -1,6 +1,9 @@
-"""Zarr 2 and 3 arrays and OME-Zarr images, read and written through tensorstore.
+"""Zarr 2 and 3 arrays and OME-Zarr images as volumes, read and written with tensorstore.
 
-On disk (OME-Zarr 0.4) axes are z, y, x or c, z, y, x, with the voxel size in ``coordinateTransformations``.
+Axes are z, y, x or c, z, y, x. An OME-Zarr image states its voxel size in ``coordinateTransformations``, a plain array
+in the attribute ``voxel_size_nm`` or ``resolution``. New volumes are written as OME-Zarr 0.4.
+
+Knows Zarr and OME-Zarr; must not know what the voxels show.
 """
 
 from __future__ import annotations
@@ -20,11 +23,22 @@ from twostream.volume.volume import Volume, VoxelSize, check_voxel_size
 
 NM_PER_UNIT = {"nanometer": 1.0, "angstrom": 0.1, "micrometer": 1e3, "millimeter": 1e6, "meter": 1e9}
 DEFAULT_CHUNK_ZYX = (16, 128, 128)
-"""About a quarter of a megabyte of uint8: large enough to compress well, small enough to read one candidate."""
+"""A quarter of a megabyte of uint8: large enough to compress well, small enough that reading one candidate is cheap."""
 
 
 class ZarrVolume(Volume):
-    """A Zarr array, or the finest level of an OME-Zarr image."""
+    """A Zarr array, or the level of an OME-Zarr image that has the highest resolution.
+
+    Args:
+        path: folder of the array or image.
+        voxel_size_nm: (z, y, x) in nm, needed if the metadata do not state it; must agree with them if they do.
+        writable: whether ``write`` is allowed.
+
+    Raises:
+        VolumeError: there is no such folder, it holds no readable array with axes (Z, Y, X) or (C, Z, Y, X), or the two
+            voxel sizes differ.
+        NoVoxelSizeError: no voxel size is known.
+    """
 
     def __init__(self, path: Path, voxel_size_nm: Sequence[float] | None = None, *, writable: bool = False) -> None:
         self.uri = f"zarr://{path}"
@@ -40,7 +54,7 @@ class ZarrVolume(Volume):
         z, y, x = shape[-3:]
         self.shape_zyx = (z, y, x)
         self.dtype = self._store.dtype.numpy_dtype
-        # A shard of Zarr 3 is read chunk by chunk: what is decoded as one is the read chunk.
+        # Zarr 3 may store several chunks in one file, a shard. The unit of decoding is still the chunk.
         cz, cy, cx = self._store.chunk_layout.read_chunk.shape[-3:]
         self.chunk_shape_zyx = (cz, cy, cx)
         if voxel_size_nm is None and stored is None:
@@ -51,7 +65,7 @@ class ZarrVolume(Volume):
         if stored is not None and not np.allclose(stored, self.voxel_size_nm, rtol=1e-3):
             raise VolumeError(
                 f"{self.uri} says its voxels are {stored} nm, --voxel-size says {self.voxel_size_nm} (Z, Y, X). "
-                f"Leave the option out, or mend the file's metadata."
+                f"Omit the option, or correct the metadata."
             )
 
     def _read(self, box: Box) -> np.ndarray:
@@ -76,7 +90,11 @@ def _reopen(path: str, voxel_size_nm: VoxelSize, writable: bool) -> ZarrVolume:
 def create_zarr(
     path: Path, shape_zyx: Sequence[int], dtype: Any, voxel_size_nm: Sequence[float], num_channels: int
 ) -> ZarrVolume:
-    """An empty OME-Zarr 0.4 image with one level; see ``create_volume``."""
+    """Create an OME-Zarr 0.4 image with one resolution level, zero everywhere; for the arguments see ``create_volume``.
+
+    Raises:
+        VolumeError: ``path`` exists, or the voxel size is not valid.
+    """
     voxel_size = check_voxel_size(voxel_size_nm, str(path))
     if path.exists():
         raise VolumeError(f"{path} exists already; remove it or choose another name.")
@@ -113,7 +131,11 @@ def _open_store(path: Path, uri: str) -> Any:
 
 
 def _ome_level(path: Path, uri: str) -> tuple[Path, VoxelSize | None]:
-    """Path of the finest level and its voxel size in nm; the path itself for a bare array."""
+    """The array to read and its voxel size in nm.
+
+    For an OME-Zarr image that is the level with the highest resolution, for a plain array the folder itself. The voxel
+    size is None where the metadata do not state it.
+    """
     try:
         return _parse_ome(path, uri)
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, IndexError, TypeError, StopIteration) as error:
@@ -138,6 +160,6 @@ def _parse_ome(path: Path, uri: str) -> tuple[Path, VoxelSize | None]:
     scale = next(t["scale"] for t in level["coordinateTransformations"] if t["type"] == "scale")
     units = [axis.get("unit", "nanometer") for axis in image["axes"][-3:]]
     if any(unit not in NM_PER_UNIT for unit in units):
-        raise VolumeError(f"{uri} has units {units}; expected one of {', '.join(NM_PER_UNIT)}.")
+        raise VolumeError(f"{uri} has axes in {units}; expected one of {', '.join(NM_PER_UNIT)} for each.")
     size = [s * NM_PER_UNIT[u] for s, u in zip(scale[-3:], units, strict=True)]
     return path / level["path"], check_voxel_size(size, uri)

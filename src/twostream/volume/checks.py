@@ -1,4 +1,7 @@
-"""Do two volumes fit each other? Refused here, in words, before anything is computed from them."""
+"""Checks that two volumes belong together, made before anything is computed from them.
+
+Knows shapes, dtypes and voxel sizes; must not know tasks or projects.
+"""
 
 from __future__ import annotations
 
@@ -10,30 +13,43 @@ from twostream.volume.volume import Volume
 
 
 def check_labels(labels: Volume, image: Volume) -> None:
-    """Raise InputError where ``labels`` do not fit ``image``."""
+    """Check that ``labels`` is a label volume of the same shape and voxel size as ``image``.
+
+    Raises:
+        InputError: the labels have channels or are not integers, or ``check_extent`` fails.
+    """
     if labels.num_channels or labels.dtype.kind not in "ui":
         raise InputError(
-            f"{labels.uri} holds {labels.dtype} with {labels.num_channels} channels; expected integer labels (Z, Y, X)."
+            f"{labels.uri} holds {labels.dtype} with {labels.num_channels} channels; "
+            f"expected integer labels (Z, Y, X) without channels."
         )
     check_extent(labels, image)
 
 
 def check_extent(volume: Volume, image: Volume) -> None:
-    """Raise InputError where ``volume`` has another extent or another voxel size than ``image``."""
+    """Check that two volumes cover the same voxels.
+
+    Raises:
+        InputError: their shapes differ, or their voxel sizes differ by more than 0.1 percent.
+    """
     if volume.shape_zyx != image.shape_zyx:
         raise InputError(
             f"{volume.uri} has {volume.shape_zyx} voxels, {image.uri} has {image.shape_zyx} "
-            f"(Z, Y, X); they must be alike."
+            f"(Z, Y, X); they must be equal."
         )
     if not np.allclose(volume.voxel_size_nm, image.voxel_size_nm, rtol=1e-3):
         raise InputError(
             f"{volume.uri} has voxels of {volume.voxel_size_nm} nm, {image.uri} of {image.voxel_size_nm} nm (Z, Y, X); "
-            f"they must be alike."
+            f"they must be equal."
         )
 
 
 def states_no_voxel_size(uri: str) -> bool:
-    """Whether the file at ``uri`` opens only once it is told a voxel size."""
+    """Whether the volume at ``uri`` can be opened only with a voxel size given by the user.
+
+    Raises:
+        VolumeError: it cannot be opened for another reason.
+    """
     try:
         open_volume(uri)
     except NoVoxelSizeError:

@@ -1,6 +1,9 @@
-"""Where a function over blocks runs. Knows functions and blocks; must not know what they compute.
+"""Executors: they run a function on every block of a volume, in this process or elsewhere.
 
-``fn`` and every block must pickle, whatever the engine, so that code that runs here runs on a cluster as well.
+The function and the blocks must be picklable for every executor, so that code that runs in this process also runs on a
+cluster.
+
+Knows functions and blocks; must not know what is computed.
 """
 
 from __future__ import annotations
@@ -15,18 +18,26 @@ Result = TypeVar("Result")
 
 
 class Executor(ABC):
-    """An engine: one method."""
+    """Runs a function on many blocks. Subclasses decide where."""
 
     @abstractmethod
     def map(self, fn: Callable[[Item], Result], blocks: Iterable[Item]) -> Iterator[tuple[Item, Result]]:
-        """Run ``fn`` on every block; yield (block, result) as they finish, in any order.
+        """Run ``fn`` on every block.
 
-        An exception in ``fn`` comes out of the iteration: a block that failed is never passed over.
+        Args:
+            fn: picklable function of one block.
+            blocks: picklable; usually ``base.geometry.Block``.
+
+        Yields:
+            (block, result), in the order in which the blocks are completed.
+
+        Raises:
+            Exception: whatever ``fn`` raises, so that a failed block is never skipped.
         """
 
 
 class InProcess(Executor):
-    """One block after the other, here."""
+    """Runs one block after the other in this process."""
 
     def map(self, fn: Callable[[Item], Result], blocks: Iterable[Item]) -> Iterator[tuple[Item, Result]]:
         for block in blocks:
@@ -34,10 +45,13 @@ class InProcess(Executor):
 
 
 class PickledInProcess(Executor):
-    """As ``InProcess``, but all that would travel to a worker is pickled, so tests see what would break there."""
+    """Like ``InProcess``, but pickles the function, every block and every result, as sending them to a worker would.
+
+    Tests use it to find out what would fail on a cluster.
+    """
 
     def map(self, fn: Callable[[Item], Result], blocks: Iterable[Item]) -> Iterator[tuple[Item, Result]]:
         packed = pickle.dumps(fn)
         for block in blocks:
-            travelled: Any = pickle.loads(pickle.dumps(block))
-            yield block, pickle.loads(pickle.dumps(pickle.loads(packed)(travelled)))
+            copy: Any = pickle.loads(pickle.dumps(block))
+            yield block, pickle.loads(pickle.dumps(pickle.loads(packed)(copy)))

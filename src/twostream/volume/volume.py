@@ -1,6 +1,6 @@
-"""The Volume contract: an array on disk that knows its voxel size and is read by boxes.
+"""The abstract class ``Volume``: an array, usually on disk, that knows its voxel size and is read one box at a time.
 
-Knows boxes and arrays; must not know tasks, models or projects.
+Knows boxes and arrays; must not know file formats, tasks, models or projects.
 """
 
 from __future__ import annotations
@@ -16,19 +16,20 @@ from twostream.base.geometry import Box
 VoxelSize = tuple[float, float, float]
 
 MAX_IN_PLANE_RATIO = 1.5
-"""Sections are imaged with square pixels; a Y to X ratio beyond this means that the axes were swapped."""
+"""Electron microscopes image square pixels, so a larger ratio of Y to X means that the axes are in the wrong order."""
 
 
 class Volume(ABC):
-    """A volume of voxels.
+    """A volume of voxels. Subclasses set the attributes and implement ``_read``, and ``_write`` if they can be written.
 
     Attributes:
-        uri: how to open it again.
-        shape_zyx: extent in voxels.
-        num_channels: 0 for a (Z, Y, X) volume, C for a (C, Z, Y, X) one.
-        voxel_size_nm: (z, y, x) in nanometres.
-        dtype: of the voxels.
-        chunk_shape_zyx: voxels that are stored, and so decoded, as one; None where any box costs what it holds.
+        uri: the URI that ``open_volume`` opens it by; error messages name it.
+        shape_zyx: (z, y, x) in voxels, without channels.
+        num_channels: 0 if the axes are (Z, Y, X), C if they are (C, Z, Y, X).
+        voxel_size_nm: (z, y, x) in nm.
+        dtype: dtype of the voxels.
+        chunk_shape_zyx: (z, y, x) in voxels of the chunks in which the volume is stored; reading one voxel decodes its
+            whole chunk. None if the volume is not stored in chunks, so that the cost of a box depends on its size only.
     """
 
     uri: str
@@ -40,11 +41,17 @@ class Volume(ABC):
 
     @property
     def box(self) -> Box:
-        """All voxels."""
+        """The box of all voxels of the volume; it begins at (0, 0, 0)."""
         return Box.whole(self.shape_zyx)
 
     def read(self, box: Box) -> np.ndarray:
-        """The voxels of ``box``: (Z, Y, X), or (C, Z, Y, X) if the volume has channels; ``dtype``.
+        """Read a box.
+
+        Args:
+            box: must lie inside the volume.
+
+        Returns:
+            (Z, Y, X), or (C, Z, Y, X) if the volume has channels, of the volume's dtype.
 
         Raises:
             VolumeError: the box reaches outside the volume, or the file cannot be read.
@@ -53,10 +60,15 @@ class Volume(ABC):
         return self._read(box)
 
     def write(self, box: Box, array: np.ndarray) -> None:
-        """Write ``array``, (Z, Y, X) or (C, Z, Y, X) as the volume is, into ``box``.
+        """Write a box.
+
+        Args:
+            box: must lie inside the volume.
+            array: its new voxels, (Z, Y, X), or (C, Z, Y, X) if the volume has channels, of the volume's dtype.
 
         Raises:
-            VolumeError: the box reaches outside, the shape or dtype does not fit, or the volume is read-only.
+            VolumeError: the box reaches outside the volume, the array has another shape or dtype, or the volume was
+                opened for reading only.
         """
         self._check_inside(box, "write")
         expected = ((self.num_channels,) if self.num_channels else ()) + box.shape_zyx
@@ -79,13 +91,17 @@ class Volume(ABC):
 
 
 def read_padded(volume: Volume, box: Box) -> np.ndarray:
-    """Voxels of ``box``, which may reach outside the volume; outside, the volume is mirrored at its faces.
+    """Read a box that may reach outside the volume; voxels outside are filled by mirroring the volume at its faces.
+
+    Args:
+        volume: the volume.
+        box: must have at least one voxel in common with the volume.
 
     Returns:
         (Z, Y, X) or (C, Z, Y, X) of the volume's dtype.
 
     Raises:
-        VolumeError: the box and the volume share no voxel.
+        VolumeError: the box and the volume have no voxel in common.
     """
     inside = box.intersection(volume.box)
     if inside.num_voxels == 0:
@@ -94,7 +110,16 @@ def read_padded(volume: Volume, box: Box) -> np.ndarray:
 
 
 def pad_to(array: np.ndarray, inside: Box, box: Box) -> np.ndarray:
-    """``array``, the (..., Z, Y, X) voxels of ``inside``, mirrored at its faces until it fills ``box``."""
+    """Extend an array by mirroring it at its faces.
+
+    Args:
+        array: (..., Z, Y, X), the voxels of ``inside``.
+        inside: the box that ``array`` covers.
+        box: the box to fill; contains ``inside``.
+
+    Returns:
+        (..., Z, Y, X), the voxels of ``box``; ``array`` itself if the boxes are equal.
+    """
     pad = [
         (a - b, d - c)
         for a, b, c, d in zip(inside.offset_zyx, box.offset_zyx, inside.stop_zyx, box.stop_zyx, strict=True)
@@ -105,10 +130,18 @@ def pad_to(array: np.ndarray, inside: Box, box: Box) -> np.ndarray:
 
 
 def check_voxel_size(value: Sequence[float], source: str) -> VoxelSize:
-    """``value`` as (z, y, x) nm.
+    """Check a voxel size.
+
+    Args:
+        value: (z, y, x) in nm.
+        source: where it comes from, for the error message.
+
+    Returns:
+        The three numbers as floats.
 
     Raises:
-        VolumeError: not three positive numbers, or Y and X so different that the axes must be swapped.
+        VolumeError: these are not three positive numbers, or Y and X differ by more than ``MAX_IN_PLANE_RATIO``, which
+            means that the axes are in the wrong order.
     """
     try:
         z, y, x = (float(v) for v in value)
@@ -121,6 +154,6 @@ def check_voxel_size(value: Sequence[float], source: str) -> VoxelSize:
     if max(y / x, x / y) > MAX_IN_PLANE_RATIO:
         raise VolumeError(
             f"{source}: voxel_size_nm is ({z:g}, {y:g}, {x:g}); expected Z, Y, X, slowest first. "
-            f"Did you pass X, Y, Z? Sections have square pixels, so Y and X should be alike."
+            f"Did you pass X, Y, Z? The pixels of a section are square, so Y and X should be similar."
         )
     return z, y, x

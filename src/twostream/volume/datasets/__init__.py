@@ -1,16 +1,17 @@
-"""Public data sets by name: fetched whole or not at all, and turned into HDF5 files that ``twostream init`` opens.
+"""Public data sets by name: downloaded, checked, and converted to HDF5 files that ``twostream init`` can open.
 
-Knows where the sets lie, how their archives are laid out and what their labels mean; must not know projects or models.
+Each volume becomes one HDF5 file. Its dataset ``image`` is (Z, Y, X) uint8. The labels have the same shape, uint32, 0 =
+background, and are called ``synapses`` (2n-1 on the presynaptic and 2n on the postsynaptic side of synapse n),
+``clefts`` or ``mitochondria`` (one id per object). If some voxels are not annotated, a dataset ``<labels>_ignore``
+(uint8) is 1 there. The file has the attributes ``voxel_size_nm`` (z, y, x), ``source``, ``license`` and ``citation``.
 
-One file per volume: ``image`` (Z, Y, X) uint8, and labels of the same extent, uint32, 0 for background: ``synapses``
-(synapse n is 2n-1 before and 2n after the cleft), ``clefts`` or ``mitochondria`` (one id per object). Where labels say
-nothing, ``<labels>_ignore`` (uint8) is 1. Attributes of the file: ``voxel_size_nm`` (z, y, x), ``source``, ``license``,
-``citation``.
+The addresses and archive layouts were collected from the places named in ``DataSet.notes`` (``sets.py``); this code was
+written without network access, so none of them has been tried. A download whose published checksum does not match is
+refused. Where no checksum is published, the sha256 of the first download is printed and saved beside the file
+(``NAME.sha256``, readable by ``sha256sum -c``): compare it between machines; later downloads must match it.
 
-What is known of each address and layout, and from where, is in ``DataSet.notes`` (``sets.py``): nothing of it could be
-tried over a network where this was written. Where a checksum has been published, a file that differs is refused. Where
-none has, the sha256 of the first download is printed and kept beside the file (``NAME.sha256``, as ``sha256sum -c``
-reads it): compare it between machines; a later download must agree with it.
+Knows where the sets are published, how their archives are laid out and what their labels mean; must not know projects
+or models.
 """
 
 from twostream.volume.datasets.fetch import Remote

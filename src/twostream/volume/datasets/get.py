@@ -1,4 +1,7 @@
-"""The door: a data set by its name, fetched and converted; and the table of all."""
+"""Entry points of this package: download and convert a data set by name, and list all data sets.
+
+Knows where results go and how a conversion is made atomic; must not know archive layouts or projects.
+"""
 
 from __future__ import annotations
 
@@ -21,10 +24,10 @@ DOWNLOADS = "downloads"
 
 
 def find_dataset(name: str) -> DataSet:
-    """The data set called ``name``.
+    """Look up a data set by name.
 
     Raises:
-        InputError: there is none; the nearest name is given.
+        InputError: there is no such data set; the message suggests the nearest name.
     """
     if name not in DATASETS:
         near = difflib.get_close_matches(name, DATASETS, n=1, cutoff=0.0)[0]
@@ -35,28 +38,29 @@ def find_dataset(name: str) -> DataSet:
 def get_dataset(
     name: str, folder: Path, *, url: str | None = None, voxel_size_nm: Sequence[float] | None = None
 ) -> list[Path]:
-    """Fetch a data set and convert it; what is there already is left as it is.
+    """Download a data set and convert it to HDF5. Files that exist already are neither downloaded nor converted again.
 
     Args:
-        name: see ``DATASETS``.
-        folder: where the HDF5 files go; what is fetched goes to ``downloads/`` in it, and may be deleted afterwards.
-        url: a folder on another server with the set's files under their usual names, or the address of its only file.
-        voxel_size_nm: (z, y, x) nm, where what the source says, or does not say, is wrong.
+        name: a key of ``DATASETS``.
+        folder: where the HDF5 files go. Downloads go to ``downloads/`` in it, which may be deleted afterwards.
+        url: a mirror to use instead of the published addresses: a folder that holds the files under their usual names,
+            or the address of the set's only file.
+        voxel_size_nm: (z, y, x) in nm, to replace the voxel size that the source states or that ``DataSet`` assumes.
 
     Returns:
-        The HDF5 files, in the order of ``DataSet.volumes``.
+        Paths of the HDF5 files, in the order of ``DataSet.volumes``.
 
     Raises:
-        InputError: no such set, a download that failed or came damaged, an archive that holds something else, or a
-            disk that is full.
+        InputError: there is no such set, a download failed or was damaged, an archive does not contain what was
+            expected, or the disk is full.
     """
     dataset = find_dataset(name)
     results = [folder / f"{volume}.h5" for volume in dataset.volumes]
     downloads = folder / DOWNLOADS
-    with _disk(folder):
+    with _explain_system_errors(folder):
         for path, (volume, needed) in zip(results, dataset.volumes.items(), strict=True):
             if path.exists():
-                progress.say(f"{path} is there already; delete it to have it made anew")
+                progress.say(f"{path} exists already; delete it to convert it again")
                 continue
             downloads.mkdir(parents=True, exist_ok=True)
             remotes = [remote for remote in dataset.files if remote.name in needed]
@@ -66,7 +70,7 @@ def get_dataset(
 
 
 def table() -> str:
-    """All data sets as lines of text: name, what, size, license, recipe."""
+    """All data sets as a table in plain text, one line each: name, content, download size, license, recipe."""
     heads = ("NAME", "WHAT", "DOWNLOAD", "LICENSE", "RECIPE")
     rows = [heads, *((d.name, d.title, d.size, d.license, d.recipe) for d in DATASETS.values())]
     widths = [max(len(row[i]) for row in rows) for i in range(len(heads))]
@@ -74,7 +78,7 @@ def table() -> str:
 
 
 def _convert(dataset: DataSet, volume: str, files: Paths, path: Path, voxel_size_nm: Sequence[float] | None) -> None:
-    """Fill ``path``, whole or not at all."""
+    """Write the HDF5 file of one volume, atomically: nothing is left at ``path`` if the conversion fails."""
     partial = path.with_name(path.name + ".partial")
     progress.say(f"writing {path}")
     try:
@@ -84,8 +88,8 @@ def _convert(dataset: DataSet, volume: str, files: Paths, path: Path, voxel_size
             image, labels = file["image"], file[dataset.labels]
             if image.shape != labels.shape:
                 raise InputError(
-                    f"{volume}: the image has {image.shape} voxels, the labels have {labels.shape}; they must be "
-                    f"alike. Is one of {', '.join(str(p) for p in files.values())} cut short?"
+                    f"{volume}: the image has {image.shape} voxels, the labels have {labels.shape} (Z, Y, X); they "
+                    f"must be equal. Is one of {', '.join(str(p) for p in files.values())} incomplete?"
                 )
             sources = [address for remote in dataset.files if remote.name in files for address in remote.urls[:1]]
             file.attrs["voxel_size_nm"] = size
@@ -97,14 +101,14 @@ def _convert(dataset: DataSet, volume: str, files: Paths, path: Path, voxel_size
 
 
 @contextmanager
-def _disk(folder: Path) -> Iterator[None]:
-    """What the system refuses becomes a sentence."""
+def _explain_system_errors(folder: Path) -> Iterator[None]:
+    """Turn an ``OSError``, for example of a full disk, into an ``InputError`` that says what to do."""
     try:
         yield
     except OSError as error:
         if error.errno == errno.ENOSPC or "No space left" in str(error) or "errno = 28" in str(error):
             raise InputError(
-                f"the disk of {folder} is full. Nothing half-made was kept; make room, or choose another folder, and "
-                f"call again: files that came whole are not fetched again."
+                f"the disk of {folder} is full. Incomplete files were deleted; make room, or choose another folder, "
+                f"and run the command again: complete downloads are not fetched again."
             ) from None
-        raise InputError(f"{folder}: the system refused: {' '.join(str(error).split())}.") from None
+        raise InputError(f"{folder}: the operating system reports: {' '.join(str(error).split())}.") from None

@@ -1,4 +1,7 @@
-"""The public data sets: where they lie, what they show, what to cite, and what is known of all that, and from where."""
+"""The table of public data sets: addresses, checksums, content, citation, and the sources of this information.
+
+Knows what is published about each set; must not know how files are downloaded or converted.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from dataclasses import dataclass
 from twostream.volume.datasets.fetch import Remote
 from twostream.volume.datasets.layouts import Convert, cremi, jwr15, lucchi, mitoem
 
-UNKNOWN_LICENSE = "not stated; ask the authors before passing it on"
+UNKNOWN_LICENSE = "not stated; ask the authors before redistributing"
 
 
 @dataclass(frozen=True)
@@ -16,18 +19,18 @@ class DataSet:
     """A public data set.
 
     Attributes:
-        name: as on the command line.
-        title: what it shows.
-        labels: dataset of the labels in the converted files.
-        voxel_size_nm: (z, y, x) nm, where the source does not say.
-        size: of the downloads, in words.
-        citation: what to cite.
-        notes: what is known of addresses and layout, and from where.
-        recipe: the recipe that uses it.
-        files: what is fetched.
-        volumes: file names without suffix, one per converted volume, and the remote files that each needs.
-        convert: fills one of them.
-        license: in words.
+        name: its name on the command line.
+        title: tissue, labels and voxel size, in words.
+        labels: name of the label dataset in the converted files.
+        voxel_size_nm: (z, y, x) in nm, used if the downloads state none.
+        size: size of the downloads, in words.
+        citation: the publication to cite.
+        notes: where addresses, checksums and layout were found, and what was not verified.
+        recipe: name of the recipe that uses the set.
+        files: the files to download.
+        volumes: for each converted volume, its file name without suffix, and the names of the downloads that it needs.
+        convert: writes one volume, from ``layouts.py``.
+        license: the license, in words.
     """
 
     name: str
@@ -52,7 +55,7 @@ _MITOEM_CITATION = (
 )
 _MITOEM_NOTES = (
     "Addresses, sha256 and the names im/im0000.png, mito-train-v2/seg0000.tif, mito-val-v2/seg0400.tif: from public "
-    "data loaders that fetch this set. Not verified from here."
+    "data loaders that fetch this set. Not tried."
 )
 
 DATASETS: dict[str, DataSet] = {
@@ -67,8 +70,7 @@ DATASETS: dict[str, DataSet] = {
             citation="Funke, Saalfeld, Bock, Turaga, Perlman: MICCAI Challenge on Circuit Reconstruction from Electron "
             "Microscopy Images (CREMI), 2016, https://cremi.org",
             notes="Addresses and sha256: from public data loaders that fetch this set; layout: https://cremi.org/data. "
-            "The host's certificate was reported as expired; the sha256 then vouches for the content. Not verified "
-            "from here.",
+            "The host's certificate was reported as expired; the sha256 then verifies the content. Not tried.",
             recipe="cremi_cleft",
             files=tuple(
                 Remote(
@@ -94,8 +96,7 @@ DATASETS: dict[str, DataSet] = {
             citation="Lin et al., Two Stream Active Query Suggestion for Active Learning in Connectomics, ECCV 2020, "
             "doi:10.1007/978-3-030-58523-5_7",
             notes="Address: PyTorch Connectomics' synapse tutorial. Names inside (vol3, vol4; im_Yx2.h5, syn_Yx2.h5): "
-            "its configurations of other copies. Voxel size derived, not stated. No checksum published. Not verified "
-            "from here.",
+            "its configurations of other copies. Voxel size derived, not stated. No checksum published. Not tried.",
             recipe="jwr15_polarity",
             files=(Remote("jwr15_synapse.zip", ("http://rhoana.rc.fas.harvard.edu/dataset/jwr15_synapse.zip",)),),
             volumes={f"jwr15_{v}": ("jwr15_synapse.zip",) for v in ("vol3", "vol4")},
@@ -110,7 +111,7 @@ DATASETS: dict[str, DataSet] = {
             citation="Lucchi, Li, Fua: Learning for Structured Prediction Using Approximate Subgradient Descent with "
             "Working Sets, CVPR 2013; https://www.epfl.ch/labs/cvlab/data/data-em/",
             notes="Addresses (with the space before ElectronMicroscopy): several public programs that fetch this set. "
-            "No checksum published. Not verified from here.",
+            "No checksum published. Not tried.",
             recipe="lucchi_mitochondria",
             files=tuple(
                 Remote(name, (f"{_EPFL}/{name}",))

@@ -1,7 +1,7 @@
-"""Random numbers that belong to places: a hash of integer coordinates, never a sequence.
+"""Pseudo-random numbers that are a hash of integer coordinates, instead of a sequence from a generator.
 
-This is what makes the volume endless and the same however a box is cut: a number depends on the
-seed, on what it is for, and on where it is, and on nothing drawn before it.
+A number depends only on the seed, on its purpose and on its coordinates, not on numbers drawn before it. This makes the
+volume unlimited, and gives a voxel the same value in every box that contains it.
 
 Knows integers; must not know tissue.
 """
@@ -13,7 +13,7 @@ from functools import lru_cache
 
 import numpy as np
 
-# SplitMix64 (Steele, Lea and Flood 2014): an odd increment and two odd multipliers.
+# Constants of SplitMix64 (Steele, Lea and Flood 2014): the increment and the two multipliers.
 _STEP = np.uint64(0x9E3779B97F4A7C15)
 _FIRST = np.uint64(0xBF58476D1CE4E5B9)
 _SECOND = np.uint64(0x94D049BB133111EB)
@@ -23,11 +23,17 @@ _BITS = 20
 
 @lru_cache(maxsize=4096)
 def key(seed: int, purpose: str) -> int:
-    """A 64-bit key for one purpose, so that two purposes never share numbers."""
+    """A 64-bit hash key for one purpose, so that numbers for different purposes are independent.
+
+    Args:
+        seed: seed of the tissue.
+        purpose: any text.
+    """
     return int.from_bytes(hashlib.blake2b(f"{seed}:{purpose}".encode(), digest_size=8).digest(), "little")
 
 
 def _mix(h: np.ndarray) -> np.ndarray:
+    """The output function of SplitMix64, which makes every output bit depend on every input bit."""
     h = (h ^ (h >> np.uint64(30))) * _FIRST
     h = (h ^ (h >> np.uint64(27))) * _SECOND
     return h ^ (h >> np.uint64(31))
@@ -37,12 +43,12 @@ def hashed(key_: int | np.ndarray, *coordinates: np.ndarray) -> np.ndarray:
     """Hash of integer coordinates, which broadcast against each other.
 
     Args:
-        key_: from :func:`key`; or uint64 keys that broadcast against the coordinates.
-        coordinates: integer arrays, negative allowed. Put the axis that varies fastest last: the
-            earlier ones are mixed at their own, smaller shape.
+        key_: a key from ``key``, or an array of keys that broadcasts against the coordinates.
+        coordinates: integer arrays; may be negative. Pass the largest last: each is hashed at the broadcast shape of
+            those before it.
 
     Returns:
-        broadcast shape, uint64.
+        uint64 array of the broadcast shape.
     """
     h = np.atleast_1d(np.asarray(key_, np.uint64))
     for coordinate in coordinates:
@@ -52,15 +58,17 @@ def hashed(key_: int | np.ndarray, *coordinates: np.ndarray) -> np.ndarray:
 
 
 def uniform(h: np.ndarray) -> np.ndarray:
-    """Hashes to float64 in [0, 1), exact in 53 bits."""
+    """Convert uint64 hashes to float64 in [0, 1), using their upper 53 bits. The shape is kept."""
     return (h >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 def uniforms(key_: int, cells: np.ndarray, count: int) -> np.ndarray:
-    """``count`` independent numbers for each lattice cell.
+    """Independent uniform numbers for each lattice cell.
 
     Args:
+        key_: a key from ``key``.
         cells: (N, 3) int64 lattice coordinates, ZYX.
+        count: how many numbers per cell.
 
     Returns:
         (N, count) float64 in [0, 1).
@@ -70,7 +78,7 @@ def uniforms(key_: int, cells: np.ndarray, count: int) -> np.ndarray:
 
 
 def cell_id(cells: np.ndarray) -> np.ndarray:
-    """Permanent ids of lattice cells.
+    """Ids of lattice cells: distinct, and the same in every box.
 
     Args:
         cells: (N, 3) int64 lattice coordinates, ZYX, each within +-2^19.
@@ -83,6 +91,6 @@ def cell_id(cells: np.ndarray) -> np.ndarray:
 
 
 def lattice_cells(start: np.ndarray, stop: np.ndarray) -> np.ndarray:
-    """All lattice cells with ``start <= cell < stop``, raster order: (N, 3) int64, ZYX."""
+    """All lattice cells with start <= cell < stop along each axis, in raster order: (N, 3) int64, ZYX."""
     axes = [np.arange(a, b, dtype=np.int64) for a, b in zip(start, stop, strict=True)]
     return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)

@@ -1,7 +1,7 @@
-"""Smooth hashed noise: a quadratic B-spline over a lattice of hashed values.
+"""Smooth noise: a quadratic B-spline whose coefficients are hashed values on a lattice ("value noise").
 
-Only + - * / and floor are used, which IEEE rounds alike whatever the array's length, so a value
-does not depend on the box it was asked for in. (sin and exp do not promise that.)
+Only + - * / and floor are used. IEEE arithmetic rounds these identically whatever the length of an array, so a value
+does not depend on the box in which it is computed; NumPy's vectorised sin and exp do not guarantee that.
 
 Knows nanometres and lattices; must not know tissue.
 """
@@ -19,7 +19,7 @@ from twostream.volume.synthetic.hashing import hashed, uniform
 
 @dataclass(frozen=True)
 class Grid:
-    """Where the voxels of a tile lie in the tissue. Sections may be shifted, hence y and x per section.
+    """Positions of the voxels of a tile in the tissue. Sections may be shifted, so each has its own y and x.
 
     Args:
         z: (Z,) float64 nm, centres of the sections.
@@ -33,21 +33,29 @@ class Grid:
 
     @property
     def shape(self) -> tuple[int, int, int]:
+        """Number of voxels (z, y, x)."""
         return len(self.z), self.y.shape[1], self.x.shape[1]
 
 
 def _weights(position: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
+    """First of the three lattice nodes that contribute at a position (in lattice units), and their B-spline weights."""
     cell = np.floor(position)
     f = position - cell
     return cell.astype(np.int64), [0.5 * (1 - f) * (1 - f), 0.5 + f * (1 - f), 0.5 * f * f]
 
 
 def _span(cell: np.ndarray) -> np.ndarray:
+    """All lattice nodes that contribute at any of the positions whose first nodes are ``cell``."""
     return np.arange(cell.min(), cell.max() + 3)
 
 
 def grid_noise(keys: Sequence[int], spacing_nm: float, grid: Grid) -> np.ndarray:
-    """Noise at every voxel of a grid, one field per key.
+    """Noise at every voxel of a grid.
+
+    Args:
+        keys: K hash keys, one per independent field.
+        spacing_nm: distance of the lattice nodes in nm, the size of the smallest features.
+        grid: positions of the voxels.
 
     Returns:
         (K, Z, Y, X) float32 in [-1, 1], standard deviation about 0.23.
@@ -63,7 +71,7 @@ def grid_noise(keys: Sequence[int], spacing_nm: float, grid: Grid) -> np.ndarray
     iz, iy, ix = (c - n[0] for c, n in zip(cells, nodes, strict=True))
     result = np.empty((len(keys), *grid.shape), np.float32)
     along_z = np.asarray(sum(weights[0][k][:, None, None] * values[:, iz + k] for k in range(3)))
-    # Sections that lie alike are done together; shifted ones apart.
+    # Sections with the same shift share the weights along Y and X.
     for first, last in _runs(grid):
         wy, wx = ([v[first] for v in weights[axis]] for axis in (1, 2))
         part = along_z[:, first:last]
@@ -76,16 +84,19 @@ def grid_noise(keys: Sequence[int], spacing_nm: float, grid: Grid) -> np.ndarray
 
 
 def _runs(grid: Grid) -> list[tuple[int, int]]:
+    """Runs of successive sections with the same shift: (first, one past the last)."""
     same = (grid.y[1:, 0] == grid.y[:-1, 0]) & (grid.x[1:, 0] == grid.x[:-1, 0])
     edges = [0, *(np.flatnonzero(~same) + 1).tolist(), len(grid.z)]
     return list(pairwise(edges))
 
 
 def point_noise(keys: Sequence[int], spacing_nm: float, points: np.ndarray) -> np.ndarray:
-    """The same noise at single points.
+    """The noise of ``grid_noise`` at single points.
 
     Args:
-        points: (N, 3) float64 nm, ZYX; near each other, for the lattice around them is hashed once.
+        keys: K hash keys, one per independent field.
+        spacing_nm: distance of the lattice nodes in nm.
+        points: (N, 3) float64 nm, ZYX. They should be near each other, because the whole lattice around them is hashed.
 
     Returns:
         (K, N) float64 in [-1, 1].

@@ -1,4 +1,4 @@
-"""Vesicles drawn onto a box: many small spheres at once.
+"""Drawing vesicles: the darkness and brightness that many small spheres contribute to the voxels of a box.
 
 Knows vesicles and voxels; must not know neurites.
 """
@@ -9,30 +9,38 @@ from typing import Any
 
 import numpy as np
 
-from twostream.base.geometry import Box
 from twostream.volume.synthetic.noise import Grid
 from twostream.volume.synthetic.vesicles import Vesicles
 
-_CHUNK = 1500  # vesicles at a time: about 50 MB of coordinates at 30 x 8 x 8 nm
+_CHUNK = 1500  # vesicles drawn at once; their coordinates take about 50 MB at 30 x 8 x 8 nm
 
 
 def _ramp(value: np.ndarray, width: float) -> np.ndarray:
+    """0 below -width, 1 above width, linear between."""
     return np.clip(value * (0.5 / width) + 0.5, 0, 1)
 
 
 def _profile(distance: np.ndarray, radius: np.ndarray, is_dense: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Darkness of the rim (and of a dense core), and brightness of the lumen, at a distance from the centre."""
+    """Darkness of membrane and dense core, and brightness of the lumen, at a distance in nm from the centre."""
     rim = 0.72 * _ramp(5.5 - np.abs(distance - radius + 4.5), 3)
     dense = np.where(is_dense, 0.85 * _ramp(0.62 * radius - distance, 4), 0)
     return np.maximum(rim, dense), _ramp(radius - 7 - distance, 3)
 
 
-def stamp(
-    vesicles: Vesicles, grid: Grid, box: Box, voxel_size_nm: tuple[float, float, float]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Rim and core of every vesicle in a box: two (Z, Y, X) float32 arrays, see ``render.grey``."""
-    rim, core = np.zeros(box.shape_zyx, np.float32), np.zeros(box.shape_zyx, np.float32)
-    if len(vesicles.radius) == 0 or box.num_voxels == 0:
+def stamp(vesicles: Vesicles, grid: Grid, voxel_size_nm: tuple[float, float, float]) -> tuple[np.ndarray, np.ndarray]:
+    """Draw vesicles.
+
+    Args:
+        vesicles: those that may reach into the grid.
+        grid: positions of the voxels.
+        voxel_size_nm: (z, y, x) in nm.
+
+    Returns:
+        (Z, Y, X) float32 in [0, 1], darkness of vesicle membranes and dense cores, and (Z, Y, X) float32 in [0, 1], the
+        share of the voxel that is bright lumen; the arguments ``rim`` and ``core`` of ``render.grey``.
+    """
+    rim, core = np.zeros(grid.shape, np.float32), np.zeros(grid.shape, np.float32)
+    if len(vesicles.radius) == 0 or rim.size == 0:
         return rim, core
     half = [int(np.ceil((vesicles.radius.max() + 4) / v)) for v in voxel_size_nm]
     steps = [np.arange(-h, h + 1) for h in half]
@@ -54,10 +62,11 @@ def _stamp(
     rim: np.ndarray,
     core: np.ndarray,
 ) -> None:
+    """Add vesicles to ``rim`` and ``core``; ``steps`` are the voxel offsets along each axis that a vesicle covers."""
     z = np.floor((centre[:, 0] - grid.z[0]) / voxel_size_nm[0] + 0.5).astype(int)[:, None] + steps[0]
     row, column = np.nonzero((z >= 0) & (z < rim.shape[0]))
     z, centre, radius, is_dense = z[row, column], centre[row], radius[row], is_dense[row]
-    # From here on, one entry per vesicle and section, since each section may be shifted.
+    # From here on there is one entry per vesicle and section, because each section may be shifted.
     y = np.floor((centre[:, 1] - grid.y[z, 0]) / voxel_size_nm[1] + 0.5).astype(int)[:, None] + steps[1]
     x = np.floor((centre[:, 2] - grid.x[z, 0]) / voxel_size_nm[2] + 0.5).astype(int)[:, None] + steps[2]
     inside = ((y >= 0) & (y < rim.shape[1]))[:, :, None] & ((x >= 0) & (x < rim.shape[2]))[:, None, :]

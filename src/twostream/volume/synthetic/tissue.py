@@ -1,6 +1,6 @@
-"""Tissue: an endless volume of synthetic electron microscopy, with its exact truth.
+"""The class ``Tissue``: image and labels of any box of synthetic brain tissue, computed with the other modules here.
 
-Knows boxes of voxels and puts the other modules together; must not know disks, tasks or networks.
+Knows boxes of voxels and in which order things are drawn; must not know files, tasks or neural networks.
 """
 
 from __future__ import annotations
@@ -21,33 +21,35 @@ from twostream.volume.synthetic.sections import MAX_SHIFT_NM, expose, shift_yx
 from twostream.volume.synthetic.stamps import stamp
 from twostream.volume.synthetic.vesicles import vesicles_near
 
-# 240 x 384 x 384 nm at 30 x 8 x 8: as wide as a neurite, so few rods matter to a tile, and its
-# arrays stay in the cache; measured as the fastest of 32, 48 and 64.
+# 240 x 384 x 384 nm at 30 x 8 x 8 nm: about the width of a neurite, so few rods are near a tile, and its arrays fit
+# into the processor's cache. Measured as the fastest of 32, 48 and 64 voxels along Y and X.
 _TILE_ZYX = (8, 48, 48)
 _SITE_REACH_NM = float(np.hypot(sites_.MAX_RADIUS_NM + 30, sites_.MAX_DEPTH_NM + 10))
 _ORGANELLE_REACH_NM = organelles_.MAX_HALF_LENGTH_NM + organelles_.MAX_RADIUS_NM
-_END_NM = 95e6  # ids pack lattice coordinates into 20 bits: 2^19 half cells of 192.5 nm are 101 mm
+_END_NM = 95e6  # ids hold 20 bits per lattice coordinate, and 2^19 half cells of 192.5 nm are 101 mm
 OBJECT = np.dtype([("id", np.uint64), ("kind", "U24"), ("centre_zyx", np.float64, 3)])
+"""One row of ``Tissue.objects``."""
 
 
 @dataclass(frozen=True)
 class Tissue:
-    """Synthetic neuropil: any box of an endless volume, the same voxels however it is cut.
+    """Synthetic brain tissue (neuropil) in a volume that extends 95 mm from the origin in every direction.
 
-    Endless means 95 mm each way. Space is shared out among short warped neurites. Contacts are
-    planted on the membranes between them: about 10 to 14 true synapses per cubic micrometre, some
-    ten times the density of cortex and on purpose, so that 32 x 512 x 512 voxels hold about 150 to
-    230; hard negatives beside them; mitochondria and lysosomes inside. All truth is exact: image
-    and labels come from the same fields. Noise and defects belong to absolute voxels, tissue to
-    absolute nanometres.
+    The tissue consists of short, bent neurites. On the membranes between them there are about 10 to 14 synapses per
+    cubic micrometre, and hard negatives: contacts that resemble synapses. That is about ten times the density of
+    synapses in cortex, so that a small volume of 32 x 512 x 512 voxels contains 150 to 230 synapses. The neurites
+    contain mitochondria and lysosomes. Labels are exact, because image and labels are computed from the same geometry.
+    A voxel has the same value in every box that contains it.
 
     Args:
-        seed: another seed, another tissue.
-        voxel_size_nm: Z, Y, X, slowest first; changes the sampling, not the tissue. Shifts of
-            sections are whole voxels, and section effects belong to the section's number.
+        seed: each seed gives a different tissue.
+        voxel_size_nm: (z, y, x) in nm. The tissue is defined in nanometres, so it does not depend on the voxel size.
+            Noise is defined per voxel and the defects of sections per section, so these do; shifts of sections are
+            whole voxels.
 
     Raises:
-        InputError: a voxel size that is not three positive numbers.
+        InputError: the voxel size is not three positive numbers; or, from the methods, a box reaches more than 95 mm
+            from the origin.
     """
 
     seed: int
@@ -60,40 +62,41 @@ class Tissue:
         object.__setattr__(self, "voxel_size_nm", size)
 
     def image(self, box: Box) -> np.ndarray:
-        """The microscope's image: (Z, Y, X) uint8, larger is brighter."""
+        """Image: (Z, Y, X) uint8; larger is brighter."""
         image = np.zeros(box.shape_zyx, np.uint8)
         rim, core = self._stamps(box)
         for part, tile in self._tiles(box):
-            at = part.relative_to(box).slices
-            image[at] = expose(self.seed, grey(tile, rim[at], core[at], self.seed), tile.grid, part)
+            where = part.relative_to(box).slices
+            image[where] = expose(self.seed, grey(tile, rim[where], core[where], self.seed), tile.grid, part)
         return image
 
     def synapses(self, box: Box) -> np.ndarray:
-        """Polarity labels: (Z, Y, X) uint64, 2n - 1 before synapse n, 2n after it, 0 elsewhere."""
+        """Polarity labels: (Z, Y, X) uint64; 2n - 1 is the presynaptic, 2n the postsynaptic side of n, else 0."""
         return self._truth(box, lambda tile: tile.polarity, organelles=False)
 
     def clefts(self, box: Box) -> np.ndarray:
-        """Synaptic clefts: (Z, Y, X) uint64, the synapse's n, 0 elsewhere."""
+        """Labels of synaptic clefts: (Z, Y, X) uint64; n in the cleft of synapse n, else 0."""
         return self._truth(box, lambda tile: tile.cleft, organelles=False)
 
     def mitochondria(self, box: Box) -> np.ndarray:
-        """Mitochondria: (Z, Y, X) uint64 n, 0 elsewhere."""
+        """Labels of mitochondria: (Z, Y, X) uint64; n in mitochondrion n, else 0."""
         return self._truth(box, lambda tile: tile.mitochondrion)
 
     def neurites(self, box: Box) -> np.ndarray:
-        """Neurites: (Z, Y, X) uint64, 1 or more everywhere; the membrane belongs to the nearer side."""
-        return self._truth(box, lambda tile: tile.owners.neurite, sites=False, organelles=False)
+        """Labels of neurites: (Z, Y, X) uint64; never 0, as voxels of a membrane belong to the nearer neurite."""
+        return self._truth(box, lambda tile: tile.partition.neurite, sites=False, organelles=False)
 
-    def kinds(self, box: Box) -> np.ndarray:
-        """What was planted with its centre in the box, without regard to shifted sections.
+    def objects(self, box: Box) -> np.ndarray:
+        """All contacts and organelles whose centre is in the box. Shifts of sections are not taken into account.
 
         Returns:
-            (N,) records of ``OBJECT``: permanent id (uint64; of a synapse its n; unique among
-            contacts and among organelles), kind (text), centre_zyx (3 float64, absolute voxels).
+            (N,) structured array of dtype ``OBJECT``: ``id``, uint64, the n of the labels, unique among contacts and
+            among organelles; ``kind``, text, from ``sites.KINDS`` or ``organelles.KINDS``; ``centre_zyx``, float64,
+            absolute voxels.
         """
         low, high = self._bounds(box, 0)
-        contacts = sites_.sites_near(self.seed, low, high)
-        bodies = organelles_.organelles_near(self.seed, low, high)
+        contacts = sites_.sites_in(self.seed, low, high)
+        bodies = organelles_.organelles_in(self.seed, low, high)
         table = np.zeros(len(contacts) + len(bodies), OBJECT)
         table["id"] = np.concatenate([contacts.id, bodies.id])
         table["kind"] = [sites_.KINDS[k] for k in contacts.kind] + [organelles_.KINDS[k] for k in bodies.kind]
@@ -103,49 +106,53 @@ class Tissue:
     def _truth(
         self, box: Box, read: Callable[[Tile], np.ndarray], sites: bool = True, organelles: bool = True
     ) -> np.ndarray:
+        """Labels of a box; ``read`` takes them from a tile, and what they do not need is not drawn."""
         labels = np.zeros(box.shape_zyx, np.uint64)
         for part, tile in self._tiles(box, sites, organelles):
             labels[part.relative_to(box).slices] = read(tile)
         return labels
 
     def _bounds(self, box: Box, margin_nm: float) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """First and last corner of a box in tissue nm, grown; plain numbers, to be cached by."""
+        """Corners of a box in tissue nm, extended by a margin; as tuples, because they become keys of caches."""
         corners = np.array([box.offset_zyx, box.stop_zyx]) * np.array(self.voxel_size_nm)
         if np.abs(corners).max() > _END_NM:
             raise InputError(
-                f"box {box} reaches beyond {_END_NM / 1e6:.0f} mm from the origin, where ids end; move it closer."
+                f"box {box} reaches beyond {_END_NM / 1e6:.0f} mm from the origin, where the tissue ends; move it."
             )
         low = tuple(float(o * v - margin_nm) for o, v in zip(box.offset_zyx, self.voxel_size_nm, strict=True))
         high = tuple(float(o * v + margin_nm) for o, v in zip(box.stop_zyx, self.voxel_size_nm, strict=True))
         return low, high
 
     def _grid(self, box: Box) -> Grid:
+        """Positions of the voxels of a box, with the shifts of its sections."""
         z, y, x = (np.arange(o, o + s) for o, s in zip(box.offset_zyx, box.shape_zyx, strict=True))
         shift = shift_yx(self.seed, z, self.voxel_size_nm)
         dz, dy, dx = self.voxel_size_nm
         return Grid((z + 0.5) * dz, (y + shift[:, :1] + 0.5) * dy, (x + shift[:, 1:] + 0.5) * dx)
 
     def _stamps(self, box: Box) -> tuple[np.ndarray, np.ndarray]:
+        """The vesicles of a box, drawn; see ``stamps.stamp``."""
         vesicles = vesicles_near(self.seed, *self._bounds(box, MAX_SHIFT_NM + 2 * _SITE_REACH_NM))
-        return stamp(vesicles, self._grid(box), box, self.voxel_size_nm)
+        return stamp(vesicles, self._grid(box), self.voxel_size_nm)
 
     def _tiles(self, box: Box, sites: bool = True, organelles: bool = True) -> Iterator[tuple[Box, Tile]]:
-        """The box in tiles aligned to absolute voxels, cut where the box ends, all drawn."""
+        """Divide a box into tiles and draw them. Yields the part of the box that a tile covers, and the tile."""
         if box.num_voxels == 0:
             return
-        # A synapse's mask stops short of its neighbours': so their centres are needed as well.
-        contacts = sites_.sites_near(self.seed, *self._bounds(box, MAX_SHIFT_NM + 3 * _SITE_REACH_NM + APART_NM))
-        bodies = organelles_.organelles_near(self.seed, *self._bounds(box, MAX_SHIFT_NM + _ORGANELLE_REACH_NM))
+        # The label of a synapse ends before those of its neighbours, so the neighbours are needed as well.
+        contacts = sites_.sites_in(self.seed, *self._bounds(box, MAX_SHIFT_NM + 3 * _SITE_REACH_NM + APART_NM))
+        bodies = organelles_.organelles_in(self.seed, *self._bounds(box, MAX_SHIFT_NM + _ORGANELLE_REACH_NM))
         rods = rods_near(self.seed, *(np.array(v) for v in self._bounds(box, MAX_SHIFT_NM)))
         for part, origin_nm in self._parts(box):
             tile = self._tile(part, origin_nm, rods)
             for i in _touching(contacts.centre, contacts.reach, tile.grid) if sites else ():
-                draw_site(tile, contacts, i, self.seed)
+                draw_site(tile, contacts, i)
             for i in _touching(bodies.centre, bodies.half_length + bodies.radius, tile.grid) if organelles else ():
                 draw_organelle(tile, bodies, i)
             yield part, tile
 
     def _parts(self, box: Box) -> Iterator[tuple[Box, np.ndarray]]:
+        """Parts of a box in a grid of tiles that is fixed in space, and the origin of each tile in tissue nm."""
         first = [o // t * t for o, t in zip(box.offset_zyx, _TILE_ZYX, strict=True)]
         for block in grid(Box.from_corners(first, box.stop_zyx), _TILE_ZYX):
             origin_nm = np.array(block.write_box.offset_zyx) * np.array(self.voxel_size_nm)
@@ -154,13 +161,14 @@ class Tissue:
                 yield part, origin_nm
 
     def _tile(self, part: Box, origin_nm: np.ndarray, rods: Rods) -> Tile:
-        where = self._grid(part)
-        owners = partition(rods, warp_grid(self.seed, where, origin_nm), origin_nm)
-        return Tile.blank(where, owners, self.voxel_size_nm[0])
+        """A tile with neurites and membranes only."""
+        voxels = self._grid(part)
+        neurites = partition(rods, warp_grid(self.seed, voxels, origin_nm), origin_nm)
+        return Tile.blank(voxels, neurites, self.voxel_size_nm[0])
 
 
 def _touching(centre: np.ndarray, reach: np.ndarray, grid_: Grid) -> np.ndarray:
-    """Which objects may reach into a tile: indices, in order."""
+    """Indices of the objects, with centres (N, 3) and reaches (N,) in nm, that may extend into a tile."""
     low = np.array([axis.min() for axis in (grid_.z, grid_.y, grid_.x)])
     high = np.array([axis.max() for axis in (grid_.z, grid_.y, grid_.x)])
     return np.flatnonzero(((centre >= low - reach[:, None]) & (centre <= high + reach[:, None])).all(axis=1))
