@@ -114,7 +114,7 @@ class StrategyExam:
     def test_one_scorer_or_several(self):
         X, y, p = self.pool()  # noqa: N806
         if self.strategy().needs_ensemble:
-            with pytest.raises(InputError, match="needs probabilities of two scorers or more"):
+            with pytest.raises(InputError, match="needs probabilities by two scorers or more"):
                 self.ask(X, y, p[0], 5)
         else:
             np.testing.assert_array_equal(self.ask(X, y, p[0], 5), self.ask(X, y, p[:1], 5))

@@ -1,4 +1,4 @@
-"""Strategies around strategies: those of scikit-activeml, and any one on a random share of a large pool."""
+"""Strategies that wrap others: those of scikit-activeml, and any strategy on a random subset of a large pool."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ CLASSES = (0.0, 1.0)
 COMMITTEE = 5
 """Classifiers of a committee."""
 NOT_ASKED = {"X", "y", "candidates", "batch_size", "return_utilities"}
-"""Arguments of every query; what else one has and must be given is a model."""
+"""Arguments that every query of scikit-activeml has; a further required argument is a model."""
 
 
 @register_strategy("skactiveml")
 class SkActiveML(Strategy):
     """Any strategy of scikit-activeml for one annotator and classes, by the name of its class (Kottke 2021).
 
-    It is given the answered and the askable rows, all streams side by side. Where it wants a classifier it gets
-    logistic regression on standardised features, where it wants a committee, five of them on bootstrap samples, and
-    where it works with another one alone (mixture model, Parzen window), that one. Regression is refused.
+    It sees the answered and the askable rows, with all streams concatenated. A strategy that needs a classifier gets
+    logistic regression on standardised features; one that needs a committee gets five of these on bootstrap samples;
+    one that works only with a mixture model or a Parzen window gets that. Strategies for regression are refused.
 
-    The utility is that of its first choice.
+    The utilities are those of its first choice.
 
     Args:
         name: class in ``skactiveml.pool``, such as "CoreSet".
@@ -69,7 +69,7 @@ class SkActiveML(Strategy):
                     X=pool.take(rows), y=pool.y[rows], candidates=np.arange(len(pool.askable)),
                     batch_size=batch_size, return_utilities=True, **models,
                 )  # fmt: skip
-        except Exception as error:  # somebody else's code, and anything may be wrong with it
+        except Exception as error:  # code of another package may raise anything
             raise InputError(f"scikit-activeml's {self.name} did not run: {_one_line(error)}") from error
         picked = np.asarray(found)
         if picked.shape != (batch_size,) or len(np.unique(picked)) < batch_size:
@@ -84,7 +84,7 @@ class SkActiveML(Strategy):
 
 
 def _find(name: str) -> Any:
-    """The class of scikit-activeml that is called so, or InputError."""
+    """The class of scikit-activeml called ``name``; InputError where there is none."""
     try:
         module: Any = importlib.import_module("skactiveml.pool")
     except ImportError as error:
@@ -100,7 +100,7 @@ def _find(name: str) -> Any:
 
 
 def _wanted_models(cls: Any) -> dict[str, str]:
-    """{argument of its query: kind of model}, or InputError where that cannot be had."""
+    """{argument of its query: kind of model}; InputError where it needs something that we do not have."""
     wanted = {}
     for argument, parameter in inspect.signature(cls.query).parameters.items():
         if argument == "self" or argument in NOT_ASKED or parameter.default is not parameter.empty:
@@ -121,7 +121,7 @@ ONLY_WITH = {
     "MonteCarloEER": "window",
     "ValueOfInformationEER": "window",
 }
-"""Strategies that need more of a classifier than probabilities: densities, counts, or a fit that takes weights."""
+"""Strategies that need a classifier with densities, counts, or a fit that takes weights, not only probabilities."""
 
 
 def _model(kind: str, seed: int) -> Any:
@@ -142,13 +142,13 @@ def _one_line(error: Exception) -> str:
 
 @register_strategy("sub-sampling")
 class SubSampling(Strategy):
-    """Another strategy on a random share of the askable rows, and all answered ones.
+    """Another strategy on a random subset of the askable rows, and on all answered ones.
 
     Args:
-        strategy: name of the other.
-        max_rows: askable rows that it sees, at least as many as are to be asked.
+        strategy: name of the other strategy.
+        max_rows: askable rows that it sees; never fewer than the batch.
         settings: its settings.
-        random_state: seed of the share and of the other.
+        random_state: seed of the subset and of the other strategy.
     """
 
     def __init__(

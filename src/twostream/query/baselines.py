@@ -1,4 +1,4 @@
-"""Candidates at random: the rivals that decide whether active learning is worth anything."""
+"""Candidates at random: active learning is worth its effort only if it beats these."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from twostream.query.strategy import Selection, Strategy, register_strategy
 DRAWS_AT_ONCE = 4
 """Points of space drawn for each candidate that is still wanted."""
 MANY_DRAWS = 50
-"""Rounds of drawing after which the rest is taken at random: candidates that lie at one place share one cell."""
+"""Draws after which the rest is taken at random: candidates at the same place share one cell, and only one is found."""
 
 
 @register_strategy("random")
@@ -27,8 +27,8 @@ class Random(Strategy):
 class RandomSpace(Strategy):
     """The candidates nearest to random points of space.
 
-    Random over space is not foreground-aware: where candidates are few, each stands for much space and is asked the
-    rather. Points are drawn evenly from the box that holds all candidates.
+    Random over space is not foreground-aware: where candidates are sparse, each covers much space and is likelier to be
+    asked. Points are drawn evenly from the box that holds all candidates.
     """
 
     needs_position = True

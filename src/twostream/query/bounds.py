@@ -1,4 +1,4 @@
-"""Settings of strategies are checked when the strategy is made, not in the middle of a round."""
+"""Checks of settings, made when a strategy is created and not in the middle of a round."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Candidates that are unlike each other: strategies that look at where candidates lie in feature space.
+"""Strategies that choose candidates unlike each other, by where they lie in feature space.
 
-Features are all streams side by side (``Pool.take``), read in blocks. Nothing grows with the square of the pool: greedy
-choices are made lazily and sampling rejects, so that only rows that might be chosen are measured again.
+Features are all streams concatenated (``Pool.take``), read in blocks. Memory does not grow with the square of the pool:
+greedy choices are lazy and sampling uses rejection, so that only rows that might be chosen are measured again.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from twostream.query.strategy import Selection, Strategy, register_strategy
 from twostream.query.uncertainty import entropy
 
 FRONT = 64
-"""Rows that a lazy choice measures at once, to begin with."""
+"""Rows that a lazy choice measures at once at first."""
 DRAWS = 256
 """Rows that are drawn at once before they are accepted or rejected."""
 STALE = 0.25
@@ -32,14 +32,14 @@ BLOCK_VALUES = 2**22
 
 
 def greedy(value: np.ndarray, number: int, measure: Callable[[np.ndarray], np.ndarray]) -> Iterator[int]:
-    """Again and again the position of the largest value, where values only shrink as positions are taken.
+    """Greedy choice of the largest value, again and again, where values only shrink as positions are taken.
 
-    Lazily (Minoux 1978): a value is measured again only while it might be the largest. Of equals the first is taken.
+    Lazy (Minoux 1978): a value is measured again only while it might be the largest. Ties go to the first.
 
     Args:
-        value: (n,) float, true at first; changed in place.
+        value: (n,) float, exact before anything is taken; changed in place.
         number: positions wanted, at most n.
-        measure: (m,) values of m positions, as they are now.
+        measure: gives the (m,) current values of m positions.
     """
     measured = np.zeros(len(value), np.int64)
     for taken in range(number):
@@ -54,25 +54,25 @@ def greedy(value: np.ndarray, number: int, measure: Callable[[np.ndarray], np.nd
 
 
 def others(rows: np.ndarray, picked: list[int], number: int, rng: np.random.Generator) -> list[int]:
-    """So many positions of ``rows`` at random beside those picked."""
+    """``number`` random positions of ``rows`` that were not picked."""
     free = np.setdiff1d(np.arange(len(rows)), picked)
     return [int(i) for i in rng.choice(free, number, replace=False)]
 
 
 @register_strategy("core-set")
 class CoreSet(Strategy):
-    """Always the candidate farthest from all that is answered or chosen: greedy k-centre (Sener 2018, algorithm 1).
+    """Again and again the candidate farthest from all answered and chosen ones (greedy k-centre, Sener 2018).
 
-    Where nothing is answered, the first is random. The utility is the distance to the nearest answer.
+    Without answers the first one is random. The utility is the distance to the nearest answer.
     """
 
     def _select(self, pool: Pool, batch_size: int, rng: np.random.Generator) -> Selection:
-        rows = rng.permutation(pool.askable)  # equals in random order
+        rows = rng.permutation(pool.askable)  # so that ties are broken at random
         distance = nearest_distance(pool, rows, pool.answered)
         utilities = np.full(len(pool.y), np.nan)
         utilities[rows] = np.where(np.isinf(distance), np.nan, distance)
         centers = np.empty((batch_size, pool.num_features()), pool.take(rows[:1]).dtype)
-        known = np.zeros(len(rows), np.int64)  # of the centres, how many each row has been measured against
+        known = np.zeros(len(rows), np.int64)  # number of centres that each row has been measured against
         picked: list[int] = []
         reasons: list[dict[str, Any]] = []
 
@@ -90,9 +90,9 @@ class CoreSet(Strategy):
 
 @register_strategy("k-means")
 class KMeans(Strategy):
-    """One level of k-means with as many clusters as questions, of each the member nearest its centre; large ones first.
+    """k-means with as many clusters as queries; of each cluster the member nearest its centre, large clusters first.
 
-    Where rows are equal and clusters fewer, the rest is random.
+    Equal rows leave fewer clusters; the rest of the batch is random then.
     """
 
     def _select(self, pool: Pool, batch_size: int, rng: np.random.Generator) -> Selection:
@@ -116,12 +116,12 @@ class KMeans(Strategy):
 
 @register_strategy("weighted-k-means")
 class WeightedKMeans(KMeans):
-    """k-means in which each row counts as much as it is uncertain, among the most uncertain ones (Zhdanov 2019).
+    """k-means of the most uncertain rows, each weighted by its uncertainty (Zhdanov 2019).
 
-    Uncertainty is entropy, and is the utility.
+    Uncertainty is entropy, which is also the utility.
 
     Args:
-        prefilter: rows for every question that are clustered, the most uncertain first (beta of the paper).
+        prefilter: rows per query that are clustered, the most uncertain ones (beta of the paper).
         random_state: seed.
     """
 
@@ -141,13 +141,14 @@ class WeightedKMeans(KMeans):
 
 @register_strategy("badge")
 class Badge(Strategy):
-    """Large and unlike gradients: the seeding of k-means++ on gradient embeddings (Ash 2020).
+    """Large and diverse gradients: the seeding of k-means++ on gradient embeddings (BADGE, Ash 2020).
 
-    The embedding is the gradient of the loss with respect to a last layer, were the likelier answer true. Of two
-    classes its two rows are (p - yhat) x and its negative, so that g = sqrt(2) (p - yhat) x has the same distances, and
-    the matrix of all of them is never made. The first row has the largest gradient (as in the published code), every
-    other one is drawn in proportion to the squared distance to the nearest drawn before; the origin is none of them.
-    Exactly so, by rejection: distances only shrink, so old ones propose and new ones accept (after Cohen-Addad 2020).
+    The embedding is the gradient of the loss with respect to the last layer, if the likelier answer were true. With two
+    classes its two rows are (p - yhat) x and its negative, so that g = sqrt(2) (p - yhat) x has the same distances; the
+    matrix of all embeddings is never stored. The first row has the largest gradient, as in the published code. Every
+    other row is drawn in proportion to the squared distance to the nearest row drawn before. Rejection sampling draws
+    from exactly this distribution: distances only shrink, so outdated ones propose and current ones accept (after
+    Cohen-Addad 2020).
 
     The utility is the length of the gradient.
     """
@@ -171,7 +172,7 @@ class Badge(Strategy):
 
 
 class Gradients:
-    """Gradient embeddings of some rows, made where they are looked at.
+    """Gradient embeddings of some rows, computed when they are needed.
 
     Args:
         rows: (n,) int64.
@@ -208,16 +209,16 @@ class Gradients:
 
 
 def spread(points: Gradients, first: int, number: int, rng: np.random.Generator) -> tuple[list[int], list[float]]:
-    """Positions drawn in proportion to the squared distance to the nearest drawn before, and that distance.
+    """Positions drawn in proportion to the squared distance to the nearest one drawn before, and that distance.
 
-    A row is proposed by what its distance was when it was last measured, and accepted with the share that is left of
-    it. Fewer than ``number`` are drawn where all that is left lies on what has been drawn.
+    A row is proposed by its distance when it was last measured, and accepted with probability current distance over
+    that one. Fewer than ``number`` are drawn where all remaining rows coincide with drawn ones.
     """
     picked, apart = [first], [math.inf]
     centers = points.take(np.array([first]))
     bound = points.distance(centers) ** 2
     bound[first] = 0
-    behind = len(centers)  # centres from here on are not in every row's bound
+    behind = len(centers)  # centres from this index on are not yet in the bounds of all rows
     while len(picked) < number and bound.max() > 0:
         cumulated = np.cumsum(bound)
         drawn = np.minimum(np.searchsorted(cumulated, cumulated[-1] * rng.random(DRAWS), side="right"), len(bound) - 1)
@@ -244,18 +245,18 @@ def spread(points: Gradients, first: int, number: int, rng: np.random.Generator)
 
 
 MOST_CLUSTERS, SMALL_CLUSTER, NEIGHBOURS = 500, 5, 20
-"""As published (Hacohen 2022): clusters at most; clusters as small as this come last; neighbours."""
+"""As published (Hacohen 2022): the largest number of clusters; the size up to which clusters come last; neighbours."""
 MOST_MEMBERS = 5000
-"""Members of a cluster among which neighbours are sought."""
+"""Members of a cluster among which neighbours are searched."""
 
 
 @register_strategy("typiclust")
 class TypiClust(Strategy):
-    """The most typical candidate of each cluster that has no answer yet (TPC of Hacohen 2022).
+    """The most typical candidate of each cluster that has no answer yet (TypiClust, TPC of Hacohen 2022).
 
-    As many k-means clusters as there are answers and questions, at most 500, over answered and askable rows. Always the
-    cluster with the fewest answers is next, the larger of equals; it gives the row with the smallest mean distance to
-    its 20 nearest neighbours in the cluster. A chosen row counts as an answer.
+    k-means of answered and askable rows, with as many clusters as there are answers and queries, at most 500. The
+    cluster with the fewest answers is next (of equals the larger one); it gives the row with the smallest mean distance
+    to its 20 nearest neighbours in the cluster. A chosen row counts as an answer.
     """
 
     def _select(self, pool: Pool, batch_size: int, rng: np.random.Generator) -> Selection:
@@ -301,7 +302,7 @@ class TypiClust(Strategy):
 def neighbour_distance(pool: Pool, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """(n,) mean distance of each row to its 20 nearest others, NaN for a single row.
 
-    Of more than ``MOST_MEMBERS`` rows, a random share counts as neighbours.
+    With more than ``MOST_MEMBERS`` rows, neighbours are searched among a random subset.
     """
     if len(rows) == 1:
         return np.array([np.nan])
@@ -318,17 +319,18 @@ def neighbour_distance(pool: Pool, rows: np.ndarray, rng: np.random.Generator) -
 
 @register_strategy("probcover")
 class ProbCover(Strategy):
-    """As many candidates as possible within a ball about what is answered or chosen (ProbCover, Yehuda 2022).
+    """Cover as many candidates as possible by balls around answered and chosen ones (ProbCover, Yehuda 2022).
 
-    Greedy: always the ball that covers most of what is not covered yet. The radius is the largest for which balls are
-    pure: for a share ``purity`` of the rows, all rows nearer than the radius have the same pseudo-label, a k-means
-    cluster. It is an order statistic of distances to the nearest row with another label, so nothing is searched for.
-    When all is covered, the rest is random. The utility is how many rows a ball covers at first.
+    Greedy: the ball that covers most of the uncovered rows is next. The radius is the largest for which balls are pure:
+    for a share ``purity`` of the rows, all rows within the radius have the same pseudo-label, which is a k-means
+    cluster. It is an order statistic of the distances to the nearest row with another label, so that no search is
+    needed. Once everything is covered, the rest of the batch is random. The utility is the number of rows that a ball
+    covers at first.
 
     Args:
         purity: share of pure balls.
         num_classes: clusters of the pseudo-labels (published: the number of classes).
-        max_rows: of a larger pool, so many random candidates stand for all.
+        max_rows: a larger pool is represented by this many random candidates.
         random_state: seed.
     """
 
@@ -341,10 +343,10 @@ class ProbCover(Strategy):
         self.max_rows = whole("max_rows", max_rows)
 
     def _select(self, pool: Pool, batch_size: int, rng: np.random.Generator) -> Selection:
-        rows = rng.permutation(pool.askable)  # equals in random order
+        rows = rng.permutation(pool.askable)  # so that ties are broken at random
         shown = rows[: self.max_rows]
         features = pool.take(shown)
-        features -= features.mean(0)  # less is cancelled in distances
+        features -= features.mean(0)  # to avoid cancellation in distances
         labels = cluster(pool, shown, self.num_classes, seed=self.random_state).labels
         radius = pure_radius(features, labels, self.purity)
         open_ = features[nearest_distance(pool, shown, pool.answered) >= radius]
@@ -378,7 +380,8 @@ def pure_radius(features: np.ndarray, labels: np.ndarray, purity: float) -> floa
         inside = labels == label
         if not inside.all():
             to_other[inside] = nearest_with_distance(features[inside], features[~inside])[1]
-    impure = int((1 - purity) * len(features) + 1e-9)  # rows whose ball may be impure; 1 - 0.95 is not quite 0.05
+    # Rows whose ball may be impure; 1e-9 because 1 - 0.95 is a little more than 0.05 in floating point.
+    impure = int((1 - purity) * len(features) + 1e-9)
     return float(np.sort(to_other)[min(impure, len(features) - 1)])
 
 

@@ -1,6 +1,6 @@
-"""What every strategy is given, checked once: features of candidates, what has been answered, what may be asked.
+"""The checked input of a strategy: features of candidates, answers so far, and which candidates may be asked.
 
-Features may be memory-mapped and larger than memory: they are read in blocks, here and nowhere else.
+Features may be memory-mapped and larger than memory; they are read in blocks by ``Pool`` and nowhere else.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ BLOCK_BYTES = 64 * 2**20
 LARGEST = 1e15
 """Features beyond this overflow when they are squared in single precision."""
 CACHED_BYTES = 2**20
-"""Features that are copied at once: they stay in the cache while their type is changed."""
+"""Features that are copied at once, so that they stay in the cache while their type is converted."""
 SCALE_ROWS = 50_000
-"""Rows that tell how wide a stream is."""
+"""Rows by which the scale of a stream is estimated."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,8 @@ class Pool:
     Attributes:
         streams: {name: (N, D) float}, perhaps memory-mapped; read them through ``take`` and ``blocks``.
         y: (N,) float: 1, 0, or NaN where unanswered.
-        askable: (A,) int64 rows that may be asked. Their order is that of their features (``in_own_order``), so that
-            what a strategy chooses does not hang on the order of the rows.
+        askable: (A,) int64 rows that may be asked, ordered by a hash of their contents (``in_own_order``), so that the
+            choice does not depend on the order in which rows were passed.
         answered: (L,) int64 rows with an answer, likewise.
         probability: (M, N) float of one or more scorers, or None.
         position_nm: (N, 3) float, or None.
@@ -48,7 +48,7 @@ class Pool:
     position_nm: np.ndarray | None = None
 
     def in_own_order(self) -> Pool:
-        """The same pool with rows ordered by what they hold instead of by where they stand."""
+        """The same pool with rows ordered by a hash of their contents instead of their position."""
         askable, answered = (r[np.argsort(self.keys[r], kind="stable")] for r in (self.askable, self.answered))
         ordered = replace(self, askable=askable, answered=answered)
         ordered.__dict__["keys"] = self.keys
@@ -56,7 +56,7 @@ class Pool:
 
     @cached_property
     def keys(self) -> np.ndarray:
-        """(N,) uint64, a hash of what each row holds, whatever its type: multilinear (Lemire and Kaser 2014)."""
+        """(N,) uint64, a hash of the values of each row, whatever their dtype: multilinear (Lemire and Kaser 2014)."""
         keys = np.zeros(len(self.y), np.uint64)
         beside = (None if self.probability is None else self.probability.T, self.position_nm)
         for array in (*self.streams.values(), *beside):
@@ -72,8 +72,8 @@ class Pool:
 
         Args:
             rows: (n,) int64, in any order.
-            stream: its name; None gives ``side by side``: all streams, each divided by its width, so that one stream
-                does not drown another. A single stream stays as it is.
+            stream: its name; None concatenates all streams, each divided by the root of its total variance, so that no
+                stream dominates the others. A single stream is returned as it is.
             dtype: float type wanted.
 
         Returns:
@@ -125,7 +125,7 @@ def mean_and_variance(blocks: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndar
     number, middle, total, square = 0, np.zeros(0), np.zeros(0), np.zeros(0)
     for block in blocks:
         if number == 0:
-            middle = block[0].astype(float)  # near the mean: what is far from the origin loses no digits
+            middle = block[0].astype(float)  # near the mean, to avoid cancellation
             total, square = np.zeros_like(middle), np.zeros_like(middle)
         difference = block - middle
         total += difference.sum(0)
@@ -194,7 +194,7 @@ def _array(name: str, values: np.ndarray) -> np.ndarray:
 
 
 def _read(array: np.ndarray, rows: np.ndarray, dtype: DTypeLike) -> np.ndarray:
-    """Rows in ascending order from the file, a few at a time, each to the place where it is wanted."""
+    """Read rows in ascending order, a few at a time, and put each at its position in the result."""
     found = np.empty((len(rows), array.shape[1]), dtype)
     ascending = len(rows) < 2 or bool((np.diff(rows) > 0).all())
     order = None if ascending else np.argsort(rows, kind="stable")
@@ -209,12 +209,12 @@ def _check_finite(name: str, array: np.ndarray) -> None:
     if array.dtype.kind != "f":
         return
     first, number = -1, 0
-    # As many rows as stay in the cache between the two looks at them.
+    # Few enough rows to stay in the cache between min and max.
     size = max(1, CACHED_BYTES // (array.itemsize * array.shape[1]))
     largest = min(LARGEST, float(np.finfo(array.dtype).max))
     for start in range(0, len(array), size):
         block = array[start : start + size]
-        if not (block.min() >= -largest and block.max() <= largest):  # what is no number is on no side
+        if not (block.min() >= -largest and block.max() <= largest):  # NaN fails both comparisons
             bad = np.flatnonzero(~(np.abs(block) <= largest).all(1))
             first, number = start + int(bad[0]) if first < 0 else first, number + len(bad)
     if number:
@@ -223,14 +223,14 @@ def _check_finite(name: str, array: np.ndarray) -> None:
 
 
 def _hashed(array: np.ndarray) -> np.ndarray:
-    """(N,) uint64: numbers of every row as float64, the bits of each times a factor of its own."""
-    # The seed names a family of hashes, not a random choice: the same features always have the same key.
+    """(N,) uint64: the bits of every value as float64, each column times its own odd factor, summed."""
+    # The seed selects one fixed hash function: the same features always have the same key.
     factors = np.random.default_rng(0).integers(1, 2**63, array.shape[1], dtype=np.uint64) * np.uint64(2) + np.uint64(1)
     found, size = np.empty(len(array), np.uint64), max(1, CACHED_BYTES // (8 * array.shape[1]))
     for start in range(0, len(array), size):
         words = np.ascontiguousarray(array[start : start + size], np.float64) + 0.0  # -0.0 is 0.0
         bits = words.view(np.uint64)
-        bits ^= bits >> np.uint64(32)  # small whole numbers have no lower bits
+        bits ^= bits >> np.uint64(32)  # the lower bits of small whole numbers are all 0
         found[start : start + size] = np.einsum("ij,j->i", bits, factors)
     return found
 
@@ -258,7 +258,7 @@ def _check_position(position_nm: np.ndarray | None, num_rows: int) -> np.ndarray
 
 
 def top(pool: Pool, utility: np.ndarray, number: int, rng: np.random.Generator) -> np.ndarray:
-    """Rows of ``pool.askable`` with the largest utility, largest first; equals in random order.
+    """Rows of ``pool.askable`` with the largest utility, largest first; ties in random order.
 
     Args:
         utility: (A,) float, of each askable row.
@@ -268,7 +268,7 @@ def top(pool: Pool, utility: np.ndarray, number: int, rng: np.random.Generator) 
 
 
 def spread_out(pool: Pool, utility: np.ndarray) -> np.ndarray:
-    """(N,) utilities: those of the askable rows in their places, NaN elsewhere."""
+    """(N,) utilities, NaN for rows that may not be asked."""
     values = np.full(len(pool.y), np.nan)
     values[pool.askable] = utility
     return values

@@ -1,13 +1,13 @@
-"""The one probability of "a person would say True" that all strategies and scores share.
+"""The scorer: the probability that a person would answer True, shared by all strategies and scores.
 
     y = np.array([1, 0, np.nan, 1, ...])                         # NaN where nobody has answered yet
     X = {"supervised": np.load("masks.npy", mmap_mode="r"), "unsupervised": np.load("images.npy", mmap_mode="r")}
     p = Scorer().predict(X, y, score=score, num_voxels=num_voxels)                      # (N,)
     P = Scorer(num_members=20).predict_ensemble(X, y, score=score, num_voxels=num_voxels)  # (20, N)
-    ask = np.argsort(P.std(0))[-10:]                             # where those who could be right disagree most
+    ask = np.argsort(P.std(0))[-10:]                             # where plausible scorers disagree most
 
-S's own score until both answers have been given, then a Bayesian logistic regression on what is known. How well it is
-calibrated is measured by ``benchmarks/scorer_calibration.py``.
+It is S's own score until answers of both kinds have been given, then a Bayesian logistic regression on the answers. How
+well it is calibrated is measured by ``benchmarks/scorer_calibration.py``.
 """
 
 from __future__ import annotations
@@ -26,19 +26,20 @@ from twostream.query.bounds import seed, whole
 from twostream.query.pool import Features, Pool, check_pool, rows_per_block
 
 SAMPLE_ROWS = 10_000
-"""Unanswered rows that tell, beside all answered ones, where a column has its middle and how wide it is."""
+"""Unanswered rows by which columns are standardised, besides all answered ones."""
 SCORE_WEIGHT = 1.0
-"""What is expected of S before any answer: one standard deviation of its log-odds is worth one of ours."""
+"""Prior mean of the weight of S's score: one standard deviation of its log-odds is worth one of ours."""
 PLAIN_VARIANCE = 3.0
-"""Of the weights of score and size, beforehand: either may decide alone."""
+"""Prior variance of the weights of score and size: either may decide alone."""
 STREAM_VARIANCE = 1.0
-"""Of a whole stream's say, beforehand, whatever its dimensions: 1000 columns must not drown score and size."""
+"""Prior variance of a whole stream's contribution, whatever its dimension, so that 1000 columns do not outweigh score
+and size."""
 CONSTANT_VARIANCE = 100.0
-"""Of the intercept: next to nothing is known beforehand of how many are True."""
+"""Prior variance of the intercept: hardly anything is known in advance about the share of True."""
 CERTAIN = 1e-4
-"""Scores nearer to 0 or 1 than this are taken to be this near."""
+"""Scores are clipped to this distance from 0 and 1, because log-odds are infinite there."""
 CONSTANT = 1e-6
-"""A column that varies by less than this share of its middle holds rounding, not differences."""
+"""A column whose deviation is below this share of its mean varies by rounding only, and is left out."""
 MAX_STEPS = 100
 STEP_TOLERANCE = 1e-9
 
@@ -47,18 +48,18 @@ class Scorer:
     """Probability of a True.
 
     The model is a logistic regression on the logit of S's score, the logarithm of the size, and both streams, all
-    standardised, with a Gaussian prior of its weights that is fixed: S counts, each stream as a whole may say as much
-    as a standard deviation. Its posterior is taken as Gaussian about its maximum (Laplace), and a candidate's
-    probability is the mean over that posterior, not the value at its middle, so few answers give cautious
-    probabilities (Spiegelhalter and Lauritzen 1990; MacKay 1992). Nothing is tuned on the answers, so nothing
-    is fitted to their chance: choosing the penalty by cross-validation, with or without scaling the logits
-    afterwards, was calibrated worse.
+    standardised. The Gaussian prior of its weights is fixed: S's score counts, and each stream as a whole may
+    contribute about one standard deviation. The posterior is approximated by a Gaussian around its maximum (Laplace),
+    and a candidate's probability is the mean over that posterior instead of the value at its maximum, so that few
+    answers give cautious probabilities (Spiegelhalter and Lauritzen 1990; MacKay 1992). Nothing is tuned on the
+    answers: choosing the penalty by cross-validation, with or without scaling the logits afterwards, was calibrated
+    worse.
 
     Args:
         num_members: rows of ``predict_ensemble``.
         random_state: seed of the ensemble; ``predict`` draws nothing.
 
-    The order of the rows does not matter, but for rounding. Features are read in blocks.
+    The order of the rows matters only for rounding. Features are read in blocks.
     """
 
     def __init__(self, *, num_members: int = 20, random_state: int = 0) -> None:
@@ -84,7 +85,7 @@ class Scorer:
         if not has_both(pool.y):
             return np.array(score, float)
         probability = np.empty(len(pool.y))
-        with threadpool_limits(limits=1):  # several threads add in an order of their own
+        with threadpool_limits(limits=1):  # with several threads the order of sums would vary
             columns = Columns.of(pool, score, num_voxels)
             middle, factor = columns.posterior()
             for part, features in columns.blocks(np.arange(len(pool.y))):
@@ -93,17 +94,17 @@ class Scorer:
         return probability
 
     def predict_ensemble(self, X: Features, y: np.ndarray, *, score: np.ndarray, num_voxels: np.ndarray) -> np.ndarray:  # noqa: N803
-        """Probabilities by scorers that could all be right: a committee drawn from the posterior (Seung 1992).
+        """Probabilities by a committee of plausible scorers, drawn from the posterior (Seung 1992).
 
-        Few answers leave much room between them, many leave little. Resampling the answers instead (bootstrap) shows
-        too little of it: the prior holds every member, and of one True and one False there is one resample.
+        With few answers its members differ much, with many they differ little. A bootstrap of the answers would show
+        too little doubt: all members share the prior, and one True and one False have a single resample.
 
         Args:
             X, y, score, num_voxels: see ``predict``.
 
         Returns:
             (num_members, N) float in [0, 1]. Until ``y`` holds both answers every member is ``score`` itself: they
-            agree because nobody has learned anything, not because anything is certain.
+            agree because none has learned anything yet, not because the scores are certain.
         """
         pool = _checked(X, y, score, num_voxels)
         if not has_both(pool.y):
@@ -120,7 +121,7 @@ class Scorer:
 
 
 def has_both(y: np.ndarray) -> bool:
-    """Whether both answers are among ``y``, (N,) 1, 0, or NaN: before, nothing can be learned from them."""
+    """Whether ``y``, (N,) 1, 0, or NaN, holds both answers; until it does, the scorer does not learn."""
     return bool((y == 1).any() and (y == 0).any())
 
 
@@ -139,7 +140,7 @@ def _checked(X: Features, y: np.ndarray, score: np.ndarray, num_voxels: np.ndarr
 
 @dataclass(frozen=True)
 class Columns:
-    """What the model sees of a candidate: log-odds of its score, log of its size, its streams, and 1.
+    """The columns of the model: log-odds of the score, log of the size, the streams, and 1 for the intercept.
 
     Attributes:
         pool: rows in their own order.
@@ -153,7 +154,8 @@ class Columns:
 
     @classmethod
     def of(cls, pool: Pool, score: np.ndarray, num_voxels: np.ndarray) -> Columns:
-        rows = np.concatenate([pool.answered, pool.askable[:SAMPLE_ROWS]])  # in their own order: any will do
+        # Rows are in hash order, so that the first ones are a random sample.
+        rows = np.concatenate([pool.answered, pool.askable[:SAMPLE_ROWS]])
         plain = np.stack([logit(np.clip(score, CERTAIN, 1 - CERTAIN)), np.log(num_voxels)], axis=1)
         middle, width = _middle_and_width(lambda: [(slice(None), plain[rows])])
         scales = {}
@@ -171,7 +173,7 @@ class Columns:
             yield part, np.hstack([self.plain[rows[part]], *streams, np.ones((len(rows[part]), 1))])
 
     def prior(self) -> tuple[np.ndarray, np.ndarray]:
-        """What is expected of the weights before any answer, and how surely: (D,) means and (D,) inverse variances."""
+        """Prior of the weights: (D,) means and (D,) inverse variances."""
         variance = np.full(3 + sum(len(middle) for middle, _ in self.scales.values()), STREAM_VARIANCE)
         variance[:2], variance[-1] = PLAIN_VARIANCE, CONSTANT_VARIANCE
         expected = np.zeros(len(variance))
@@ -179,13 +181,13 @@ class Columns:
         return expected, 1 / variance
 
     def posterior(self) -> tuple[np.ndarray, np.ndarray]:
-        """Most probable weights, (D,), and the lower Cholesky factor of the precision about them, (D, D)."""
+        """Most probable weights, (D,), and the lower Cholesky factor of the posterior precision, (D, D)."""
         features = np.concatenate([block for _, block in self.blocks(self.pool.answered)])
         return laplace(features, self.pool.y[self.pool.answered], *self.prior())
 
 
 def _middle_and_width(read: Callable[[], Iterable[tuple[slice, np.ndarray]]]) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of each column; an infinite one where a column is constant, so that it becomes 0.
+    """Mean and standard deviation of each column; infinite for a constant column, so that dividing by it gives 0.
 
     Args:
         read: gives the blocks, as often as it is called.
@@ -204,8 +206,8 @@ def laplace(
     Args:
         features: (n, D) float.
         y: (n,) 1 or 0.
-        expected: (D,) mean of the weights beforehand.
-        precision: (D,) inverse variance of each weight beforehand, above 0.
+        expected: (D,) prior means of the weights.
+        precision: (D,) prior inverse variances, above 0.
 
     Returns:
         (D,) weights and the (D, D) lower Cholesky factor of the Hessian, the posterior's precision.
@@ -224,7 +226,7 @@ def laplace(
         step = cho_solve((factor, True), gradient)
         share = 1.0
         while share > STEP_TOLERANCE and cost(weights - share * step) > cost(weights):
-            share /= 2  # a whole step may overshoot where the curve is flat
+            share /= 2  # a full Newton step may overshoot where the cost is flat
         weights = weights - share * step
         if np.abs(step).max() < STEP_TOLERANCE:
             break

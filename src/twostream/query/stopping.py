@@ -1,14 +1,14 @@
-"""When to stop asking: two criteria, computed and shown, never acted on unasked. Pure functions of arrays.
+"""When to stop asking: two criteria, computed and shown; nothing stops by itself. Pure functions of arrays.
 
 *Stabilised predictions* (Bloodgood and Vijay-Shanker 2009): the scorer's labels hardly change any more from round to
-round. This says that more answers of the same kind would change little, not that the labels are right. Where it holds,
-F1 of successive scorers differs by little, too: by at most 4 (1 - kappa) / kappa (Bloodgood and Grothendieck 2013).
+round. This means that more answers of the same kind would change little, not that the labels are right. It also bounds
+the difference in F1 of successive scorers by 4 (1 - kappa) / kappa (Bloodgood and Grothendieck 2013).
 
-*Right often enough*: what share of the unanswered labels is right, with an interval. The answers to what a strategy
-asked cannot tell: it chose what is hard, or rare, or far from the rest, and without known chances of being chosen there
-is nothing to weigh by; held out or not, they estimate something else. So this is measured on audits, drawn at random
-and never learned from, or else expected by the scorer itself (*minimum expected error*, Zhu, Wang and Hovy 2008), which
-is worth as much as the scorer is calibrated.
+*Right often enough*: the share of the scorer's labels of unanswered candidates that is right, with an interval. Answers
+to queries of a strategy cannot estimate it, even if they are held out: the strategy prefers hard, rare or isolated
+candidates with unknown probability. So it is measured on audits, which are drawn at random and never learned from, or
+else predicted by the scorer itself (*minimum expected error*, Zhu, Wang and Hovy 2008), as far as the scorer is
+calibrated.
 """
 
 from __future__ import annotations
@@ -26,10 +26,9 @@ STABLE = 0.99
 WINDOW = 3
 """Agreements that are averaged (the same)."""
 MIN_SHARED = 0.5
-"""Share of the candidates that must have been there the round before: of a pool that is mostly new, the rest says
-little."""
+"""Share of the candidates that must have existed the round before; of a mostly new pool the rest says little."""
 TARGET = 0.95
-"""Share of right labels that is enough, and of which the interval's lower end must be sure."""
+"""Share of right labels that is enough; the lower end of the interval must reach it."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +54,8 @@ def kappa(before: np.ndarray, now: np.ndarray) -> float:
         before, now: (N,) bool.
 
     Returns:
-        1 for the same labels, about 0 for unrelated ones, down to -1; NaN where both hold one and the same label
-        throughout, or nothing: chance alone would agree then.
+        1 for the same labels, about 0 for unrelated ones, down to -1; NaN where there are no labels or all are the
+        same, because then chance alone agrees.
     """
     before, now = np.asarray(before, bool), np.asarray(now, bool)
     if before.shape != now.shape or before.ndim != 1:
@@ -75,7 +74,7 @@ def agreement(ids_before: np.ndarray, before: np.ndarray, ids_now: np.ndarray, n
         before, now: (M,), (N,) probabilities of a True; at least 0.5 is a True.
 
     Returns:
-        ``kappa``, NaN where fewer than ``MIN_SHARED`` of the candidates of now were there before; and how many were.
+        ``kappa``, or NaN where less than ``MIN_SHARED`` of the current candidates existed before; and how many did.
     """
     shared, at_before, at_now = np.intersect1d(ids_before, ids_now, assume_unique=True, return_indices=True)
     if len(shared) < MIN_SHARED * len(ids_now):
@@ -91,14 +90,14 @@ def recent_agreement(agreements: Sequence[float | None], window: int = WINDOW) -
 
 def has_stabilised(agreements: Sequence[float | None], *, window: int = WINDOW, stable: float = STABLE) -> bool:
     """Whether predictions have stabilised: the mean of the last ``window`` agreements is at least ``stable``."""
-    return recent_agreement(agreements, window) >= stable - 1e-9  # a mean of three is off by a last digit
+    return recent_agreement(agreements, window) >= stable - 1e-9  # 1e-9 for the rounding of the mean
 
 
 def audited_right(probability: np.ndarray, y: np.ndarray, *, confidence: float = 0.95) -> Estimate:
     """Share of right labels, measured on audits: candidates drawn at random, whose answers the scorer never saw.
 
-    An audit was drawn from what was unanswered in its round. Where a strategy has since asked what is hard, older
-    audits show a harder pool than what is left, and the share is a cautious one.
+    An audit was drawn from the candidates that were unanswered in its round. If a strategy has asked about hard ones
+    since, older audits come from a harder pool than the remaining one, and the estimate is cautious.
 
     Args:
         probability: (N,) of a True, by a scorer that has not learned from these answers; at least 0.5 is a True.
@@ -106,7 +105,7 @@ def audited_right(probability: np.ndarray, y: np.ndarray, *, confidence: float =
         confidence: of Wilson's interval (Wilson 1927).
 
     Returns:
-        Its value is NaN, and its interval all there is, without audits.
+        Without audits its value is NaN and its interval [0, 1].
     """
     if not len(y):
         return Estimate(float("nan"), 0.0, 1.0, 0)
@@ -116,19 +115,19 @@ def audited_right(probability: np.ndarray, y: np.ndarray, *, confidence: float =
 
 
 def expected_right(probability: np.ndarray, ensemble: np.ndarray, *, confidence: float = 0.95) -> Estimate:
-    """Share of right labels that the scorer expects of itself: the mean of max(p, 1 - p) (Zhu, Wang and Hovy 2008).
+    """Share of right labels that the scorer predicts of itself: the mean of max(p, 1 - p) (Zhu, Wang and Hovy 2008).
 
-    A belief, not a measurement: answers enter only through the scorer. The interval holds what the committee disagrees
-    about, each member judging the labels that stand, and the chance of a finite number of labels. It does not hold that
-    the scorer's kind of model may be wrong.
+    A prediction, not a measurement: answers enter only through the scorer. The interval covers the disagreement of the
+    committee, each member judging the current labels, and the sampling error of a finite number of labels. It does not
+    cover that the model itself may be wrong.
 
     Args:
-        probability: (N,) of a True, of what is unanswered; at least 0.5 is a True.
-        ensemble: (M, N), M >= 2, by scorers that could all be right (``Scorer.predict_ensemble``).
+        probability: (N,) of a True, of the unanswered candidates; at least 0.5 is a True.
+        ensemble: (M, N), M >= 2, by a committee of plausible scorers (``Scorer.predict_ensemble``).
         confidence: of the interval.
 
     Returns:
-        Its value is NaN, and its interval all there is, where nothing is unanswered.
+        Where everything is answered its value is NaN and its interval [0, 1].
     """
     p, ensemble = np.asarray(probability, float), np.asarray(ensemble, float)
     if p.ndim != 1 or ensemble.ndim != 2 or len(ensemble) < 2 or ensemble.shape[1] != len(p):
@@ -143,5 +142,5 @@ def expected_right(probability: np.ndarray, ensemble: np.ndarray, *, confidence:
 
 
 def is_right_enough(estimate: Estimate, target: float = TARGET) -> bool:
-    """Whether at least ``target`` of the labels are right, as surely as the interval is."""
+    """Whether at least ``target`` of the labels are right, with the confidence of the interval."""
     return estimate.low >= target

@@ -2,8 +2,8 @@
 
     rows = Random(random_state=0).query(X, y, batch_size=50)
 
-A strategy is a pure function of its arguments and its seed. Input is checked here, once, so that a concrete
-strategy is only its idea: ``_select``.
+A strategy is a pure function of its arguments and its seed. Input is checked here, once, so that a concrete strategy
+holds nothing but its idea, in ``_select``.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ class Selection:
 
     Attributes:
         rows: (B,) int64, rows of X, in the order in which they should be asked.
-        utilities: (N,) float, larger = rather ask; NaN where a row may not be asked or the strategy has none.
+        utilities: (N,) float, the larger the more useful; NaN where a row may not be asked or the strategy has none.
         reasons: one mapping per row of ``rows``, plain numbers and words.
-        notes: what a person should know of how it was done, a sentence each; for a log.
+        notes: sentences for a log about how the rows were found.
     """
 
     rows: np.ndarray
@@ -49,7 +49,7 @@ class Strategy(ABC):
     needs_ensemble = False
     needs_position = False
     keeps_row_order = False
-    """True where the rows must be seen as they stand, and their order may change what is chosen."""
+    """True if the strategy sees the rows in the order in which they were passed, which may then change its choice."""
 
     def __init__(self, *, random_state: int = 0) -> None:
         self.random_state = bounds.seed("random_state", random_state)
@@ -73,7 +73,7 @@ class Strategy(ABC):
             batch_size: rows wanted; all askable rows are returned where there are fewer.
             probability: (N,) or (M, N) in [0, 1], probability of a True.
             excluded: (N,) bool, True where a row may not be asked.
-            position_nm: (N, 3) float, where each candidate lies (z, y, x); some strategies need it.
+            position_nm: (N, 3) float, centre of each candidate (z, y, x) in nm; some strategies need it.
             return_utilities: also return (N,) utilities.
 
         Returns:
@@ -109,23 +109,25 @@ class Strategy(ABC):
         return self._select(pool, min(batch_size, len(pool.askable)), np.random.default_rng(self.random_state))
 
     def _check_needs(self, pool: Pool) -> None:
-        """Raise InputError where something is missing that this strategy cannot do without."""
+        """Raise InputError where something that this strategy needs is missing."""
         name = type(self).__name__
         if self.needs_probability and pool.probability is None:
             raise InputError(f"{name} needs a probability per row; pass probability= (--probability), (N,) or (M, N).")
         if self.needs_ensemble and (pool.probability is None or len(pool.probability) < 2):
             raise InputError(
-                f"{name} needs probabilities of two scorers or more; pass probability= (--probability), (M, N)."
+                f"{name} needs probabilities by two scorers or more; pass probability= (--probability), (M, N)."
             )
         if self.needs_position and pool.position_nm is None:
-            raise InputError(f"{name} needs to know where candidates lie; pass position_nm= (--position-nm), (N, 3).")
+            raise InputError(
+                f"{name} needs the positions of the candidates; pass position_nm= (--position-nm), (N, 3)."
+            )
 
     @abstractmethod
     def _select(self, pool: Pool, batch_size: int, rng: np.random.Generator) -> Selection:
         """Choose ``batch_size`` of ``pool.askable``; 1 <= batch_size <= len(pool.askable).
 
-        Rows come in an order of their own (``Pool.in_own_order``): whatever is drawn from ``rng`` by their position in
-        ``pool.askable`` does not hang on the order in which they were passed.
+        Rows come in hash order (``Pool.in_own_order``), so that what is drawn from ``rng`` by position in
+        ``pool.askable`` does not depend on the order in which rows were passed.
         """
 
 
@@ -133,7 +135,7 @@ STRATEGIES: dict[str, type[Strategy]] = {}
 
 
 def register_strategy(name: str) -> Callable[[type[Strategy]], type[Strategy]]:
-    """Class decorator: make a strategy known by the name used in the YAML and on the command line."""
+    """Class decorator: register a strategy under the name used in the YAML and on the command line."""
 
     def register(cls: type[Strategy]) -> type[Strategy]:
         STRATEGIES[name] = cls

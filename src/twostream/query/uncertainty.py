@@ -1,8 +1,8 @@
-"""Candidates of which the scorer is least sure.
+"""Strategies that choose the candidates about which the scorer is least sure.
 
-Of two answers, entropy, margin and least confidence put candidates in one and the same order, by |p - 1/2|; they differ
-in their utilities, and where several scorers are passed only in that all three take the mean. All are kept because
-papers name them. BALD asks where several scorers disagree; ClaSP PE stirs noise into the entropy and balances answers.
+With two answers, entropy, margin and least confidence rank candidates alike, by |p - 1/2|, and differ only in their
+utilities; of several scorers all three take the mean. All are kept because papers name them. BALD asks where several
+scorers disagree; ClaSP PE adds noise to the entropy and balances the predicted classes.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def entropy(probability: np.ndarray) -> np.ndarray:
 
 
 class MostUncertain(Strategy):
-    """The largest of one utility per candidate; a concrete one says which."""
+    """The candidates with the largest utility; subclasses define it."""
 
     needs_probability = True
     utility_name = "utility"
@@ -76,7 +76,7 @@ class LeastConfident(MostUncertain):
 class Bald(MostUncertain):
     """Largest mutual information of answer and scorer (Houlsby 2011, eq. 2), in nats.
 
-    Entropy of the mean probability less the mean entropy: large where each scorer is sure, and of another answer.
+    Entropy of the mean probability minus the mean entropy: large where each scorer is sure and they disagree.
     """
 
     needs_ensemble = True
@@ -90,14 +90,14 @@ class Bald(MostUncertain):
 class ClaspPE(Strategy):
     """Class-stratified scheduled power predictive entropy (ClaSP PE, Lüth 2026).
 
-    The utility is log entropy + Gumbel noise / beta (power noising, Kirsch 2023), drawn once for each candidate. A
-    share of the batch goes in equal parts to the classes as predicted, each taking its largest utilities; the rest to
-    the largest utilities of whichever class. Where a class is short, the other fills up. beta grows from round to
-    round, so that the first batches are diverse and the last ones go by entropy.
+    The utility is log entropy + Gumbel noise / beta (power noising, Kirsch 2023), drawn once per candidate. A share of
+    the batch is split equally between the two predicted classes, each giving its largest utilities; the rest goes to
+    the largest utilities of either class. A class with too few candidates is filled up by the other. beta grows from
+    round to round, so that the first batches are diverse and the last ones follow the entropy.
 
-    Published: 66 % stratified, and noise that decays exponentially. The published constants of that decay were not to
-    be had: ours goes from beta = 1 (Kirsch's) to 100 (noise of standard deviation 0.013) in five rounds. The published
-    classes are those of voxels, without the background; here they are the two answers, and both count.
+    Published: 66 % stratified, and noise that decays exponentially. The constants of that decay could not be found:
+    ours goes from beta = 1 (Kirsch's) to 100 (noise of standard deviation 0.013) in five rounds. The published classes
+    are those of voxels without the background; here they are the two answers, and both count.
 
     Args:
         stratified: share of the batch that is drawn by class.
@@ -124,7 +124,7 @@ class ClaspPE(Strategy):
         self.num_rounds = whole("num_rounds", num_rounds)
 
     def beta(self, round_number: int) -> float:
-        """Inverse strength of the noise in round 0, 1, ..."""
+        """Inverse strength of the noise in round ``round_number``."""
         grown = min(1.0, round_number / max(1, self.num_rounds - 1))
         return self.first_beta * (self.last_beta / self.first_beta) ** grown
 
@@ -150,7 +150,7 @@ class ClaspPE(Strategy):
     def _quotas(self, says_true: np.ndarray, batch_size: int, rng: np.random.Generator) -> tuple[int, int]:
         """Candidates drawn as predicted True, and as predicted False."""
         wanted = int(self.stratified * batch_size)
-        odd = int(rng.integers(2)) * (wanted % 2)  # which class gets the odd one
+        odd = int(rng.integers(2)) * (wanted % 2)  # which class gets the odd candidate
         has_true, has_false = int(says_true.sum()), int((~says_true).sum())
         true = min(wanted // 2 + odd, has_true)
         false = min(wanted - true, has_false)
