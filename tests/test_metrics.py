@@ -429,7 +429,7 @@ def test_arguments_that_do_not_fit_are_errors():
         Overlaps.of(mask, mask, mask[:1])
     with pytest.raises(InputError, match="ignore has shape"):
         VoxelCounts.of(mask, mask, mask[:1])
-    with pytest.raises(InputError, match="three positive sizes: Z, Y, X"):
+    with pytest.raises(InputError, match="three positive sizes in nm: Z, Y, X"):
         CleftDistances.of(mask, mask, (30.0, 0.0, 5.0))
     with pytest.raises(InputError, match="three axes"):
         CleftDistances.of(mask[0], mask[0], (8.0, 5.0), measured=Box((0, 0, 0), (1, 1, 1)))

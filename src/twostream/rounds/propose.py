@@ -21,7 +21,7 @@ from twostream.base.geometry import Box
 from twostream.candidates.candidate import Candidate, clean, extract
 from twostream.candidates.identity import identify
 from twostream.candidates.objects import UNKNOWN_SCORE
-from twostream.candidates.patches import candidate_angle
+from twostream.candidates.pose import candidate_angle
 from twostream.candidates.sources import instances
 from twostream.candidates.table import from_table, read_table, to_table, write_table
 from twostream.candidates.thresholds import (
