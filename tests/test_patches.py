@@ -255,7 +255,7 @@ def test_the_patch_of_a_large_hollow_object_shows_part_of_it():
 
 
 def test_depth_sections_counts_whole_sections_between_planes():
-    """A step of 40 nm on sections of 26 nm is rounded to two sections, so nine planes extend over eight on each side."""
+    """A step of 40 nm on sections of 26 nm is rounded to two sections; four planes on each side extend over eight."""
     config = PatchConfig(planes="stack", stack_size=9, stack_step_nm=40)
     assert config.depth_sections(26.0, 8.0) == 8
     assert PatchConfig(planes="orthogonal", width_px=64).depth_sections(40.0, 5.0) == 5
