@@ -165,7 +165,7 @@ def propose_step(project: Project, round_number: int) -> Detail:
     extra |= found.columns
     if project.task.num_sides == 2:
         extra["sides"] = [sides_of(c) for c in candidates]
-    table = to_table(candidates, **extra)
+    table = to_table(candidates, task=project.task.name, extra=extra)
     write_table(table, project.path(round_number, "candidates.parquet"))
     project.ledger.register(round_number, [c.id for c in candidates])
     if round_number > 0:

@@ -129,7 +129,7 @@ class Task(ABC):
                 f"Some data sets use such values for unlabelled voxels; set those to 0 first."
             )
         synapses = {self.instance_of(v) for v in values if v}
-        complete = sum({2 * n - 1, 2 * n} <= values for n in synapses)
+        complete = sum(set(self.values_of(n)) <= values for n in synapses)
         if self.num_sides == 2 and synapses and complete == 0:
             raise InputError(
                 f"{source}: of {len(synapses)} synapses none has both sides; expected the presynaptic side of "
@@ -139,6 +139,10 @@ class Task(ABC):
     def instance_of(self, value: int) -> int:
         """Instance label of a label value: n for 2n-1 and 2n in the polarity task, else the value itself."""
         return value if self.num_sides == 1 else (value + 1) // 2
+
+    def values_of(self, label: int) -> tuple[int, ...]:
+        """Label values of an instance: (2n-1, 2n), pre and post, in the polarity task, else (n,)."""
+        return (label,) if self.num_sides == 1 else (2 * label - 1, 2 * label)
 
     def instances(self, segmentation: np.ndarray) -> np.ndarray:
         """``instance_of`` for every element of an integer array of any shape; the dtype is kept."""
@@ -228,7 +232,7 @@ class Task(ABC):
         if self.num_sides == 1:
             return True
         equal = opposite = 0
-        mine = (overlaps.candidate == 2 * label - 1) | (overlaps.candidate == 2 * label)
+        mine = np.isin(overlaps.candidate, np.array(self.values_of(label), np.uint64))
         for c, t, n in zip(overlaps.candidate[mine], overlaps.truth[mine], overlaps.count[mine], strict=True):
             if t and self.instance_of(int(t)) == truth:
                 equal, opposite = (equal + n, opposite) if c % 2 == t % 2 else (equal, opposite + n)
