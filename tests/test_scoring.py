@@ -354,7 +354,7 @@ def test_until_answers_say_it_the_validation_box_says_what_to_believe():
         assert found == pytest.approx(brute_min_score_by_labels(segmentation, probability, labels, task))
         seen.add(found > 0)
         few = np.zeros(0)
-        assert min_score_by_answers(few, few, few, until_then=found) == found
+        assert min_score_by_answers(few, few, few, fallback=found) == found
     assert seen == {True, False}
 
 

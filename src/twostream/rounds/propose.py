@@ -24,11 +24,7 @@ from twostream.candidates.objects import UNKNOWN_SCORE
 from twostream.candidates.pose import candidate_angle
 from twostream.candidates.sources import instances
 from twostream.candidates.table import from_table, read_table, to_table, write_table
-from twostream.candidates.thresholds import (
-    Labelled,
-    Thresholds,
-    choose_thresholds,
-)
+from twostream.candidates.thresholds import LabelledBox, Thresholds, choose_thresholds
 from twostream.project.project import Detail, Project
 from twostream.task import FOUND_IOU
 from twostream.task.metrics import Overlaps, candidate_recall
@@ -89,12 +85,12 @@ def decoded(project: Project, round_number: int) -> Proposal:
     return Proposal(segmentation, proposed, found)
 
 
-def _labelled(project: Project, box: Box | None) -> Labelled | None:
+def _labelled(project: Project, box: Box | None) -> LabelledBox | None:
     """Labels of a box; None without labels."""
     if box is None:
         return None
     ignore = project.labels_ignore
-    return Labelled(box, project.labels.read(box), None if ignore is None else ignore.read(box))
+    return LabelledBox(box, project.labels.read(box), None if ignore is None else ignore.read(box))
 
 
 def brought(project: Project) -> Proposal:
