@@ -7,7 +7,8 @@
     tuning       the search for decoding settings on the validation box
     truth        the truth rule for a single candidate
     sources      another model's output, or an existing connectome, in place of the segmentation network S
-    objects      tables of objects as such a source, and their masks
+    objects      reading tables of objects, one kind of source
+    painting     such objects as labels of voxels
     patches      what a patch is: settings, the (image, mask) pair
     pose         how a candidate lies: central section and angle
     cutting      patches cut from a volume
