@@ -14,7 +14,7 @@ from twostream.candidates.thresholds import final_threshold, min_score_by_answer
 from twostream.candidates.truth import Truth
 from twostream.models.segmentation.lessons import ERASED
 from twostream.project.ledger import Ledger
-from twostream.project.records import Query
+from twostream.project.records import Answer, Query
 from twostream.rounds.annotator import SimulatedAnnotator
 from twostream.rounds.lessons import collect
 from twostream.rounds.score import Region, curated_accuracy, plain, scores_on_test_box
@@ -383,8 +383,6 @@ def test_lessons_come_from_answers_that_teach_s_something(tmp_path):
         for i in range(1, 9)
     ]
     ledger.ask(0, queries)
-    from twostream.project.records import Answer
-
     drawn = Box((0, 5, 5), mask.shape), mask
     for number, kind in enumerate(kinds, start=1):
         ledger.tell(Answer(number, AnswerKind(kind), "ann", drawing=drawn if kind == "corrected" else None))

@@ -32,6 +32,7 @@ from twostream.task.metrics import (
     Overlaps,
     VoxelCounts,
     candidate_recall,
+    hidden_voxels,
     match_one_to_one,
     roi_accuracy,
     wilson_interval,
@@ -84,7 +85,7 @@ def scores_on_test_box(
         final_values = without_doubtful(final_values, level[task.foreground], task, min_score)
     final = Region.of(final_values, labels, ignore, task, test_box, truth.labels.box)
     final_detection = final.detection()
-    hidden = None if ignore is None else (ignore > 0) & (labels == 0)
+    hidden = hidden_voxels(ignore, labels)
     voxels = VoxelCounts.of(final_values, labels, hidden)
     scores = {
         "candidate_recall": candidate_recall(proposed.instances, FOUND_IOU, truth=proposed.truth),
