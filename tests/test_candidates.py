@@ -5,7 +5,7 @@ import pytest
 
 from twostream.base.errors import InputError
 from twostream.base.geometry import Box
-from twostream.candidates.candidate import Candidate, clean, extract, without_doubtful
+from twostream.candidates.candidate import Candidate, clean, drop_low_scores, extract
 from twostream.candidates.identity import identify
 from twostream.candidates.table import from_table, read_table, to_table, write_table
 from twostream.candidates.thresholds import CandidateConfig, mean_scores_at, proposing_threshold
@@ -41,7 +41,7 @@ def test_instances_with_a_low_mean_probability_are_dropped_with_both_sides():
     segmentation = np.array([[[1, 2, 2, 0, 3, 4, 4, 5]]], np.uint32)  # synapses 1 (both sides), 2 (both), 3 (pre)
     probability = np.array([[[100, 200, 204, 255, 50, 200, 101, 153]]], np.uint8)  # means 168, 117, 153
     task = SynapsePolarity((30.0, 8.0, 8.0))
-    kept = {m: np.unique(without_doubtful(segmentation, probability, task, m)).tolist() for m in (0, 0.6, 0.61)}
+    kept = {m: np.unique(drop_low_scores(segmentation, probability, task, m)).tolist() for m in (0, 0.6, 0.61)}
     assert kept == {0: [0, 1, 2, 3, 4, 5], 0.6: [0, 1, 2, 5], 0.61: [0, 1, 2]}  # 0.6 is 153 exactly
 
 

@@ -264,6 +264,7 @@ def test_synapses_of_a_source_keep_their_sides(tmp_path, toy_file, theirs):
         np.testing.assert_array_equal(values[values > 0] % 2 == 1, pre[values > 0])
     table = read_table(root / "rounds" / "000" / "candidates.parquet").to_pylist()
     assert {row["source_id"] for row in table} == set(range(1, len(table) + 1))
+    assert {(row["volume"], row["task"]) for row in table} == {("image", "polarity")}
 
 
 # -- refusals ---------------------------------------------------------------------------------------------------------

@@ -77,7 +77,7 @@ def clean(segmentation: np.ndarray, task: Task, min_voxels: int) -> np.ndarray:
     return renamed
 
 
-def without_doubtful(segmentation: np.ndarray, probability: np.ndarray, task: Task, min_score: float) -> np.ndarray:
+def drop_low_scores(segmentation: np.ndarray, probability: np.ndarray, task: Task, min_score: float) -> np.ndarray:
     """Drop instances whose mean foreground probability is low.
 
     Args:
@@ -92,7 +92,7 @@ def without_doubtful(segmentation: np.ndarray, probability: np.ndarray, task: Ta
     instance = task.instances(segmentation).ravel()
     size = np.bincount(instance)
     total = np.bincount(instance, weights=probability.ravel())
-    kept = total >= 255 * min_score * size
+    kept = total >= 255 * min_score * size  # the mean is at least min_score, without a division by 0
     return np.where(kept[instance].reshape(segmentation.shape), segmentation, segmentation.dtype.type(0))
 
 

@@ -72,6 +72,7 @@ class _Pose:
 
     @classmethod
     def of(cls, candidate: Candidate, sampler: _Sampler) -> _Pose:
+        """The pose of a candidate, for patches of the sampler's width."""
         z_local = central_section(candidate.mask)
         section = candidate.mask[z_local]
         rows, columns = np.flatnonzero(section.any(1)), np.flatnonzero(section.any(0))
@@ -107,6 +108,7 @@ class _Sampler:
 
     @classmethod
     def of(cls, volume: Volume, config: PatchConfig, pixel_size_nm: float) -> _Sampler:
+        """For patch pixels of ``config.pixel_size_nm``, or of ``pixel_size_nm`` if that is None."""
         pixel_nm = config.pixel_size_nm or pixel_size_nm
         z, y, x = (pixel_nm / v for v in volume.voxel_size_nm)
         section_nm = volume.voxel_size_nm[0]

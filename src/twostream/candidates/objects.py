@@ -234,6 +234,7 @@ def _ids(table: Table) -> list[int] | list[str]:
 
 
 def _csv_columns(path: Path) -> dict[str, list[Any]]:
+    """{name: values as text, without surrounding spaces}."""
     with open(path, newline="", encoding="utf-8-sig") as handle:
         rows = [row for row in csv.reader(handle) if row]
     header = [name.strip() for name in rows[0]] if rows else []
@@ -247,5 +248,6 @@ def _csv_columns(path: Path) -> dict[str, list[Any]]:
 
 
 def _parquet_columns(path: Path) -> dict[str, list[Any]]:
+    """{name: values as Python objects}."""
     table = pq.read_table(path)
     return {name: table[name].to_pylist() for name in table.column_names}

@@ -48,11 +48,11 @@ def paint(table: Objects, image: Volume, radius_nm: float) -> np.ndarray:
         contested = inside & (window > 0)
         if contested.any():
             at = np.argwhere(contested) + start
-            mine, theirs = (
+            to_this, to_other = (
                 (((at - center) * size) ** 2).sum(1)
                 for center in (table.center[row], table.center[window[contested] - 1])
             )
-            inside[contested] = mine < theirs
+            inside[contested] = to_this < to_other
         window[inside] = row + 1
     return owner
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from twostream.base import progress
 from twostream.base.errors import InputError
-from twostream.candidates.candidate import clean, without_doubtful
+from twostream.candidates.candidate import clean, drop_low_scores
 from twostream.candidates.thresholds import min_score_by_labels
 from twostream.task import Task
 from twostream.task.metrics import Overlaps, foreground_iou, hidden_voxels
@@ -103,7 +103,7 @@ def tune(
             tried = type(task)(task.voxel_size_nm, task.decoding.model_copy(update=decoding))
             segmentation = clean(tried.decode(probability, threshold), task, min_voxels)
             min_score = min_score_by_labels(segmentation, probability[task.foreground], labels, ignore, task)
-            segmentation = without_doubtful(segmentation, probability[task.foreground], task, min_score)
+            segmentation = drop_low_scores(segmentation, probability[task.foreground], task, min_score)
             found = task.detection(Overlaps.of(segmentation, labels, ignore))
             iou = foreground_iou(segmentation > 0, labels > 0, hidden)
             trials.append(Trial(threshold, decoding, min_score, found.f1, iou, found.num_truth))

@@ -16,7 +16,7 @@ import numpy as np
 from twostream.base import progress
 from twostream.base.atomic import write_arrays, write_text
 from twostream.base.geometry import Box
-from twostream.candidates.candidate import Candidate, clean, without_doubtful
+from twostream.candidates.candidate import Candidate, clean, drop_low_scores
 from twostream.candidates.table import from_table, read_table
 from twostream.candidates.truth import Truth
 from twostream.project.ledger import Ledger
@@ -82,7 +82,7 @@ def scores_on_test_box(
     if threshold is not None:
         level = probability.read(test_box)
         final_values = clean(task.decode(level, threshold), task, min_voxels)
-        final_values = without_doubtful(final_values, level[task.foreground], task, min_score)
+        final_values = drop_low_scores(final_values, level[task.foreground], task, min_score)
     final = Region.of(final_values, labels, ignore, task, test_box, truth.labels.box)
     final_detection = final.detection()
     hidden = hidden_voxels(ignore, labels)

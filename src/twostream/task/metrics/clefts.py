@@ -113,14 +113,14 @@ class CleftDistances:
         Raises:
             InputError: the two were measured with different ``max_distance_nm`` or ``beyond_nm``.
         """
-        mine, theirs = (self.max_distance_nm, self.beyond_nm), (other.max_distance_nm, other.beyond_nm)
-        if mine != theirs:
+        limits, others = (self.max_distance_nm, self.beyond_nm), (other.max_distance_nm, other.beyond_nm)
+        if limits != others:
             raise InputError(
-                f"max_distance_nm and beyond_nm are {mine} in one block and {theirs} in another; "
+                f"max_distance_nm and beyond_nm are {limits} in one block and {others} in another; "
                 f"expected the same in all. Measure all blocks with the same two values."
             )
         return CleftDistances(
-            *mine,
+            *limits,
             self.num_predicted + other.num_predicted,
             self.num_truth + other.num_truth,
             self.predicted_pm + other.predicted_pm,
@@ -151,6 +151,7 @@ class CleftDistances:
         return (self.false_positive_nm + self.false_negative_nm) / 2
 
     def _mean(self, sum_pm: int, number: int) -> float:
+        """Mean distance in nm over ``number`` voxels."""
         if number:
             return sum_pm / PER_NM / number
         # One empty mask gets the worst value, so that predicting nothing is never the best; two empty masks agree.

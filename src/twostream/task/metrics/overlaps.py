@@ -58,6 +58,7 @@ class Overlaps:
 
     @classmethod
     def _counted(cls, pairs: np.ndarray, weight: np.ndarray, ignored: dict[int, int]) -> Overlaps:
+        """The table of (2, M) uint64 pairs of labels, candidate and truth; (M,) int64 weights of equal pairs add up."""
         if pairs.shape[1] == 0:
             empty = np.zeros(0, np.uint64)
             return cls(empty, empty, np.zeros(0, np.int64), ignored)
@@ -115,7 +116,7 @@ class Overlaps:
 
         Returns:
             {candidate label: its largest IoU with any truth object} and {truth label: its largest IoU with any
-            candidate}. Objects that overlap nothing are missing; theirs is 0.
+            candidate}. Objects that overlap nothing are missing; their IoU is 0.
         """
         of_candidate: dict[int, float] = {}
         of_truth: dict[int, float] = {}

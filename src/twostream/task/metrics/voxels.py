@@ -80,6 +80,7 @@ class VoxelCounts:
 
 
 def _share(part: int, whole: int) -> float:
+    """part / whole; NaN for 0 / 0."""
     return part / whole if whole else math.nan
 
 
