@@ -47,7 +47,7 @@ def cut_all(
         Row of the candidate in ``candidates``, and its pair; in the order in which the volume's chunks are read.
 
     Raises:
-        VolumeError: a candidate lies outside the volume.
+        VolumeError: the window of a candidate lies wholly outside the volume.
     """
     usual = _Sampler.of(volume, config, pixel_size_nm)
     fitted = config.object_widths is not None
