@@ -318,7 +318,7 @@ def run_seed(options: argparse.Namespace, seed: int, done: set[tuple[int, str]])
             final, _ = candidates_in(world, output, world.pool_box, found.final, min_voxels)
             here = [replace(c, box=c.box.relative_to(world.pool_box)) for c in asked]
             now = mean_scores_at(here, final, output.read(world.pool_box)[world.task.foreground], world.task)
-            believed = min_score_by_answers(np.array([c.score for c in asked]), told, now, until_then=found.min_score)
+            believed = min_score_by_answers(np.array([c.score for c in asked]), told, now, fallback=found.min_score)
             scores = score(world, truth, output, found, min_voxels, believed)
             write(arm, {"seconds": seconds, "lessons": len(lessons)} | scores)
 

@@ -25,8 +25,9 @@ import numpy as np
 from twostream.base.config import apply_overrides, parse_config
 from twostream.base.geometry import Box
 from twostream.candidates.candidate import clean, extract
-from twostream.candidates.thresholds import CandidateConfig, proposing_threshold, tune
+from twostream.candidates.thresholds import CandidateConfig, proposing_threshold
 from twostream.candidates.truth import Truth
+from twostream.candidates.tuning import tune
 from twostream.models.segmentation.config import SegmentationConfig, shapes_for
 from twostream.models.segmentation.lessons import Lessons
 from twostream.models.segmentation.predict import predict

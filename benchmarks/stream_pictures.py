@@ -18,7 +18,8 @@ from stream_probe import counted
 
 from twostream.base.geometry import Box
 from twostream.candidates.candidate import clean, extract
-from twostream.candidates.patches import PatchConfig, cut_all
+from twostream.candidates.cutting import cut_all
+from twostream.candidates.patches import PatchConfig
 from twostream.models.streams.config import PICTURES_NAME
 from twostream.project.project import Project
 from twostream.project.settings import BY_TASK

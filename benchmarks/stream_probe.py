@@ -34,7 +34,8 @@ from sklearn.preprocessing import StandardScaler
 from twostream.base.config import apply_overrides, parse_config
 from twostream.base.geometry import Box
 from twostream.candidates.candidate import Candidate, clean, extract
-from twostream.candidates.patches import PatchConfig, cut_all, random_patches
+from twostream.candidates.cutting import cut_all, random_patches
+from twostream.candidates.patches import PatchConfig
 from twostream.candidates.truth import Truth
 from twostream.models.segmentation.config import SegmentationConfig, shapes_for
 from twostream.models.segmentation.features import pooled_features

@@ -26,7 +26,8 @@ from stream_probe import counted
 
 from twostream.base.geometry import Box
 from twostream.candidates.candidate import Candidate, clean, extract
-from twostream.candidates.patches import PatchConfig, cut_all
+from twostream.candidates.cutting import cut_all
+from twostream.candidates.patches import PatchConfig
 from twostream.models.streams.config import StreamConfig
 from twostream.models.streams.draw import image_input
 from twostream.models.streams.encode import BATCH_SIZE, encode

@@ -1,4 +1,4 @@
-"""Targets and decoding: contours, distances, watersheds, pairs of sides."""
+"""Targets and decoding: contours, signed distances, watersheds, and the pairing of synapse sides."""
 
 import numpy as np
 import pytest
@@ -14,13 +14,13 @@ def two_discs(gap=0):
     """Two discs of radius 6 side by side: (3, 20, 40) labels 1 and 2."""
     y, x = np.mgrid[:20, :40]
     labels = np.zeros((3, 20, 40), np.uint64)
-    labels[:, (y - 10) ** 2 + (x - 12) ** 2 <= 36] = 10**15  # ids of endless volumes are large
+    labels[:, (y - 10) ** 2 + (x - 12) ** 2 <= 36] = 10**15  # ids of large volumes do not fit into 32 bits
     labels[:, (y - 10) ** 2 + (x - 25 - gap) ** 2 <= 36] = 7
     return labels
 
 
 @pytest.mark.parametrize(("depth", "width"), [(0, 1), (0, 2), (1, 2)])
-def test_contour_equals_the_loop(depth, width):
+def test_contour_equals_a_loop_over_voxels(depth, width):
     labels = two_discs()
     labels[2] = 0
     band = contour(labels, (depth, width, width))
@@ -31,7 +31,7 @@ def test_contour_equals_the_loop(depth, width):
         assert band[z, y, x] == (len(np.unique(window)) > 1)
 
 
-def test_signed_distance_is_that_to_the_nearest_voxel_of_the_other_kind():
+def test_signed_distance_is_the_distance_to_the_nearest_voxel_across_the_border():
     labels = two_discs(gap=4)
     level = signed_distance(labels, SIZE, 50.0).astype(float)
     voxels = np.argwhere(np.ones(labels.shape)) * SIZE
@@ -48,7 +48,7 @@ def test_signed_distance_is_that_to_the_nearest_voxel_of_the_other_kind():
     assert (signed_distance(np.ones((2, 3, 3), int), SIZE, 50.0) == CERTAIN).all()
 
 
-def test_what_touches_is_parted_by_contour_and_watershed():
+def test_touching_objects_are_separated_by_contour_and_distance_channels():
     labels = two_discs()
     channels = ("foreground", "contour", "distance")
     for used in (channels, channels[:2], ("foreground", "distance")):
@@ -66,7 +66,7 @@ def test_what_touches_is_parted_by_contour_and_watershed():
     assert merged.max() == 1
 
 
-def test_what_no_seed_reaches_is_not_lost():
+def test_foreground_without_a_seed_is_an_instance_of_its_own():
     probability = np.zeros((1, 2, 10, 20), np.uint8)
     probability[0, :, 2:8, 2:8] = 250
     probability[0, :, 2:8, 12:18] = 150
@@ -76,20 +76,20 @@ def test_what_no_seed_reaches_is_not_lost():
     assert sorted(np.unique(decoded)) == [0, 1, 2] and (decoded[0, 4, 4], decoded[0, 4, 14]) == (1, 2)
 
 
-def test_background_says_nothing_about_distance():
+def test_the_background_level_of_the_distance_channel_is_ignore():
     task = Mitochondria(SIZE, DecodingConfig(channels=("foreground", "contour", "distance")))
     assert task.background.tolist() == [0, 0, IGNORE]
     assert SynapsePolarity(SIZE).background.tolist() == [0, 0, 0]
 
 
-def test_channels_are_checked():
+def test_invalid_channels_are_errors():
     for channels in ((), ("contour",), ("foreground", "contour", "contour"), ("foreground", "depth")):
         with pytest.raises(ValidationError):
             DecodingConfig(channels=channels)
 
 
 def sides(*spans, width=40):
-    """(3, 1, 5, width) probability: spans are (channel, start, stop); the union goes with every side."""
+    """(3, 1, 5, width) probability with bars (channel, start, stop) along X; the union covers all of them."""
     probability = np.zeros((3, 1, 5, width), np.uint8)
     for channel, start, stop in spans:
         probability[channel, 0, :, start:stop] = 200
@@ -102,20 +102,20 @@ def row(segmentation):
 
 
 def one_sided(segmentation):
-    """Instances that lack a partner: with a presynaptic side only, with a postsynaptic side only."""
+    """Instance labels with a presynaptic side only, and instance labels with a postsynaptic side only."""
     values = set(np.unique(segmentation).tolist()) - {0}
     instances = sorted({(v + 1) // 2 for v in values})
     return [n for n in instances if 2 * n not in values], [n for n in instances if 2 * n - 1 not in values]
 
 
-def test_neighbours_a_voxel_apart_stay_two_synapses():
+def test_synapses_one_voxel_apart_are_not_merged():
     task = SynapsePolarity(SIZE)
     decoded = task.decode(sides((0, 2, 6), (1, 6, 10), (0, 11, 15), (1, 15, 19)), 0.5)
     assert row(decoded)[2:19] == [1] * 4 + [2] * 4 + [0] + [3] * 4 + [4] * 4
     assert one_sided(decoded) == ([], [])
 
 
-def test_a_voxel_that_both_sides_claim_goes_to_the_likelier():
+def test_a_voxel_goes_to_the_side_with_the_higher_probability():
     probability = sides((0, 2, 8), (1, 6, 12))
     probability[0, 0, :, 6:8], probability[1, 0, :, 6:8] = 150, 230
     assert row(SynapsePolarity(SIZE).decode(probability, 0.5))[2:12] == [1] * 4 + [2] * 6
@@ -123,17 +123,17 @@ def test_a_voxel_that_both_sides_claim_goes_to_the_likelier():
     assert row(SynapsePolarity(SIZE).decode(probability, 0.5))[2:12] == [1] * 6 + [2] * 4
 
 
-def test_sides_that_lost_their_partner_find_it_within_the_distance():
+def test_unpaired_sides_are_joined_within_join_nm():
     probability = sides((0, 2, 6), (1, 8, 12))  # centres of the nearest voxels are 3 apart: 24 nm
     joined = SynapsePolarity(SIZE, DecodingConfig(join_nm=24.0)).decode(probability, 0.5)
     assert row(joined)[2:12] == [1] * 4 + [0] * 2 + [2] * 4
     task = SynapsePolarity(SIZE, DecodingConfig(join_nm=23.0))
     apart = task.decode(probability, 0.5)
-    assert row(apart)[2:12] == [1] * 4 + [0] * 2 + [4] * 4  # both keep their own number: 1 lacks 2, 4 lacks 3
+    assert row(apart)[2:12] == [1] * 4 + [0] * 2 + [4] * 4  # both keep their label: 1 has no 2, and 4 has no 3
     assert one_sided(apart) == ([1], [2])
 
 
-def test_a_side_without_partner_joins_the_nearest_alone_and_never_a_pair():
+def test_an_unpaired_side_joins_the_nearest_unpaired_side_of_the_other_type():
     task = SynapsePolarity(SIZE, DecodingConfig(join_nm=40.0))
     pair_and_pre = task.decode(sides((0, 2, 6), (1, 6, 10), (0, 12, 15)), 0.5)
     assert row(pair_and_pre)[2:15] == [1] * 4 + [2] * 4 + [0] * 2 + [3] * 3
@@ -144,7 +144,7 @@ def test_a_side_without_partner_joins_the_nearest_alone_and_never_a_pair():
     assert one_sided(like) == ([1, 2], [])
 
 
-def test_distances_are_in_nanometres():
+def test_the_gap_that_the_union_fills_is_in_nanometres():
     labels = np.zeros((1, 20, 60), np.uint32)
     labels[:, 4:16, 10:20], labels[:, 4:16, 26:36] = 1, 2  # a gap of six voxels
     for size, spans in ((8.0, True), (16.0, False)):
@@ -153,14 +153,14 @@ def test_distances_are_in_nanometres():
 
 
 def faint_beside_bright():
-    """A bright object with a wide skirt, and a faint one (peak 100) that its skirt touches: (1, 1, 5, 30) uint8."""
+    """A bright object with a wide faint rim, and a faint object that touches the rim: (1, 1, 5, 30) uint8."""
     probability = np.zeros((1, 1, 5, 30), np.uint8)
     probability[..., 2:14], probability[..., 5:11] = 60, 250
     probability[..., 14:22], probability[..., 16:20] = 55, 130
     return probability
 
 
-def test_a_low_threshold_proposes_the_faint_and_does_not_swell_the_bright():
+def test_a_low_threshold_finds_faint_objects_without_enlarging_bright_ones():
     settings = DecodingConfig(min_seed_nm3=0)
     low = Mitochondria(SIZE, settings).decode(faint_beside_bright(), 0.1)[0, 2].tolist()
     assert low[5:11] == [low[5]] * 6 and low[16:20] == [low[16]] * 4 and low[5] != low[16]
@@ -171,23 +171,23 @@ def test_a_low_threshold_proposes_the_faint_and_does_not_swell_the_bright():
     assert merged.max() == 1
 
 
-def test_the_union_of_a_synapse_is_trimmed_too():
+def test_synapses_are_trimmed_by_their_union():
     probability = sides((0, 2, 6), (1, 6, 10))
     probability[:, :, :, 10:14] = probability[:, :, :, 9:10] // 4
     assert row(SynapsePolarity(SIZE).decode(probability, 0.1))[2:14] == [1] * 4 + [2] * 4 + [0] * 4
 
 
-def test_stray_voxels_of_the_other_side_are_no_side():
+def test_a_few_stray_voxels_do_not_make_a_side():
     probability = sides((0, 2, 6), (1, 8, 12))
     probability[0, 0, 2, 5], probability[1, 0, 2, 5] = 200, 202  # one voxel of twenty
     task = SynapsePolarity(SIZE, DecodingConfig(join_nm=24.0))
     assert row(task.decode(probability, 0.5))[2:12] == [1] * 3 + [1] + [0] * 2 + [2] * 4
-    probability[1, 0, :3, 4:6] = 210  # six of twenty are a side
+    probability[1, 0, :3, 4:6] = 210  # six of twenty voxels are a side
     assert 2 in row(SynapsePolarity(SIZE, DecodingConfig(join_nm=0)).decode(probability, 0.5))[2:6]
 
 
 @pytest.mark.parametrize("axis", [0, 2])
-def test_the_border_between_two_that_touch_lies_on_both_sides(axis):
+def test_the_border_between_touching_objects_includes_voxels_of_both(axis):
     labels = np.zeros((12, 14, 14), np.uint32)
     first, second = [slice(2, -2)] * 3, [slice(2, -2)] * 3
     first[axis], second[axis] = slice(2, 6), slice(6, 10)

@@ -1,4 +1,4 @@
-"""Scores against brute force: plain loops over voxels and pairs, on arrays small enough for that."""
+"""Metrics compared with plain loops over voxels and pairs, on small arrays."""
 
 import math
 from functools import reduce
@@ -47,7 +47,7 @@ def test_iou_equals_set_arithmetic(seed):
 
 @given(st.integers(0, 50), st.integers(1, 5))
 @settings(deadline=None)
-def test_tables_of_blocks_add_up_to_the_table_of_the_whole(seed, cut):
+def test_tables_of_blocks_merge_into_the_table_of_the_whole(seed, cut):
     a, b, ignore = random_labels(seed), random_labels(seed + 1), random_labels(seed + 2, 2)
     whole = Overlaps.of(a, b, ignore)
     merged = Overlaps.of(a[:, :cut], b[:, :cut], ignore[:, :cut]).merged(
@@ -58,7 +58,7 @@ def test_tables_of_blocks_add_up_to_the_table_of_the_whole(seed, cut):
     assert whole.ignored == merged.ignored
 
 
-def test_ignored_voxels_leave_the_candidate():
+def test_the_ignore_mask_removes_candidate_voxels_but_no_truth_voxels():
     segmentation = np.ones((1, 1, 10), np.uint32)
     truth = np.zeros_like(segmentation)
     truth[..., :4] = 7
@@ -98,7 +98,7 @@ def test_average_precision_equals_its_definition(rows, missed):
     assert average_precision(score, hit, num_truth) == pytest.approx(area)
 
 
-def test_small_scores():
+def test_scores_of_examples_computed_by_hand():
     assert precision_recall_f1(2, 4, 3) == (0.5, 2 / 3, 4 / 7)
     assert precision_recall_f1(0, 0, 3)[0] == 0.0
     assert average_precision(np.zeros(0), np.zeros(0, bool), 3) == 0.0
@@ -114,9 +114,9 @@ def test_wilson_interval_against_the_textbook():
 
 
 def noisy_world(seed):
-    """Truth, a segmentation that is a noisy copy of it under other labels, and an ignore mask; (2, 5, 9) each.
+    """Truth, a segmentation that is a noisy copy of it with other labels, and an ignore mask; (2, 5, 9) each.
 
-    The noise is drawn per world, so that IoUs fall on both sides of any threshold.
+    The amount of noise differs between seeds, so that IoUs fall on both sides of every threshold.
     """
     rng = np.random.default_rng(seed)
     truth = np.repeat(rng.integers(0, 5, (2, 5, 3)), 3, axis=2)
@@ -138,7 +138,7 @@ def objects(array, hidden):
 
 
 def brute_table(truth, segmentation, ignore):
-    """IoU of every pair of objects, candidates that are mostly ignored, all candidate labels, all truth labels."""
+    """IoU of every pair, labels of candidates that are mostly ignored, all candidate labels, all truth labels."""
     hidden = (ignore > 0) & (truth == 0)
     theirs, mine = objects(truth, np.zeros(truth.shape, bool)), objects(segmentation, hidden)
     iou = {(c, t): len(mine[c] & theirs[t]) / len(mine[c] | theirs[t]) for c in mine for t in theirs}
@@ -148,7 +148,7 @@ def brute_table(truth, segmentation, ignore):
 
 
 def brute_hits(iou, min_iou):
-    """Pairs taken best first, each label once: the same words, another way to do it."""
+    """Greedy matching by decreasing IoU, written without the table of overlaps."""
     hits, left = {}, dict(iou)
     while left:
         c, t = min(left, key=lambda pair: (-left[pair], pair))
@@ -188,7 +188,7 @@ def test_detection_equals_loops_over_sets_of_voxels(seed, min_iou):
         assert math.isnan(found.recall) and math.isnan(found.average_precision(dict.fromkeys(candidates, 1.0)))
 
 
-def test_the_worlds_of_these_tests_hold_hits_and_misses_at_each_threshold():
+def test_noisy_worlds_have_hits_and_misses_at_each_threshold():
     hits = {min_iou: [0, 0] for min_iou in (0.2, 0.5, 0.75)}
     ignored = 0
     for seed in range(40):
@@ -202,7 +202,7 @@ def test_the_worlds_of_these_tests_hold_hits_and_misses_at_each_threshold():
     assert hits[0.2][0] > hits[0.5][0] > hits[0.75][0]
 
 
-def test_a_match_that_is_not_right_is_a_miss_and_a_false_alarm():
+def test_a_match_that_fails_is_right_is_a_false_positive_and_a_missed_object():
     table = Overlaps.of(np.array([[[1, 1, 2, 2]]]), np.array([[[5, 5, 6, 6]]]))
     asked = []
     found = Detection.of(table, is_right=lambda c, t: asked.append((c, t)) or c == 2)
@@ -213,7 +213,7 @@ def test_a_match_that_is_not_right_is_a_miss_and_a_false_alarm():
 
 @given(seeds, st.sampled_from([0.2, 0.5]))
 @few
-def test_regions_of_interest_and_recall_equal_loops_over_pairs(seed, min_iou):
+def test_roi_accuracy_and_candidate_recall_equal_loops_over_pairs(seed, min_iou):
     truth, segmentation, ignore = noisy_world(seed)
     iou, mostly, candidates, wanted = brute_table(truth, segmentation, ignore)
     right = {c for c in candidates if any(iou.get((c, t), 0) > min_iou for t in wanted)}
@@ -232,7 +232,7 @@ def test_regions_of_interest_and_recall_equal_loops_over_pairs(seed, min_iou):
         assert candidate_recall(table, min_iou, truth=some) == len(reached & some) / len(some)
 
 
-def test_a_mostly_ignored_candidate_counts_as_a_hit_or_not_at_all():
+def test_a_mostly_ignored_candidate_counts_only_if_it_is_a_hit():
     truth, ignore = np.zeros((2, 1, 1, 24), np.uint32)
     truth[..., :4], ignore[..., 4:20] = 9, 1
     segmentation = np.repeat([1, 2, 3, 4], [10, 6, 4, 4])[None, None]  # 4 of 10 true; ignored: 6 of 10, all, all, none
@@ -242,7 +242,7 @@ def test_a_mostly_ignored_candidate_counts_as_a_hit_or_not_at_all():
     assert Detection.of(table, is_right=lambda c, t: False, ignored_share=0.61).truth_of == {1: 0, 4: 0}
 
 
-def test_found_means_more_than_the_threshold_and_not_one_to_one():
+def test_roi_accuracy_and_recall_need_more_than_the_threshold_and_allow_several_candidates():
     truth = np.array([[[9, 9, 9, 9, 9]]])
     segmentation = np.array([[[1, 2, 2, 3, 3]]])  # IoU 1/5, 2/5, 2/5
     table = Overlaps.of(segmentation, truth)
@@ -273,10 +273,10 @@ def test_voxel_counts_equal_a_loop_and_add_up_over_blocks(seed):
     assert foreground_iou(segmentation > 0, truth > 0, ignore) == pytest.approx(whole.foreground_iou, nan_ok=True)
 
 
-def test_mean_iou_leaves_out_a_class_that_nobody_claims():
+def test_mean_iou_leaves_out_a_class_that_is_in_neither_mask():
     assert VoxelCounts(tp=3, fp=1, fn=0, tn=4).mean_iou == (3 / 4 + 4 / 5) / 2
     assert VoxelCounts(tn=5).mean_iou == 1.0 and math.isnan(VoxelCounts(tn=5).foreground_iou)
-    assert VoxelCounts(fp=5).mean_iou == 0.0  # background is claimed, by the truth
+    assert VoxelCounts(fp=5).mean_iou == 0.0  # all voxels are background in the truth
     assert math.isnan(VoxelCounts().mean_iou)
 
 
@@ -305,7 +305,7 @@ def test_partition_scores_equal_loops_over_voxels_and_pairs(seed):
         both_joined += one_segment and t == b
     p, r = both_joined / joined, both_joined / objects_joined
     assert (error, precision, recall) == pytest.approx((1 - 2 * p * r / (p + r), p, r))
-    # over blocks, and with voxels that do not count
+    # Merged over blocks; and with other segments outside the truth objects, which do not count.
     blocks = [b.write_box.slices for b in grid(Box.whole(truth.shape), (1, 3, 4))]
     merged = reduce(Overlaps.merged, [Overlaps.of(segmentation[s], truth[s], ignore[s]) for s in blocks])
     assert variation_of_information(merged) == (split, merge) and adapted_rand(merged) == (error, precision, recall)
@@ -313,7 +313,7 @@ def test_partition_scores_equal_loops_over_voxels_and_pairs(seed):
     assert adapted_rand(Overlaps.of(noise, truth)) == pytest.approx((error, precision, recall))
 
 
-def test_partition_scores_of_the_plain_cases():
+def test_partition_scores_of_perfect_split_merged_and_empty_segmentations():
     truth = np.repeat([1, 2], 4)[None, None]
     halved, joined, nothing = np.repeat([1, 2, 3, 4], 2)[None, None], np.ones_like(truth), np.zeros_like(truth)
     assert variation_of_information(Overlaps.of(truth + 5, truth)) == (0.0, 0.0)
@@ -323,12 +323,12 @@ def test_partition_scores_of_the_plain_cases():
     assert adapted_rand(Overlaps.of(truth + 5, truth)).error == 0.0
     assert adapted_rand(Overlaps.of(halved, truth))[1:] == (1.0, 0.5)
     assert adapted_rand(Overlaps.of(joined, truth))[1:] == (0.5, 1.0)
-    assert adapted_rand(Overlaps.of(nothing, truth))[1:] == (1.0, 0.25)  # each voxel alone
+    assert adapted_rand(Overlaps.of(nothing, truth))[1:] == (1.0, 0.25)  # each voxel is its own segment
     sign = math.copysign(1.0, variation_of_information(Overlaps.of(truth, truth)).split)
     assert sign == 1.0
 
 
-def test_partition_scores_survive_counts_whose_squares_pass_64_bits():
+def test_partition_scores_do_not_overflow_with_large_counts():
     label = np.array([1, 2], np.uint64)
     table = Overlaps(label, np.array([1, 1], np.uint64), np.array([2**40, 2**40]), {})
     assert adapted_rand(table) == (pytest.approx(1 / 3), 1.0, 0.5)
@@ -387,8 +387,8 @@ def test_cleft_distances_of_blocks_equal_those_of_the_whole_exactly(seed, block_
     assert merged == CleftDistances.of(predicted, truth, SIZE_NM, ignore=ignore, **options)
 
 
-def test_a_block_read_without_context_would_measure_wrong():
-    # what the test above relies on: in its worlds the context does matter
+def test_a_block_read_without_context_gives_another_distance():
+    """Shows that the test above would notice missing context."""
     predicted, truth = np.zeros((2, 1, 1, 8), bool)
     predicted[..., 3], truth[..., 4] = True, True
     alone = CleftDistances.of(predicted[..., :4], truth[..., :4], SIZE_NM)
@@ -402,7 +402,7 @@ def test_distances_are_rounded_to_whole_picometres():
     assert CleftDistances.of(predicted, truth, SIZE_NM).predicted_pm == 9434  # the root of 8^2 + 5^2 is 9.43398
 
 
-def test_an_empty_side_costs_the_clip_and_two_empty_sides_nothing():
+def test_one_empty_mask_gives_the_clip_and_two_empty_masks_give_zero():
     nothing, something = np.zeros((1, 2, 3), bool), np.ones((1, 2, 3), bool)
     missed = CleftDistances.of(nothing, something, SIZE_NM, max_distance_nm=300.0)
     assert (missed.false_positive_nm, missed.false_negative_nm, missed.cremi_score_nm) == (300.0, 300.0, 300.0)
@@ -413,7 +413,7 @@ def test_an_empty_side_costs_the_clip_and_two_empty_sides_nothing():
     assert hidden.cremi_score_nm == CleftDistances.of(nothing, nothing, SIZE_NM).cremi_score_nm == 0.0
 
 
-def test_beyond_means_more_than_200_nm():
+def test_a_cleft_voxel_is_false_if_it_is_more_than_200_nm_away():
     predicted, truth = np.zeros((2, 1, 1, 60), bool)
     predicted[..., 0], truth[..., [40, 41]] = True, True  # 200 and 205 nm
     found = CleftDistances.of(predicted, truth, SIZE_NM)
@@ -421,15 +421,15 @@ def test_beyond_means_more_than_200_nm():
     assert (found.false_positive_nm, found.false_negative_nm) == (200.0, 202.5)
 
 
-def test_what_cannot_be_measured_is_refused_in_words():
+def test_arguments_that_do_not_fit_are_errors():
     mask = np.zeros((2, 3, 4), bool)
-    with pytest.raises(InputError, match=r"truth has shape \(2, 3, 1\), predicted \(2, 3, 4\).*same box"):
+    with pytest.raises(InputError, match=r"truth has shape \(2, 3, 1\), but predicted has \(2, 3, 4\).*same box"):
         CleftDistances.of(mask, mask[..., :1], SIZE_NM)
     with pytest.raises(InputError, match="segmentation"):
         Overlaps.of(mask, mask, mask[:1])
     with pytest.raises(InputError, match="ignore has shape"):
         VoxelCounts.of(mask, mask, mask[:1])
-    with pytest.raises(InputError, match="three positive sizes: Z, Y, X"):
+    with pytest.raises(InputError, match="three positive sizes in nm: Z, Y, X"):
         CleftDistances.of(mask, mask, (30.0, 0.0, 5.0))
     with pytest.raises(InputError, match="three axes"):
         CleftDistances.of(mask[0], mask[0], (8.0, 5.0), measured=Box((0, 0, 0), (1, 1, 1)))
@@ -442,7 +442,7 @@ def test_what_cannot_be_measured_is_refused_in_words():
         CleftDistances.of(mask, mask, SIZE_NM).merged(CleftDistances.of(mask, mask, SIZE_NM, max_distance_nm=300.0))
 
 
-def test_what_is_no_label_is_refused():
+def test_arrays_that_are_no_labels_are_errors():
     good = np.zeros((1, 2, 2), np.uint8)
     for bad, wrong in (
         (np.full((1, 2, 2), np.nan), "is float64; expected integer"),
@@ -454,7 +454,7 @@ def test_what_is_no_label_is_refused():
             Overlaps.of(good, bad)
 
 
-def test_scores_and_hits_that_cannot_be_are_refused():
+def test_average_precision_refuses_nan_scores_and_too_many_hits():
     with pytest.raises(InputError, match="NaN in row 1"):
         average_precision(np.array([0.5, np.nan]), np.array([True, False]), 2)
     with pytest.raises(InputError, match="2 candidates are true, but there are 1 truth objects"):

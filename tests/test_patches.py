@@ -1,4 +1,4 @@
-"""Aligned patches: what the eye would see, measured."""
+"""Aligned patches: orientation, scale, planes, padding, and the order of reading."""
 
 import cv2
 import numpy as np
@@ -7,15 +7,9 @@ import pytest
 from twostream.base.errors import VolumeError
 from twostream.base.geometry import Box
 from twostream.candidates.candidate import Candidate
-from twostream.candidates.patches import (
-    PatchConfig,
-    central_section,
-    cut,
-    cut_all,
-    random_patches,
-    turned,
-    upright_angle,
-)
+from twostream.candidates.cutting import cut, cut_all, random_patches
+from twostream.candidates.patches import PatchConfig, turned
+from twostream.candidates.pose import central_section, upright_angle
 from twostream.models.segmentation.config import SegmentationConfig
 from twostream.project.project import guard_voxels
 from twostream.project.settings import ProjectConfig
@@ -25,7 +19,7 @@ SIZE = 121
 
 
 def synapse(angle_deg, gap=0, length=50, thickness=14):
-    """A (Y, X) mask of two bars, pre (1) left of post (2), turned by ``angle_deg``: upright is 0."""
+    """A (Y, X) mask of two vertical bars, pre (1) left of post (2), rotated by ``angle_deg`` from upright."""
     straight = np.zeros((SIZE, SIZE), np.uint8)
     middle = SIZE // 2
     rows = slice(middle - length // 2, middle + length // 2)
@@ -43,7 +37,7 @@ def candidate_of(section, z=2):
 
 
 def tilt(patch_mask):
-    """Residual angle of the line between the sides' centres from horizontal, in degrees."""
+    """Angle from horizontal of the line between the centres of the two sides, in degrees."""
     pre, post = np.argwhere(patch_mask == 1).mean(0), np.argwhere(patch_mask == -1).mean(0)
     return abs(np.degrees(np.arctan2(*(post - pre))))
 
@@ -68,7 +62,7 @@ def test_a_bar_stands_along_its_main_axis(angle):
     assert set(np.unique(mask)) == {0, 1} and spread[0] > 2.5 * spread[1]
 
 
-def test_image_and_mask_are_cut_alike():
+def test_image_and_mask_show_the_same_pixels():
     section = synapse(40)
     array = np.full((9, 160, 160), 50, np.uint8)
     array[4, 10 : 10 + SIZE, 20 : 20 + SIZE][section == 1] = 200
@@ -79,7 +73,7 @@ def test_image_and_mask_are_cut_alike():
     assert pair.image[pair.mask == 0].mean() < 70
 
 
-def test_pixels_are_nanometres():
+def test_the_size_of_an_object_in_a_patch_does_not_depend_on_the_voxel_size():
     section = np.zeros((80, 80), np.uint8)
     section[30:50, 20:60] = 1
     for voxel_nm in (4.0, 8.0):
@@ -90,24 +84,24 @@ def test_pixels_are_nanometres():
         assert abs(int((mask > 0).sum()) - 20 * 40) < 40
 
 
-def test_padding_is_recorded():
+def test_the_share_of_padded_pixels_is_recorded():
     section = np.ones((20, 20), np.uint8)
     image = MemoryVolume(np.full((9, 40, 60), 9, np.uint8), (30, 8, 8))
     pair = cut(image, candidate_of(section), PatchConfig(width_px=64, planes="central"), 8)
     assert 0.3 < pair.padded < 0.9 and (pair.image == 9).all()
 
 
-def test_central_section_is_the_filled_one_nearest_the_middle():
+def test_central_section_is_the_one_nearest_the_middle_that_has_mask_voxels():
     mask = np.zeros((6, 2, 2), np.uint8)
     mask[[0, 1, 4]] = 1
     assert central_section(mask) == 1
     mask[2:4] = 1
-    assert central_section(mask) == 2  # ties go to the lower one
+    assert central_section(mask) == 2  # of two equally near and equally large sections, the lower one
     mask[2, 0] = 0
-    assert central_section(mask) == 3  # unless the other holds more
+    assert central_section(mask) == 3  # the other one if it is larger
 
 
-def test_angles_of_degenerate_masks():
+def test_the_angle_of_masks_of_one_or_two_pixels():
     point = np.zeros((5, 5), np.uint8)
     point[2, 2] = 1
     assert upright_angle(point) == 0.0
@@ -128,7 +122,7 @@ def test_random_patches_depend_on_the_seed_alone():
 
 
 def test_every_chunk_is_read_once(tmp_path):
-    """Many overlapping windows, some reaching outside: each chunk is decoded once, and nothing is lost."""
+    """With many overlapping windows, some reaching outside the volume, each chunk is decoded once."""
     rng = np.random.default_rng(0)
     array = rng.integers(0, 255, (20, 130, 150)).astype(np.uint8)
     reads = []
@@ -158,7 +152,7 @@ def test_every_chunk_is_read_once(tmp_path):
         np.testing.assert_array_equal(found[row], read_padded(MemoryVolume(array, (30, 8, 8)), box))
 
 
-def test_a_window_outside_of_everything_is_refused():
+def test_a_window_outside_the_volume_is_an_error():
     class Chunked(MemoryVolume):
         chunk_shape_zyx = (8, 32, 64)
 
@@ -166,7 +160,7 @@ def test_a_window_outside_of_everything_is_refused():
         list(read_windows(Chunked(np.zeros((8, 9, 9), np.uint8), (30, 8, 8)), [Box((0, 0, 20), (2, 2, 2))]))
 
 
-def test_candidates_are_cut_alike_alone_and_together():
+def test_cutting_one_candidate_equals_cutting_many():
     rng = np.random.default_rng(1)
     image = MemoryVolume(rng.integers(0, 255, (9, 160, 160)).astype(np.uint8), (30, 8, 8))
     candidates = [candidate_of(synapse(angle), z) for angle, z in ((0, 0), (50, 2), (110, 4))]
@@ -194,7 +188,7 @@ def test_a_stack_holds_the_sections_around_the_central_one():
 
 @pytest.mark.parametrize("angle", [0, 35, 90, -120])
 def test_orthogonal_planes_share_their_axes_with_the_central_section(angle):
-    """A field that grows along the across, the along and the Z direction of the object, each in a plane of its own."""
+    """Three images with a gradient across the object, along it, and along Z show the axes of each plane."""
     y, x = np.mgrid[:160, :160].astype(float)
     middle = 10 + SIZE // 2, 20 + SIZE // 2
     c, s = np.cos(np.radians(angle)), np.sin(np.radians(angle))
@@ -211,7 +205,7 @@ def test_orthogonal_planes_share_their_axes_with_the_central_section(angle):
         return np.diff(inner, axis=0).mean(), np.diff(inner, axis=1).mean()
 
     grown = [planes(2 * field + 0 * z) for field in (across, along)] + [planes(6.0 * z + 0 * across)]
-    # (rows, columns) of the planes are (Z, across), (along, across), (along, Z); a pixel is half a section.
+    # The axes of the three planes are (Z, across), (along, across), (along, Z); a pixel is half a section.
     expected = [[(0, 2), (0, 2), (0, 0)], [(0, 0), (2, 0), (2, 0)], [(3, 0), (0, 0), (0, 3)]]
     for images, wanted in zip(grown, expected, strict=True):
         for plane, slope in zip(images, wanted, strict=True):
@@ -219,8 +213,8 @@ def test_orthogonal_planes_share_their_axes_with_the_central_section(angle):
 
 
 @pytest.mark.parametrize("planes", ["central", "stack", "orthogonal"])
-def test_turning_moves_every_plane_as_the_object_would(planes):
-    """Mirroring along Z, along or across: checked on a cube whose planes are known before and after."""
+def test_a_turned_patch_equals_the_patch_of_a_turned_object(planes):
+    """Compared with the planes of a cube after each of its reflections and quarter turns."""
     cube = np.random.default_rng(0).integers(0, 255, (5, 5, 5)).astype(np.uint8)  # (Z, along, across)
 
     def planes_of(c):
@@ -239,29 +233,29 @@ def test_turning_moves_every_plane_as_the_object_would(planes):
     assert {turned(planes_of(cube), planes, rng, upright=True).tobytes() for _ in range(100)} == upright
 
 
-def test_a_stack_without_a_middle_is_refused():
+def test_an_even_stack_size_is_an_error():
     with pytest.raises(ValueError, match="odd number"):
         PatchConfig(planes="stack", stack_size=4)
 
 
 @pytest.mark.parametrize("angle", range(-180, 180, 30))
-def test_angles_are_those_of_the_tissue_where_pixels_are_not_square(angle):
-    """The same synapse, imaged with pixels 1.4 times as long as high, stands upright all the same."""
+def test_a_synapse_stands_upright_also_if_pixels_are_not_square(angle):
+    """Pixels are 1.4 times as wide as high."""
     wide = cv2.resize(synapse(angle, gap=6), (round(SIZE / 1.4), SIZE), interpolation=cv2.INTER_NEAREST)
     image = MemoryVolume(np.zeros((9, 160, 160), np.uint8), (30, 8, 11.2))
     pair = cut(image, candidate_of(wide), PatchConfig(width_px=64), pixel_size_nm=8)
     assert tilt(pair.central[1]) < 3
 
 
-def test_a_large_hollow_object_is_looked_at_where_it_is():
+def test_the_patch_of_a_large_hollow_object_shows_part_of_it():
     y, x = np.mgrid[:SIZE, :SIZE] - SIZE // 2
     ring = (abs(np.hypot(y, x) - 52) < 5).astype(np.uint8)
     image = MemoryVolume(np.zeros((9, 160, 160), np.uint8), (30, 8, 8))
     assert (cut(image, candidate_of(ring), PatchConfig(width_px=64), 8).central[1] > 0).sum() > 200
 
 
-def test_the_guard_is_as_deep_as_a_stack():
-    """Planes are whole sections apart, so rounding adds up: nine planes of 40 nm on sections of 26 nm reach eight."""
+def test_depth_sections_counts_whole_sections_between_planes():
+    """A step of 40 nm on sections of 26 nm is rounded to two sections; four planes on each side extend over eight."""
     config = PatchConfig(planes="stack", stack_size=9, stack_step_nm=40)
     assert config.depth_sections(26.0, 8.0) == 8
     assert PatchConfig(planes="orthogonal", width_px=64).depth_sections(40.0, 5.0) == 5
@@ -269,22 +263,22 @@ def test_the_guard_is_as_deep_as_a_stack():
 
 
 @pytest.mark.parametrize("planes", ["central", "stack", "orthogonal"])
-def test_patches_may_be_as_wide_as_their_object(planes):
+def test_patches_with_object_widths_show_every_object_at_the_same_size(planes):
     rows, columns = np.mgrid[:SIZE, :SIZE] - SIZE // 2
     config = PatchConfig(planes=planes, object_widths=2.0)
     image, shares = MemoryVolume(np.zeros((9, 160, 160), np.uint8), (30, 8, 8)), []
     for radius in (12, 20, 30):
         disc = (rows**2 + columns**2 <= radius**2).astype(np.uint8)
         shares.append((cut(image, candidate_of(disc), config, pixel_size_nm=8).central[1] > 0).mean())
-    assert shares == pytest.approx([0.25] * 3, abs=0.02)  # a square twice as wide as the root of the area
+    assert shares == pytest.approx([0.25] * 3, abs=0.02)  # the patch is twice as wide as the square root of the area
     fixed = config.model_copy(update={"object_widths": None})
     speck, everything = (rows**2 + columns**2 <= 1).astype(np.uint8), np.ones((SIZE, SIZE), np.uint8)
-    for section, pixel_nm in ((speck, 4), (everything, 16)):  # not beyond half a voxel, nor beyond twice the usual
+    for section, pixel_nm in ((speck, 4), (everything, 16)):  # limits: half a voxel, twice the usual pixel
         wanted = cut(image, candidate_of(section), fixed, pixel_size_nm=pixel_nm)
         np.testing.assert_array_equal(cut(image, candidate_of(section), config, pixel_size_nm=8).mask, wanted.mask)
 
 
-def test_patches_fitted_to_their_objects_are_cut_alike_alone_and_together():
+def test_cutting_one_candidate_equals_cutting_many_with_object_widths():
     image = MemoryVolume(np.random.default_rng(0).integers(0, 255, (9, 160, 160)).astype(np.uint8), (30, 8, 8))
     candidates = [candidate_of(synapse(angle, length=length)) for angle, length in ((0, 20), (40, 50), (90, 35))]
     config = PatchConfig(width_px=32, object_widths=1.6)
@@ -295,7 +289,7 @@ def test_patches_fitted_to_their_objects_are_cut_alike_alone_and_together():
 
 
 def test_the_guard_is_as_wide_as_the_widest_patch():
-    for widths, guard in ((None, 96), (1.6, 160)):  # 96: what S sees
+    for widths, guard in ((None, 96), (1.6, 160)):  # 96 is the context of S
         config = ProjectConfig.model_construct(
             task="mitochondria",
             source=None,

@@ -87,7 +87,7 @@ def fill(project: Project, *, scored: bool = True) -> None:
     project.ledger.tell(Answer(None, AnswerKind.MISSED, "ada", drawing=drawing))
     project.open_round(0)
     candidates = [make_candidate(i) for i in range(1, 9)]
-    write_table(to_table(candidates), project.path(0, "candidates.parquet"))
+    write_table(to_table(candidates, task=project.config.task), project.path(0, "candidates.parquet"))
     np.save(project.path(0, "ids.npy"), np.arange(1, 9))
     for seed, stream in enumerate(("supervised", "unsupervised")):
         latents = np.random.default_rng(seed).normal(size=(8, 5)).astype(np.float32)

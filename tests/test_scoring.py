@@ -1,4 +1,4 @@
-"""Scores of a test box: what its border cuts, what is ignored, and that two ways to the truth rule agree."""
+"""Scores of a test box, the truth rule of single candidates, the simulated annotator, and the choice of thresholds."""
 
 import math
 
@@ -14,7 +14,7 @@ from twostream.candidates.thresholds import final_threshold, min_score_by_answer
 from twostream.candidates.truth import Truth
 from twostream.models.segmentation.lessons import ERASED
 from twostream.project.ledger import Ledger
-from twostream.project.records import Query
+from twostream.project.records import Answer, Query
 from twostream.rounds.annotator import SimulatedAnnotator
 from twostream.rounds.lessons import collect
 from twostream.rounds.score import Region, curated_accuracy, plain, scores_on_test_box
@@ -48,72 +48,70 @@ def scores(segmentation, truth, box, ignore=None, level=200, task=None):
     )
 
 
-BOX = Box((0, 0, 10), (1, 4, 30))  # its left face lies inside the volume, its right face is the volume's own
+BOX = Box((0, 0, 10), (1, 4, 30))  # the left face is inside the volume, the right one is the volume's face
 
 
 def test_a_perfect_segmentation_scores_one():
     truth = bars((12, 16), (20, 26), (36, 40))
     result = scores(truth, truth, BOX)
-    assert (
-        result.pop("num_test_truth") == result.pop("num_test_candidates") == 3
-    )  # the volume's own border cuts nothing
+    assert result.pop("num_test_truth") == result.pop("num_test_candidates") == 3  # objects at the volume's face count
     assert all(value == 1.0 for value in result.values()), result
 
 
-def test_what_the_border_cuts_does_not_count():
+def test_objects_cut_by_the_border_do_not_count():
     truth = bars((6, 14), (20, 26))
     result = scores(truth, truth, BOX)
     assert result["num_test_truth"] == result["num_test_candidates"] == 1
     assert result["candidate_recall"] == result["candidate_accuracy"] == result["average_precision"] == 1.0
     nothing = scores(bars((6, 14)), bars((20, 26)), BOX)
     assert nothing["num_test_candidates"] == 0 and nothing["candidate_recall"] == 0.0
-    # a candidate on a cut object, itself not cut, is set aside as well
+    # A candidate that is not cut itself, but lies on a cut object, does not count either.
     aside = scores(bars((10, 13), (20, 26)), bars((6, 13), (20, 26)), Box((0, 0, 9), (1, 4, 31)))
     assert aside["num_test_candidates"] == 1
 
 
-def test_false_and_missed_ones_count():
+def test_false_candidates_and_missed_objects_lower_the_scores():
     result = scores(bars((12, 16), (30, 34)), bars((12, 16), (20, 26)), BOX)
     assert result["candidate_recall"] == 0.5 and result["candidate_accuracy"] == 0.5 and result["instance_f1"] == 0.5
     assert result["foreground_iou"] == 8 / 28
 
 
-def test_proposing_nothing_never_wins():
+def test_proposing_nothing_scores_zero():
     result = scores(bars(), bars((12, 16)), BOX)
     assert result["candidate_recall"] == result["candidate_accuracy"] == result["average_precision"] == 0.0
     assert result["instance_f1"] == 0.0 and result["foreground_iou"] == 0.0
 
 
-def test_ignored_fragments_count_neither_way():
+def test_candidates_in_the_ignore_mask_do_not_count():
     ignore = (bars((30, 34)) > 0).astype(np.uint8)
     result = scores(bars((12, 16), (30, 34)), bars((12, 16)), BOX, ignore)
     assert result["num_test_candidates"] == 1 and result["candidate_accuracy"] == result["foreground_iou"] == 1.0
 
 
-def test_nothing_to_find_is_not_a_number():
+def test_recall_without_truth_objects_is_null():
     result = scores(bars((12, 16)), bars(), BOX)
     assert math.isnan(result["candidate_recall"]) and math.isnan(result["average_precision"])
     assert plain(result)["candidate_recall"] is None
 
 
-def test_a_badly_drawn_one_is_found_but_not_at_the_strict_threshold():
+def test_a_match_with_an_iou_of_0_6_is_a_hit_at_0_5_but_not_at_0_75():
     result = scores(bars((12, 15), (20, 26)), bars((12, 17), (20, 26)), BOX)  # IoU 0.6 and 1
     assert result["instance_f1"] == result["instance_precision"] == result["instance_recall"] == 1.0
     assert result["instance_f1_75"] == 0.5 and result["average_precision"] == 1.0
-    assert result["average_precision_75"] == 0.25  # equal scores enter together: half of the truth at precision 1/2
+    assert result["average_precision_75"] == 0.25  # equal scores are one point: recall 1/2 at precision 1/2
     mixed = scores(bars((12, 16), (30, 34)), bars((12, 16), (20, 26), (35, 38)), BOX)
     assert (mixed["instance_precision"], mixed["instance_recall"]) == (0.5, 1 / 3)
-    # of 120 voxels 8 are foreground in both, 8 in the prediction alone, 18 in the truth alone, 86 in neither
+    # Of 120 voxels 8 are foreground in both, 8 in the prediction only, 18 in the truth only, 86 in neither.
     assert mixed["mean_iou"] == pytest.approx((8 / 34 + 86 / 112) / 2)
 
 
-def test_clefts_are_scored_by_distance_as_well():
+def test_clefts_have_distance_scores_as_well():
     assert "cremi_score_nm" not in scores(bars((12, 16)), bars((12, 16)), BOX)
     result = scores(bars((14, 18)), bars((12, 16)), BOX, task=SynapticCleft(SIZE))
     assert result["cleft_distance_false_positive_nm"] == (0 + 0 + 8 + 16) / 4
     assert result["cleft_distance_false_negative_nm"] == (16 + 8 + 0 + 0) / 4
     assert result["cremi_score_nm"] == 6.0
-    ignore = (bars((16, 18)) > 0).astype(np.uint8)  # what is predicted there costs nothing
+    ignore = (bars((16, 18)) > 0).astype(np.uint8)  # predicted voxels in the ignore mask cost nothing
     assert scores(bars((14, 18)), bars((12, 16)), BOX, ignore, task=SynapticCleft(SIZE))["cremi_score_nm"] == 3.0
     assert scores(bars(), bars((12, 16)), BOX, task=SynapticCleft(SIZE))["cremi_score_nm"] == 1000.0
 
@@ -130,21 +128,21 @@ def test_the_border_rule_holds_at_any_threshold():
     for min_iou, hits in ((0.2, 1), (0.5, 1), (0.65, 1), (0.75, 0), (1.0, 0)):
         found = region(segmentation, truth, Mitochondria(SIZE)).detection(min_iou)
         assert (found.num_hits, found.num_candidates, found.num_truth) == (hits, 1, 1)
-    # a fragment of a cut object, too small to be matched and not cut itself, is set aside all the same
+    # A fragment of a cut object does not count, although it is too small to be matched and is not cut itself.
     fragment = bars((12, 15), (24, 28)), bars((6, 22), (24, 34))
     assert region(*fragment, Mitochondria(SIZE)).detection().truth_of == {2: 0}
-    # a cut candidate counts through its match: at 0.75 it is a miss, it does not vanish
+    # A cut candidate counts if it is matched at 0.5. At 0.75 it still counts, as a miss.
     reaching = bars((6, 16)), bars((11, 15))
     assert [region(*reaching, Mitochondria(SIZE)).detection(t).truth_of for t in (0.5, 0.75)] == [
         {1: 1},
         {1: 0},
     ]
-    # at 0.3 it may count through a match that 0.5 would not make
+    # Below 0.5 the lower threshold decides: this one is matched at 0.3, but not at 0.5.
     reaching = bars((6, 22)), bars((11, 16))
     assert [region(*reaching, Mitochondria(SIZE)).detection(t).truth_of for t in (0.3, 0.5)] == [{1: 1}, {}]
 
 
-def test_a_synapse_turned_round_is_no_hit_at_any_threshold():
+def test_a_synapse_with_exchanged_sides_is_no_hit_at_any_threshold():
     labels = np.zeros((1, 4, 40), np.uint32)
     labels[:, 1:3, 12:15], labels[:, 1:3, 15:18] = 1, 2
     labels[:, 1:3, 22:25], labels[:, 1:3, 25:28] = 3, 4
@@ -157,7 +155,7 @@ def test_a_synapse_turned_round_is_no_hit_at_any_threshold():
 
 
 def brute_sides(values, labels, label, truth):
-    """Voxels that a candidate shares with like sides of a truth synapse, less those with unlike sides."""
+    """Voxels that a candidate shares with equal sides of a truth synapse, minus those shared with opposite sides."""
     difference = 0
     for c, t in zip(values.ravel().tolist(), labels.ravel().tolist(), strict=True):
         if c and t and (c + 1) // 2 == label and (t + 1) // 2 == truth:
@@ -174,7 +172,7 @@ def test_polarity_f1_equals_a_loop_over_pairs_of_synapses(min_iou):
         theirs, mine = task.instances(labels), task.instances(values)
         for c in set(np.unique(mine).tolist()) - {0}:
             for t in set(np.unique(theirs[mine == c]).tolist()) - {0}:
-                # At 0.5 and above no label can be in two such pairs, but for a tie at exactly 0.5.
+                # At 0.5 and above a label can be in two such pairs only if both IoUs are exactly 0.5.
                 if foreground_iou(mine == c, theirs == t) >= min_iou:
                     turned = brute_sides(values, labels, c, t) <= 0
                     right, wrong = right + (not turned), wrong + turned
@@ -203,7 +201,7 @@ def random_world(seed, task):
 
 @pytest.mark.parametrize("task", [Mitochondria(SIZE), SynapsePolarity(SIZE)], ids=lambda t: t.name)
 @pytest.mark.parametrize("with_ignore", [False, True])
-def test_one_candidate_is_judged_as_the_whole_volume_is(task, with_ignore):
+def test_judging_one_candidate_equals_judging_all_of_a_segmentation(task, with_ignore):
     seen = set()
     for seed in range(12):
         truth, segmentation, ignore = random_world(seed, task)
@@ -216,7 +214,7 @@ def test_one_candidate_is_judged_as_the_whole_volume_is(task, with_ignore):
     assert {AnswerKind.TRUE, AnswerKind.SHAPE, AnswerKind.NOTHING} <= seen
 
 
-def test_the_annotator_errs_at_its_rate_and_the_same_way_each_time():
+def test_the_simulated_annotator_errs_at_its_rate_and_is_reproducible():
     truth = bars((12, 16))
     judge = Truth(volume(truth), None, Mitochondria(SIZE))
     mask = np.ones((1, 2, 4), np.uint8)
@@ -228,7 +226,7 @@ def test_the_annotator_errs_at_its_rate_and_the_same_way_each_time():
 
 
 @pytest.mark.parametrize("task", [Mitochondria(SIZE), SynapsePolarity(SIZE)], ids=lambda t: t.name)
-def test_a_drawing_is_the_whole_of_every_object_that_holds_a_tenth_of_the_candidate(task):
+def test_a_drawing_is_every_truth_object_that_holds_a_tenth_of_the_candidate(task):
     num_checked = 0
     for seed in range(12):
         truth, segmentation, ignore = random_world(seed, task)
@@ -243,7 +241,7 @@ def test_a_drawing_is_the_whole_of_every_object_that_holds_a_tenth_of_the_candid
             expected = np.where(np.isin(instances, wanted), 1 if task.num_sides == 1 else 2 - truth % 2, 0)
             other = (truth[candidate.box.slices] > 0) & ~np.isin(instances[candidate.box.slices], wanted)
             unknown = other | (ignore[candidate.box.slices] > 0) & (truth[candidate.box.slices] == 0)
-            stays = expected[candidate.box.slices]  # as it was proposed: it is not surely nothing
+            stays = expected[candidate.box.slices]  # unchanged where it is not certainly background
             stays[unknown] = candidate.mask[unknown]
             box, mask = judge.drawing(candidate)
             drawn = np.zeros(truth.shape, np.uint8)
@@ -253,7 +251,7 @@ def test_a_drawing_is_the_whole_of_every_object_that_holds_a_tenth_of_the_candid
     assert num_checked > 20
 
 
-def test_an_annotator_who_corrects_draws_what_is_badly_shaped(tmp_path):
+def test_a_correcting_annotator_draws_badly_shaped_candidates(tmp_path):
     truth = Truth(volume(bars((10, 20))), None, Mitochondria(SIZE))
     patch = PatchPair(np.zeros((2, 2), np.uint8), np.zeros((2, 2), np.int8), 0.0, 0, 0.0)
     spans = ((10, 20), (8, 13), (30, 34))  # true, shape, nothing
@@ -283,7 +281,7 @@ def test_curated_accuracy_takes_answers_before_the_scorer():
     assert curated_accuracy(1 - wrong, np.array([math.nan, math.nan]), truth, [good, bad]) == 1.0
 
 
-def test_the_final_threshold_is_where_the_overlap_is_best():
+def test_the_final_threshold_has_the_best_foreground_iou():
     labels = bars((10, 20))
     probability = np.where(labels > 0, 180, 90).astype(np.uint8)[None]
     assert 90 / 255 <= final_threshold(probability, labels, None, Mitochondria(SIZE)) < 180 / 255
@@ -302,14 +300,14 @@ def brute_min_score(score, y, now):
     return np.quantile([n for _, a, n in known if a], sum(lost) / len(lost)) if parting else 0.0
 
 
-def test_what_is_believed_follows_the_answers():
+def test_min_score_by_answers_equals_a_search_over_all_cuts():
     rng = np.random.default_rng(0)
     seen = set()
     for _ in range(50):
         y = rng.choice([0.0, 1.0, math.nan], 30, p=[0.4, 0.4, 0.2])
         apart = rng.choice([0.0, 0.3])
         score = np.clip(0.5 + apart * (y == 1) + rng.normal(0, 0.15, 30), 0, 1)
-        now = np.sqrt(score)  # another S, as good as the first
+        now = np.sqrt(score)  # another S that ranks the candidates in the same way
         assert min_score_by_answers(score, y, now) == pytest.approx(brute_min_score(score, y, now))
         seen.add(min_score_by_answers(score, y, now) > 0)
     assert seen == {True, False}
@@ -318,7 +316,7 @@ def test_what_is_believed_follows_the_answers():
     assert min_score_by_answers(np.zeros(0), np.zeros(0), np.zeros(0)) == 0.0
 
 
-def test_an_s_that_believes_more_must_believe_more():
+def test_min_score_rises_with_the_scores_of_a_more_confident_s():
     y = np.array([1.0] * 10 + [0.0] * 10)
     score = np.r_[np.linspace(0.7, 0.88, 10), np.linspace(0.4, 0.69, 10)]
     assert min_score_by_answers(score, y, score) == pytest.approx(0.7)
@@ -326,7 +324,7 @@ def test_an_s_that_believes_more_must_believe_more():
 
 
 def brute_min_score_by_labels(segmentation, probability, labels, task):
-    """Every cut at every instance's score, by decoding the labels anew."""
+    """The smallest good cut, found by trying a cut at the score of every instance."""
     judged = task.judge(Overlaps.of(segmentation, labels, None))
     good = {n: j.kind is AnswerKind.TRUE for n, j in judged.items()}
     if min(sum(good.values()), sum(not g for g in good.values())) < 5:
@@ -339,7 +337,7 @@ def brute_min_score_by_labels(segmentation, probability, labels, task):
     return min(cut for cut, value in f1.items() if value >= max(f1.values()) - 0.02)
 
 
-def test_until_answers_say_it_the_validation_box_says_what_to_believe():
+def test_min_score_by_labels_equals_a_search_over_all_cuts_and_is_the_fallback():
     rng = np.random.default_rng(0)
     task, seen = Mitochondria(SIZE), set()
     for _ in range(20):
@@ -354,11 +352,11 @@ def test_until_answers_say_it_the_validation_box_says_what_to_believe():
         assert found == pytest.approx(brute_min_score_by_labels(segmentation, probability, labels, task))
         seen.add(found > 0)
         few = np.zeros(0)
-        assert min_score_by_answers(few, few, few, until_then=found) == found
+        assert min_score_by_answers(few, few, few, fallback=found) == found
     assert seen == {True, False}
 
 
-def test_a_doubtful_instance_is_not_part_of_the_final_segmentation():
+def test_the_final_segmentation_drops_instances_below_min_score():
     truth, segmentation = bars((10, 20)), bars((10, 20), (26, 34))
     probability = np.where(segmentation == 1, 230, np.where(segmentation == 2, 150, 0)).astype(np.uint8)
     judge = Truth(volume(truth), None, Mitochondria(SIZE))
@@ -374,7 +372,7 @@ def test_a_doubtful_instance_is_not_part_of_the_final_segmentation():
     assert [s["average_precision"] for s in said] == [1.0, 1.0] and said[1]["candidate_accuracy"] == 0.5
 
 
-def test_lessons_come_from_answers_that_say_something_about_voxels(tmp_path):
+def test_lessons_come_from_answers_that_teach_s_something(tmp_path):
     ledger = Ledger(tmp_path / "ledger.sqlite", create=True)
     ledger.register(0, range(1, 9))
     mask = np.ones((1, 2, 4), np.uint8)
@@ -385,8 +383,6 @@ def test_lessons_come_from_answers_that_say_something_about_voxels(tmp_path):
         for i in range(1, 9)
     ]
     ledger.ask(0, queries)
-    from twostream.project.records import Answer
-
     drawn = Box((0, 5, 5), mask.shape), mask
     for number, kind in enumerate(kinds, start=1):
         ledger.tell(Answer(number, AnswerKind(kind), "ann", drawing=drawn if kind == "corrected" else None))

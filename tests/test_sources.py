@@ -1,4 +1,4 @@
-"""Somebody else's output in place of S: the whole loop with each kind, and a sentence for what does not fit."""
+"""Sources in place of S: the whole loop with each kind of source, and the errors for input that does not fit."""
 
 import csv
 import json
@@ -16,7 +16,8 @@ from test_cli import call, refused
 from twostream.base.errors import ProjectError
 from twostream.candidates import sources
 from twostream.candidates.candidate import extract
-from twostream.candidates.objects import paint, read_objects
+from twostream.candidates.objects import read_objects
+from twostream.candidates.painting import paint
 from twostream.candidates.sources import SourceConfig
 from twostream.candidates.table import from_table, read_table
 from twostream.candidates.truth import Truth
@@ -27,12 +28,12 @@ from twostream.task.answers import AnswerKind
 from twostream.volume import MemoryVolume, open_volume
 
 STRANGE_ID = 720575940600000000
-"""Ids of connectomes do not fit into 32 bits, nor into a double."""
+"""Ids of connectomes fit neither into 32 bits nor exactly into a double."""
 
 
 @pytest.fixture(scope="session")
 def theirs(tmp_path_factory, toy_file):
-    """What somebody else's model made of the toy world: a folder with volumes (other.h5) and a table (objects.csv)."""
+    """The output of another model on the toy world: a folder with volumes (other.h5) and a table (objects.csv)."""
     folder = tmp_path_factory.mktemp("theirs")
     smooth = ndimage.gaussian_filter(toy_arrays()[0].astype(np.float32), (0, 1, 1))
     blobs, number = ndimage.label(smooth > 115)
@@ -42,7 +43,7 @@ def theirs(tmp_path_factory, toy_file):
     blobs = blobs.reshape(SHAPE_ZYX)
     number = int(blobs.max())
     instances = np.where(blobs > 0, STRANGE_ID + (number - blobs.astype(np.uint64)), 0).astype(np.uint64)
-    instances[0, 0:1, 150:152] = 7  # two voxels: dust to S, a question here
+    instances[0, 0:1, 150:152] = 7  # two voxels: too small a candidate for S, but kept from a source
     with h5py.File(folder / "other.h5", "w") as file:
         file.attrs["voxel_size_nm"] = VOXEL_SIZE_NM
         file["probability"] = np.clip((smooth - 70) / 90, 0, 1)
@@ -79,7 +80,7 @@ def done(result):
 
 @pytest.fixture(scope="module", params=["probability", "segmentation", "objects"])
 def finished(request, tmp_path_factory, toy_file, theirs):
-    """(kind, project) of two rounds without labels, by the command line."""
+    """(kind, project, stderr) of two rounds without labels, run from the command line."""
     root = tmp_path_factory.mktemp(request.param) / "project"
     done(init(root, toy_file, *words_for(request.param, theirs)))
     result = done(call("run", root, "--rounds", "2", "--truth", f"{toy_file}:mitochondria"))
@@ -87,13 +88,13 @@ def finished(request, tmp_path_factory, toy_file, theirs):
     return request.param, Project(root), result.stderr
 
 
-def test_the_loop_goes_round_without_s_and_without_labels(finished):
+def test_the_loop_runs_without_s_and_without_labels(finished):
     kind, project, said = finished
     steps = project.ledger.finished_steps()
     assert [step for number, step in steps if number == 2] == ["refit", "predict", "propose", "embed", "score"]
     words = f"a {project.config.source.name} stands in place of S"
     assert steps[(0, "train")]["no_s"] == steps[(1, "refit")]["no_s"] == words
-    # The unsupervised stream learns all the same, once two answers of either kind have come.
+    # The unsupervised stream is still fine-tuned, once there are two answers of each kind.
     verdicts = project.ledger.verdicts()
     taught = [verdicts[q.candidate.id].y for q in project.ledger.queries() if not q.is_audit]
     enough = min(taught.count(0), taught.count(1)) >= 2
@@ -111,7 +112,7 @@ def test_the_loop_goes_round_without_s_and_without_labels(finished):
     assert len({a.kind for a in project.ledger.all_answers()}) > 1  # blobs and decoys were both asked
 
 
-def test_ids_stay_and_nothing_is_asked_twice(finished):
+def test_candidates_keep_their_ids_and_are_asked_about_once(finished):
     _, project, _ = finished
     first = np.load(project.path(0, "ids.npy"))
     assert len(first) > 60
@@ -122,7 +123,7 @@ def test_ids_stay_and_nothing_is_asked_twice(finished):
     assert len(asked) == len(set(asked)) == 12
 
 
-def test_status_and_report_say_what_stands_in_place_of_s(finished):
+def test_status_and_report_name_the_source(finished):
     _, project, _ = finished
     text = done(call("status", project.root)).output
     assert f"{project.config.source.name} {project.config.source.uri} in place of S" in text
@@ -133,7 +134,7 @@ def test_status_and_report_say_what_stands_in_place_of_s(finished):
     assert str(project.root.parent) not in page and "S&#39;s score" not in page
 
 
-def test_what_they_proposed_can_be_carried_back(finished, theirs, tmp_path):
+def test_exports_carry_the_source_id(finished, theirs, tmp_path):
     kind, project, _ = finished
     for what in ("candidates", "answers", "queries"):
         done(call("export", project.root, "--what", what, "-o", tmp_path / f"{what}.csv"))
@@ -153,7 +154,9 @@ def test_what_they_proposed_can_be_carried_back(finished, theirs, tmp_path):
     if kind == "segmentation":
         instances = open_volume(f"{theirs / 'other.h5'}:instances")
         whole = instances.read(instances.box)
-        assert set(map(int, name_of.values())) == set(np.unique(whole).tolist()) - {0}  # two voxels of dust, too
+        assert set(map(int, name_of.values())) == set(np.unique(whole).tolist()) - {
+            0
+        }  # the instance of two voxels as well
         for c in candidates:
             assert c.score == 0.5
             np.testing.assert_array_equal(c.mask > 0, instances.read(c.box) == int(name_of[str(c.id)]))
@@ -167,7 +170,7 @@ def test_what_they_proposed_can_be_carried_back(finished, theirs, tmp_path):
             assert c.box.offset_zyx == tuple(int(row[f"box_{a}0"]) for a in "zyx")
 
 
-def test_the_probability_on_disk(finished, theirs):
+def test_the_probability_of_a_round_is_that_of_the_source(finished, theirs):
     kind, project, _ = finished
     volume = open_volume(str(project.path(2, "probability.zarr")))
     level = volume.read(volume.box)
@@ -195,9 +198,9 @@ def _segmentation(project, number):
 
 
 @pytest.mark.parametrize("kind", ["segmentation", "objects", "probability"])
-def test_a_test_box_is_scored_by_the_truth(tmp_path, toy_file, theirs, kind):
+def test_the_test_box_is_scored_with_truth(tmp_path, toy_file, theirs, kind):
     words, truth = words_for(kind, theirs), f"{toy_file}:mitochondria"
-    if kind == "segmentation":  # pairs that touch: any decoding would join them
+    if kind == "segmentation":  # touching pairs, which any decoding would merge
         truth = f"{theirs / 'other.h5'}:sides"
         words = ["--segmentation", truth]
     wide = ["segmentation.context_zyx=[1,32,32]"]
@@ -206,19 +209,21 @@ def test_a_test_box_is_scored_by_the_truth(tmp_path, toy_file, theirs, kind):
     done(call("run", tmp_path / "p", "--rounds", "0", "--truth", truth))
     project = Project(tmp_path / "p")
     scores = project.ledger.scores()[0]["scores"]
-    assert project.guarded_box.offset_zyx[2] == 192 - 16  # a patch; without S its context guards nothing
-    assert not any(  # nothing near the test box is in the pool
+    assert (
+        project.guarded_box.offset_zyx[2] == 192 - 16
+    )  # the width of a patch; the context of S does not matter without S
+    assert not any(  # no candidate near the test box is in the pool
         row["in_pool"] and row["box_x1"] > 176
         for row in read_table(project.path(0, "candidates.parquet")).to_pylist()
     )  # fmt: skip
-    if kind == "segmentation":  # the truth itself: the final segmentation is the instances as they stand
+    if kind == "segmentation":  # the source is the truth, and its instances are the final segmentation
         assert scores["instance_f1"] == scores["foreground_iou"] == scores["candidate_recall"] == 1.0
     else:
         assert scores["candidate_recall"] > 0.8 and 0.3 < scores["instance_f1"] < 1
         assert 0.3 < scores["foreground_iou"] < 1
 
 
-def test_without_truth_a_test_box_stays_unscored(tmp_path, toy_file, theirs):
+def test_the_test_box_is_not_scored_without_truth(tmp_path, toy_file, theirs):
     done(init(tmp_path / "p", toy_file, *words_for("segmentation", theirs), "--test-box", TEST_BOX))
     result = done(call("run", tmp_path / "p", "--rounds", "1"))
     assert "waits for 6 answers" in result.output and "the test box is not scored" in result.stderr
@@ -226,7 +231,7 @@ def test_without_truth_a_test_box_stays_unscored(tmp_path, toy_file, theirs):
 
 
 @pytest.mark.parametrize("kind", ["segmentation", "probability"])
-def test_labels_beside_a_source_measure_it(tmp_path, toy_file, theirs, kind):
+def test_labels_beside_a_source_measure_its_recall(tmp_path, toy_file, theirs, kind):
     labels = ["--labels", f"{toy_file}:mitochondria", "--labels-box", LABELS_BOX]
     done(init(tmp_path / "p", toy_file, *words_for(kind, theirs), *labels))
     for step in ("train", "predict", "propose"):
@@ -237,10 +242,10 @@ def test_labels_beside_a_source_measure_it(tmp_path, toy_file, theirs, kind):
     assert (detail["threshold"] is None) == (kind == "segmentation")
     table = read_table(project.path(0, "candidates.parquet")).to_pylist()
     assert any(row["in_pool"] for row in table)
-    assert not any(row["in_pool"] and row["box_x0"] < 64 for row in table)  # the labels have answered those
+    assert not any(row["in_pool"] and row["box_x0"] < 64 for row in table)  # those are labelled already
 
 
-def test_synapses_keep_their_sides(tmp_path, toy_file, theirs):
+def test_synapses_of_a_source_keep_their_sides(tmp_path, toy_file, theirs):
     with h5py.File(tmp_path / "two.h5", "w") as file, h5py.File(theirs / "other.h5") as other:
         file.attrs["voxel_size_nm"] = VOXEL_SIZE_NM
         pre, post = other["sides"][:] % 2 == 1, (other["sides"][:] > 0) & (other["sides"][:] % 2 == 0)
@@ -259,6 +264,7 @@ def test_synapses_keep_their_sides(tmp_path, toy_file, theirs):
         np.testing.assert_array_equal(values[values > 0] % 2 == 1, pre[values > 0])
     table = read_table(root / "rounds" / "000" / "candidates.parquet").to_pylist()
     assert {row["source_id"] for row in table} == set(range(1, len(table) + 1))
+    assert {(row["volume"], row["task"]) for row in table} == {("image", "polarity")}
 
 
 # -- refusals ---------------------------------------------------------------------------------------------------------
@@ -287,9 +293,9 @@ BOX = [name for name in GOOD if name.startswith("box")]
 @pytest.mark.parametrize(
     ("rows", "sentences"),
     [
-        ([without("x")], ["has no column x", "a point has all of z, y and x"]),
+        ([without("x")], ["has no column x", "a point needs all of z, y and x"]),
         ([without("z", "y", "x")], ["has no column z, y, x", "or z_nm, y_nm, x_nm", "It has: id, score"]),
-        ([GOOD | {"z_nm": 3}], ["in voxels and in nm; which of them counts?"]),
+        ([GOOD | {"z_nm": 3}], ["both in voxels and in nm; expected only one of the two"]),
         ([GOOD, GOOD | {"id": "b", "x": 240}], ["row 2, column x: got '240'", "0 to below 240 voxels"]),
         ([GOOD, GOOD | {"id": "b", "z": -1}], ["row 2, column z: got '-1'"]),
         ([without("x", "y", "z", *BOX) | {"z_nm": 3, "y_nm": 4, "x_nm": 2400}], ["row 1, column x_nm: got '2400'"]),
@@ -298,13 +304,13 @@ BOX = [name for name in GOOD if name.startswith("box")]
         ([GOOD | {"y": "nan"}], ["row 1, column y: got 'nan'; expected a number"]),
         ([GOOD | {"score": 1.5}], ["row 1, column score: got '1.5'; expected a score in [0, 1]"]),
         ([GOOD | {"score": -0.1}, GOOD | {"id": "b", "score": 3}], ["row 1, column score", "2 rows have this fault"]),
-        ([GOOD, GOOD | {"x": 50, "box_x0": 46, "box_x1": 54}], ["row 2, column id: got 'a'", "row 1 has it already"]),
+        ([GOOD, GOOD | {"x": 50, "box_x0": 46, "box_x1": 54}], ["row 2, column id: got 'a'", "row 1 has the same one"]),
         ([GOOD | {"id": ""}], ["row 1, column id: got nothing; expected a number or a name"]),
-        ([without("box_z1")], ["has no column box_z1", "a box has all six"]),
+        ([without("box_z1")], ["has no column box_z1", "a box needs all six"]),
         ([GOOD | {"box_y1": 36}], ["row 1, column box_y1: got '36'; expected more than box_y0"]),
         ([GOOD | {"box_y1": 44.5}], ["row 1, column box_y1: got '44.5'; expected a whole number of voxels"]),
         ([GOOD | {"box_x1": 241}], ["row 1, column box_x1: got '241'; expected a box inside the image, 0 to 240"]),
-        ([GOOD | {"x": 110}], ["row 1, column box_x0", "a box around the object's centre, whose x lies outside it"]),
+        ([GOOD | {"x": 110}], ["row 1, column box_x0", "a box that contains the object's centre, whose x lies"]),
         (
             [GOOD, without(*BOX) | dict.fromkeys(BOX, "") | {"id": "b"}],
             ["row 2, column box_z0: got nothing; expected a number"],
@@ -312,13 +318,13 @@ BOX = [name for name in GOOD if name.startswith("box")]
         ([GOOD, GOOD | {"id": "b"}], ["row 2 (id b): no voxel is left", "goes to the nearest centre"]),
     ],
 )
-def test_tables_that_do_not_fit(tmp_path, toy_file, rows, sentences):
+def test_invalid_tables_are_errors_that_name_row_and_column(tmp_path, toy_file, rows, sentences):
     table = write(tmp_path / "t.csv", *rows)
     refused(init(tmp_path / "p", toy_file, "--objects", table), "t.csv", *sentences)
     assert not (tmp_path / "p").exists()
 
 
-def test_files_that_are_no_tables(tmp_path, toy_file):
+def test_files_that_are_no_valid_tables_are_errors(tmp_path, toy_file):
     for name, text, sentence in (
         ("a.csv", "z,y,x\n", "holds no rows"),
         ("b.csv", "", "holds no rows"),
@@ -332,7 +338,11 @@ def test_files_that_are_no_tables(tmp_path, toy_file):
     refused(init(tmp_path / "p", toy_file, "--objects", tmp_path / "none.csv"), "none.csv cannot be read as a table")
     points = {f"{side}_{axis}": 3 for side in ("pre", "post") for axis in "zyx"}
     table = write(tmp_path / "g.csv", GOOD | points)
-    refused(init(tmp_path / "p", toy_file, "--objects", table, task="polarity"), "row 1, column post_x", "no direction")
+    refused(
+        init(tmp_path / "p", toy_file, "--objects", table, task="polarity"),
+        "row 1, column post_x",
+        "give the direction",
+    )
     table = write(tmp_path / "h.csv", GOOD | {k: v for k, v in points.items() if "pre" in k})
     refused(init(tmp_path / "p", toy_file, "--objects", table, task="polarity"), "has no column post_z, post_y, post_x")
 
@@ -341,8 +351,14 @@ BAD_VOLUMES = [
     ("probability", "logits", np.float32, {(3, 4, 5): 7.5}, ["holds 7.5 at voxel (3, 4, 5)", "Are these logits"]),
     ("probability", "negative", np.float64, {(1, 0, 0): -0.25}, ["holds -0.25 at voxel (1, 0, 0)"]),
     ("probability", "nan", np.float16, {(7, 95, 239): np.nan}, ["holds nan at voxel (7, 95, 239)"]),
-    ("probability", "mask", np.uint8, {(1, 1, 1): 1}, ["holds no value above 1; of uint8 255 is certain"]),
-    ("probability", "bytes", np.uint16, {(1, 1, 1): 255}, ["holds no value above 255; of uint16 65535 is certain"]),
+    ("probability", "mask", np.uint8, {(1, 1, 1): 1}, ["holds no value above 1; 255 means probability 1 in uint8"]),
+    (
+        "probability",
+        "bytes",
+        np.uint16,
+        {(1, 1, 1): 255},
+        ["holds no value above 255; 65535 means probability 1 in uint16"],
+    ),
     ("probability", "dark", np.float32, {}, ["holds no value above 0. There is nothing to propose"]),
     (
         "probability",
@@ -358,27 +374,29 @@ BAD_VOLUMES = [
 
 
 @pytest.mark.parametrize(("kind", "name", "dtype", "voxels", "sentences"), BAD_VOLUMES)
-def test_volumes_that_do_not_fit(tmp_path, toy_file, kind, name, dtype, voxels, sentences):
+def test_invalid_volumes_are_errors(tmp_path, toy_file, kind, name, dtype, voxels, sentences):
     with h5py.File(tmp_path / "v.h5", "w") as file:
         array = np.zeros(SHAPE_ZYX, dtype)
         for at, value in voxels.items():
             array[at] = value
-        file[name] = array  # states no voxel size: it has the image's
+        file[name] = array  # states no voxel size, so the image's is used
     refused(init(tmp_path / "p", toy_file, f"--{kind}", f"{tmp_path / 'v.h5'}:{name}"), *sentences)
     assert not (tmp_path / "p").exists()
 
 
-def test_channels_extents_and_conventions(tmp_path, toy_file, theirs):
+def test_wrong_channels_extents_and_label_conventions_are_errors(tmp_path, toy_file, theirs):
     with h5py.File(tmp_path / "v.h5", "w") as file:
         file["three"] = np.full((3, *SHAPE_ZYX), 0.5, np.float16)
         file["four"] = np.full((4, *SHAPE_ZYX), 0.5, np.float16)
         file["small"] = np.full((4, 8, 8), 9, np.uint8)
         file["odd"] = np.full(SHAPE_ZYX, 1, np.uint8)
     at = f"{tmp_path / 'v.h5'}:"
-    refused(init(tmp_path / "p", toy_file, "--probability", f"{at}three"), "has 3 channels; mitochondria wants 1")
+    refused(
+        init(tmp_path / "p", toy_file, "--probability", f"{at}three"), "has 3 channels; expected 1 for mitochondria"
+    )
     for name, given in (("four", "4 channels"), ("odd", "1 channel")):
         result = init(tmp_path / "p", toy_file, "--probability", f"{at}{name}", task="polarity")
-        refused(result, f"has {given}; polarity wants 3: pre, post, union, or 2: pre, post")
+        refused(result, f"has {given}; expected 3 for polarity: pre, post, union, or 2: pre, post")
     for kind in ("probability", "segmentation"):
         refused(init(tmp_path / "p", toy_file, f"--{kind}", f"{at}small"), "has (4, 8, 8) voxels", "must be equal")
     result = init(tmp_path / "p", toy_file, "--segmentation", f"{at}odd", task="polarity")
@@ -386,24 +404,24 @@ def test_channels_extents_and_conventions(tmp_path, toy_file, theirs):
     two = ["decoding.channels=[foreground,contour]"]
     for kind in ("segmentation", "objects"):
         result = init(tmp_path / "p", toy_file, *words_for(kind, theirs), sets=two)
-        refused(result, "decoding.channels is foreground, contour", "shows the foreground alone")
+        refused(result, "decoding.channels is foreground, contour", "gives only the foreground")
     done(init(tmp_path / "p", toy_file, "--probability", f"{at}three", task="polarity"))
 
 
-def test_what_does_not_go_together(tmp_path, toy_file, theirs):
+def test_options_that_exclude_each_other_are_errors(tmp_path, toy_file, theirs):
     two = [*words_for("segmentation", theirs), *words_for("objects", theirs)]
     refused(init(tmp_path / "p", toy_file, *two), "--segmentation and --objects came together", "Choose one")
     refused(init(tmp_path / "p", toy_file), "init needs --labels", "--probability URI, --segmentation URI or --objects")
     result = init(tmp_path / "p", toy_file, *words_for("objects", theirs), "--labels-box", LABELS_BOX)
     refused(result, "--labels-box and --val-box are regions of labels")
     result = init(tmp_path / "p", toy_file, *words_for("segmentation", theirs), sets=["source.radius_nm=5"])
-    refused(result, "source: radius_nm is for tables of objects; a segmentation has shapes of its own")
+    refused(result, "source: radius_nm is for tables of objects; a segmentation has masks already")
     result = init(tmp_path / "p", toy_file, *words_for("objects", theirs), "--test-box", "0:9,0:96,0:64")
     refused(result, "--test-box 0:9,0:96,0:64 reaches outside the image")
     assert not (tmp_path / "p").exists()
 
 
-def test_the_source_is_frozen_and_rounds_of_before_there_were_sources_go_on(tmp_path, toy_file, theirs):
+def test_the_source_cannot_be_changed_and_projects_of_older_versions_continue(tmp_path, toy_file, theirs):
     root = tmp_path / "p"
     done(init(root, toy_file, *words_for("segmentation", theirs)))
     done(call("train", root))
@@ -427,15 +445,14 @@ def test_the_source_is_frozen_and_rounds_of_before_there_were_sources_go_on(tmp_
     done(call("train", old))
     frozen = old / "rounds" / "000" / "config.yaml"
     values = yaml.safe_load(frozen.read_text())
-    # What an older version did not know had its default: a setting of its own, and one among others. What it knew and
-    # is no more does not matter.
+    # Older configurations may lack new settings (defaults are used) and hold removed ones (they are dropped).
     del values["config"]["source"], values["config"]["patches"]["object_widths"]
     values["config"]["patches"]["of_old"] = values["config"]["of_old"] = 1
     frozen.write_text(yaml.safe_dump(values))
     done(call("predict", old))
 
 
-def test_where_active_clustering_is_off_the_stream_stays_and_nothing_says_that_it_learns(tmp_path, toy_file, theirs):
+def test_without_active_clustering_the_stream_stays_the_same_and_no_message_says_it_learns(tmp_path, toy_file, theirs):
     root = tmp_path / "p"
     off = ["streams.active_clustering.num_steps=0"]
     done(init(root, toy_file, *words_for("segmentation", theirs), sets=off))
@@ -463,7 +480,7 @@ def objects(tmp_path, rows, task=TASK, **settings):
     return sources.instances(config, IMAGE, task)
 
 
-def test_overlaps_go_to_the_nearest_centre_whatever_the_order(tmp_path):
+def test_voxels_of_overlapping_objects_go_to_the_nearest_centre(tmp_path):
     rng = np.random.default_rng(0)
     points = rng.uniform((0, 0, 0), (5.9, 19.9, 29.9), (12, 3))
     size = np.array(IMAGE.voxel_size_nm)
@@ -473,7 +490,7 @@ def test_overlaps_go_to_the_nearest_centre_whatever_the_order(tmp_path):
     for row, point in enumerate(points):
         inside[row][tuple(np.minimum(np.round(point).astype(int), np.array(IMAGE.shape_zyx) - 1))] = True
     expected = np.where(inside.any(0), np.where(inside, distance, np.inf).argmin(0) + 1, 0)
-    assert (inside.sum(0) > 1).sum() > 20  # there is something to contest
+    assert (inside.sum(0) > 1).sum() > 20  # many voxels lie in several objects
     for order in (np.arange(12), rng.permutation(12)):
         rows = [{"z": p[0], "y": p[1], "x": p[2]} for p in points[order]]
         table = read_objects(write(tmp_path / "t.csv", *rows), IMAGE, TASK)
@@ -482,7 +499,7 @@ def test_overlaps_go_to_the_nearest_centre_whatever_the_order(tmp_path):
 
 
 @pytest.mark.parametrize("strange", ["--5", "007", "-0", "9" * 5000, str(2**63)])
-def test_what_only_looks_like_a_number_is_a_name(tmp_path, strange):
+def test_ids_that_only_look_like_numbers_are_names(tmp_path, strange):
     rows = [{"z": 1, "y": 2, "x": 3, "id": name} for name in ("5", strange)]
     table = read_objects(write(tmp_path / "t.csv", *rows), IMAGE, TASK)
     assert table.ids == ["5", strange]
@@ -490,7 +507,7 @@ def test_what_only_looks_like_a_number_is_a_name(tmp_path, strange):
     assert read_objects(write(tmp_path / "t.csv", *rows), IMAGE, TASK).ids == [5, 1 - 2**63]
 
 
-def test_a_ball_has_its_radius_and_a_box_its_ellipsoid(tmp_path):
+def test_an_object_is_a_ball_of_the_radius_or_the_ellipsoid_in_its_box(tmp_path):
     ball = objects(tmp_path, [{"z_nm": 90, "y_nm": 100, "x_nm": 150}], radius_nm=40.0).segmentation
     where = np.argwhere(ball)
     assert where.min(0).tolist() == [2, 6, 11] and where.max(0).tolist() == [4, 14, 19]
@@ -502,7 +519,7 @@ def test_a_ball_has_its_radius_and_a_box_its_ellipsoid(tmp_path):
     assert np.argwhere(tiny).tolist() == [[2, 6, 5]]
 
 
-def test_what_an_object_is_called_and_how_likely_it_is(tmp_path):
+def test_ids_and_scores_of_objects(tmp_path):
     rows = [{"z": 1, "y": 15, "x": 20, "id": 10**17 + 1, "score": 0.2}, {"z": 1, "y": 3, "x": 3, "id": 5, "score": 0.9}]
     found = objects(tmp_path, rows, radius_nm=30.0)
     assert found.source_ids == [5, 10**17 + 1] and found.scores.tolist() == [0.9, 0.2]  # raster order
@@ -517,7 +534,7 @@ def test_what_an_object_is_called_and_how_likely_it_is(tmp_path):
     np.testing.assert_array_equal(again.segmentation, found.segmentation)
 
 
-def test_points_tell_the_direction(tmp_path):
+def test_pre_and_post_points_give_the_direction(tmp_path):
     task = SynapsePolarity(IMAGE.voxel_size_nm)
     truth = np.zeros(IMAGE.shape_zyx, np.uint32)
     truth[1:5, 5:15, 10:15], truth[1:5, 5:15, 15:20] = 1, 2
@@ -543,12 +560,11 @@ def test_points_tell_the_direction(tmp_path):
         and set(np.unique(right.mask)) == {0, 1, 2}
     )
     assert judge.judge(right).kind is AnswerKind.TRUE
-    assert judge.judge(candidate(row | points(18, 11))).kind is AnswerKind.SHAPE  # the wrong way round
-    assert set(np.unique(candidate(row).mask)) == {0, 1}  # direction unknown: all of it is one side
+    assert judge.judge(candidate(row | points(18, 11))).kind is AnswerKind.SHAPE  # sides exchanged
+    assert set(np.unique(candidate(row).mask)) == {0, 1}  # direction unknown: all of the mask is one side
 
 
-def test_wide_integers_and_blocks(monkeypatch):
-    """Labels at the edge of their dtype, and volumes of several blocks and slabs, are taken over exactly."""
+def test_labels_at_the_limit_of_their_dtype_and_across_blocks_are_copied_exactly(monkeypatch):
     monkeypatch.setattr(sources, "BLOCK_ZYX", (4, 7, 11))
     monkeypatch.setattr(sources, "SLAB_SECTIONS", 2)
     values = np.zeros(IMAGE.shape_zyx, np.uint8)
@@ -567,7 +583,7 @@ def test_wide_integers_and_blocks(monkeypatch):
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float16, np.float32, np.float64])
-def test_every_scale_of_probability(monkeypatch, dtype):
+def test_probabilities_of_every_dtype_are_converted_exactly(monkeypatch, dtype):
     monkeypatch.setattr(sources, "BLOCK_ZYX", (4, 7, 11))
     level = np.random.default_rng(0).integers(0, 256, (1, *IMAGE.shape_zyx)).astype(np.uint8)
     scale = {"uint8": 1, "uint16": 257}.get(np.dtype(dtype).name, 1 / 255)

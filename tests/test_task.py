@@ -1,4 +1,4 @@
-"""The truth rule, the targets and the decoding of each task."""
+"""The truth rule, targets, decoding and label conventions of the tasks."""
 
 import numpy as np
 import pytest
@@ -32,14 +32,14 @@ def test_the_truth_rule(candidate, truth, kind):
     assert judge(Mitochondria((30.0, 8.0, 8.0)), candidate, truth)[1].kind is kind
 
 
-def test_a_merger_is_a_matter_of_shape_and_each_truth_is_matched_once():
+def test_mergers_and_splits_are_matched_one_to_one():
     merger = judge(Mitochondria((30.0, 8.0, 8.0)), row(1, 1, 1, 1, 1, 1), row(5, 5, 0, 6, 6, 6))
     assert merger[1].kind is AnswerKind.TRUE and merger[1].truth == 6  # IoU 3/6 with the larger one
     split = judge(Mitochondria((30.0, 8.0, 8.0)), row(1, 1, 2, 2), row(5, 5, 5, 5))
     assert [split[i].kind for i in (1, 2)] == [AnswerKind.TRUE, AnswerKind.SHAPE]
 
 
-def test_a_candidate_on_ignored_voxels_is_not_judged():
+def test_a_candidate_mostly_in_the_ignore_mask_is_unsure():
     ignore = row(1, 1, 1, 0)
     assert judge(Mitochondria((30.0, 8.0, 8.0)), row(1, 1, 1, 1), row(0, 0, 0, 0), ignore)[1].kind is AnswerKind.UNSURE
 
@@ -48,11 +48,11 @@ def test_a_candidate_on_ignored_voxels_is_not_judged():
     ("candidate", "kind"),
     [
         (row(1, 1, 2, 2), AnswerKind.TRUE),
-        (row(2, 2, 1, 1), AnswerKind.SHAPE),  # right place, wrong way round
+        (row(2, 2, 1, 1), AnswerKind.SHAPE),  # right place, sides exchanged
         (row(1, 1, 0, 0), AnswerKind.TRUE),  # one side missing, half the union
     ],
 )
-def test_polarity_must_be_the_right_way_round(candidate, kind):
+def test_a_synapse_with_exchanged_sides_is_a_wrong_shape(candidate, kind):
     assert judge(SynapsePolarity((30.0, 8.0, 8.0)), candidate, row(9, 9, 10, 10))[1].kind is kind
 
 
@@ -76,7 +76,7 @@ def two_synapses():
     return labels
 
 
-def test_polarity_target_decodes_to_what_it_was_made_of():
+def test_decoding_the_polarity_target_restores_the_labels():
     task, labels = SynapsePolarity((30.0, 8.0, 8.0)), two_synapses()
     target = task.target(labels)
     assert target.shape == (3, 2, 20, 40) and set(np.unique(target)) == {0, CERTAIN}
@@ -87,14 +87,14 @@ def test_polarity_target_decodes_to_what_it_was_made_of():
     assert {j.kind for j in kinds.values()} == {AnswerKind.TRUE} and len(kinds) == 2
 
 
-def test_crops_name_the_sides():
+def test_crop_marks_pre_with_1_and_post_with_2():
     labels = two_synapses()
     mask = SynapsePolarity((30.0, 8.0, 8.0)).crop(labels, 2)
     assert mask.dtype == np.uint8 and mask[0, 8, 30] == 1 and mask[0, 8, 24] == 2 and mask[0, 8, 6] == 0
     assert Mitochondria((30.0, 8.0, 8.0)).crop(labels, 2).sum() == (labels == 2).sum()
 
 
-def test_label_values_are_checked():
+def test_invalid_label_values_are_errors():
     Mitochondria((30.0, 8.0, 8.0)).check_values({0, 1, 7}, "a.h5:m")
     SynapsePolarity((30.0, 8.0, 8.0)).check_values({0, 1, 2, 5}, "a.h5:s")
     for values in ({0, -1}, {0, 2**64 - 1}):
@@ -104,7 +104,7 @@ def test_label_values_are_checked():
         SynapsePolarity((30.0, 8.0, 8.0)).check_values({0, 2, 4}, "a.h5:s")
 
 
-def test_an_unknown_task_is_named():
+def test_an_unknown_task_is_an_error_that_lists_the_tasks():
     with pytest.raises(ConfigError, match="task is 'axon'; expected one of polarity, cleft, mitochondria"):
         get_task("axon", (30, 8, 8))
 

@@ -1,7 +1,8 @@
-"""Candidates: instances proposed by S, as a table, and their identity from round to round.
+"""A candidate, and the way from a segmentation to candidates.
 
-Knows segmentations, tables and ids; must not know models, patches or answers. A candidate carries its own mask,
-so that it can be compared, shown and learned from after the segmentation it came from is gone.
+A candidate is one proposed instance. It holds its own mask, so that it can be compared, shown and learned from after
+the segmentation that it came from has been deleted. Knows segmentations and probabilities as arrays; must not know
+models, patches, tables or answers.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ class Candidate:
     """One proposed instance.
 
     Attributes:
-        id: permanent, 1..2^53-1; 0 before the ledger gave one.
-        label: its value in this round's segmentation (instance label).
-        box: its bounding box, voxels of the image.
-        mask: (Z, Y, X) uint8 over ``box``: 1 inside; polarity: 1 pre, 2 post.
-        score: mean foreground probability inside, in [0, 1].
-        parent_ids: candidates of earlier rounds that it overlaps without being the same.
+        id: permanent, 1..2^53-1 (docs/contracts.md, Ids and candidates); 0 as long as it has none.
+        label: its instance label in the segmentation of its round.
+        box: its bounding box, in voxels of the image.
+        mask: (Z, Y, X) uint8 over ``box``: 1 inside; polarity: 1 on the presynaptic side, 2 on the postsynaptic side.
+        score: mean foreground probability inside the mask, in [0, 1].
+        parent_ids: ids of earlier candidates that it overlaps without being the same as any of them.
     """
 
     id: int
@@ -38,22 +39,25 @@ class Candidate:
 
     @property
     def num_voxels(self) -> int:
+        """Voxels of the mask."""
         return int(np.count_nonzero(self.mask))
 
     @property
     def center_zyx(self) -> np.ndarray:
-        """(3,) float, centre of mass in voxels of the image."""
+        """(3,) float z, y, x: centre of mass, in voxels of the image."""
         return np.argwhere(self.mask).mean(0) + self.box.offset_zyx
 
 
 def clean(segmentation: np.ndarray, task: Task, min_voxels: int) -> np.ndarray:
-    """Drop instances below ``min_voxels`` and renumber the rest 1.. in raster order of their first voxels.
+    """Drop small instances and renumber the others.
 
     Args:
         segmentation: (Z, Y, X) uint32 in the task's label convention.
+        task: gives the convention.
+        min_voxels: instances of fewer voxels are dropped.
 
     Returns:
-        Same shape and convention.
+        The same shape and convention, instances numbered 1, 2, ... in raster order of their first voxels.
     """
     instance = task.instances(segmentation)
     where = np.flatnonzero(instance)
@@ -62,7 +66,7 @@ def clean(segmentation: np.ndarray, task: Task, min_voxels: int) -> np.ndarray:
         return np.zeros_like(segmentation)
     size = np.bincount(labels)
     first = np.full(len(size), instance.size, np.int64)
-    first[labels[::-1]] = where[::-1]  # the last assignment wins: the first voxel in raster order
+    first[labels[::-1]] = where[::-1]  # of repeated indices the last assignment counts: the first voxel in raster order
     kept = np.flatnonzero(size >= max(min_voxels, 1))
     kept = kept[kept > 0]
     new = np.zeros(len(size), segmentation.dtype)
@@ -73,34 +77,38 @@ def clean(segmentation: np.ndarray, task: Task, min_voxels: int) -> np.ndarray:
     return renamed
 
 
-def without_doubtful(segmentation: np.ndarray, probability: np.ndarray, task: Task, min_score: float) -> np.ndarray:
-    """Only the instances that S believes in.
+def drop_low_scores(segmentation: np.ndarray, probability: np.ndarray, task: Task, min_score: float) -> np.ndarray:
+    """Drop instances whose mean foreground probability is low.
 
     Args:
         segmentation: (Z, Y, X) uint32 in the task's label convention.
-        probability: (Z, Y, X) uint8 foreground probability.
-        task: joins the sides of an instance.
-        min_score: mean probability in [0, 1] that an instance needs; 0 keeps all.
+        probability: (Z, Y, X) uint8 foreground probability, 255 = 1.
+        task: gives the convention; both sides of a synapse are one instance.
+        min_score: mean probability that an instance needs, in [0, 1]; 0 keeps all.
 
     Returns:
-        Same shape and convention; what is kept keeps its label.
+        The same shape and convention; remaining instances keep their labels.
     """
     instance = task.instances(segmentation).ravel()
     size = np.bincount(instance)
     total = np.bincount(instance, weights=probability.ravel())
-    kept = total >= 255 * min_score * size
+    kept = total >= 255 * min_score * size  # the mean is at least min_score, without a division by 0
     return np.where(kept[instance].reshape(segmentation.shape), segmentation, segmentation.dtype.type(0))
 
 
 def extract(
     segmentation: np.ndarray, probability: np.ndarray, task: Task, offset_zyx: Sequence[int]
 ) -> list[Candidate]:
-    """Candidates of a cleaned segmentation, in order of their labels.
+    """Make a candidate, without an id, of every instance.
 
     Args:
-        segmentation: (Z, Y, X) uint32, as ``clean`` leaves it.
-        probability: (Z, Y, X) uint8 foreground probability.
-        offset_zyx: voxel of the image at which the arrays begin.
+        segmentation: (Z, Y, X) uint32 in the task's label convention, instances numbered 1, 2, ... as by ``clean``.
+        probability: (Z, Y, X) uint8 foreground probability, 255 = 1.
+        task: gives the convention.
+        offset_zyx: voxel of the image at which both arrays begin.
+
+    Returns:
+        Candidates in the order of their labels.
     """
     instance = np.ascontiguousarray(task.instances(segmentation))
     statistics = cc3d.statistics(instance, no_slice_conversion=False)
@@ -115,10 +123,10 @@ def extract(
 
 
 def sides_swapped(mask: np.ndarray) -> np.ndarray:
-    """(Z, Y, X) uint8 mask of a synapse with its presynaptic (1) and postsynaptic (2) sides exchanged."""
+    """Exchange the presynaptic (1) and postsynaptic (2) sides of a (Z, Y, X) uint8 mask; returns a new mask."""
     return np.where(mask > 0, 3 - mask, 0).astype(np.uint8)
 
 
 def mean_probability(probability: np.ndarray, mask: np.ndarray) -> float:
-    """Of (Z, Y, X) uint8 inside a mask of the same shape; in [0, 1]."""
+    """Mean of a (Z, Y, X) uint8 probability (255 = 1) where a mask of the same shape is above 0; in [0, 1]."""
     return float(probability[mask > 0].mean(dtype=np.float64) / 255)

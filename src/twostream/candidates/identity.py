@@ -1,82 +1,89 @@
-"""Identity of candidates from round to round: which one of this round is the same as one that was known."""
+"""Identity: which candidates of a round are the same as candidates of earlier rounds, and so keep their ids.
+
+S is trained again in every round, so the same object is proposed with a slightly different mask. An id stays with a
+candidate only if the mask hardly changed; otherwise an old answer might be wrong for the new mask. Knows candidates;
+must not know the ledger, answers or segmentations.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from twostream.base.geometry import cells
 from twostream.candidates.candidate import Candidate
 
 SAME_IOU = 0.7
-"""A candidate keeps its id if it still covers the mask that was asked at least this well."""
-
-
+"""A candidate keeps its id if its IoU with the earlier mask is at least this."""
 PARENT_SHARE = 0.25
-"""A new candidate names as parents the old ones that share this part of the smaller of the two masks."""
-
-
+"""An earlier candidate is a parent of a new one if they share at least this part of the smaller of the two masks."""
 CELL_ZYX = (32, 128, 128)
-"""Bucket of the spatial index; several candidates wide, so that each falls into a few buckets."""
+"""Cells of the spatial index in voxels; larger than most candidates, so that each lies in few cells."""
 
 
 def identify(candidates: Sequence[Candidate], known: Sequence[Candidate], next_id: int) -> list[Candidate]:
-    """Give each candidate its id: kept where it is the same as a known one, new otherwise.
+    """Give each candidate an id: that of the known candidate it is the same as, or a new one.
+
+    Two candidates are the same if each is the other's best match by IoU, and that IoU is at least ``SAME_IOU``. Voxels
+    of a synapse count as shared only if they are on the same side in both (docs/contracts.md, Ids and candidates).
 
     Args:
         candidates: of this round, without ids, in raster order.
-        known: every candidate of earlier rounds with the mask as it was asked (or as last proposed).
-        next_id: first id never given.
+        known: all candidates of earlier rounds, each with the mask that was asked about or, if it was never asked
+            about, the mask that was last proposed.
+        next_id: the smallest id that was never given.
 
     Returns:
-        The candidates in the same order. Two are the same if they are each other's best match and their IoU,
-        sides compared as well, is at least ``SAME_IOU``.
+        The candidates in the same order, with ids. Those with a new id name as ``parent_ids`` the known candidates that
+        they overlap.
     """
-    pairs = _overlapping(candidates, known)
-    best_known: dict[int, tuple[float, int]] = {}
-    best_new: dict[int, tuple[float, int]] = {}
+    best_known: dict[int, tuple[float, int]] = {}  # row -> (IoU, -id of the best known candidate)
+    best_row: dict[int, tuple[float, int]] = {}  # id of a known candidate -> (IoU, -row of its best candidate)
     parents: dict[int, list[int]] = {}
-    for new, old in pairs:
-        same, shared = _shared_voxels(candidates[new], known[old])
-        sizes = candidates[new].num_voxels, known[old].num_voxels
-        iou = same / (sizes[0] + sizes[1] - shared)
-        # Equal IoU goes to the older id, so the outcome does not depend on the order of the search.
-        if (iou, -known[old].id) > best_known.get(new, (0.0, 0)):
-            best_known[new] = (iou, -known[old].id)
-        if (iou, -new) > best_new.get(known[old].id, (0.0, 0)):
-            best_new[known[old].id] = (iou, -new)
+    for row, known_row in _overlapping(candidates, known):
+        known_id = known[known_row].id
+        same_side, shared = _shared_voxels(candidates[row], known[known_row])
+        sizes = candidates[row].num_voxels, known[known_row].num_voxels
+        iou = same_side / (sizes[0] + sizes[1] - shared)
+        # With negative ids and rows, of equal IoUs the smaller id or row is the larger pair: order does not matter.
+        if (iou, -known_id) > best_known.get(row, (0.0, 0)):
+            best_known[row] = (iou, -known_id)
+        if (iou, -row) > best_row.get(known_id, (0.0, 0)):
+            best_row[known_id] = (iou, -row)
         if shared >= PARENT_SHARE * min(sizes):
-            parents.setdefault(new, []).append(known[old].id)
+            parents.setdefault(row, []).append(known_id)
     result = []
-    from_ids: tuple[int, ...]
     for row, candidate in enumerate(candidates):
         iou, negative_id = best_known.get(row, (0.0, 0))
-        if iou >= SAME_IOU and best_new[-negative_id][1] == -row:
-            identity, from_ids = -negative_id, ()
+        if iou >= SAME_IOU and best_row[-negative_id][1] == -row:
+            result.append(replace(candidate, id=-negative_id, parent_ids=()))
         else:
-            identity, from_ids = next_id, tuple(sorted(parents.get(row, ())))
+            result.append(replace(candidate, id=next_id, parent_ids=tuple(sorted(parents.get(row, ())))))
             next_id += 1
-        result.append(Candidate(identity, candidate.label, candidate.box, candidate.mask, candidate.score, from_ids))
     return result
 
 
 def _overlapping(candidates: Sequence[Candidate], known: Sequence[Candidate]) -> list[tuple[int, int]]:
-    """Pairs of rows whose boxes intersect, found through buckets of space; sorted."""
-    buckets: dict[tuple[int, ...], list[int]] = {}
-    for row, item in enumerate(known):
+    """Pairs (row in ``candidates``, row in ``known``) with intersecting boxes, sorted.
+
+    A spatial index of cells avoids comparing all pairs.
+    """
+    rows_in: dict[tuple[int, ...], list[int]] = {}
+    for known_row, item in enumerate(known):
         for cell in cells(item.box, CELL_ZYX):
-            buckets.setdefault(cell, []).append(row)
+            rows_in.setdefault(cell, []).append(known_row)
     pairs = {
-        (row, other)
+        (row, known_row)
         for row, item in enumerate(candidates)
         for cell in cells(item.box, CELL_ZYX)
-        for other in buckets.get(cell, ())
-        if item.box.intersects(known[other].box)
+        for known_row in rows_in.get(cell, ())
+        if item.box.intersects(known[known_row].box)
     }
     return sorted(pairs)
 
 
 def _shared_voxels(a: Candidate, b: Candidate) -> tuple[int, int]:
-    """Voxels that both hold with the same side, and voxels that both hold at all."""
+    """Number of voxels that lie in both masks on the same side, and number that lie in both masks."""
     common = a.box.intersection(b.box)
     mask_a, mask_b = a.mask[common.relative_to(a.box).slices], b.mask[common.relative_to(b.box).slices]
     both = (mask_a > 0) & (mask_b > 0)

@@ -1,15 +1,16 @@
-"""Tables of objects, such as the synapses of an existing connectome, read and painted as masks.
+"""Tables of objects, such as the synapses of an existing connectome: reading and checking them.
 
-CSV or Parquet, a row per object:
+A table is CSV or Parquet with one row per object:
 
-    z, y, x              centre, voxels of the image; or z_nm, y_nm, x_nm
-    box_z0 .. box_x1     by choice: half-open box in voxels; its inscribed ellipsoid is the mask
-    score                by choice: in [0, 1]
-    id                   by choice: a number or a name, each once; else the row's number counts
-    pre_z .. post_x      by choice, polarity: a point on either side; or pre_z_nm .. post_x_nm
+    z, y, x              centre in voxels of the image; or z_nm, y_nm, x_nm in nm from voxel 0
+    box_z0 .. box_x1     optional: half-open bounding box in voxels; the ellipsoid inscribed in it is the mask
+    score                optional: in [0, 1]
+    id                   optional: a unique number or name; without it the row number is the id
+    pre_z .. post_x      optional, polarity: one point on the presynaptic and one on the postsynaptic side; or
+                         pre_z_nm .. post_x_nm
 
-Knows files, points and ellipsoids; must not know projects or models. What does not fit is refused by name of file, row
-and column.
+A value that does not fit is an error that names file, row and column. ``painting`` turns the objects into labels. Knows
+files and the image's extent; must not know masks, projects or models.
 """
 
 from __future__ import annotations
@@ -26,27 +27,26 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from twostream.base.errors import InputError
-from twostream.base.geometry import Box
 from twostream.task import Task
 from twostream.volume import Volume
 
 UNKNOWN_SCORE = 0.5
-"""Of objects about whose likelihood nothing is said."""
-NUM_NAMED = 5
-"""Rows named when many are refused for one reason."""
+"""Score of an object if the source gives none."""
 UNREADABLE = (OSError, UnicodeDecodeError, csv.Error, pa.ArrowException)
+"""Errors that the CSV and Parquet readers raise for a file that they cannot read."""
 
 
 @dataclass(frozen=True)
 class Objects:
-    """A table of objects, checked. Points are in voxels of the image; voxel i has its centre at i.
+    """The objects of a table, after all checks. Positions are in voxels of the image; voxel i has its centre at i.
 
     Attributes:
-        center: (N, 3) float, z y x.
-        box: (N, 6) int, z0 y0 x0 z1 y1 x1, half-open; None without boxes.
-        pre, post: (N, 3) float, a point on either side; None where the direction is unknown.
+        center: (N, 3) float z, y, x.
+        box: (N, 6) int z0, y0, x0, z1, y1, x1, half-open; None if the table has no boxes.
+        pre: (N, 3) float z, y, x, a point on the presynaptic side; None if the directions are unknown.
+        post: (N, 3) float z, y, x, a point on the postsynaptic side; None together with ``pre``.
         score: (N,) float in [0, 1].
-        ids: (N,) names; the rows' numbers, from 1, where the table gives none.
+        ids: (N,) numbers or names; the row numbers from 1 if the table has no ids.
     """
 
     center: np.ndarray
@@ -56,16 +56,16 @@ class Objects:
     score: np.ndarray
     ids: list[int] | list[str]
 
-    def ellipsoids(self, radius_nm: float, voxel_size_nm: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
-        """Centres and half axes, (N, 3) each, in voxels: inscribed in the boxes, else balls of ``radius_nm``."""
-        if self.box is None:
-            return self.center, np.broadcast_to(radius_nm / np.asarray(voxel_size_nm), self.center.shape)
-        start, stop = self.box[:, :3], self.box[:, 3:]
-        return (start + stop - 1) / 2, (stop - start) / 2
-
 
 class Table:
-    """Columns of a file as they came, and sentences about what is wrong in them. Rows count from 1, the header not."""
+    """The columns of a file, unconverted, with checks that name file, row and column in their errors.
+
+    Rows are counted from 1; the header is not counted.
+
+    Args:
+        path: of the file.
+        columns: {name: values}, all of one length.
+    """
 
     def __init__(self, path: Path, columns: dict[str, list[Any]]) -> None:
         self.path, self.columns = path, columns
@@ -73,14 +73,14 @@ class Table:
 
     @classmethod
     def read(cls, path: Path) -> Table:
-        """From .csv or .parquet.
+        """Read a .csv or .parquet file.
 
         Raises:
-            InputError: no such file, another format, rows of unlike length, or no rows.
+            InputError: the file does not exist, has another format, rows of unequal length, or no rows.
         """
         readers = {".csv": _csv_columns, ".parquet": _parquet_columns}
         if path.suffix.lower() not in readers:
-            raise InputError(f"{path}: expected a table of objects that ends in {' or '.join(readers)}.")
+            raise InputError(f"{path}: expected a table of objects in a file that ends in {' or '.join(readers)}.")
         try:
             table = cls(path, readers[path.suffix.lower()](path))
         except UNREADABLE as error:
@@ -90,15 +90,23 @@ class Table:
         return table
 
     def require(self, names: Sequence[str], why: str) -> None:
-        """Raise InputError where a column is missing."""
+        """Raise InputError, which ends with ``why``, if one of the columns is missing."""
         missing = [name for name in names if name not in self.columns]
         if missing:
-            raise InputError(
-                f"{self.path} has no column {', '.join(missing)}; {why}. It has: {', '.join(self.columns) or 'none'}."
-            )
+            raise self.lacks(missing, why)
+
+    def lacks(self, names: Sequence[str], why: str) -> InputError:
+        """The error for missing columns; ``why`` says why they are needed."""
+        return InputError(
+            f"{self.path} has no column {', '.join(names)}; {why}. It has: {', '.join(self.columns) or 'none'}."
+        )
 
     def numbers(self, name: str) -> np.ndarray:
-        """(N,) float of a column; every row must hold a finite number."""
+        """(N,) float values of a column.
+
+        Raises:
+            InputError: a row does not hold a finite number.
+        """
         result = np.empty(self.num_rows)
         for row, value in enumerate(self.columns[name]):
             try:
@@ -109,7 +117,13 @@ class Table:
         return result
 
     def refuse(self, wrong: np.ndarray, name: str, wanted: str) -> None:
-        """Raise InputError about the first row that is ``wrong``, (N,) bool."""
+        """Raise InputError about the first row with a wrong value, if there is one.
+
+        Args:
+            wrong: (N,) bool.
+            name: of the column.
+            wanted: what was expected there, for the message.
+        """
         rows = np.flatnonzero(wrong)
         if len(rows):
             value = self.columns[name][rows[0]]
@@ -118,17 +132,28 @@ class Table:
             raise InputError(f"{self.path}: row {rows[0] + 1}, column {name}: got {shown}; expected {wanted}{more}.")
 
     def point(self, prefix: str, image: Volume) -> np.ndarray | None:
-        """(N, 3) voxels from ``{prefix}z, y, x`` or ``{prefix}z_nm, y_nm, x_nm``; None where there are neither."""
+        """Points from three columns.
+
+        Args:
+            prefix: of the column names: ``{prefix}z``, ``y``, ``x`` in voxels, or ``{prefix}z_nm``, ``y_nm``, ``x_nm``.
+            image: the points must lie in it.
+
+        Returns:
+            (N, 3) float z, y, x in voxels; None if there are no such columns.
+
+        Raises:
+            InputError: a column is missing, both units are given, or a point lies outside the image.
+        """
         voxels, nm = ([f"{prefix}{axis}{unit}" for axis in "zyx"] for unit in ("", "_nm"))
         has = [bool(set(names) & set(self.columns)) for names in (voxels, nm)]
         if not any(has):
             return None
         if all(has):
             raise InputError(
-                f"{self.path} has {prefix}z, y, x in voxels and in nm; which of them counts? Keep one of the two."
+                f"{self.path} has {prefix}z, y, x both in voxels and in nm; expected only one of the two. Remove one."
             )
         names, scale = (nm, image.voxel_size_nm) if has[1] else (voxels, (1.0, 1.0, 1.0))
-        self.require(names, "a point has all of z, y and x")
+        self.require(names, "a point needs all of z, y and x")
         result = np.empty((self.num_rows, 3))
         for axis, (name, unit, extent) in enumerate(zip(names, scale, image.shape_zyx, strict=True)):
             values = self.numbers(name)
@@ -139,23 +164,28 @@ class Table:
 
 
 def read_objects(path: Path, image: Volume, task: Task) -> Objects:
-    """A table of objects; the module's head says which columns.
+    """Read and check a table of objects; the module's docstring lists the columns.
+
+    Args:
+        path: a .csv or .parquet file.
+        image: objects must lie in it.
+        task: the points ``pre`` and ``post`` are read only for the polarity task.
 
     Raises:
-        InputError: a file, column or row that does not fit, by name.
+        InputError: the file cannot be read, a column is missing, or a value does not fit.
     """
     table = Table.read(path)
     center = table.point("", image)
     if center is None:
-        table.require(["z", "y", "x"], "expected z, y, x (voxels of the image) or z_nm, y_nm, x_nm")
-        raise AssertionError
+        raise table.lacks(["z", "y", "x"], "expected z, y, x (voxels of the image) or z_nm, y_nm, x_nm")
     pre, post = (table.point(f"{side}_", image) if task.num_sides == 2 else None for side in ("pre", "post"))
     if (pre is None) != (post is None):
         missing = "pre" if pre is None else "post"
-        table.require([f"{missing}_{axis}" for axis in "zyx"], "a direction needs a point on either side")
+        raise table.lacks([f"{missing}_{axis}" for axis in "zyx"], "a direction needs a point on both sides")
     if pre is not None and post is not None:
         name = "post_x" if "post_x" in table.columns else "post_x_nm"
-        table.refuse((pre == post).all(1), name, "another point than the presynaptic one, or no direction is told")
+        same = (pre == post).all(1)
+        table.refuse(same, name, "a point that differs from the presynaptic one, because the two give the direction")
     score = table.numbers("score") if "score" in table.columns else np.full(table.num_rows, UNKNOWN_SCORE)
     if "score" in table.columns:
         table.refuse((score < 0) | (score > 1), "score", "a score in [0, 1]")
@@ -163,10 +193,11 @@ def read_objects(path: Path, image: Volume, task: Task) -> Objects:
 
 
 def _boxes(table: Table, center: np.ndarray, image: Volume) -> np.ndarray | None:
+    """``Objects.box``, checked against the image and the (N, 3) centres."""
     starts, stops = ([f"box_{axis}{end}" for axis in "zyx"] for end in "01")
     if not set(starts + stops) & set(table.columns):
         return None
-    table.require(starts + stops, "a box has all six: box_z0, box_y0, box_x0, box_z1, box_y1, box_x1")
+    table.require(starts + stops, "a box needs all six: box_z0, box_y0, box_x0, box_z1, box_y1, box_x1")
     box = np.stack([table.numbers(name) for name in starts + stops], 1)
     for axis in range(3):
         extent, name = image.shape_zyx[axis], "zyx"[axis]
@@ -176,15 +207,16 @@ def _boxes(table: Table, center: np.ndarray, image: Volume) -> np.ndarray | None
             table.refuse((values < 0) | (values > extent), column, f"a box inside the image, 0 to {extent} voxels")
         table.refuse(stop <= start, stops[axis], f"more than {starts[axis]}")
         apart = (middle < start - 0.5) | (middle > stop)
-        table.refuse(apart, starts[axis], f"a box around the object's centre, whose {name} lies outside it")
+        table.refuse(apart, starts[axis], f"a box that contains the object's centre, whose {name} lies outside it")
     return box.astype(np.int64)
 
 
 _WHOLE = re.compile(r"0|-?[1-9][0-9]{0,18}")
-"""A whole number as Python writes it; a name that only looks like one, such as 007, stays a name."""
+"""An integer as Python writes it. Ids such as 007 are names, because they would change if read as numbers."""
 
 
 def _ids(table: Table) -> list[int] | list[str]:
+    """``Objects.ids``: numbers if all ids are 64-bit integers, else names."""
     if "id" not in table.columns:
         return list(range(1, table.num_rows + 1))
     values = table.columns["id"]
@@ -195,19 +227,20 @@ def _ids(table: Table) -> list[int] | list[str]:
     for row, name in enumerate(names):
         if name in first:
             before = first[name] + 1
-            table.refuse(np.arange(table.num_rows) == row, "id", f"each id once, but row {before} has it already")
+            table.refuse(np.arange(table.num_rows) == row, "id", f"a unique id, but row {before} has the same one")
         first[name] = row
     numeric = all(_WHOLE.fullmatch(name) and abs(int(name)) < 2**63 for name in names)
     return [int(name) for name in names] if numeric else names
 
 
 def _csv_columns(path: Path) -> dict[str, list[Any]]:
+    """{name: values as text, without surrounding spaces}."""
     with open(path, newline="", encoding="utf-8-sig") as handle:
         rows = [row for row in csv.reader(handle) if row]
     header = [name.strip() for name in rows[0]] if rows else []
     repeated = {name for name in header if header.count(name) > 1}
     if repeated:
-        raise InputError(f"{path} has the column {min(repeated)!r} twice; which of them counts?")
+        raise InputError(f"{path} has the column {min(repeated)!r} twice; expected it once. Remove or rename one.")
     for number, row in enumerate(rows[1:], start=1):
         if len(row) != len(header):
             raise InputError(f"{path}: row {number} has {len(row)} values; expected {len(header)}, one per column.")
@@ -215,68 +248,6 @@ def _csv_columns(path: Path) -> dict[str, list[Any]]:
 
 
 def _parquet_columns(path: Path) -> dict[str, list[Any]]:
+    """{name: values as Python objects}."""
     table = pq.read_table(path)
     return {name: table[name].to_pylist() for name in table.column_names}
-
-
-# -- objects to voxels ------------------------------------------------------------------------------------------------
-
-
-def paint(table: Objects, image: Volume, radius_nm: float) -> np.ndarray:
-    """Who owns each voxel: (Z, Y, X) uint32, the row's number from 1, 0 where nobody does.
-
-    An object fills its ellipsoid, and always the voxel nearest the ellipsoid's centre; of several that claim a voxel,
-    the one with the nearest centre has it (ties: the earlier row).
-    """
-    shape, size = np.array(image.shape_zyx), np.array(image.voxel_size_nm)
-    owner = np.zeros(image.shape_zyx, np.uint32)
-    middles, half_axes = table.ellipsoids(radius_nm, size.tolist())
-    nearest = np.minimum(np.round(middles).astype(np.int64), shape - 1)
-    starts = np.maximum(np.minimum(np.ceil(middles - half_axes).astype(np.int64), nearest), 0)
-    stops = np.minimum(np.maximum(np.floor(middles + half_axes).astype(np.int64), nearest) + 1, shape)
-    for row, (start, stop) in enumerate(zip(starts, stops, strict=True)):
-        axes = np.ogrid[tuple(slice(a, b) for a, b in zip(start, stop, strict=True))]
-        scaled = zip(axes, middles[row], half_axes[row], strict=True)
-        inside = sum(((axis - m) / h) ** 2 for axis, m, h in scaled) <= 1
-        inside[tuple(nearest[row] - start)] = True
-        window = owner[Box.from_corners(start.tolist(), stop.tolist()).slices]
-        contested = inside & (window > 0)
-        if contested.any():
-            at = np.argwhere(contested) + start
-            mine, theirs = (
-                (((at - center) * size) ** 2).sum(1)
-                for center in (table.center[row], table.center[window[contested] - 1])
-            )
-            inside[contested] = mine < theirs
-        window[inside] = row + 1
-    return owner
-
-
-def refuse_hidden(table: Objects, owner: np.ndarray, uri: str) -> None:
-    """Raise InputError where an object has no voxel left: it would be dropped without a word."""
-    left = np.bincount(owner.ravel(), minlength=len(table.ids) + 1)[1:]
-    hidden = np.flatnonzero(left == 0)
-    if len(hidden):
-        named = ", ".join(f"{row + 1} (id {table.ids[row]})" for row in hidden[:NUM_NAMED])
-        more = f" and {len(hidden) - NUM_NAMED} more" if len(hidden) > NUM_NAMED else ""
-        raise InputError(
-            f"{uri}: row {named}{more}: no voxel is left, because objects with nearer centres cover it all; of "
-            f"overlapping objects a voxel goes to the nearest centre. Remove the doubles, give boxes, or set "
-            f"source.radius_nm smaller."
-        )
-
-
-def with_sides(table: Objects, owner: np.ndarray, voxel_size_nm: Sequence[float]) -> np.ndarray:
-    """Rows' numbers -> 2n-1 and 2n: a voxel is presynaptic if it is nearer the presynaptic point.
-
-    Where the direction is unknown, all of an object is shown as one side, the presynaptic one.
-    """
-    painted = 2 * owner - (owner > 0)
-    if table.pre is not None and table.post is not None:
-        at = np.argwhere(owner)
-        rows = owner[tuple(at.T)] - 1
-        to_pre, to_post = (
-            (((at - point[rows]) * np.asarray(voxel_size_nm)) ** 2).sum(1) for point in (table.pre, table.post)
-        )
-        painted[tuple(at.T)] = 2 * (rows + 1) - (to_pre < to_post)
-    return painted.astype(np.uint32)

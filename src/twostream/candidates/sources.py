@@ -1,12 +1,15 @@
-"""Somebody else's model in place of S: a probability, a segmentation, or a table of an existing connectome's objects.
+"""Sources: the output of another model, or an existing connectome, in place of the segmentation network S.
 
-    probability    (C, Z, Y, X), or (Z, Y, X) where the task has one channel; uint8 (255 = certain), uint16 (65535 =
-                   certain) or floats in [0, 1]. Polarity: pre, post, union, or pre, post (union = the larger of them).
-    segmentation   (Z, Y, X) instance labels in the task's convention (polarity: 2n-1 and 2n). Kept as they are.
-    objects        CSV or Parquet, a row per object; ``objects.py`` names the columns.
+A project can use one of three kinds (``docs/bring_your_own.md`` is the user's page):
 
-Knows volumes, tables and label conventions; must not know torch, rounds or answers. What does not fit is refused here,
-by name of file, row and column.
+    probability    a volume (C, Z, Y, X), or (Z, Y, X) if the task has one channel; uint8 (255 = 1), uint16 (65535 = 1)
+                   or floats in [0, 1]. Polarity: pre, post and union, or pre and post (union = the larger of the two).
+    segmentation   a volume (Z, Y, X) of labels in the task's convention (polarity: 2n-1 and 2n). Instances are kept as
+                   they are.
+    objects        a CSV or Parquet table with one row per object; see ``objects``.
+
+Input that does not fit the image or the task is an error that names the file and the voxel, or the row and column.
+Knows volumes, tables and label conventions; must not know torch, rounds or answers.
 """
 
 from __future__ import annotations
@@ -23,31 +26,34 @@ from twostream.base import progress
 from twostream.base.config import Config
 from twostream.base.errors import InputError
 from twostream.base.geometry import Box, grid
-from twostream.candidates.objects import UNKNOWN_SCORE, paint, read_objects, refuse_hidden, with_sides
+from twostream.candidates.objects import UNKNOWN_SCORE, read_objects
+from twostream.candidates.painting import paint, refuse_hidden, with_sides
 from twostream.task import Task
 from twostream.volume import MemoryVolume, Volume, open_volume
 from twostream.volume.checks import check_extent, check_labels, states_no_voxel_size
 
 BLOCK_ZYX = (32, 512, 512)
+"""Voxels that are converted and written at once."""
 SLAB_SECTIONS = 16
-CERTAIN = {"uint8": 255.0, "uint16": 65535.0, "float16": 1.0, "float32": 1.0, "float64": 1.0}
-"""What stands for probability 1."""
+"""Sections that are read at once to number instances."""
+FULL_SCALE = {"uint8": 255.0, "uint16": 65535.0, "float16": 1.0, "float32": 1.0, "float64": 1.0}
+"""Value that means probability 1, by dtype."""
 SLACK = 1e-4
-"""Softmax and blending leave floats this far beyond 0 and 1; anything farther is another quantity."""
+"""Rounding in softmax and blending puts floats at most this far outside [0, 1]; farther values are no probabilities."""
 RADIUS_NM = {"polarity": 200.0, "cleft": 150.0, "mitochondria": 250.0}
-"""Balls for objects of which only the centre is known: a synaptic contact is 200 to 500 nm wide, of which a synapse
-shows both sides and a cleft the contact alone; a mitochondrion is 300 to 600 nm thick. A ball is there to show a person
-and the streams what is meant, not to measure it."""
+"""Radius in nm of the ball for an object of which only the centre is known, by task. A synaptic contact is 200 to 500
+nm wide, of which the polarity mask shows both sides and the cleft mask the contact only; a mitochondrion is 300 to 600
+nm thick. The ball shows a person and the streams where the object is; it does not measure it."""
 
 
 class SourceConfig(Config):
-    """Somebody else's output in place of S; ``sources.py`` says what each kind must look like.
+    """A source in place of S.
 
     Attributes:
-        kind: a probability volume, a volume of instance labels, or a table of objects.
-        uri: of the volume, or the path of the table (.csv or .parquet).
-        voxel_size_nm: (z, y, x) nm, for volumes that do not state it.
-        radius_nm: of the ball that stands for an object without a box; None takes the task's. Tables only.
+        kind: "probability", "segmentation" or "objects"; the module's docstring says what each must look like.
+        uri: of the volume; for "objects" the path of the table (.csv or .parquet).
+        voxel_size_nm: (z, y, x) nm, for volumes that do not state it themselves; not for "objects".
+        radius_nm: radius in nm of the ball for an object without a box; None takes ``RADIUS_NM``. Only for "objects".
     """
 
     kind: Literal["probability", "segmentation", "objects"]
@@ -56,35 +62,34 @@ class SourceConfig(Config):
     radius_nm: float | None = Field(None, gt=0)
 
     @model_validator(mode="after")
-    def _each_of_its_kind(self) -> SourceConfig:
+    def _fits_the_kind(self) -> SourceConfig:
         if self.kind != "objects" and self.radius_nm is not None:
-            raise ValueError(f"radius_nm is for tables of objects; a {self.kind} has shapes of its own. Leave it out")
+            raise ValueError(f"radius_nm is for tables of objects; a {self.kind} has masks already. Leave it out")
         if self.kind == "objects" and self.voxel_size_nm is not None:
-            raise ValueError(
-                "voxel_size_nm is for volumes; a table counts in voxels of the image or in nm. Leave it out"
-            )
+            raise ValueError("voxel_size_nm is for volumes; a table is in voxels of the image or in nm. Leave it out")
         return self
 
     @property
     def name(self) -> str:
-        """What it is, in words."""
+        """What the source is, for messages."""
         return "table of objects" if self.kind == "objects" else self.kind
 
     @property
     def brings_instances(self) -> bool:
-        """Whether it says itself what is one object, so that nothing is decoded, thresholded or dropped as dust."""
+        """Whether the source defines instances, so that none is decoded, thresholded or dropped for its size."""
         return self.kind != "probability"
 
 
 @dataclass(frozen=True)
 class Instances:
-    """What a segmentation or a table proposes.
+    """The instances of a segmentation or a table of objects.
 
     Attributes:
-        segmentation: (Z, Y, X) uint32 in the task's convention, instances 1..N in raster order of first voxels.
-        source_ids: (N,) what each is called by the source: its label (polarity: n of 2n-1 and 2n), its id in the
-            table, or its row there.
-        scores: (N,) float in [0, 1]; ``UNKNOWN_SCORE`` throughout where the source says nothing.
+        segmentation: (Z, Y, X) uint32 in the task's convention, instances numbered 1..N in raster order of their first
+            voxels.
+        source_ids: (N,) name of each instance in the source: its instance label, or its id in the table, or its row
+            number if the table has no ids.
+        scores: (N,) float in [0, 1]; all ``UNKNOWN_SCORE`` if the source has no scores.
     """
 
     segmentation: np.ndarray
@@ -93,47 +98,63 @@ class Instances:
 
 
 def check_source(config: SourceConfig, image: Volume, task: Task) -> None:
-    """Refuse now whatever a step would refuse later; reads all of the source.
+    """Check a whole source when the project is created, so that no later step fails because of it.
+
+    Args:
+        config: the source.
+        image: the project's image.
+        task: of the project.
 
     Raises:
-        InputError: it does not fit the image or the task.
+        InputError: the source does not fit the image or the task.
     """
     if config.kind == "probability":
-        volume = _open(config, image)
-        for _ in _levels(volume, image, task):
+        for _ in _probability_blocks(_open(config, image), image, task):
             pass
     else:
         instances(config, image, task)
 
 
 def write_probability(config: SourceConfig, image: Volume, task: Task, output: Volume) -> None:
-    """Fill ``output``, (C, Z, Y, X) uint8, with the source's probability; 255 inside where it brings instances.
+    """Write the source as the probability of a round.
+
+    Args:
+        config: the source.
+        image: the project's image.
+        task: of the project.
+        output: volume (C, Z, Y, X) uint8, written completely: the source's probability with 255 = 1. For a source of
+            instances 255 inside them and 0 outside.
 
     Raises:
-        InputError: it does not fit the image or the task.
+        InputError: the source does not fit the image or the task.
     """
     if config.kind == "probability":
-        blocks = _levels(_open(config, image), image, task)
+        blocks = _probability_blocks(_open(config, image), image, task)
     elif config.kind == "segmentation":
-        blocks = _inside(_open_labels(config, image), task)
+        blocks = _mask_blocks(_open_labels(config, image), task)
     else:
-        blocks = _inside(MemoryVolume(instances(config, image, task).segmentation, image.voxel_size_nm), task)
+        blocks = _mask_blocks(MemoryVolume(instances(config, image, task).segmentation, image.voxel_size_nm), task)
     total = len(list(grid(image.box, BLOCK_ZYX)))
-    with progress.task(f"take over the {config.name}", total=total) as advance:
-        for box, level in blocks:
-            output.write(box, level)
+    with progress.task(f"copy the {config.name}", total=total) as advance:
+        for box, probability in blocks:
+            output.write(box, probability)
             advance(1)
 
 
 def instances(config: SourceConfig, image: Volume, task: Task) -> Instances:
-    """Objects of a segmentation or a table.
+    """The instances of a source that defines them (``brings_instances``).
+
+    Args:
+        config: a segmentation or a table of objects.
+        image: the project's image.
+        task: of the project.
 
     Raises:
-        InputError: it does not fit the image or the task, or holds no object.
+        InputError: the source does not fit the image or the task, or holds no object.
     """
     if task.num_sides == 1 and len(task.channels) > 1:
         raise InputError(
-            f"decoding.channels is {', '.join(task.channels)}; a {config.name} shows the foreground alone. "
+            f"decoding.channels is {', '.join(task.channels)}; a {config.name} gives only the foreground. "
             f"Leave decoding.channels out."
         )
     if config.kind == "segmentation":
@@ -153,61 +174,75 @@ def instances(config: SourceConfig, image: Volume, task: Task) -> Instances:
 
 
 def _open(config: SourceConfig, image: Volume) -> Volume:
+    """Open the source's volume; if its file states no voxel size, it gets the configured one or the image's."""
     size = config.voxel_size_nm or (image.voxel_size_nm if states_no_voxel_size(config.uri) else None)
     return open_volume(config.uri, size)
 
 
 def _open_labels(config: SourceConfig, image: Volume) -> Volume:
+    """Open the source's volume and check that it holds labels over the image's extent."""
     volume = _open(config, image)
     check_labels(volume, image)
     return volume
 
 
-def _levels(volume: Volume, image: Volume, task: Task) -> Iterator[tuple[Box, np.ndarray]]:
-    """Block by block: box, and (C, Z, Y, X) uint8 in the task's channels.
+def _probability_blocks(volume: Volume, image: Volume, task: Task) -> Iterator[tuple[Box, np.ndarray]]:
+    """Read a probability volume block by block.
+
+    Yields:
+        Box, and (C, Z, Y, X) uint8 over it in the task's channels, 255 = 1.
 
     Raises:
-        InputError: another extent, dtype or number of channels, values that are no probabilities, or none above 0.
+        InputError: the extent, dtype or number of channels is wrong, a value is no probability, or all are 0 (or so
+            low that they were probably scaled differently).
     """
     check_extent(volume, image)
     given, wanted = max(volume.num_channels, 1), len(task.channels)
     if given != wanted and (task.num_sides, given) != (2, 2):
         also = ", or 2: pre, post" if task.num_sides == 2 else ""
         raise InputError(
-            f"{volume.uri} has {given} channel{'s' * (given > 1)}; {task.name} wants {wanted}: "
+            f"{volume.uri} has {given} channel{'s' * (given > 1)}; expected {wanted} for {task.name}: "
             f"{', '.join(task.channels)}{also}. Channels come first: (C, Z, Y, X)."
         )
-    if volume.dtype.name not in CERTAIN:
+    if volume.dtype.name not in FULL_SCALE:
         raise InputError(
-            f"{volume.uri} holds {volume.dtype}; expected a probability: uint8 (255 = certain), uint16 (65535 = "
-            f"certain) or floats in [0, 1]. Integer labels go to --segmentation."
+            f"{volume.uri} holds {volume.dtype}; expected a probability: uint8 (255 = 1), uint16 (65535 = 1) or floats "
+            f"in [0, 1]. Integer labels go to --segmentation."
         )
     top = 0.0
     for block in grid(image.box, BLOCK_ZYX):
         array = volume.read(block.write_box)
         top = max(top, float(array.max()))
-        level = _level(array, block.write_box, volume.uri)
-        level = level if volume.num_channels else level[None]
-        if len(level) < wanted:
-            level = np.concatenate([level, level.max(0, keepdims=True)])
-        yield block.write_box, level
+        probability = _as_uint8(array, block.write_box, volume.uri)
+        probability = probability if volume.num_channels else probability[None]
+        if len(probability) < wanted:
+            probability = np.concatenate([probability, probability.max(0, keepdims=True)])
+        yield block.write_box, probability
     limit = {"uint8": 1, "uint16": 255}.get(volume.dtype.name, 0)
     if top <= limit:
         scale = "255" if volume.dtype.name == "uint8" else "65535"
-        hint = f"; of {volume.dtype} {scale} is certain. Was it scaled otherwise?" if top else "."
+        hint = f"; {scale} means probability 1 in {volume.dtype}. Was it scaled differently?" if top else "."
         raise InputError(f"{volume.uri} holds no value above {top:g}{hint} There is nothing to propose.")
 
 
-def _level(array: np.ndarray, box: Box, uri: str) -> np.ndarray:
-    """Values -> uint8, 255 = certain; same shape.
+def _as_uint8(array: np.ndarray, box: Box, uri: str) -> np.ndarray:
+    """Convert probabilities to uint8, 255 = 1.
+
+    Args:
+        array: (C, Z, Y, X) or (Z, Y, X) over ``box``, of a dtype in ``FULL_SCALE``.
+        box: in voxels of the image, for the error message.
+        uri: of the volume, for the error message.
+
+    Returns:
+        The same shape.
 
     Raises:
-        InputError: a value that is no probability.
+        InputError: a value lies outside [0, 1] by more than ``SLACK``, or is NaN.
     """
     if array.dtype == np.uint8:
         return array
-    value = array.astype(np.float32) / np.float32(CERTAIN[array.dtype.name])
-    wrong = ~((value >= -SLACK) & (value <= 1 + SLACK))  # NaN is neither
+    value = array.astype(np.float32) / np.float32(FULL_SCALE[array.dtype.name])
+    wrong = ~((value >= -SLACK) & (value <= 1 + SLACK))  # written so that NaN is wrong
     if wrong.any():
         where = np.argwhere(wrong)[0]
         z, y, x = (int(w) + o for w, o in zip(where[-3:], box.offset_zyx, strict=True))
@@ -218,8 +253,12 @@ def _level(array: np.ndarray, box: Box, uri: str) -> np.ndarray:
     return np.round(255 * np.clip(value, 0, 1)).astype(np.uint8)
 
 
-def _inside(segmentation: Volume, task: Task) -> Iterator[tuple[Box, np.ndarray]]:
-    """Block by block: box, and (C, Z, Y, X) uint8, 255 inside instances; polarity: pre, post, union."""
+def _mask_blocks(segmentation: Volume, task: Task) -> Iterator[tuple[Box, np.ndarray]]:
+    """Read labels block by block, as probabilities.
+
+    Yields:
+        Box, and (C, Z, Y, X) uint8 over it, 255 inside instances; polarity: channels pre, post, union.
+    """
     for block in grid(segmentation.box, BLOCK_ZYX):
         values = segmentation.read(block.write_box)
         inside = values > 0
@@ -228,25 +267,29 @@ def _inside(segmentation: Volume, task: Task) -> Iterator[tuple[Box, np.ndarray]
 
 
 def _numbered(volume: Volume, task: Task, *, check: bool = True) -> tuple[np.ndarray, list[int]]:
-    """Instances renumbered 1..N in raster order of first voxels, whatever ids an endless volume gave them.
+    """Renumber instances, whose labels may be 64-bit ids, to 1..N in raster order of their first voxels.
 
     Args:
-        volume: (Z, Y, X) integers in the task's convention.
-        check: whether its values may be none of the task's.
+        volume: (Z, Y, X) integer labels in the task's convention.
+        task: gives the convention.
+        check: whether to check the values (``Task.check_values``).
 
     Returns:
-        (Z, Y, X) uint32 in the same convention, and the (N,) former instance labels.
+        (Z, Y, X) uint32 labels in the same convention, and the (N,) former instance labels.
+
+    Raises:
+        InputError: the values are no labels of the task, or all are 0.
     """
     slabs = [block.write_box for block in grid(volume.box, (SLAB_SECTIONS, *volume.shape_zyx[1:]))]
-    label_of: dict[int, int] = {}  # whole sections, so what is seen first comes first in raster order
+    label_of: dict[int, int] = {}  # former instance label -> new one
     values: set[int] = set()
+    # Slabs are whole sections, so that the order in which labels are met is their raster order.
     for box in slabs:
         found, first = np.unique(volume.read(box), return_index=True)
         values |= set(found.tolist())
         for value in found[np.argsort(first)].tolist():
-            label = value if task.num_sides == 1 else (value + 1) // 2
             if value:
-                label_of.setdefault(label, len(label_of) + 1)
+                label_of.setdefault(task.instance_of(value), len(label_of) + 1)
     if check:
         task.check_values(values, volume.uri)
     if not label_of:
@@ -256,7 +299,7 @@ def _numbered(volume: Volume, task: Task, *, check: bool = True) -> tuple[np.nda
     new = np.array([0, *label_of.values()], np.uint32)[order]
     result = np.zeros(volume.shape_zyx, np.uint32)
     for box in slabs:
-        value = volume.read(box).astype(np.uint64)  # wide enough for the + 1 of ``Task.instances``
+        value = volume.read(box).astype(np.uint64)  # as ``old``; searchsorted compares unlike integer types as floats
         label = new[np.searchsorted(old[order], task.instances(value))]
         if task.num_sides == 2:
             label = np.where(value > 0, 2 * label - (value % 2).astype(np.uint32), np.uint32(0))

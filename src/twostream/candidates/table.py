@@ -1,10 +1,14 @@
-"""Candidates as a Parquet table, and their masks as bytes."""
+"""Candidates as a Parquet table (``candidates.parquet`` of a round), and masks as bytes.
+
+Knows candidates and Parquet; must not know projects, rounds or where the table lies. The columns are described in
+``to_table`` and in docs/contracts.md, Files.
+"""
 
 from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,19 +19,37 @@ from twostream.base.errors import InputError
 from twostream.base.geometry import Box
 from twostream.candidates.candidate import Candidate
 
+DEFAULT_VOLUME = "image"
+"""Name of the only volume that a project has today, in tables and in the ledger."""
 BOX_COLUMNS = ("box_z0", "box_y0", "box_x0", "box_z1", "box_y1", "box_x1")
 
 
-def to_table(candidates: Sequence[Candidate], **extra: Sequence[object]) -> pa.Table:
-    """The Parquet table of a round; one row per candidate, ``extra`` columns behind.
+def to_table(
+    candidates: Sequence[Candidate],
+    *,
+    task: str,
+    volume: str = DEFAULT_VOLUME,
+    extra: Mapping[str, Sequence[object]] | None = None,
+) -> pa.Table:
+    """The candidate table of a round, one row per candidate in the given order.
 
-    Columns: id, label, parent_ids, box_z0..box_x1 and center_z,y,x (voxels of the image), num_voxels, score,
-    mask (zlib of the uint8 mask over the box).
+    Columns: id, volume, task, label, parent_ids, box_z0 .. box_x1 (half-open box) and center_z, center_y, center_x
+    (centre of mass), both in voxels of the image, num_voxels, score, those of ``extra``, and mask (zlib-compressed
+    uint8 over the box). ``volume`` and ``task`` are the same in all rows; they tell rows apart when the tables of
+    several projects are merged.
+
+    Args:
+        candidates: with their ids.
+        task: name of the task.
+        volume: name of the volume that the candidates lie in.
+        extra: further columns, {name: one value per candidate}.
     """
     corners = np.array([[*c.box.offset_zyx, *c.box.stop_zyx] for c in candidates], np.int64).reshape(-1, 6)
     centers = np.array([c.center_zyx for c in candidates], np.float64).reshape(-1, 3)
     columns: dict[str, pa.Array] = {
         "id": pa.array([c.id for c in candidates], pa.int64()),
+        "volume": pa.array([volume] * len(candidates), pa.string()),
+        "task": pa.array([task] * len(candidates), pa.string()),
         "label": pa.array([c.label for c in candidates], pa.int64()),
         "parent_ids": pa.array([list(c.parent_ids) for c in candidates], pa.list_(pa.int64())),
     }
@@ -35,13 +57,17 @@ def to_table(candidates: Sequence[Candidate], **extra: Sequence[object]) -> pa.T
     columns |= {f"center_{axis}": pa.array(centers[:, i]) for i, axis in enumerate("zyx")}
     columns["num_voxels"] = pa.array([c.num_voxels for c in candidates], pa.int64())
     columns["score"] = pa.array([c.score for c in candidates], pa.float64())
-    columns |= {name: pa.array(values) for name, values in extra.items()}
+    columns |= {name: pa.array(values) for name, values in (extra or {}).items()}
     columns["mask"] = pa.array([pack_mask(c.mask) for c in candidates], pa.binary())
     return pa.table(columns)
 
 
 def from_table(table: pa.Table) -> list[Candidate]:
-    """Candidates of a table, in its order."""
+    """The candidates of a table, in the order of its rows.
+
+    Columns that ``Candidate`` does not have are not read, so tables of older versions, without ``volume`` and ``task``,
+    can be read as well.
+    """
     rows = table.select(["id", "label", "parent_ids", *BOX_COLUMNS, "score", "mask"]).to_pylist()
     result = []
     for row in rows:
@@ -52,29 +78,36 @@ def from_table(table: pa.Table) -> list[Candidate]:
 
 
 def pack_mask(mask: np.ndarray) -> bytes:
-    """(Z, Y, X) uint8 -> bytes."""
+    """Compress a (Z, Y, X) uint8 mask; ``unpack_mask`` restores it."""
     return zlib.compress(np.ascontiguousarray(mask, np.uint8).tobytes(), 6)
 
 
 def unpack_mask(packed: bytes, box: Box) -> np.ndarray:
-    """Bytes of ``pack_mask`` -> (Z, Y, X) uint8 over ``box``."""
+    """Restore the (Z, Y, X) uint8 mask over ``box`` from the bytes of ``pack_mask``."""
     return np.frombuffer(zlib.decompress(packed), np.uint8).reshape(box.shape_zyx)
 
 
 def write_table(table: pa.Table, path: Path) -> None:
-    """Write Parquet whole or not at all."""
+    """Write a table as Parquet; the file appears only when it is complete."""
     partial = path.with_suffix(".partial")
     pq.write_table(table, partial, compression="zstd")
     os.replace(partial, path)
 
 
 def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
-    """Read ``candidates.parquet``.
+    """Read a candidate table.
+
+    Args:
+        path: a Parquet file.
+        columns: names of the columns to read; None reads all.
 
     Raises:
-        InputError: no such file, or not a Parquet table.
+        InputError: the file does not exist or is not a Parquet table.
     """
     try:
         return pq.read_table(path, columns=list(columns) if columns else None)
     except (OSError, pa.ArrowInvalid) as error:
-        raise InputError(f"{path} cannot be read as a candidate table: {error}.") from None
+        raise InputError(
+            f"{path} cannot be read as a candidate table: {error}. Is it damaged? Restore it "
+            f"from a copy of the project."
+        ) from None

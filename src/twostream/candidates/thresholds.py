@@ -1,55 +1,44 @@
-"""Every rule that chooses a threshold, in one place.
+"""The rules that choose the thresholds of a round.
 
-A round needs three: ``threshold`` makes candidates (recall counts), ``final_threshold`` makes the final segmentation
-(foreground IoU counts), and ``min_score`` drops instances of the final segmentation that S hardly believes in. Each is
-taken from the settings where they say so, else from labels, and ``min_score`` from answers once there are enough.
-``tune`` searches the decoding settings on the validation box by the same rules.
+A round needs three. ``threshold`` turns probability into candidates and is chosen for recall. ``final_threshold`` turns
+it into the final segmentation and is chosen for foreground IoU. ``min_score`` drops instances of the final segmentation
+with a low mean probability. Each is taken from the settings if they fix it, else chosen on labels; ``min_score`` is
+chosen by the answers once there are enough.
 
-Knows arrays, labels and the truth rule; must not know projects, rounds, models or people.
+Knows arrays, labels and the truth rule; must not know projects, rounds or models.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import product
-from typing import Any
 
 import numpy as np
 from pydantic import Field
 
-from twostream.base import progress
 from twostream.base.config import Config
-from twostream.base.errors import InputError
 from twostream.base.geometry import Box
-from twostream.candidates.candidate import Candidate, clean, without_doubtful
+from twostream.candidates.candidate import Candidate, clean
 from twostream.task import FOUND_IOU, Task
-from twostream.task.answers import AnswerKind
-from twostream.task.metrics import Overlaps, candidate_recall, foreground_iou, precision_recall_f1
+from twostream.task.metrics import Overlaps, candidate_recall, foreground_iou, hidden_voxels
 
 DEFAULT_THRESHOLD = 0.5
-"""Where there are neither labels nor a setting to choose one by."""
-F1_TOLERANCE = 0.05
-"""Of the proposing threshold. One object in twenty is worth as much; a labelled box holds few, so less is chance."""
-IOU_TOLERANCE = 0.02
-"""Of the final threshold, relative to the best foreground IoU; less is not worth a threshold far from 0.5."""
-MIN_SCORE_F1_TOLERANCE = 0.02
-"""Of ``min_score`` by labels: less does not justify dropping instances. Chosen on development tissue (LOG.md)."""
-FEW = 5
-"""With fewer true, or fewer false, instances or answers than this, ``min_score`` is not chosen by them."""
+"""Used for candidates and the final segmentation if there are no labels and the settings fix none."""
 
 
 class CandidateConfig(Config):
-    """How probability becomes candidates.
+    """How probability becomes candidates and the final segmentation.
 
     Attributes:
-        threshold: of the foreground probability; None chooses it on the labelled box, for recall.
-        final_threshold: of the final segmentation; None chooses it on the validation box, for foreground IoU.
-        min_score: of an instance of the final segmentation, its mean probability; None chooses it by the answers and,
-            as long as there are few, on the validation box.
-        min_recall: candidate recall (IoU > 0.2) wanted on the labelled box where S allows it.
-        min_object_nm3: smaller ones are dust; None takes the task's.
+        threshold: foreground probability above which a voxel belongs to a candidate; None chooses it on the labels
+            box, for recall.
+        final_threshold: the same for the final segmentation; None chooses it on the validation box, for foreground
+            IoU.
+        min_score: mean probability that an instance of the final segmentation needs; None chooses it by the answers
+            and, as long as there are too few, on the validation box.
+        min_recall: candidate recall (IoU > 0.2) that ``threshold`` must reach on the labels box, if any threshold does.
+        min_object_nm3: volume in nm^3 below which an instance is dropped as too small; None takes the task's.
     """
 
     threshold: float | None = Field(None, gt=0, lt=1)
@@ -61,12 +50,13 @@ class CandidateConfig(Config):
 
 @dataclass(frozen=True)
 class Thresholds:
-    """What turns a round's probability into candidates and into the final segmentation.
+    """The thresholds of a round.
 
     Attributes:
-        threshold: of the candidates, in [0, 1]; None where a source brings its instances.
-        final_threshold: of the final segmentation, likewise.
-        min_score: mean probability that an instance of the final segmentation needs.
+        threshold: foreground probability above which a voxel belongs to a candidate, in [0, 1]; None if the instances
+            come from a source (``sources``) and nothing is decoded.
+        final_threshold: the same for the final segmentation.
+        min_score: mean probability that an instance of the final segmentation needs, in [0, 1].
         recall_on_labels: candidate recall on the labels box with ``threshold``; None without labels.
     """
 
@@ -77,13 +67,13 @@ class Thresholds:
 
 
 @dataclass(frozen=True)
-class Labelled:
-    """A labelled box.
+class LabelledBox:
+    """A box of the image with its true labels.
 
     Attributes:
-        box: where it lies, in the voxels of the probability.
-        labels: (Z, Y, X) in the task's label convention.
-        ignore: (Z, Y, X), non-zero where nothing counts, or None.
+        box: in voxels of the image.
+        labels: (Z, Y, X) over ``box``, integers in the task's label convention.
+        ignore: (Z, Y, X) over ``box``, non-zero where the truth is unknown; None if it is known everywhere.
     """
 
     box: Box
@@ -97,30 +87,27 @@ def choose_thresholds(
     config: CandidateConfig,
     min_voxels: int,
     *,
-    labels: Labelled | None,
-    validation: Labelled | None,
+    labels: LabelledBox | None,
+    validation: LabelledBox | None,
     asked: Sequence[Candidate] = (),
     y: np.ndarray | None = None,
 ) -> Thresholds:
-    """The thresholds of a round.
+    """Choose the thresholds of a round.
 
     Args:
-        probability: (C, Z, Y, X) uint8 of the whole image, 255 = 1.
-        task: channels, decoding and label convention.
-        config: what is fixed by the settings.
-        min_voxels: smaller instances are dust.
+        probability: (C, Z, Y, X) uint8 over the whole image, 255 = 1.
+        task: gives channels, decoding and label convention.
+        config: thresholds that the settings fix are used as they are.
+        min_voxels: instances of fewer voxels are dropped.
         labels: the labels box; None without labels.
         validation: the validation box; None without labels.
-        asked: candidates that were answered, with the mask and score they had when they were asked; no audits.
-        y: (N,) answers to ``asked``: 1, 0, or NaN.
-
-    Returns:
-        See ``Thresholds``.
+        asked: candidates that were answered, with the mask and the score that they had when they were asked about.
+            Audited candidates must not be among them, because they estimate accuracy without influencing it.
+        y: (N,) answers to ``asked``: 1 true, 0 false, NaN unknown; required if ``asked`` is not empty.
     """
     if labels is None or validation is None:
         threshold = config.threshold or DEFAULT_THRESHOLD
-        recall, final = None, threshold
-        min_score = 0.0
+        final, recall, min_score = threshold, None, 0.0
     else:
         level = probability[(slice(None), *labels.box.slices)]
         threshold, recall = proposing_threshold(level, labels.labels, labels.ignore, task, config, min_voxels)
@@ -135,16 +122,21 @@ def choose_thresholds(
         assert y is not None
         segmentation = clean(task.decode(probability, final), task, min_voxels)
         now = mean_scores_at(asked, segmentation, probability[task.foreground], task)
-        min_score = min_score_by_answers(np.array([c.score for c in asked]), y, now, until_then=min_score)
+        min_score = min_score_by_answers(np.array([c.score for c in asked]), y, now, fallback=min_score)
     return Thresholds(threshold, final, min_score, recall)
 
 
 # -- candidates -------------------------------------------------------------------------------------------------------
 
 
-def thresholds_to_try() -> np.ndarray:
-    """Thresholds among which one is chosen; dense at the low end, where recall is won."""
-    return np.array([0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9])
+PROPOSING_THRESHOLDS = (
+    *(0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45),
+    *(0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9),
+)
+"""Thresholds among which that of the candidates is chosen."""
+F1_TOLERANCE = 0.05
+"""F1 that the proposing threshold may lose against the best one: a labelled box holds few objects, so that a smaller
+difference is chance."""
 
 
 def proposing_threshold(
@@ -155,19 +147,25 @@ def proposing_threshold(
     config: CandidateConfig,
     min_voxels: int,
 ) -> tuple[float, float]:
-    """Threshold of the candidates, on the labels box: recall first, then as many good candidates as possible.
+    """Choose the threshold of the candidates on the labels box: recall first, then F1.
+
+    Only thresholds whose candidate recall (IoU > 0.2) reaches ``config.min_recall`` are considered; if none does, those
+    with the highest recall. Of the ones whose F1 is within ``F1_TOLERANCE`` of the best, the one nearest to 0.5 is
+    chosen.
 
     Args:
-        probability: (C, Z, Y, X) uint8 of the labelled box.
-        truth: (Z, Y, X) labels of the same box; ``ignore`` likewise or None.
+        probability: (C, Z, Y, X) uint8 over the labels box, 255 = 1.
+        truth: (Z, Y, X) true labels of the same box.
+        ignore: (Z, Y, X), non-zero where the truth is unknown; None if it is known everywhere.
+        task: gives decoding and the truth rule.
+        config: ``min_recall``; if ``threshold`` is set, that one is taken and only its recall is computed.
+        min_voxels: instances of fewer voxels are dropped.
 
     Returns:
-        Threshold, and candidate recall on the labels box with it, both in [0, 1]. Thresholds must reach ``min_recall``
-        at IoU > 0.2 (if none does: the highest recall there is). Of those whose F1 (good candidates against candidates
-        and truth) comes within ``F1_TOLERANCE`` of the best, the one nearest to 0.5 is taken.
+        The threshold, and the candidate recall with it on the labels box; both in [0, 1].
     """
     rows = []
-    for threshold in thresholds_to_try() if config.threshold is None else [config.threshold]:
+    for threshold in PROPOSING_THRESHOLDS if config.threshold is None else [config.threshold]:
         segmentation = clean(task.decode(probability, threshold), task, min_voxels)
         overlaps = Overlaps.of(segmentation, truth, ignore)
         judged = task.judge(overlaps)
@@ -179,8 +177,8 @@ def proposing_threshold(
     wanted = min(config.min_recall, max(row[0] for row in rows))
     enough = [row for row in rows if row[0] >= wanted]
     best = max(f1 for _, f1, _ in enough)
-    # S was trained on this box and is sharp in it, so that all thresholds do about as well. A single object would pick
-    # an extreme one, which swells or shrinks every mask elsewhere.
+    # S was trained on this box, so that nearly all thresholds do equally well here. Without the tolerance, one object
+    # could decide for an extreme threshold, with which all masks elsewhere would be too large or too small.
     recall, _, chosen = min((row for row in enough if row[1] >= best - F1_TOLERANCE), key=lambda row: abs(row[2] - 0.5))
     return chosen, recall
 
@@ -188,76 +186,99 @@ def proposing_threshold(
 # -- the final segmentation -------------------------------------------------------------------------------------------
 
 
-def final_threshold(probability: np.ndarray, labels: np.ndarray, ignore: np.ndarray | None, task: Task) -> float:
-    """Threshold of the final segmentation over (C, Z, Y, X) uint8 and (Z, Y, X) labels.
+FINAL_THRESHOLDS = tuple(round(float(t), 2) for t in np.arange(0.2, 0.85, 0.05))
+"""Thresholds among which that of the final segmentation is chosen."""
+IOU_TOLERANCE = 0.02
+"""Foreground IoU that the final threshold may lose against the best one, as a share of it: a smaller difference does
+not justify a threshold far from 0.5."""
 
-    Of those within ``IOU_TOLERANCE`` of the best foreground IoU the one nearest to 0.5, because a validation box holds
-    few objects.
+
+def final_threshold(probability: np.ndarray, labels: np.ndarray, ignore: np.ndarray | None, task: Task) -> float:
+    """Choose the threshold of the final segmentation on the validation box, by foreground IoU.
+
+    Of the thresholds within ``IOU_TOLERANCE`` of the best, the one nearest to 0.5 is chosen, because a validation box
+    holds few objects.
+
+    Args:
+        probability: (C, Z, Y, X) uint8 over the validation box, 255 = 1.
+        labels: (Z, Y, X) true labels of the same box.
+        ignore: (Z, Y, X), non-zero where the truth is unknown; None if it is known everywhere.
+        task: gives the foreground channel.
+
+    Returns:
+        In [0, 1].
     """
-    hidden = None if ignore is None else (ignore > 0) & (labels == 0)
+    hidden = hidden_voxels(ignore, labels)
     foreground, truth = probability[task.foreground], labels > 0
-    tried = [round(float(t), 2) for t in np.arange(0.2, 0.85, 0.05)]
-    iou = {t: foreground_iou(foreground > 255 * t, truth, hidden) for t in tried}
+    iou = {t: foreground_iou(foreground > 255 * t, truth, hidden) for t in FINAL_THRESHOLDS}
     best = max((v for v in iou.values() if not math.isnan(v)), default=0.0)
-    return min((t for t in tried if not iou[t] < (1 - IOU_TOLERANCE) * best), key=lambda t: (abs(t - 0.5), t))
+    # "not less" also accepts NaN, the IoU of two empty masks.
+    enough = (t for t in FINAL_THRESHOLDS if not iou[t] < (1 - IOU_TOLERANCE) * best)
+    return min(enough, key=lambda t: (abs(t - 0.5), t))
+
+
+# -- the lowest mean probability of an instance -----------------------------------------------------------------------
+
+MIN_SCORE_F1_TOLERANCE = 0.02
+"""F1 that ``min_score`` by labels may lose against the best: a smaller gain does not justify dropping instances. Chosen
+on development tissue (LOG.md)."""
+MIN_OF_EACH = 5
+"""``min_score`` is chosen by labels or answers only if at least this many are true and this many are false."""
 
 
 def min_score_by_labels(
     segmentation: np.ndarray, probability: np.ndarray, labels: np.ndarray, ignore: np.ndarray | None, task: Task
 ) -> float:
-    """Mean probability that an instance of the final segmentation needs, by labels that S was not trained on.
+    """Choose ``min_score`` on labels that S was not trained on, as long as there are too few answers.
 
-    Used until there are enough answers (``min_score_by_answers``). Objects cut by the faces of the box are compared as
-    they are cut.
+    Objects cut by the faces of the box count too: only the parts inside the box are compared.
 
     Args:
-        segmentation: (Z, Y, X) instances of the final segmentation, in the task's convention.
-        probability: (Z, Y, X) uint8 foreground probability.
-        labels: (Z, Y, X) in the task's convention; ``ignore`` likewise, non-zero where nothing counts, or None.
+        segmentation: (Z, Y, X) instances of the final segmentation over the box, in the task's label convention.
+        probability: (Z, Y, X) uint8 foreground probability, 255 = 1.
+        labels: (Z, Y, X) true labels of the same box.
+        ignore: (Z, Y, X), non-zero where the truth is unknown; None if it is known everywhere.
+        task: gives the label convention and the truth rule.
 
     Returns:
-        The smallest value whose F1 comes within ``MIN_SCORE_F1_TOLERANCE`` of the best, because few objects decide
-        here. 0, which keeps all, where fewer than ``FEW`` instances are true or fewer than ``FEW`` are false.
+        In [0, 1]: the smallest value whose F1 is within ``MIN_SCORE_F1_TOLERANCE`` of the best, because the box holds
+        few objects. 0, which keeps all, if fewer than ``MIN_OF_EACH`` instances are true or fewer than that are false.
     """
-    overlaps = Overlaps.of(segmentation, labels, ignore)
-    kinds = {label: judged.kind for label, judged in task.judge(overlaps).items()}
-    known = [label for label, kind in kinds.items() if kind is not AnswerKind.UNSURE]
-    good = np.array([kinds[label] is AnswerKind.TRUE for label in known], bool)
-    if min(good.sum(), (~good).sum()) < FEW:
+    found = task.detection(Overlaps.of(segmentation, labels, ignore))
+    counted = sorted(found.truth_of)
+    good = np.array([found.truth_of[label] > 0 for label in counted], bool)
+    if min(good.sum(), (~good).sum()) < MIN_OF_EACH:
         return 0.0
-    instance = task.instances(segmentation).ravel()
-    mean = np.bincount(instance, weights=probability.ravel()) / np.maximum(np.bincount(instance), 1) / 255
-    score = mean[known]
-    # Rounded down, because the score it is compared with later is summed in another order.
+    score = _mean_probabilities(task.instances(segmentation), probability)[counted]
+    # Rounded down, because the scores that it is compared with later are summed in another order.
     tried = np.concatenate([[0.0], np.unique(np.floor(score * 1000) / 1000)])
     kept = score >= tried[:, None]
-    num_truth = len(task.instance_overlaps(overlaps).truth_sizes())
-    f1 = 2 * (kept & good).sum(1) / (kept.sum(1) + num_truth)
+    f1 = 2 * (kept & good).sum(1) / (kept.sum(1) + found.num_truth)
     return float(tried[np.argmax(f1 >= f1.max() - MIN_SCORE_F1_TOLERANCE)])
 
 
-def min_score_by_answers(score: np.ndarray, y: np.ndarray, score_now: np.ndarray, *, until_then: float = 0.0) -> float:
-    """Mean probability that an instance of the final segmentation needs, by the answers.
+def min_score_by_answers(score: np.ndarray, y: np.ndarray, score_now: np.ndarray, *, fallback: float = 0.0) -> float:
+    """Choose ``min_score`` by the answers.
 
     On the labels box S is right about nearly everything, so only answers show how far its score can be trusted
-    elsewhere. Two steps, because S has learned from these answers since: find the score cut with the best F1 among the
-    answered candidates, by the scores that they had when they were asked; return the current score that rejects the
-    same share of the true candidates.
+    elsewhere. S has been trained on these answers since they were given, so its current scores of the same candidates
+    are too good to choose by. Therefore two steps: find the score cut with the best F1 when the candidates were asked
+    about; return the current score that rejects the same share of the true candidates.
 
     Args:
-        score: (N,) score of each answered candidate when it was asked.
-        y: (N,) 1, 0, or NaN.
-        score_now: (N,) mean probability of the instance that the current final segmentation holds in its place, see
-            ``mean_scores_at``. (Not that of the mask that was asked about, which ends at another threshold.)
-        until_then: returned while fewer than ``FEW`` answers are true or fewer than ``FEW`` are false.
+        score: (N,) score of each answered candidate when it was asked about.
+        y: (N,) answers: 1 true, 0 false, NaN unknown.
+        score_now: (N,) mean probability of the instance that the current final segmentation has in the place of each
+            candidate (``mean_scores_at``). Not that of the candidate's own mask, which had another threshold.
+        fallback: returned if fewer than ``MIN_OF_EACH`` answers are true or fewer than that are false.
 
     Returns:
         In [0, 1]; 0 keeps all.
     """
     known = ~np.isnan(y)
     score, good, score_now = score[known], y[known] == 1, score_now[known]
-    if min(good.sum(), (~good).sum()) < FEW:
-        return until_then
+    if min(good.sum(), (~good).sum()) < MIN_OF_EACH:
+        return fallback
     tried = np.concatenate([[0.0], np.unique(score)])
     kept = score >= tried[:, None]
     f1 = 2 * (kept & good).sum(1) / (kept.sum(1) + good.sum())
@@ -268,126 +289,33 @@ def min_score_by_answers(score: np.ndarray, y: np.ndarray, score_now: np.ndarray
 def mean_scores_at(
     candidates: Sequence[Candidate], segmentation: np.ndarray, probability: np.ndarray, task: Task
 ) -> np.ndarray:
-    """Mean probability of the instances that a segmentation holds in the place of candidates.
+    """Mean probability of the instances that a segmentation has in the place of candidates.
 
     Args:
-        candidates: in the voxels of both volumes.
+        candidates: with boxes relative to the first voxel of both arrays.
         segmentation: (Z, Y, X) in the task's label convention.
-        probability: (Z, Y, X) uint8 foreground probability.
-        task: joins the sides of an instance.
+        probability: (Z, Y, X) uint8 foreground probability, 255 = 1.
+        task: gives the convention; both sides of a synapse are one instance.
 
     Returns:
-        (N,) of the instance that covers most of each candidate, in [0, 1]; 0 where none does.
+        (N,) float in [0, 1]: for each candidate, the mean probability of the instance that covers most of it; 0 if it
+        overlaps none.
     """
     instance = task.instances(segmentation)
-    size = np.bincount(instance.ravel())
-    mean = np.bincount(instance.ravel(), weights=probability.ravel()) / np.maximum(size, 1) / 255
-    mean[0] = 0.0
+    mean = _mean_probabilities(instance, probability)
     inside = [np.bincount(instance[c.box.slices][c.mask > 0], minlength=1) for c in candidates]
     return np.array([mean[1 + int(n[1:].argmax())] if n[1:].any() else 0.0 for n in inside])
 
 
-# -- tuning of the decoding -------------------------------------------------------------------------------------------
-
-FEW_OBJECTS = 10
-"""With fewer objects in the validation box the best setting is mostly luck."""
-
-
-MASK_THRESHOLDS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
-
-
-SEED_THRESHOLDS = (0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99)
-"""The longer S has trained, the surer it is of what lies between two neighbours: only a high level parts them."""
-
-
-CONTOUR_THRESHOLDS = (0.3, 0.5, 0.8)
-
-
-DISTANCE_LEVELS = (0.5, 0.6, 0.75)
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One setting and how it did.
-
-    Attributes:
-        threshold: of the mask.
-        decoding: settings of the decoding that differ from the task's.
-        min_score: mean probability that an instance needs, chosen with these settings; `propose` chooses it again.
-        instance_f1: one-to-one at IoU 0.5, polarity with the sides the right way round.
-        foreground_iou: of the mask.
-        num_truth: objects that were there to be found.
-    """
-
-    threshold: float
-    decoding: dict[str, Any]
-    min_score: float
-    instance_f1: float
-    foreground_iou: float
-    num_truth: int
-
-
-def settings_to_try(task: Task) -> Iterator[tuple[float, dict[str, Any]]]:
-    """(mask threshold, decoding settings) of components, and of watersheds with the channels that the task has."""
-    for threshold in MASK_THRESHOLDS:
-        yield threshold, {"method": "components"}
-    contours = CONTOUR_THRESHOLDS if "contour" in task.channels else (task.decoding.seed_contour,)
-    distances = DISTANCE_LEVELS if "distance" in task.channels else (task.decoding.seed_distance,)
-    for threshold, seed, contour, distance in product(MASK_THRESHOLDS, SEED_THRESHOLDS, contours, distances):
-        if seed > threshold or (len(task.channels) > 1 and task.num_sides == 1):
-            yield (
-                threshold,
-                {
-                    "method": "watershed",
-                    "seed_threshold": seed,
-                    "seed_contour": contour,
-                    "seed_distance": distance,
-                },
-            )
-
-
-def tune(
-    probability: np.ndarray, labels: np.ndarray, ignore: np.ndarray | None, task: Task, min_voxels: int
-) -> list[Trial]:
-    """Try every setting on one box.
-
-    What its faces cut is compared as it is cut, on both sides: a validation box holds few objects, and setting the cut
-    ones aside, as the scores do, would leave next to none.
+def _mean_probabilities(instances: np.ndarray, probability: np.ndarray) -> np.ndarray:
+    """Mean probability of every instance.
 
     Args:
-        probability: (C, Z, Y, X) uint8.
-        labels: (Z, Y, X) in the task's convention; ``ignore`` likewise, non-zero where nothing counts, or None.
-        task: gives channels and the truth rule.
-        min_voxels: smaller instances are dust.
+        instances: (Z, Y, X) instance labels 0..L.
+        probability: (Z, Y, X) uint8, 255 = 1.
 
     Returns:
-        Best first: by instance F1, then foreground IoU, then the plainer setting; of settings with the same mask
-        threshold and the same outcome one.
-
-    Raises:
-        InputError: the box holds no object.
+        (L + 1,) float in [0, 1], by label; 0 for labels that do not occur.
     """
-    hidden = None if ignore is None else (ignore > 0) & (labels == 0)
-    if not (labels > 0).any():
-        raise InputError("the validation box holds no object to tune on; make the project with another --val-box.")
-    trials = []
-    settings = list(settings_to_try(task))
-    with progress.task("tune", total=len(settings)) as advance:
-        for threshold, decoding in settings:
-            tried = type(task)(task.voxel_size_nm, task.decoding.model_copy(update=decoding))
-            segmentation = clean(tried.decode(probability, threshold), task, min_voxels)
-            min_score = min_score_by_labels(segmentation, probability[task.foreground], labels, ignore, task)
-            segmentation = without_doubtful(segmentation, probability[task.foreground], task, min_score)
-            overlaps = Overlaps.of(segmentation, labels, ignore)
-            judged = [j.kind for j in task.judge(overlaps).values() if j.kind is not AnswerKind.UNSURE]
-            num_truth = len(task.instance_overlaps(overlaps).truth_sizes())
-            hits = sum(kind is AnswerKind.TRUE for kind in judged)
-            iou = foreground_iou(segmentation > 0, labels > 0, hidden)
-            f1 = precision_recall_f1(hits, len(judged), num_truth)[2]
-            trials.append(Trial(threshold, decoding, min_score, f1, iou, num_truth))
-            advance(1)
-    trials.sort(key=lambda t: (-t.instance_f1, -t.foreground_iou, t.decoding["method"] != "components"))
-    distinct: dict[tuple[object, ...], Trial] = {}
-    for trial in trials:  # settings that change nothing on this box say nothing: the plainest stands for them
-        distinct.setdefault((trial.threshold, trial.decoding["method"], trial.instance_f1, trial.foreground_iou), trial)
-    return list(distinct.values())
+    size = np.bincount(instances.ravel())
+    return np.bincount(instances.ravel(), weights=probability.ravel()) / np.maximum(size, 1) / 255

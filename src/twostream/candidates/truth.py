@@ -1,4 +1,9 @@
-"""The truth rule for candidates: what a volume of true labels says of the mask that a candidate carries."""
+"""The truth rule for a single candidate, by its own mask, against a volume of true labels.
+
+``Task.judge`` judges all instances of a segmentation at once. A candidate may outlive the segmentation that it came
+from; ``Truth`` judges it by its mask, with the same result. The simulated annotator and the scores use it. Knows
+candidates, volumes and the task; must not know projects, rounds or the ledger.
+"""
 
 from __future__ import annotations
 
@@ -11,22 +16,29 @@ from twostream.task import NOTHING_SHARE, Judgement, Task
 from twostream.task.metrics import Overlaps
 from twostream.volume import Volume
 
-SLAB_ZYX = (32, 512, 512)
+BLOCK_ZYX = (32, 512, 512)
+"""Voxels of the truth in memory at once, while the sizes of its objects are counted."""
 
 
 class Truth:
-    """A truth volume with the sizes of its objects, counted once, block by block.
+    """A volume of true labels, with the sizes of its objects.
 
     Args:
         labels: (Z, Y, X) integers in the task's label convention.
-        ignore: non-zero where a voxel counts neither as object nor as background, or None.
-        task: gives the rule.
+        ignore: (Z, Y, X), non-zero where the truth is unknown, except in truth objects; None if it is known everywhere.
+        task: gives the rule and the convention.
+
+    Attributes:
+        sizes: {label value: its voxels in the whole volume}.
+
+    Raises:
+        InputError: the volume holds values that are no labels of the task (``Task.check_values``).
     """
 
     def __init__(self, labels: Volume, ignore: Volume | None, task: Task) -> None:
         self.labels, self.ignore, self.task = labels, ignore, task
         self.sizes: dict[int, int] = {}
-        for block in grid(labels.box, SLAB_ZYX):
+        for block in grid(labels.box, BLOCK_ZYX):
             values, counts = np.unique(labels.read(block.write_box), return_counts=True)
             for value, count in zip(values.tolist(), counts.tolist(), strict=True):
                 if value:
@@ -34,47 +46,59 @@ class Truth:
         task.check_values(set(self.sizes), labels.uri)
 
     def judge(self, candidate: Candidate) -> Judgement:
-        """The truth rule for one candidate, by the mask that it carries."""
-        values = candidate.mask.astype(np.uint64)  # instance 1: polarity 1 = pre, 2 = post
+        """Apply the truth rule (``Task.judge``) to one candidate."""
+        # The values of a mask are the label values of an instance 1: polarity 1 = pre, 2 = post.
+        values = candidate.mask.astype(np.uint64)
         truth = self.labels.read(candidate.box)
         ignore = None if self.ignore is None else self.ignore.read(candidate.box)
         inside = Overlaps.of(values, np.where(values > 0, truth, 0), ignore)
-        rest = []
-        for value in np.unique(inside.truth[inside.truth > 0]).tolist():
-            rest.append((value, self.sizes[value] - int(inside.count[inside.truth == value].sum())))
-        outside = [(value, count) for value, count in rest if count > 0]
-        table = Overlaps(
+        return self.task.judge(inside.merged(self._outside(inside)))[1]
+
+    def _outside(self, inside: Overlaps) -> Overlaps:
+        """Voxels of the touched truth objects outside the candidate, which count in the union of the IoU.
+
+        Both sides of a touched synapse count, even if the candidate touches only one of them.
+        """
+        counted = inside.truth_sizes()
+        touched = {self.task.instance_of(value) for value in counted}
+        values = sorted(value for label in touched for value in self.task.values_of(label))
+        outside = {value: self.sizes.get(value, 0) - counted.get(value, 0) for value in values}
+        outside = {value: count for value, count in outside.items() if count}
+        return Overlaps(
             np.zeros(len(outside), np.uint64),
-            np.array([v for v, _ in outside], np.uint64),
-            np.array([c for _, c in outside], np.int64),
+            np.array(list(outside), np.uint64),
+            np.array(list(outside.values()), np.int64),
             {},
         )
-        # The other side of a touched synapse may lie wholly outside: its voxels count in the union all the same.
-        return self.task.judge(inside.merged(table).merged(self._other_sides(inside)))[1]
 
     def drawing(self, candidate: Candidate) -> tuple[Box, np.ndarray]:
-        """What should stand in the place of a candidate that overlaps the truth: every object that holds a tenth of it
-        (if none does: the largest part), whole. Where the candidate lies on another object, or on what the truth does
-        not know, it stays as it is: only what is surely none is taken away.
+        """The corrected mask that an annotator would draw in place of a candidate that overlaps the truth.
+
+        It consists of every truth object that holds at least a tenth of the candidate (``NOTHING_SHARE``), or if there
+        is none, of the truth object that holds most of it; each is drawn whole. Voxels of the candidate on another
+        truth object, or where the ignore mask says that the truth is unknown, stay in the mask: only what is certainly
+        background is removed.
+
+        Args:
+            candidate: must share a voxel with a truth object.
 
         Returns:
-            Box and mask (Z, Y, X) uint8, as a candidate's.
+            Box in voxels of the image, and mask (Z, Y, X) uint8 over it, with values as in ``Candidate.mask``.
         """
-        two_sided = self.task.num_sides == 2
         inside = self.task.instances(self.labels.read(candidate.box))[candidate.mask > 0]
         names, counts = np.unique(inside[inside > 0], return_counts=True)
         objects = names[counts >= min(NOTHING_SHARE * candidate.num_voxels, counts.max())]
-        values = [v for n in objects.tolist() for v in ((2 * n - 1, 2 * n) if two_sided else (n,))]
-        num_voxels = sum(self.sizes.get(v, 0) for v in values)
+        values = [v for label in objects.tolist() for v in self.task.values_of(label) if v in self.sizes]
+        num_voxels = sum(self.sizes[v] for v in values)
         box = candidate.box
         while True:
             labels = self.labels.read(box)
-            wanted = np.isin(labels, values)
+            wanted = np.isin(labels, np.array(values, labels.dtype))  # other dtypes would be compared as floats
             if np.count_nonzero(wanted) == num_voxels:
                 break
-            # An object goes on beyond the box: look farther, until all of its voxels are in sight.
+            # An object extends beyond the box: enlarge the box until it holds all voxels.
             box = box.grown([max(s // 4, 1) for s in box.shape_zyx]).intersection(self.labels.box)
-        mask = np.where(wanted, 2 - labels % 2 if two_sided else 1, 0).astype(np.uint8)
+        mask = np.where(wanted, 2 - labels % 2 if self.task.num_sides == 2 else 1, 0).astype(np.uint8)
         place = candidate.box.relative_to(box).slices
         stays = labels[place] > 0
         if self.ignore is not None:
@@ -82,11 +106,3 @@ class Truth:
         np.copyto(mask[place], candidate.mask, where=stays & (mask[place] == 0))
         tight = ndimage.find_objects((mask > 0).astype(np.uint8))[0]
         return Box(tuple(s.start for s in tight), mask[tight].shape).shifted(box.offset_zyx), mask[tight]
-
-    def _other_sides(self, inside: Overlaps) -> Overlaps:
-        touched = set(inside.truth[inside.truth > 0].tolist())
-        others = []
-        if self.task.num_sides == 2:
-            others = [v for v in {t + 1 if t % 2 else t - 1 for t in touched} - touched if v in self.sizes]
-        counts = np.array([self.sizes[v] for v in others], np.int64)
-        return Overlaps(np.zeros(len(others), np.uint64), np.array(others, np.uint64), counts, {})

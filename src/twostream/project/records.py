@@ -16,10 +16,8 @@ from twostream.base.errors import LedgerError
 from twostream.base.geometry import Box
 from twostream.candidates.candidate import Candidate
 from twostream.candidates.patches import PatchPair
+from twostream.candidates.table import DEFAULT_VOLUME
 from twostream.task.answers import MEANING, AnswerKind
-
-DEFAULT_VOLUME = "image"
-"""Name of the one volume that a project has today."""
 
 
 @dataclass(frozen=True)

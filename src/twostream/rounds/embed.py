@@ -18,7 +18,8 @@ from twostream.base import progress
 from twostream.base.atomic import array_file, write_array, write_arrays
 from twostream.base.errors import InputError, ProjectError
 from twostream.candidates.candidate import Candidate
-from twostream.candidates.patches import PatchPair, cut_all, random_patches
+from twostream.candidates.cutting import cut_all, random_patches
+from twostream.candidates.patches import PatchPair
 from twostream.candidates.table import from_table, read_table
 from twostream.models.segmentation.features import pooled_features
 from twostream.models.segmentation.train import Segmenter

@@ -21,14 +21,10 @@ from twostream.base.geometry import Box
 from twostream.candidates.candidate import Candidate, clean, extract
 from twostream.candidates.identity import identify
 from twostream.candidates.objects import UNKNOWN_SCORE
-from twostream.candidates.patches import candidate_angle
+from twostream.candidates.pose import candidate_angle
 from twostream.candidates.sources import instances
 from twostream.candidates.table import from_table, read_table, to_table, write_table
-from twostream.candidates.thresholds import (
-    Labelled,
-    Thresholds,
-    choose_thresholds,
-)
+from twostream.candidates.thresholds import LabelledBox, Thresholds, choose_thresholds
 from twostream.project.project import Detail, Project
 from twostream.task import FOUND_IOU
 from twostream.task.metrics import Overlaps, candidate_recall
@@ -89,12 +85,12 @@ def decoded(project: Project, round_number: int) -> Proposal:
     return Proposal(segmentation, proposed, found)
 
 
-def _labelled(project: Project, box: Box | None) -> Labelled | None:
+def _labelled(project: Project, box: Box | None) -> LabelledBox | None:
     """Labels of a box; None without labels."""
     if box is None:
         return None
     ignore = project.labels_ignore
-    return Labelled(box, project.labels.read(box), None if ignore is None else ignore.read(box))
+    return LabelledBox(box, project.labels.read(box), None if ignore is None else ignore.read(box))
 
 
 def brought(project: Project) -> Proposal:
@@ -165,7 +161,7 @@ def propose_step(project: Project, round_number: int) -> Detail:
     extra |= found.columns
     if project.task.num_sides == 2:
         extra["sides"] = [sides_of(c) for c in candidates]
-    table = to_table(candidates, **extra)
+    table = to_table(candidates, task=project.task.name, extra=extra)
     write_table(table, project.path(round_number, "candidates.parquet"))
     project.ledger.register(round_number, [c.id for c in candidates])
     if round_number > 0:

@@ -16,7 +16,7 @@ import numpy as np
 from twostream.base import progress
 from twostream.base.atomic import write_arrays, write_text
 from twostream.base.geometry import Box
-from twostream.candidates.candidate import Candidate, clean, without_doubtful
+from twostream.candidates.candidate import Candidate, clean, drop_low_scores
 from twostream.candidates.table import from_table, read_table
 from twostream.candidates.truth import Truth
 from twostream.project.ledger import Ledger
@@ -32,6 +32,7 @@ from twostream.task.metrics import (
     Overlaps,
     VoxelCounts,
     candidate_recall,
+    hidden_voxels,
     match_one_to_one,
     roi_accuracy,
     wilson_interval,
@@ -81,10 +82,10 @@ def scores_on_test_box(
     if threshold is not None:
         level = probability.read(test_box)
         final_values = clean(task.decode(level, threshold), task, min_voxels)
-        final_values = without_doubtful(final_values, level[task.foreground], task, min_score)
+        final_values = drop_low_scores(final_values, level[task.foreground], task, min_score)
     final = Region.of(final_values, labels, ignore, task, test_box, truth.labels.box)
     final_detection = final.detection()
-    hidden = None if ignore is None else (ignore > 0) & (labels == 0)
+    hidden = hidden_voxels(ignore, labels)
     voxels = VoxelCounts.of(final_values, labels, hidden)
     scores = {
         "candidate_recall": candidate_recall(proposed.instances, FOUND_IOU, truth=proposed.truth),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from twostream.base.errors import ProjectError
-from twostream.candidates.thresholds import (
-    FEW_OBJECTS,
-    tune,
-)
+from twostream.candidates.tuning import tune
 from twostream.project.project import CONFIG_NAME, Project
 from twostream.volume import open_volume
+
+FEW_OBJECTS = 10
+"""With fewer objects in the validation box the order of the settings is mostly chance."""
+NUM_SHOWN = 10
+"""Settings that `tune` prints."""
 
 
 def tune_project(project: Project, *, write: bool = False) -> list[str]:
@@ -35,7 +37,7 @@ def tune_project(project: Project, *, write: bool = False) -> list[str]:
         f"round {round_number}, validation box {val_box}: {trials[0].num_truth} objects, {len(trials)} distinct results"
     ]
     if trials[0].num_truth < FEW_OBJECTS:
-        lines.append(f"fewer than {FEW_OBJECTS} objects: the order below is mostly luck")
+        lines.append(f"fewer than {FEW_OBJECTS} objects: the order below is mostly chance")
     for trial in trials[:NUM_SHOWN]:
         words = " ".join(f"{k}={v}" for k, v in trial.decoding.items())
         lines.append(
@@ -48,7 +50,3 @@ def tune_project(project: Project, *, write: bool = False) -> list[str]:
         project.rewrite(changes | {"candidates.final_threshold": best.threshold})
         lines.append(f"the first is now in {project.root / CONFIG_NAME}; the old file is beside it, ending in .old")
     return lines
-
-
-NUM_SHOWN = 10
-"""Settings that `tune` prints."""

@@ -1,6 +1,8 @@
-"""From probability to instances. Knows numpy, components and watersheds; must not know torch, files or truth.
+"""Decoding: from the probability that S predicts to instances.
 
-Distances are in nanometres, so the same settings hold at any voxel size.
+Components or a watershed give instances; each is trimmed to its bright part; in the polarity task sides that lost
+their partner are paired. Settings are in nanometres, so that they hold at any voxel size. Knows arrays and voxel
+sizes; must not know torch, files or truth.
 """
 
 from __future__ import annotations
@@ -21,18 +23,22 @@ class DecodingConfig(Config):
     """How S's probability becomes instances.
 
     Attributes:
-        channels: what S predicts of mitochondria and clefts; "foreground" comes first. Polarity has its own.
-        method: "components", or "watershed" from seeds.
-        seed_threshold: foreground probability that seeds exceed.
-        seed_contour: contour probability below which seeds lie, where there is such a channel.
-        seed_distance: level of the signed distance that seeds exceed, in [0, 1], 0.5 is the border, likewise.
-        min_seed_nm3: smaller seeds are none.
-        contour_nm: half the width of the contour target.
-        distance_scale_nm: where the signed distance saturates.
-        trim: a voxel belongs to an instance only if its probability is at least this share of the instance's highest.
-        join_nm: a presynaptic and a postsynaptic side without partners, each other's nearest within this gap, are
-            one synapse.
-        cleft_nm: widest gap between the sides of one synapse that the union spans; a cleft and its membranes.
+        channels: output channels of S for mitochondria and clefts, "foreground" first. The polarity task always has
+            pre, post and union.
+        method: "components" (connected components of the mask) or "watershed" (flooding from seeds).
+        seed_threshold: foreground probability above which a voxel may be a seed.
+        seed_contour: contour probability below which a voxel may be a seed; used if there is a contour channel.
+        seed_distance: level of the signed distance above which a voxel may be a seed, in [0, 1] with 0.5 at the
+            border; used if there is a distance channel.
+        min_seed_nm3: volume in nm^3 below which a seed is discarded.
+        contour_nm: half the width of the contour target, in nm.
+        distance_scale_nm: scale of the tanh in the signed distance target, in nm.
+        trim: an instance keeps the voxels whose probability is at least this share of its highest probability; 0 keeps
+            all.
+        join_nm: largest gap in nm at which a presynaptic and a postsynaptic side that both lack a partner are joined
+            into one synapse; 0 joins none.
+        cleft_nm: widest gap in nm between the sides of one synapse that the union target fills: a cleft with its
+            membranes.
     """
 
     channels: tuple[Literal["foreground", "contour", "distance"], ...] = ("foreground",)
@@ -51,12 +57,12 @@ class DecodingConfig(Config):
     @classmethod
     def _foreground_first(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if not value or value[0] != "foreground" or len(set(value)) < len(value):
-            raise ValueError("expected foreground first, then contour, distance or both, none twice")
+            raise ValueError(f"got {list(value)}; expected foreground first, then contour, distance or both, each once")
         return value
 
 
 def components(mask: np.ndarray) -> np.ndarray:
-    """26-connected components: (Z, Y, X) bool -> uint32, 0 = background."""
+    """26-connected components of a (Z, Y, X) bool mask: (Z, Y, X) uint32 labels from 1, 0 = background."""
     return cc3d.connected_components(mask, connectivity=26, out_dtype=np.uint32)
 
 
@@ -67,17 +73,18 @@ def instances_of(
     min_seed_voxels: int,
     seeds: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Instances by the method that ``settings`` name, trimmed.
+    """Instances by ``settings.method``, trimmed (see ``trimmed``).
 
     Args:
-        foreground: (Z, Y, X) uint8 probability.
-        threshold: of the mask, in [0, 1].
+        foreground: (Z, Y, X) uint8 probability, 255 = 1.
+        threshold: voxels above this probability, in [0, 1], are foreground.
         settings: method, seed threshold, trim.
-        min_seed_voxels: smaller seeds are none.
-        seeds: (Z, Y, X) bool, where else the brightest seeds must lie; None is everywhere.
+        min_seed_voxels: components of fewer voxels are not used as seeds.
+        seeds: (Z, Y, X) bool, further condition on seeds above the seed threshold (from contour and distance
+            channels); None for no condition.
 
     Returns:
-        (Z, Y, X) uint32.
+        (Z, Y, X) uint32 instance labels, 0 = background.
     """
     if settings.method == "components":
         instances = components(foreground > 255 * threshold)
@@ -90,23 +97,27 @@ def instances_of(
 
 
 SEED_LEVELS = (0.8, 0.6, 0.4, 0.2)
-"""Where the mask threshold is lower, faint objects find a seed of their own at one of these, if no brighter one has."""
+"""Probabilities at which objects too faint for the seed threshold get a seed, brightest first."""
 
 
 def seeded(
     foreground: np.ndarray, threshold: float, seeds: np.ndarray, seed_threshold: float, min_seed_voxels: int
 ) -> np.ndarray:
-    """Watershed from seeds; what no seed reaches becomes an instance of its own.
+    """Watershed on the foreground probability, from seeds.
+
+    Components of ``seeds`` are the first markers. At each of ``SEED_LEVELS`` between ``threshold`` and
+    ``seed_threshold``, a component of the foreground that holds no marker yet becomes one, so that faint objects are
+    separated as well. Foreground that no marker reaches is labelled by components.
 
     Args:
-        foreground: (Z, Y, X) uint8 probability; basins are flooded from the most certain voxels down.
-        threshold: of what is flooded.
-        seeds: (Z, Y, X) bool, the brightest ones, at ``seed_threshold``. Below that every component of the foreground
-            at a lower level that holds no brighter seed is a seed as well.
-        min_seed_voxels: smaller seeds are none.
+        foreground: (Z, Y, X) uint8 probability, 255 = 1; the most probable voxels are flooded first.
+        threshold: voxels above this probability, in [0, 1], are flooded.
+        seeds: (Z, Y, X) bool, voxels above ``seed_threshold`` that may be seeds.
+        seed_threshold: in [0, 1].
+        min_seed_voxels: components of fewer voxels are not used as seeds.
 
     Returns:
-        (Z, Y, X) uint32.
+        (Z, Y, X) uint32 instance labels, 0 = background.
     """
     markers = _large(components(seeds), min_seed_voxels)
     for level in SEED_LEVELS:
@@ -126,21 +137,24 @@ def seeded(
 
 
 def _large(labels: np.ndarray, min_voxels: int) -> np.ndarray:
-    """Labels without those of fewer voxels."""
+    """(Z, Y, X) uint32 labels with instances of fewer than ``min_voxels`` voxels set to 0."""
     size = np.bincount(labels.ravel())
     return np.where((size >= min_voxels)[labels], labels, np.uint32(0))
 
 
 def trimmed(instances: np.ndarray, foreground: np.ndarray, share: float) -> np.ndarray:
-    """Instances without what is faint beside their own brightest voxel.
+    """Remove from each instance the voxels that are faint compared with its brightest voxel.
 
-    A threshold low enough to propose a faint object swells every bright one; trimmed, each mask ends where its own
-    probability falls to ``share`` of its highest.
+    A threshold low enough to propose faint objects makes the masks of bright ones too large. After trimming, each mask
+    ends where the probability falls below ``share`` of the highest probability inside it.
 
     Args:
-        instances: (Z, Y, X) uint32.
+        instances: (Z, Y, X) uint32 instance labels.
         foreground: (Z, Y, X) uint8 probability.
-        share: 0 keeps everything.
+        share: in [0, 1); 0 keeps everything.
+
+    Returns:
+        (Z, Y, X) uint32; labels are kept.
     """
     inside = instances > 0
     labels, level = instances[inside], foreground[inside]
@@ -153,11 +167,19 @@ def trimmed(instances: np.ndarray, foreground: np.ndarray, share: float) -> np.n
 
 
 STRAY_SHARE = 0.05
-"""Real probability has a few voxels of the other side at the rim of every side; no more than this part are strays."""
+"""At most this share of an instance counts as stray voxels: predictions have a few of the other side at every rim."""
 
 
 def without_strays(instances: np.ndarray, is_pre: np.ndarray) -> np.ndarray:
-    """Sides of instances, (Z, Y, X) bool, where a side of at most ``STRAY_SHARE`` of an instance went to the other."""
+    """Give a side that is only stray voxels to the other side of its instance.
+
+    Args:
+        instances: (Z, Y, X) uint32 instance labels.
+        is_pre: (Z, Y, X) bool, True on the presynaptic side.
+
+    Returns:
+        (Z, Y, X) bool: ``is_pre`` after every side of at most ``STRAY_SHARE`` of its instance's voxels was removed.
+    """
     size = np.bincount(instances.ravel())
     num_pre = np.bincount(instances[is_pre], minlength=len(size))
     all_pre, all_post = size - num_pre <= STRAY_SHARE * size, num_pre <= STRAY_SHARE * size
@@ -165,16 +187,19 @@ def without_strays(instances: np.ndarray, is_pre: np.ndarray) -> np.ndarray:
 
 
 def pair_sides(instances: np.ndarray, is_pre: np.ndarray, voxel_size_nm: Sequence[float], join_nm: float) -> np.ndarray:
-    """Join sides that lost their partner, two and two: each other's nearest of the other kind within ``join_nm``.
+    """Join instances that have one side only into synapses.
+
+    A presynaptic and a postsynaptic one are joined if each is the other's nearest partner and the gap between them is
+    at most ``join_nm``. A wide cleft that S did not fill separates the sides of one synapse in this way.
 
     Args:
-        instances: (Z, Y, X) uint32, voxels of sides only.
-        is_pre: (Z, Y, X) bool, which side a voxel of an instance is on.
+        instances: (Z, Y, X) uint32 instance labels, 0 outside both sides.
+        is_pre: (Z, Y, X) bool, True on the presynaptic side.
         voxel_size_nm: (z, y, x) nm.
-        join_nm: largest gap between voxel centres.
+        join_nm: largest distance in nm between the nearest voxel centres; 0 joins none.
 
     Returns:
-        (Z, Y, X) uint32: as ``instances``, the joined ones under the smaller label. Nothing else is renumbered.
+        (Z, Y, X) uint32: ``instances`` with both parts of a joined pair under the smaller label; other labels are kept.
     """
     if join_nm <= 0:
         return instances

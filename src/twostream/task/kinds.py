@@ -1,4 +1,8 @@
-"""The three kinds of objects: mitochondria, synaptic clefts, synapses with direction."""
+"""The three tasks: mitochondria, synaptic clefts, and synapses with a direction (polarity).
+
+Each combines targets and decoding steps for one kind of object, with pixel sizes that suit it. Knows numpy and
+nanometres; must not know torch, files or truth.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +18,16 @@ from twostream.task.task import Task
 
 
 class Mitochondria(Task):
-    """Mitochondria: foreground, and by choice the contour and the signed distance to it (published B, C and D)."""
+    """Mitochondria: the foreground and, if configured, the contour and the signed distance to the border.
+
+    PyTorch Connectomics calls these targets B, C and D (docs/method.md, Configurations).
+    """
 
     name = "mitochondria"
-    pixel_size_nm = 16.0  # finer ones found no more (LOG.md)
-    patch_pixel_size_nm = 5.0  # the inside of a mitochondrion is fine; twice as coarse, streams know less (LOG.md)
-    min_object_nm3 = 2e5  # a cube of 58 nm; thin stacks cut mitochondria small: at 4e5 a tenth were taken for dust
+    pixel_size_nm = 16.0  # finer pixels did not find more mitochondria (LOG.md)
+    patch_pixel_size_nm = 5.0  # fine internal structure; with pixels twice as coarse streams separate less (LOG.md)
+    # A cube with sides of 58 nm. Thin stacks cut mitochondria into small pieces: 4e5 would drop a tenth of them.
+    min_object_nm3 = 2e5
 
     def __init__(self, voxel_size_nm: Sequence[float], decoding: DecodingConfig | None = None) -> None:
         super().__init__(voxel_size_nm, decoding)
@@ -31,7 +39,7 @@ class Mitochondria(Task):
 
     @property
     def reach_voxels(self) -> tuple[int, int, int]:
-        # tanh is all but flat at three times its scale
+        # Beyond three times its scale tanh is nearly constant.
         wanted = {"contour": self.decoding.contour_nm, "distance": 3 * self.decoding.distance_scale_nm}
         reach_nm = max((wanted[name] for name in self.channels[1:]), default=0.0)
         z, y, x = (int(np.ceil(reach_nm / v)) + 1 for v in self.voxel_size_nm)
@@ -60,7 +68,7 @@ class Mitochondria(Task):
 
 
 class SynapticCleft(Mitochondria):
-    """Synaptic clefts: as mitochondria, but thin."""
+    """Synaptic clefts: targets and decoding as for mitochondria, with finer pixels for S because clefts are thin."""
 
     name = "cleft"
     pixel_size_nm = 8.0
@@ -69,14 +77,17 @@ class SynapticCleft(Mitochondria):
 
 
 class SynapsePolarity(Task):
-    """Synapses with direction: channels pre, post and their union, which also fills the cleft between."""
+    """Synapses with a direction: channels pre, post, and union (both sides and the cleft between them).
+
+    The published representation, target "1" of PyTorch Connectomics (docs/method.md, Configurations).
+    """
 
     name = "polarity"
     channels = ("pre", "post", "union")
     foreground = 2
     num_sides = 2
     pixel_size_nm = 8.0
-    patch_pixel_size_nm = 8.0  # published, at 128 pixels
+    patch_pixel_size_nm = 8.0  # as published, there with patches of 128 pixels
     min_object_nm3 = 4e5
 
     def target(self, segmentation: np.ndarray) -> np.ndarray:
@@ -91,15 +102,23 @@ class SynapsePolarity(Task):
         return np.zeros(3, np.uint8)
 
     def decode(self, probability: np.ndarray, threshold: float) -> np.ndarray:
-        """Pairs: each instance of the union with its two sides; a voxel that both sides claim goes to the likelier.
+        """Instances of the union channel, each divided into its presynaptic and postsynaptic side.
 
-        A side of a few stray voxels is none: they go to the other. A side without partner keeps its own value, 2n-1 or
-        2n; nothing is renumbered for it.
+        Each voxel goes to the side with the higher probability. A side of only a few stray voxels is given to the other
+        side. Sides of different instances that lack a partner are joined if they are near each other
+        (``decoding.pair_sides``); one that stays alone keeps its label, 2n-1 or 2n, and the other label is unused.
+
+        Args:
+            probability: (3, Z, Y, X) uint8: pre, post, union.
+            threshold: of the union, in [0, 1]; a side needs half of it.
+
+        Returns:
+            (Z, Y, X) uint32, 2n-1 and 2n for the sides of synapse n.
         """
         pre, post, union = probability
         level = 255 * threshold
         instance = decoding_.instances_of(union, threshold, self.decoding, self.min_seed_voxels)
-        # The sides are read at half the level: beside a certain union a hesitant side is still the likelier one.
+        # Half the threshold is enough for a side, because the union already says that the voxel belongs to a synapse.
         instance[np.maximum(pre, post) <= level / 2] = 0
         is_pre = decoding_.without_strays(instance, pre >= post)
         instance = decoding_.pair_sides(instance, is_pre, self.voxel_size_nm, self.decoding.join_nm)
@@ -110,10 +129,15 @@ TASKS: dict[str, type[Task]] = {task.name: task for task in (SynapsePolarity, Sy
 
 
 def get_task(name: str, voxel_size_nm: Sequence[float], decoding: DecodingConfig | None = None) -> Task:
-    """The task called ``name``, for images of ``voxel_size_nm`` (z, y, x).
+    """Make a task by its name.
+
+    Args:
+        name: a key of ``TASKS``: "polarity", "cleft" or "mitochondria".
+        voxel_size_nm: (z, y, x) nm of the image.
+        decoding: how S's probability becomes instances; None takes the defaults.
 
     Raises:
-        ConfigError: no such task.
+        ConfigError: no task has this name.
     """
     if name not in TASKS:
         raise ConfigError(f"task is {name!r}; expected one of {', '.join(TASKS)}.")

@@ -1,6 +1,8 @@
-"""From labels to what S is to say of each voxel. Knows numpy and nanometres; must not know torch or files.
+"""Training targets of the segmentation network S: what it should predict at each voxel, computed from labels.
 
-A target is a level: 0 = surely not, ``CERTAIN`` = surely, between = a graded value, ``IGNORE`` = nothing is known.
+A target is a uint8 level per voxel: 0 = certainly not, ``CERTAIN`` = certainly, values between are graded (signed
+distance), ``IGNORE`` = unknown, left out of the loss. Knows arrays and voxel sizes; must not know torch, files or which
+task combines which targets.
 """
 
 from __future__ import annotations
@@ -15,19 +17,19 @@ IGNORE = 255
 
 
 def binary(mask: np.ndarray) -> np.ndarray:
-    """Bool of any shape -> uint8 levels."""
+    """Bool array of any shape -> uint8 levels of the same shape: ``CERTAIN`` where True, else 0."""
     return mask.astype(np.uint8) * np.uint8(CERTAIN)
 
 
 def contour(instances: np.ndarray, width_zyx: Sequence[int]) -> np.ndarray:
-    """Band along the borders of instances, ``width_zyx`` voxels to either side.
+    """Band along the borders of instances, ``width_zyx`` voxels wide on either side.
 
     Args:
-        instances: (Z, Y, X) integers, 0 = background.
-        width_zyx: along each axis; 0 along Z where sections are thicker than the band.
+        instances: (Z, Y, X) integer labels, 0 = background.
+        width_zyx: voxels along Z, Y, X; 0 along Z where a section is thicker than the band.
 
     Returns:
-        (Z, Y, X) bool; between two instances that touch it covers both sides.
+        (Z, Y, X) bool. Where two instances touch, the band lies in both.
     """
     labels = renumbered(instances)
     size = [2 * width + 1 for width in width_zyx]
@@ -35,16 +37,18 @@ def contour(instances: np.ndarray, width_zyx: Sequence[int]) -> np.ndarray:
 
 
 def signed_distance(instances: np.ndarray, voxel_size_nm: Sequence[float], scale_nm: float) -> np.ndarray:
-    """tanh(distance to the border / scale), positive inside, as levels (published target, METHOD section 8).
+    """tanh(distance to the border / scale), positive inside, as levels.
+
+    The distance target of PyTorch Connectomics (docs/method.md, Configurations: the MitoEM variant BCD).
 
     Args:
-        instances: (Z, Y, X) integers, 0 = background.
+        instances: (Z, Y, X) integer labels, 0 = background.
         voxel_size_nm: (z, y, x) nm.
-        scale_nm: distance at which the level is about to saturate.
+        scale_nm: the tanh is nearly saturated at three times this distance.
 
     Returns:
         (Z, Y, X) uint8 in 0..CERTAIN; CERTAIN / 2 is the border. Where two instances touch, the voxels on both sides of
-        the border between them are the border.
+        the border between them have the border's level.
     """
     labels = renumbered(instances)
     inside = labels > 0
@@ -60,14 +64,15 @@ def signed_distance(instances: np.ndarray, voxel_size_nm: Sequence[float], scale
 
 
 def with_clefts(segmentation: np.ndarray, instances: np.ndarray, gap_px: int) -> np.ndarray:
-    """Both sides of every synapse and the cleft between them, in plane, up to ``gap_px`` wide.
+    """Mask of all synapses, each with the cleft between its two sides filled in plane.
 
-    Each synapse is closed by itself, so that neighbours a few voxels apart stay two.
+    Each synapse is closed (dilated, then eroded) separately, so that neighbouring synapses a few voxels apart are not
+    joined.
 
     Args:
-        segmentation: (Z, Y, X) labels, 2n-1 and 2n.
-        instances: (Z, Y, X) n.
-        gap_px: odd.
+        segmentation: (Z, Y, X) labels, 2n-1 and 2n for the sides of synapse n.
+        instances: (Z, Y, X) instance labels n of the same voxels.
+        gap_px: side of the square structuring element in pixels, odd: gaps narrower than this are filled.
 
     Returns:
         (Z, Y, X) bool.
@@ -84,6 +89,9 @@ def with_clefts(segmentation: np.ndarray, instances: np.ndarray, gap_px: int) ->
 
 
 def renumbered(instances: np.ndarray) -> np.ndarray:
-    """(Z, Y, X) int32 with labels 1.., background 0: ids of endless volumes are too large to count by."""
+    """(Z, Y, X) integer labels -> int32 labels 1, 2, ...; background stays 0.
+
+    The 64-bit ids of large volumes cannot index an array, and the filters here need a small signed type.
+    """
     names, inverse = np.unique(instances, return_inverse=True)
     return (inverse.reshape(instances.shape) + (0 if len(names) and names[0] == 0 else 1)).astype(np.int32)

@@ -1,9 +1,12 @@
-"""The contract of a task, and the truth rule.
+"""The contract of a task, and the truth rule that judges candidates.
 
-Knows numpy, label conventions and overlaps; must not know torch, files or the loop.
+A task says what the segmentation network S is trained to predict, how S's output becomes instances, and when a
+proposed instance agrees with the truth. Knows label conventions and tables of overlaps; must not know torch, files or
+the loop of rounds.
 
-Labels of a polarity volume: synapse n has its presynaptic side at 2n-1 and its postsynaptic side at 2n.
-Mitochondria and clefts: instance n at n. 0 is background everywhere.
+Label convention: 0 is background everywhere. A mitochondrion or cleft has the label n. A synapse with a direction has
+two sides: synapse n has the label 2n-1 on its presynaptic side and 2n on its postsynaptic side. In both cases n is the
+instance label.
 """
 
 from __future__ import annotations
@@ -17,27 +20,22 @@ import numpy as np
 from twostream.base.errors import InputError
 from twostream.task.answers import AnswerKind
 from twostream.task.decoding import DecodingConfig
-from twostream.task.metrics import Overlaps, match_one_to_one
+from twostream.task.metrics import GOOD_IOU, Detection, Overlaps
 
-GOOD_IOU = 0.5
 NOTHING_SHARE = 0.1
-"""A candidate with less than this share of its voxels in any truth object shows nothing."""
-FOUND_IOU = 0.2
-"""A truth object counts as proposed, and a region of interest as right, beyond this IoU (Lin 2019, evaluate_syn)."""
+"""A candidate with less than this share of its voxels in truth objects shows no object at all."""
 MAX_LABEL = 2**62
-"""Above this no data set numbers its objects; values there stand for "unlabelled"."""
-IGNORED_SHARE = 0.5
-"""A candidate that lies mostly on ignored voxels is judged neither right nor wrong."""
+"""No data set numbers its objects this high; larger values are codes for "unlabelled", such as 2^64 - 1."""
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """What the truth says of one candidate.
+    """What the truth says about one candidate.
 
     Attributes:
-        kind: TRUE, NOTHING or SHAPE; UNSURE if the truth is to be ignored there.
-        truth: label of the instance it was matched with, 0 if none.
-        best_iou: the largest IoU with any truth instance.
+        kind: TRUE, NOTHING or SHAPE; UNSURE where at least half of the candidate lies in the ignore mask.
+        truth: instance label of the truth object that a TRUE candidate was matched with, else 0.
+        best_iou: largest IoU of the candidate with any truth object.
     """
 
     kind: AnswerKind
@@ -46,20 +44,21 @@ class Judgement:
 
 
 class Task(ABC):
-    """A kind of object to look for, at a voxel size.
+    """A kind of object to look for in images of one voxel size.
 
     Args:
         voxel_size_nm: (z, y, x) nm of the image.
-        decoding: how S's probability becomes instances.
+        decoding: how S's probability becomes instances; None takes the defaults.
 
     Attributes:
-        name: as on the command line.
+        name: the task's name in the command line and the configuration.
         channels: names of S's output channels.
-        foreground: the channel that holds the probability of the whole object.
-        num_sides: label values per instance, 2 for polarity, else 1.
-        pixel_size_nm: in-plane size at which S looks at the tissue.
-        patch_pixel_size_nm: size at which the streams do: the object fills a good part of a patch of 64 pixels.
-        min_object_nm3: smaller candidates are dust.
+        foreground: index of the channel that holds the probability of the whole object.
+        num_sides: label values per instance: 2 for polarity (pre and post), else 1.
+        pixel_size_nm: pixel size in nm of the grid on which S works; finer voxels are folded into channels first.
+        patch_pixel_size_nm: pixel size in nm of the patches that the streams see, chosen so that an object fills a
+            good part of a patch of 64 pixels.
+        min_object_nm3: volume in nm^3 below which a proposed instance is dropped as too small.
     """
 
     name: str
@@ -77,112 +76,164 @@ class Task(ABC):
 
     @property
     def min_seed_voxels(self) -> int:
-        """Voxels of the smallest seed of a watershed."""
+        """Voxels of the smallest component that may seed a watershed; at least 1."""
         return max(1, round(self.decoding.min_seed_nm3 / float(np.prod(self.voxel_size_nm))))
 
     @property
     def reach_voxels(self) -> tuple[int, int, int]:
-        """How far, along Z, Y, X, a target looks around a voxel."""
+        """Voxels along Z, Y, X on either side of a voxel on which its target value depends."""
         return 1, 1, 1
 
     @abstractmethod
     def target(self, segmentation: np.ndarray) -> np.ndarray:
-        """Training target for S: (Z, Y, X) labels -> (C, Z, Y, X) uint8 levels, channels as ``channels``."""
+        """Training target for S.
+
+        Args:
+            segmentation: (Z, Y, X) integer labels in the task's convention.
+
+        Returns:
+            (C, Z, Y, X) uint8 levels (see ``targets``), in the order of ``channels``.
+        """
 
     @property
     @abstractmethod
     def background(self) -> np.ndarray:
-        """(C,) uint8 levels of a voxel of which it is known that no object is there."""
+        """(C,) uint8 target levels of a voxel that is known to lie outside every object."""
 
     @abstractmethod
     def decode(self, probability: np.ndarray, threshold: float) -> np.ndarray:
-        """Instances: (C, Z, Y, X) uint8 probability (255 = 1), threshold in [0, 1] -> (Z, Y, X) uint32 labels."""
+        """Turn S's output into instances.
+
+        Args:
+            probability: (C, Z, Y, X) uint8, 255 = probability 1.
+            threshold: of the foreground probability, in [0, 1].
+
+        Returns:
+            (Z, Y, X) uint32 labels in the task's convention.
+        """
 
     def check_values(self, values: set[int], source: str) -> None:
         """Check the label values of a whole volume.
 
         Args:
-            values: all that occur, 0 included or not.
-            source: the volume; opens the error message.
+            values: all values that occur, with or without 0.
+            source: name of the volume, for the error message.
 
         Raises:
-            InputError: a negative value, one that stands for "unlabelled" elsewhere, or no pairs where there must be.
+            InputError: a value is negative or above 2^62, or the task has two sides and no object has both.
         """
         odd = sorted(v for v in values if v < 0 or v > MAX_LABEL)
         if odd:
             raise InputError(
-                f"{source} holds the label {odd[0]}; expected 0 for background and instances up to 2^62. "
-                f"Some data sets mark unlabelled voxels so; set those to 0 first."
+                f"{source} holds the label {odd[0]}; expected 0 for background and instance labels from 1 to 2^62. "
+                f"Some data sets use such values for unlabelled voxels; set those to 0 first."
             )
-        pairs = {(v + 1) // 2 for v in values if v}
-        whole = sum({2 * n - 1, 2 * n} <= values for n in pairs)
-        if self.num_sides == 2 and pairs and whole == 0:
+        synapses = {self.instance_of(v) for v in values if v}
+        complete = sum(set(self.values_of(n)) <= values for n in synapses)
+        if self.num_sides == 2 and synapses and complete == 0:
             raise InputError(
-                f"{source}: of {len(pairs)} synapses none has both sides; expected the presynaptic side of "
+                f"{source}: of {len(synapses)} synapses none has both sides; expected the presynaptic side of "
                 f"synapse n at 2n-1 and the postsynaptic one at 2n. Are these instance labels without polarity?"
             )
 
+    def instance_of(self, value: int) -> int:
+        """Instance label of a label value: n for 2n-1 and 2n in the polarity task, else the value itself."""
+        return value if self.num_sides == 1 else (value + 1) // 2
+
+    def values_of(self, label: int) -> tuple[int, ...]:
+        """Label values of an instance: (2n-1, 2n), pre and post, in the polarity task, else (n,)."""
+        return (label,) if self.num_sides == 1 else (2 * label - 1, 2 * label)
+
     def instances(self, segmentation: np.ndarray) -> np.ndarray:
-        """Labels with the sides of one object joined: (v + 1) // 2 for polarity, v otherwise; any shape."""
-        # Not (v + 1) // 2: the highest value of a type would wrap round to 0.
+        """``instance_of`` for every element of an integer array of any shape; the dtype is kept."""
+        # Not (v + 1) // 2, because the highest value of an integer type would wrap round to 0.
         return segmentation if self.num_sides == 1 else segmentation // 2 + segmentation % 2
 
     def crop(self, segmentation: np.ndarray, label: int) -> np.ndarray:
-        """Mask of instance ``label``: uint8, 1 inside; polarity: 1 pre, 2 post. Same shape as ``segmentation``."""
+        """Mask of one instance.
+
+        Args:
+            segmentation: (Z, Y, X) integer labels in the task's convention.
+            label: instance label.
+
+        Returns:
+            (Z, Y, X) uint8: 1 inside; polarity: 1 on the presynaptic and 2 on the postsynaptic side.
+        """
         if self.num_sides == 1:
             return (segmentation == label).astype(np.uint8)
         return (segmentation == 2 * label - 1) + 2 * (segmentation == 2 * label).astype(np.uint8)
 
     def judge(self, overlaps: Overlaps) -> dict[int, Judgement]:
-        """The truth rule for every candidate of a segmentation.
+        """Apply the truth rule to every candidate of a segmentation.
+
+        The first of these that applies: TRUE (the paper's "True") if the candidate hits a truth object, see
+        ``detection``; UNSURE if it does not count because the ignore mask covers most of it; NOTHING if less than
+        ``NOTHING_SHARE`` of its voxels lie in truth objects; else SHAPE: merged, split or badly bounded.
 
         Args:
-            overlaps: of the segmentation's values with the truth's values, both in this task's label convention.
+            overlaps: of the segmentation's values with the truth's values, both in the task's label convention.
 
         Returns:
-            {instance label: Judgement} for each candidate.
+            {instance label of the candidate: Judgement}.
         """
-        table = self.instance_overlaps(overlaps)
-        matched = match_one_to_one(table, GOOD_IOU)
-        sizes = table.candidate_sizes()
-        best: dict[int, float] = {}
-        inside: dict[int, int] = {}
-        for label, iou in zip(*[v.tolist() for v in table.iou()[::2]], strict=True):
-            best[label] = max(best.get(label, 0.0), iou)
-        for c, t, n in zip(table.candidate.tolist(), table.truth.tolist(), table.count.tolist(), strict=True):
-            if c and t:
-                inside[c] = inside.get(c, 0) + n
+        table, hits = self.instance_overlaps(overlaps), self.detection(overlaps).truth_of
+        sizes, in_truth, best_iou = table.candidate_sizes(), table.candidate_voxels_in_truth(), table.best_iou()[0]
         result = {}
         for label in sorted(set(sizes) | set(table.ignored)):
-            size, ignored = sizes.get(label, 0), table.ignored.get(label, 0)
-            truth = matched.get(label, (0, 0.0))[0]
-            if truth and self.same_way_round(overlaps, label, truth):
+            truth = hits.get(label, 0)
+            if truth:
                 kind = AnswerKind.TRUE
-            elif ignored >= IGNORED_SHARE * (size + ignored):
-                kind, truth = AnswerKind.UNSURE, 0
-            elif inside.get(label, 0) < NOTHING_SHARE * size:
-                kind, truth = AnswerKind.NOTHING, 0
+            elif label not in hits:
+                kind = AnswerKind.UNSURE
+            elif in_truth.get(label, 0) < NOTHING_SHARE * sizes[label]:
+                kind = AnswerKind.NOTHING
             else:
-                kind, truth = AnswerKind.SHAPE, 0
-            result[label] = Judgement(kind, truth, best.get(label, 0.0))
+                kind = AnswerKind.SHAPE
+            result[label] = Judgement(kind, truth, best_iou.get(label, 0.0))
         return result
 
+    def detection(self, overlaps: Overlaps) -> Detection:
+        """Which candidates count, and which truth object each of them hits.
+
+        A hit is a one-to-one match with an IoU of at least ``GOOD_IOU``; in the polarity task the IoU is that of both
+        sides together, and the sides must be the right way round as well.
+
+        Args:
+            overlaps: as for ``judge``.
+
+        Returns:
+            By instance labels; see ``Detection``.
+        """
+        table = self.instance_overlaps(overlaps)
+        return Detection.of(table, GOOD_IOU, is_right=lambda label, truth: self.same_way_round(overlaps, label, truth))
+
     def instance_overlaps(self, overlaps: Overlaps) -> Overlaps:
-        """The table with the sides of one object joined."""
+        """The table with label values replaced by instance labels, so that the sides of one object are joined."""
         if self.num_sides == 1:
             return overlaps
         ignored: dict[int, int] = {}
         for value, count in overlaps.ignored.items():
-            ignored[(value + 1) // 2] = ignored.get((value + 1) // 2, 0) + count
+            label = self.instance_of(value)
+            ignored[label] = ignored.get(label, 0) + count
         return overlaps.renamed(self.instances(overlaps.candidate), self.instances(overlaps.truth), ignored)
 
     def same_way_round(self, overlaps: Overlaps, label: int, truth: int) -> bool:
-        """Whether the sides of candidate ``label`` lie on the like sides of truth instance ``truth``."""
+        """Whether a candidate has its sides where the truth object has them.
+
+        Args:
+            overlaps: as for ``judge``.
+            label: instance label of the candidate.
+            truth: instance label of the truth object.
+
+        Returns:
+            True if, of the voxels that both share, more lie on equal sides (pre on pre, post on post) than on opposite
+            ones. Always True for tasks with one side.
+        """
         if self.num_sides == 1:
             return True
-        like = unlike = 0
-        mine = (overlaps.candidate == 2 * label - 1) | (overlaps.candidate == 2 * label)
+        equal = opposite = 0
+        mine = np.isin(overlaps.candidate, np.array(self.values_of(label), np.uint64))
         for c, t, n in zip(overlaps.candidate[mine], overlaps.truth[mine], overlaps.count[mine], strict=True):
-            if (int(t) + 1) // 2 == truth and t:
-                like, unlike = (like + n, unlike) if c % 2 == t % 2 else (like, unlike + n)
-        return like > unlike
+            if t and self.instance_of(int(t)) == truth:
+                equal, opposite = (equal + n, opposite) if c % 2 == t % 2 else (equal, opposite + n)
+        return equal > opposite

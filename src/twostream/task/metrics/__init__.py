@@ -1,18 +1,22 @@
-"""Scores, each computed from counts that add up over blocks.
+"""Scores of a segmentation against the truth.
 
-Knows arrays and counts; must not know tasks, models or files. What each score means to a user is said in
-``docs/scores.md``.
+All but ``intervals`` are computed from counts that add up over blocks, so that a volume larger than memory can be
+scored. Knows arrays and counts; must not know tasks, models or files. ``docs/scores.md`` says what each score means to
+a user.
 
-    overlaps     the sparse table of candidates against truth objects
-    detection    one-to-one matches; precision, recall, F1, average precision; what was found at all
+    overlaps     table of the voxels that candidates and truth objects share
+    detection    one-to-one matches; precision, recall, F1, average precision; candidate recall
     voxels       foreground and background IoU
     partition    variation of information, adapted Rand error
-    clefts       distances of the CREMI challenge
-    intervals    how sure a share is
+    clefts       distances between clefts, as in the CREMI challenge
+    intervals    confidence interval of a proportion
+    checks       of the arrays that the others are given
 """
 
 from twostream.task.metrics.clefts import CleftDistances
 from twostream.task.metrics.detection import (
+    FOUND_IOU,
+    GOOD_IOU,
     Detection,
     average_precision,
     candidate_recall,
@@ -21,11 +25,13 @@ from twostream.task.metrics.detection import (
     roi_accuracy,
 )
 from twostream.task.metrics.intervals import wilson_interval
-from twostream.task.metrics.overlaps import Overlaps
+from twostream.task.metrics.overlaps import Overlaps, hidden_voxels
 from twostream.task.metrics.partition import AdaptedRand, VariationOfInformation, adapted_rand, variation_of_information
 from twostream.task.metrics.voxels import VoxelCounts, foreground_iou
 
 __all__ = [
+    "FOUND_IOU",
+    "GOOD_IOU",
     "AdaptedRand",
     "CleftDistances",
     "Detection",
@@ -36,6 +42,7 @@ __all__ = [
     "average_precision",
     "candidate_recall",
     "foreground_iou",
+    "hidden_voxels",
     "match_one_to_one",
     "precision_recall_f1",
     "roi_accuracy",

@@ -1,4 +1,4 @@
-"""Confidence intervals of shares. Knows two numbers; must not know what they count."""
+"""Confidence interval of a proportion. Knows two counts; must not know what they count."""
 
 from __future__ import annotations
 
@@ -6,7 +6,16 @@ import numpy as np
 
 
 def wilson_interval(successes: int, trials: int, z: float = 1.96) -> tuple[float, float]:
-    """Confidence interval of a proportion (Wilson 1927); (0, 1) without trials. z = 1.96 is 95 percent."""
+    """Confidence interval of a proportion (Wilson 1927, score interval).
+
+    Args:
+        successes: at most ``trials``.
+        trials: number of observations.
+        z: quantile of the normal distribution; 1.96 gives 95 percent.
+
+    Returns:
+        Lower and upper end, in [0, 1]; (0, 1) without trials.
+    """
     if trials == 0:
         return 0.0, 1.0
     share = successes / trials

@@ -1,4 +1,4 @@
-"""How well two masks agree, voxel by voxel, from four counts that add up over blocks.
+"""Agreement of two masks, voxel by voxel: IoU of foreground and background, from the confusion matrix.
 
 Knows masks; must not know objects, tasks or files.
 """
@@ -20,10 +20,10 @@ class VoxelCounts:
     A volume larger than memory is scored by merging the counts of blocks that tile it.
 
     Attributes:
-        tp: voxels that are foreground in both.
-        fp: foreground in the prediction alone.
-        fn: foreground in the truth alone.
-        tn: foreground in neither.
+        tp: voxels that are foreground in both masks.
+        fp: voxels that are foreground in the prediction only.
+        fn: voxels that are foreground in the truth only.
+        tn: voxels that are foreground in neither.
     """
 
     tp: int = 0
@@ -38,7 +38,8 @@ class VoxelCounts:
         Args:
             predicted: (Z, Y, X) bool or integer labels, foreground where > 0.
             truth: (Z, Y, X) bool or integer labels, foreground where > 0.
-            ignore: (Z, Y, X), non-zero where a voxel is left out, whatever the other two say there.
+            ignore: (Z, Y, X), non-zero where a voxel is left out, even if it belongs to a truth object; see
+                ``hidden_voxels`` for the usual rule. None leaves out nothing.
 
         Raises:
             InputError: the shapes differ.
@@ -55,33 +56,34 @@ class VoxelCounts:
         return cls(tp, fp, fn, total - tp - fp - fn)
 
     def merged(self, other: VoxelCounts) -> VoxelCounts:
-        """The counts over both blocks, which must not share voxels."""
+        """The counts over two blocks that share no voxel."""
         return VoxelCounts(self.tp + other.tp, self.fp + other.fp, self.fn + other.fn, self.tn + other.tn)
 
     @property
     def foreground_iou(self) -> float:
-        """Intersection over union of the foreground; NaN where neither mask has any."""
+        """Intersection over union of the foreground; NaN if both masks are empty."""
         return _share(self.tp, self.tp + self.fp + self.fn)
 
     @property
     def background_iou(self) -> float:
-        """Intersection over union of the background; NaN where neither mask has any."""
+        """Intersection over union of the background; NaN if both masks are full."""
         return _share(self.tn, self.tn + self.fp + self.fn)
 
     @property
     def mean_iou(self) -> float:
         """Mean of the IoU of foreground and of background.
 
-        A class that occurs in neither mask is left out of the mean; NaN only where no voxel counts at all.
+        A class that occurs in neither mask is left out of the mean; NaN only if no voxel was counted.
         """
         known = [iou for iou in (self.foreground_iou, self.background_iou) if not math.isnan(iou)]
         return sum(known) / len(known) if known else math.nan
 
 
 def _share(part: int, whole: int) -> float:
+    """part / whole; NaN for 0 / 0."""
     return part / whole if whole else math.nan
 
 
 def foreground_iou(predicted: np.ndarray, truth: np.ndarray, ignore: np.ndarray | None = None) -> float:
-    """Intersection over union of two masks, (Z, Y, X) bool each; voxels with non-zero ``ignore`` are left out."""
+    """Intersection over union of two masks; arguments as for ``VoxelCounts.of``, NaN if both masks are empty."""
     return VoxelCounts.of(predicted, truth, ignore).foreground_iou
