@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed 's/:.*##/\t/' | expand -t 12
 
-demo: $(STAMP)  ## the whole loop on synthetic tissue, 2 to 5 minutes on 2 cores
+demo: $(STAMP)  ## the whole loop on synthetic tissue, 5 to 10 minutes on 2 cores
 	$(BIN)/twostream demo
 
 test: $(STAMP)  ## all tests that need neither GPU nor network
