@@ -1,9 +1,8 @@
 """How fast is two-stream beside the algorithm as published, in the same run?
 
-The published side is written here from the description of its steps: k-means of scikit-learn, a tensor of all pairs of
-candidates and answers, ten restarts for every fine clustering. It must select the rows of the golden files, which the
-published script selected, before anything is timed. What the fast k-means of the default loses is measured on the very
-problems of the published side: its inertia over that of scikit-learn.
+The published side is ``common.published``, written from the description of its steps. Before anything is timed, it must
+select the rows of the golden files, which the published script selected. What the fast k-means of the default loses is
+measured on the k-means problems of the published side: its inertia over that of scikit-learn.
 
     python benchmarks/query_speed.py
     python benchmarks/query_speed.py --full                          # 200,000 x (16 + 128), 100 x 10, 1,000 answered
@@ -13,7 +12,6 @@ problems of the published side: its inertia over that of scikit-learn.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,78 +19,22 @@ import numpy as np
 from common import gaussian
 from common import options as common_options
 from common.measure import Seconds, timed
+from common.published import Clustering, as_published
 from common.results import Results
-from sklearn.cluster import KMeans
 
-from twostream.query import TwoStream, quick
+from twostream.query import TwoStream
+from twostream.query.kmeans import Problem, subsampled_kmeans
 
 GOLDEN = Path(__file__).parent.parent / "tests" / "golden"
 SETTLING_SECONDS = 1.0
 """Before each run: BLAS threads of the run before spin for a tenth of a second and would slow down the next one."""
 WAYS: dict[str, dict[str, Any]] = {
     "as published": {},
-    "exact": {"variant": "published", "exact": True},
+    "exact": {"variant": "published"},
     "default": {},
     "adaptive": {"variant": "adaptive"},
 }
 """Settings of ``TwoStream``; the published side has none."""
-
-
-@dataclass(frozen=True)
-class Problem:
-    """A k-means problem of the published side, and the inertia that it reached."""
-
-    features: np.ndarray
-    num_clusters: int
-    inertia: float
-
-
-def as_published(
-    supervised: np.ndarray,
-    unsupervised: np.ndarray,
-    answered: np.ndarray,
-    num_coarse: int,
-    num_fine: int,
-    problems: list[Problem] | None = None,
-) -> np.ndarray:
-    """Rows that the published script selects: its steps, its cost, its wrong line.
-
-    ``problems`` is filled with the k-means problems: the coarse one first, then the fine ones.
-    """
-    batch_size = num_coarse * num_fine
-    iteration = len(answered) // batch_size
-    coarse = KMeans(num_coarse, random_state=0).fit(supervised)
-    labels = coarse.labels_
-    if problems is not None:
-        problems.append(Problem(supervised, num_coarse, coarse.inertia_))
-    rows = np.delete(np.arange(len(supervised)), answered)
-    answered_labels, answered_features = labels[answered], unsupervised[answered]
-    labels, features = labels[rows], unsupervised[rows]
-    names = np.unique(labels)
-    size = np.array([(labels == name).sum() for name in names])
-    budget, level = np.minimum(size, num_fine), num_fine
-    extra = batch_size - budget.sum()
-    while extra > 0:
-        largest = [i for i in np.argsort(-size, kind="stable") if size[i] > level][:extra]
-        budget[largest] += 1
-        extra, level = extra - len(largest), level + 1
-    chosen: list[int] = []
-    for name, k in zip(names, budget, strict=True):
-        inside, unfiltered = rows[labels == name], features[labels == name]
-        candidates, known = unfiltered, answered_features[answered_labels == name]
-        if len(known) > iteration * num_fine:
-            difference = candidates[:, None] - known[None]
-            nearest = (difference**2).sum(2).min(1)
-            farthest = np.argsort(nearest)[-max(int(0.2 * len(inside)), k) :]
-            inside, candidates = inside[farthest], candidates[farthest]
-        model = KMeans(k, random_state=0, n_init=10, max_iter=200).fit(candidates)
-        if problems is not None:
-            problems.append(Problem(candidates, k, model.inertia_))
-        for fine in range(k):
-            members = np.flatnonzero(model.labels_ == fine)
-            distance = ((unfiltered[members] - model.cluster_centers_[fine]) ** 2).sum(1)
-            chosen.append(int(inside[members[np.argmin(distance)]]))
-    return np.array(chosen)
 
 
 def check_against_golden() -> int:
@@ -115,11 +57,10 @@ def inertia(features: np.ndarray, labels: np.ndarray) -> float:
     return total
 
 
-def quickly(problem: Problem) -> float:
-    """Inertia that the quick k-means reaches."""
-    x = problem.features
-    found = quick.kmeans([quick.Problem(x.__getitem__, len(x), len(x))], problem.num_clusters, seed=0)[0]
-    return inertia(x, found.labels)
+def quickly(clustering: Clustering) -> float:
+    """Inertia that the k-means of the default reaches on the same problem."""
+    found = subsampled_kmeans([Problem.of(clustering.features)], clustering.num_clusters, seed=0)[0]
+    return inertia(clustering.features, found.labels)
 
 
 def run(way: str, streams: dict[str, np.ndarray], y: np.ndarray, clusters: tuple[int, int]) -> np.ndarray:
@@ -172,10 +113,11 @@ def main() -> None:
             results.add("same_rows", same, f"of {len(rows)}", data=data, **settings)
             if way == "exact" and "as published" in options.ways:
                 np.testing.assert_array_equal(rows, base[1], err_msg="exact selections differ from the published ones")
-    problems: list[Problem] = []
-    as_published(streams["supervised"], streams["unsupervised"], np.flatnonzero(y == 1), *clusters, problems)
-    for level, found in (("coarse", problems[:1]), ("fine", problems[1:])):
-        ratio = sum(map(quickly, found)) / sum(problem.inertia for problem in found)
+    found: list[Clustering] = []
+    answered = np.flatnonzero(y == 1)
+    as_published(streams["supervised"], streams["unsupervised"], answered, *clusters, clusterings=found)
+    for level, clusterings in (("coarse", found[:1]), ("fine", found[1:])):
+        ratio = sum(map(quickly, clusterings)) / sum(clustering.inertia for clustering in clusterings)
         results.add("inertia_over_exact", ratio, "times", data=data, pool=pool, level=level, seed=options.seed)
 
 

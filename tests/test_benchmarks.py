@@ -133,7 +133,7 @@ def test_a_result_is_printed_and_appended_as_one_json_line(collected, capsys):
     assert capsys.readouterr().out == line + "\n"
     found = json.loads(line)
     assert tuple(found) == results.KEYS
-    assert (found["name"], found["number"], found["spread"]) == ("bench.seconds", 1.235, [1, 1.5])
+    assert (found["name"], found["number"], found["spread"]) == ("bench.seconds", 1.2346, [1, 1.5])
     assert (found["data"], found["data_hash"], found["settings"]) == ("noise", "default_rng(0)", {"way": "fast"})
     assert found["group"] == "bench (quick)"
     assert found["commit"] and re.search(r"\d cores", found["machine"])
@@ -166,8 +166,10 @@ def test_one_seed_has_no_interval(collected):
     assert collected.find("f1_gain")[0]["spread"] is None
 
 
-@pytest.mark.parametrize(("number", "stored"), [(0.123456, 0.1235), (10117.3, 10120), (3, 3), (np.nan, None), (2.0, 2)])
-def test_numbers_are_stored_with_four_digits(number, stored):
+@pytest.mark.parametrize(
+    ("number", "stored"), [(0.123456, 0.12346), (101173.4, 101170), (3, 3), (np.nan, None), (2.0, 2)]
+)
+def test_numbers_are_stored_with_five_digits(number, stored):
     found = results.rounded(number)
     assert found == stored and type(found) is type(stored)
 

@@ -43,8 +43,8 @@ KEYS = (
 )  # fmt: skip
 FOLDER = Path(__file__).parent.parent / "results"
 ROOT = FOLDER.parent.parent
-SIGNIFICANT_DIGITS = 4
-"""Of a stored number. Other runs differ in the third."""
+SIGNIFICANT_DIGITS = 5
+"""Of a stored number: inertias are compared to a hundredth of a percent."""
 
 Row = dict[str, Any]
 
