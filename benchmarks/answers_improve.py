@@ -314,6 +314,8 @@ def summarise(results: Results, options: argparse.Namespace, name: str, data: Da
             for arm in ("S_0", *options.arms)
         }
         seeds = sorted(set.intersection(*(set(values) for values in by_arm.values())))
+        if results.find(f"{measure}_mean", **shared, seeds=seeds, arm="S_0"):
+            continue  # summarised by an earlier run
         for arm, values in by_arm.items():
             mean = float(np.mean([values[seed] for seed in seeds]))
             results.add(f"{measure}_mean", mean, unit, data=data, **shared, seeds=seeds, arm=arm)

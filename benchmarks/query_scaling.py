@@ -115,8 +115,8 @@ def main() -> None:
     for variant in options.variants:
         n, seconds = points(rows, variant)
         found, data = slope(n, seconds), gaussian.data(int(n[-1]), list(WIDTHS.values()), options.seed, "float16")
-        if found == found:
-            results.add("slope", found, "log s / log candidates", data=data, variant=variant)
+        if found == found and not results.find("slope", variant=variant, sizes=options.sizes):
+            results.add("slope", found, "log s / log candidates", data=data, variant=variant, sizes=options.sizes)
     if options.plot:
         plot(rows, options.plot)
 

@@ -136,7 +136,7 @@ def test_a_result_is_printed_and_appended_as_one_json_line(collected, capsys):
     assert (found["name"], found["number"], found["spread"]) == ("bench.seconds", 1.2346, [1, 1.5])
     assert (found["data"], found["data_hash"], found["settings"]) == ("noise", "default_rng(0)", {"way": "fast"})
     assert found["group"] == "bench (quick)"
-    assert found["commit"] and re.search(r"\d cores", found["machine"])
+    assert found["commit"] == results.commit() and re.search(r"\d cores", found["machine"])
 
 
 def test_a_spread_without_a_meaning_is_refused(collected):
