@@ -4,10 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo test lint bench wheel clean
+.PHONY: help demo test lint bench bench-report wheel clean
 
 help:  ## this list
-	@grep -hE '^[a-z-]+:.*##' Makefile | sed 's/:.*##/\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' Makefile | sed 's/:.*##/\t/' | expand -t 16
 
 demo: $(STAMP)  ## the whole loop on synthetic tissue, 5 to 10 minutes on 2 cores
 	$(BIN)/twostream demo
@@ -21,8 +21,13 @@ lint: $(STAMP)  ## ruff, mypy and the layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
-bench: $(STAMP)  ## every benchmark, one JSON row per number
-	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+BENCH_OPTIONS = $(if $(DATA),--data $(DATA)) $(if $(ROWS),--rows $(ROWS)) $(if $(FULL),--full)
+
+bench: $(STAMP)  ## quick form of every benchmark; DATA=folder of real sets, ROWS=file to keep the rows, FULL=1 sizes of LOG.md
+	for script in benchmarks/*.py; do $(BIN)/python $$script $(BENCH_OPTIONS) || exit 1; done
+
+bench-report: $(STAMP)  ## tables of LOG.md and docs/ from benchmarks/results/
+	PYTHONPATH=benchmarks $(BIN)/python -m common.report
 
 wheel: $(STAMP)  ## build the wheel and start the demo from it in an empty environment
 	sh tests/wheel.sh $(PYTHON)

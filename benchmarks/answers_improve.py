@@ -4,50 +4,38 @@ For every seed: a labelled box of at most 3 percent of the volume, S_0, its cand
 the test box, --answers of them drawn at random and judged by the truth rule, then one refit for each arm:
 
     answers     as given
-    shuffled    the same candidates, the same answers, dealt out anew; a drawing moves to the candidate it is dealt to
+    shuffled    the same candidates and the same answers in random order; a drawing moves to its new candidate
     replay      as many steps on the labelled box alone
 
 With --corrects a badly shaped candidate is not only called so: the true objects in its place are drawn.
 
-All arms share S_0, the steps and the seed of the crops. One JSON row per seed and arm, appended to --out as it comes;
-rows that are there are not computed again. --summary prints paired differences with 95 percent intervals.
+All arms share S_0, the steps and the seed of the crops. With --rows, arms that the file holds are not computed again,
+and the paired differences are those of all its seeds.
 
-    python benchmarks/answers_improve.py --data DIR --set fafb --seeds 0 1 2 3 4 --out rows.jsonl
-    python benchmarks/answers_improve.py --set synthetic --seeds 1000 1001 1002 1003 1004 --out rows.jsonl
-    python benchmarks/answers_improve.py --summary --out rows.jsonl
+    python benchmarks/answers_improve.py
+    python benchmarks/answers_improve.py --full --sets synthetic --seeds 1000 1001 1002 1003 1004 --rows rows.jsonl
+    python benchmarks/answers_improve.py --full --data DIR --sets fafb --seeds 0 1 2 3 4 --rows rows.jsonl
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
-import json
-import os
-import subprocess
 import tempfile
-import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is loaded, as the command line does
 
 import numpy as np
-from segmentation_quality import in_memory
+from common import options as common_options
+from common.results import Data, Results, together
+from common.sets import open_real, open_synthetic
 
 from twostream.base.config import apply_overrides, parse_config
 from twostream.base.geometry import Box
 from twostream.candidates.candidate import Candidate, clean, extract
-from twostream.candidates.thresholds import (
-    CandidateConfig,
-    final_threshold,
-    mean_scores_at,
-    min_score_by_answers,
-    min_score_by_labels,
-    proposing_threshold,
-)
+from twostream.candidates.thresholds import CandidateConfig, Labelled, Thresholds, choose_thresholds
 from twostream.candidates.truth import Truth
 from twostream.models.segmentation.config import RefitConfig, SegmentationConfig, shapes_for
 from twostream.models.segmentation.lessons import Lesson, Lessons
@@ -60,24 +48,35 @@ from twostream.rounds.refit import refit
 from twostream.rounds.score import scores_on_test_box
 from twostream.task import DecodingConfig, Task, get_task
 from twostream.task.answers import MEANING, AnswerKind
-from twostream.volume import MemoryVolume, Volume, open_ignore_mask, open_volume
+from twostream.volume import MemoryVolume, Volume
 
 ARMS = ("answers", "shuffled", "replay")
-SHOWN = ("instance_f1", "average_precision", "candidate_recall", "candidate_accuracy", "foreground_iou")
+COMPARED = (("answers", "S_0"), ("answers", "shuffled"), ("answers", "replay"))
+SCORES = {
+    "instance_f1": "F1", "average_precision": "AP", "candidate_recall": "share", "candidate_accuracy": "share",
+    "foreground_iou": "IoU",
+}  # fmt: skip
 MIN_OBJECTS = 10
 VAL_SHARE = 0.2
-TISSUE_SHAPE = (32, 960, 1280)
+FULL_TISSUE, QUICK_TISSUE = (32, 960, 1280), (16, 384, 640)
 LABELS_SIDE_PX = {"fafb": 214, "synthetic": 190}
-"""Labelled boxes of 1.5 and 2.9 percent of the volume."""
+"""Labelled boxes of 1.5 and 2.9 percent of the full volumes."""
+QUICK = (*(f"segmentation.{setting}" for setting in common_options.QUICK_S), "refit.num_steps=60")
 
-
-Said = tuple[AnswerKind, tuple[Box, np.ndarray] | None]
+Answer = tuple[AnswerKind, tuple[Box, np.ndarray] | None]
 """Kind of an answer, and what was drawn."""
 
 
 @dataclass(frozen=True)
 class World:
-    """A volume with its truth, and where S learns, is asked and is tested."""
+    """A volume with its truth.
+
+    Attributes:
+        labels_box, val_box: what S_0 is trained on, and the part of it where thresholds are chosen.
+        test_box, guarded_box: where S is scored, and the box around it in which nothing is asked.
+        pool_box: where candidates are asked about.
+        data: what a result row says of the set.
+    """
 
     task: Task
     image: Volume
@@ -88,48 +87,47 @@ class World:
     test_box: Box
     guarded_box: Box
     pool_box: Box
+    data: Data
+
+    def labelled(self, box: Box) -> Labelled:
+        return Labelled(box, self.labels.read(box), None if self.ignore is None else self.ignore.read(box))
 
 
-def make_world(name: str, data: Path, seed: int, side: str, side_px: int, decoding: DecodingConfig) -> World:
-    """The world of a seed: another place for the labelled box, on synthetic tissue another tissue.
+def make_world(options: argparse.Namespace, name: str, seed: int, decoding: DecodingConfig) -> World:
+    """The world of a seed: another place of the labelled box, and on synthetic tissue another tissue.
 
     Args:
-        name: "fafb" or "synthetic".
-        data: where the real sets are.
+        options: of the command line.
+        name: "fafb" or "synthetic"; synthetic tissue is of the side that its seed belongs to.
         seed: of the place, or of the tissue.
-        side: "development" or "confirmation"; synthetic tissue is of the side that its seed is of.
-        side_px: in plane, of the labelled box.
         decoding: of the task.
     """
+    side_px = options.labels_side or LABELS_SIDE_PX[name]
     if name == "fafb":
-        uri = f"{data / 'fafb_mito_8slices.h5'}:"
-        volumes = [
-            open_volume(uri + "image"),
-            open_volume(uri + "mitochondria"),
-            open_ignore_mask(uri + "mitochondria"),
-        ]
-        height = 868 if side == "development" else 1736
-        image, labels, ignore = (in_memory(v, Box((0, 0, 0), (8, height, 1736))) for v in volumes if v is not None)
-        task = get_task("mitochondria", image.voxel_size_nm, decoding)
-        test_box = Box((0, 0, 1200), (8, 868, 536)) if side == "development" else Box((0, 868, 0), (8, 868, 1736))
+        is_development = options.side == "development"
+        opened = open_real(options.data, "fafb", Box((0, 0, 0), (8, 868 if is_development else 1736, 1736)))
+        task = get_task("mitochondria", opened.image.voxel_size_nm, decoding)
+        test_box = Box((0, 0, 1200), (8, 868, 536)) if is_development else Box((0, 868, 0), (8, 868, 1736))
         pool_box, size, guard = Box((0, 0, 0), (8, 868, 1736)), (8, side_px, side_px), (3, 160, 160)
     else:
-        uri = f"synthetic://seed={seed}&shape={','.join(map(str, TISSUE_SHAPE))}&kind="
-        image, labels = (in_memory(open_volume(uri + kind), Box.whole(TISSUE_SHAPE)) for kind in ("image", "synapses"))
-        ignore, task = None, get_task("polarity", image.voxel_size_nm, decoding)
-        test_box, pool_box = Box((0, 0, 960), (32, 960, 320)), Box.whole(TISSUE_SHAPE)
-        size, guard = (32, side_px, side_px), (3, 64, 64)
+        depth, height, width = shape = FULL_TISSUE if options.full else QUICK_TISSUE
+        opened = open_synthetic(seed, shape)
+        task = get_task("polarity", opened.image.voxel_size_nm, decoding)
+        test_box, pool_box = Box((0, 0, 3 * width // 4), (depth, height, width // 4)), Box.whole(shape)
+        size, guard = (depth, side_px, side_px), (3, 64, 64)
     guarded = test_box.grown(guard)
     rng = np.random.default_rng(seed)
     while True:  # a labelled box with enough objects to learn from
         corner = [int(rng.integers(p - s + 1)) for p, s in zip(pool_box.shape_zyx, size, strict=True)]
         labels_box = Box(tuple(corner), size)
-        known = task.instances(labels.read(labels_box))
+        known = task.instances(opened.labels.read(labels_box))
         if not labels_box.intersects(guarded) and len(np.unique(known)) > MIN_OBJECTS:
             break
     width = round(VAL_SHARE * size[2])
     val_box = Box((corner[0], corner[1], corner[2] + size[2] - width), (*size[:2], width))
-    return World(task, image, labels, ignore, labels_box, val_box, test_box, guarded, pool_box)
+    return World(
+        task, opened.image, opened.labels, opened.ignore, labels_box, val_box, test_box, guarded, pool_box, opened.data
+    )
 
 
 def lessons_of(
@@ -172,26 +170,19 @@ def predicted(world: World, segmenter: Segmenter, config: SegmentationConfig, re
     return output
 
 
-@dataclass(frozen=True)
-class Thresholds:
-    """Of proposing and of the final segmentation, chosen as a project does."""
-
-    propose: float
-    final: float
-    min_score: float
-
-
-def thresholds(world: World, output: Volume, config: CandidateConfig, min_voxels: int) -> Thresholds:
-    probability, known = output.read(world.labels_box), world.labels.read(world.labels_box)
-    hidden = None if world.ignore is None else world.ignore.read(world.labels_box)
-    threshold, _ = proposing_threshold(probability, known, hidden, world.task, config, min_voxels)
-    inside = world.val_box.relative_to(world.labels_box).slices
-    level, known = probability[(slice(None), *inside)], known[inside]
-    hidden = None if hidden is None else hidden[inside]
-    final = config.final_threshold or final_threshold(level, known, hidden, world.task)
-    segmentation = clean(world.task.decode(level, final), world.task, min_voxels)
-    believed = min_score_by_labels(segmentation, level[world.task.foreground], known, hidden, world.task)
-    return Thresholds(threshold, final, believed)
+def thresholds(
+    world: World,
+    output: Volume,
+    config: CandidateConfig,
+    min_voxels: int,
+    asked: Sequence[Candidate] = (),
+    y: np.ndarray | None = None,
+) -> Thresholds:
+    """Thresholds of a round, chosen as a project chooses them."""
+    return choose_thresholds(
+        output.read(output.box), world.task, config, min_voxels, labels=world.labelled(world.labels_box),
+        validation=world.labelled(world.val_box), asked=asked, y=y,
+    )  # fmt: skip
 
 
 def candidates_in(
@@ -203,7 +194,7 @@ def candidates_in(
 
 
 def ask(pool: Sequence[Candidate], options: argparse.Namespace, seed: int) -> list[Candidate]:
-    """The candidates that a strategy asks about when nothing has been answered: S's score is all it has."""
+    """The candidates that a strategy asks about before any answer, with S's score as the probability."""
     score = np.array([c.score for c in pool])
     strategy = get_strategy(options.ask, random_state=seed)
     rows = strategy.query(
@@ -213,19 +204,19 @@ def ask(pool: Sequence[Candidate], options: argparse.Namespace, seed: int) -> li
     return [pool[i] for i in rows]
 
 
-def answer(truth: Truth, candidate: Candidate, corrects: bool) -> Said:
-    """What the simulated annotator says and, if it corrects, draws."""
+def answer(truth: Truth, candidate: Candidate, corrects: bool) -> Answer:
+    """Answer of the simulated annotator and, if it corrects, its drawing."""
     kind = truth.judge(candidate).kind
     if corrects and kind is AnswerKind.SHAPE:
         return AnswerKind.CORRECTED, truth.drawing(candidate)
     return kind, None
 
 
-def dealt(asked: Sequence[Candidate], said: Sequence[Said], order: np.ndarray) -> list[Lesson]:
-    """Lessons where candidate i is told what was said of candidate ``order[i]``."""
+def dealt(asked: Sequence[Candidate], answers: Sequence[Answer], order: np.ndarray) -> list[Lesson]:
+    """Lessons where candidate i gets the answer to candidate ``order[i]``."""
     lessons = []
     for row, candidate in enumerate(asked):
-        kind, drawing = said[order[row]]
+        kind, drawing = answers[order[row]]
         if drawing is not None:
             source = asked[order[row]].box
             place = [
@@ -241,141 +232,122 @@ def dealt(asked: Sequence[Candidate], said: Sequence[Said], order: np.ndarray) -
     return lessons
 
 
-def score(
-    world: World, truth: Truth, output: Volume, chosen: Thresholds, min_voxels: int, min_score: float
-) -> dict[str, Any]:
-    segmentation, candidates = candidates_in(world, output, world.test_box, chosen.propose, min_voxels)
+def score(world: World, truth: Truth, output: Volume, chosen: Thresholds, min_voxels: int) -> dict[str, float]:
+    """Scores on the test box."""
+    segmentation, candidates = candidates_in(world, output, world.test_box, chosen.threshold, min_voxels)
     whole = np.zeros(world.image.shape_zyx, np.uint32)
     whole[world.test_box.slices] = segmentation
-    scores = scores_on_test_box(
+    return scores_on_test_box(
         MemoryVolume(whole, world.image.voxel_size_nm), output, truth, candidates, world.test_box,
-        threshold=chosen.final, min_voxels=min_voxels, min_score=min_score,
+        threshold=chosen.final_threshold, min_voxels=min_voxels, min_score=chosen.min_score,
     )  # fmt: skip
-    rounded = {k: None if v != v else round(float(v), 4) for k, v in scores.items()}
-    return {"threshold": chosen.propose, "final_threshold": chosen.final, "min_score": round(min_score, 3)} | rounded
 
 
-def run_seed(options: argparse.Namespace, seed: int, done: set[tuple[int, str]]) -> None:
-    settings = apply_overrides({}, options.override)
+def run_seed(results: Results, options: argparse.Namespace, name: str, seed: int) -> World:
+    """Rows of S_0 and of every arm of one seed."""
+    settings = apply_overrides({}, [*(() if options.full else QUICK), *options.override])
     refitting = parse_config(RefitConfig, settings.get("refit", {}), source="--override")
     proposing = parse_config(CandidateConfig, settings.get("candidates", {}), source="--override")
     decoding = parse_config(DecodingConfig, settings.get("decoding", {}), source="--override")
-    arms = [arm for arm in options.arms if (seed, arm) not in done]
-    if not arms and (seed, "S_0") in done:
-        return
-    side_px = options.labels_side or LABELS_SIDE_PX[options.case]
-    world = make_world(options.case, options.data, seed, options.side, side_px, decoding)
+    world = make_world(options, name, seed, decoding)
+    shared = {"set": name, "side": options.side, "tag": options.tag}
+    arms = [arm for arm in options.arms if not results.find("instance_f1", **shared, seed=seed, arm=arm)]
+    has_first = bool(results.find("instance_f1", **shared, seed=seed, arm="S_0"))
+    if not arms and has_first:
+        return world
     chosen = settings.get("segmentation", {})
     size_nm = chosen.get("max_pixel_size_nm") or world.task.pixel_size_nm
     chosen = {**shapes_for(world.image.voxel_size_nm, size_nm), **chosen}
     config = parse_config(SegmentationConfig, chosen, source="--override")
     min_voxels = max(1, round(world.task.min_object_nm3 / float(np.prod(world.image.voxel_size_nm))))
     truth = Truth(world.labels, world.ignore, world.task)
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout
-    row = {"name": "answers_improve", "set": options.case, "side": options.side, "tag": options.tag, "seed": seed}
-    row |= {"overrides": options.override, "commit": commit.strip()}
 
-    def write(arm: str, values: dict[str, Any]) -> None:
-        if (seed, arm) not in done:
-            with options.out.open("a") as handle:
-                handle.write(json.dumps(row | {"arm": arm} | values) + "\n")
-            print(json.dumps({"seed": seed, "arm": arm} | {k: values.get(k) for k in SHOWN}), flush=True)
+    def add(arm: str, scores: dict[str, float], **more: object) -> None:
+        for measure, unit in SCORES.items():
+            results.add(
+                measure, scores[measure], unit, data=world.data, **shared, seed=seed, arm=arm,
+                overrides=options.override, **more,
+            )  # fmt: skip
 
     with tempfile.TemporaryDirectory() as folder:
-        start = time.monotonic()
-        stored = options.out.with_name(f"{options.out.stem}-{options.case}-{options.side}-{seed}-{options.s0}.ckpt")
-        if stored.exists():
+        stored = options.stored and options.stored / f"{name}-{options.side}-{seed}-{options.s0}.ckpt"
+        if stored and stored.exists():
             first = Segmenter.load(stored)
         else:
             first = first_s(world, config, seed, Path(folder))
-            first.save(stored)
-        trained = time.monotonic() - start
+            if stored:
+                stored.parent.mkdir(parents=True, exist_ok=True)
+                first.save(stored)
         output = belief = predicted(world, first, config, [world.pool_box, world.test_box])
         found = thresholds(world, output, proposing, min_voxels)
-        _, proposed = candidates_in(world, output, world.pool_box, found.propose, min_voxels)
+        _, proposed = candidates_in(world, output, world.pool_box, found.threshold, min_voxels)
         untouchable = (world.labels_box, world.guarded_box)
         pool = [c for c in proposed if not any(c.box.intersects(box) for box in untouchable)]
         rng = np.random.default_rng([seed, 1])
         asked = ask(pool, options, seed)
-        said = [answer(truth, c, options.corrects) for c in asked]
-        counts = dict(Counter(str(kind) for kind, _ in said))
-        first_scores = score(world, truth, output, found, min_voxels, found.min_score)
-        write("S_0", {"seconds": round(trained, 1), "pool": len(pool), "answers": counts} | first_scores)
+        answers = [answer(truth, c, options.corrects) for c in asked]
+        if not has_first:
+            kinds = dict(Counter(str(kind) for kind, _ in answers))
+            add("S_0", score(world, truth, output, found, min_voxels), pool=len(pool), answers=kinds)
         for arm in arms:
             order = rng.permutation(len(asked)) if arm == "shuffled" else np.arange(len(asked))
-            lessons = [] if arm == "replay" else dealt(asked, said, order)
+            lessons = [] if arm == "replay" else dealt(asked, answers, order)
             segmenter = copy.deepcopy(first)
-            start = time.monotonic()
             refit(
                 segmenter, lessons_of(world, segmenter, config, lessons, refitting, belief),
                 np.zeros(len(lessons), np.int64), config, refitting, seed=seed + 1,
                 resume_path=Path(folder) / f"{arm}.resume",
             )  # fmt: skip
-            seconds = round(time.monotonic() - start, 1)
             output = predicted(world, segmenter, config, [world.pool_box, world.test_box])
-            told = np.array([MEANING[said[i][0]].y for i in order]) if lessons else np.full(len(asked), np.nan)
-            found = thresholds(world, output, proposing, min_voxels)
-            final, _ = candidates_in(world, output, world.pool_box, found.final, min_voxels)
-            here = [replace(c, box=c.box.relative_to(world.pool_box)) for c in asked]
-            now = mean_scores_at(here, final, output.read(world.pool_box)[world.task.foreground], world.task)
-            believed = min_score_by_answers(np.array([c.score for c in asked]), told, now, fallback=found.min_score)
-            scores = score(world, truth, output, found, min_voxels, believed)
-            write(arm, {"seconds": seconds, "lessons": len(lessons)} | scores)
+            y = np.array([MEANING[answers[i][0]].y for i in order], float) if lessons else np.full(len(asked), np.nan)
+            found = thresholds(world, output, proposing, min_voxels, asked, y)
+            add(arm, score(world, truth, output, found, min_voxels), lessons=len(lessons))
+    return world
 
 
-def summary(rows: list[dict[str, Any]]) -> list[str]:
-    """Paired differences over seeds: mean and a 95 percent interval (Student's t)."""
-    from scipy import stats
-
-    lines = []
-    for key in sorted({(r["set"], r["side"], r["tag"]) for r in rows}):
-        mine = {(r["seed"], r["arm"]): r for r in rows if (r["set"], r["side"], r["tag"]) == key}
-        arms = [arm for arm in ("S_0", *ARMS) if any(a == arm for _, a in mine)]
-        # A seed that was stopped half way would move the means, not the differences.
-        seeds = sorted(seed for seed, arm in mine if arm == "S_0" and all((seed, a) in mine for a in arms))
-        lines.append(f"{' '.join(key)}: {len(seeds)} seeds")
-        for name in SHOWN:
-            means = {a: np.mean([mine[s, a][name] for s in seeds]) for a in arms}
-            lines.append(f"  {name:20s} " + "  ".join(f"{a} {m:.3f}" for a, m in means.items()))
-            for a, b in (("answers", "S_0"), ("answers", "shuffled"), ("answers", "replay")):
-                both = [s for s in seeds if (s, a) in mine and (s, b) in mine]
-                d = np.array([mine[s, a][name] - mine[s, b][name] for s in both])
-                if len(d) > 1:
-                    half = stats.t.ppf(0.975, len(d) - 1) * d.std(ddof=1) / np.sqrt(len(d))
-                    better = f"{int((d > 0).sum())} of {len(d)} seeds better"
-                    lines.append(
-                        f"    {a} - {b:9s} {d.mean():+.3f} [{d.mean() - half:+.3f}, {d.mean() + half:+.3f}]  {better}"
-                    )
-    return lines
+def summarise(results: Results, options: argparse.Namespace, name: str, data: Data) -> None:
+    """Paired differences over the seeds that have every arm, so that means and differences are of the same seeds."""
+    shared = {"set": name, "side": options.side, "tag": options.tag}
+    for measure, unit in SCORES.items():
+        by_arm = {
+            arm: {row["settings"]["seed"]: row["number"] for row in results.find(measure, **shared, arm=arm)}
+            for arm in ("S_0", *options.arms)
+        }
+        seeds = sorted(set.intersection(*(set(values) for values in by_arm.values())))
+        if results.find(f"{measure}_mean", **shared, seeds=seeds, arm="S_0"):
+            continue  # summarised by an earlier run
+        for arm, values in by_arm.items():
+            mean = float(np.mean([values[seed] for seed in seeds]))
+            results.add(f"{measure}_mean", mean, unit, data=data, **shared, seeds=seeds, arm=arm)
+        for better, base in COMPARED:
+            if better in by_arm and base in by_arm:
+                pair = ([by_arm[arm][seed] for seed in seeds] for arm in (better, base))
+                results.differences(measure, *pair, unit, data=data, **shared, seeds=seeds, arm=f"{better} - {base}")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--set", dest="case", choices=["fafb", "synthetic"], default="fafb")
-    parser.add_argument("--data", type=Path, default=Path("data"))
-    parser.add_argument("--side", choices=["development", "confirmation"], default="confirmation")
-    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(5)))
-    parser.add_argument("--answers", type=int, default=100)
+    parser = common_options.parser(__doc__)
+    common_options.add_sets(parser, ["fafb"])
+    common_options.add_overrides(parser)
+    parser.add_argument("--side", choices=["development", "confirmation"], default="development")
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", default=[0], help="synthetic tissue: from 1000 for confirmation"
+    )
+    parser.add_argument("--answers", type=int, default=30)
     parser.add_argument("--corrects", action="store_true", help="draw what is badly shaped as it should be")
     parser.add_argument("--labels-side", type=int, metavar="PX", help="side of the labelled box")
     parser.add_argument("--ask", default="random", metavar="STRATEGY", help="random, entropy")
-    parser.add_argument("--arms", nargs="*", choices=ARMS, default=list(ARMS))
-    parser.add_argument("--override", action="append", default=[], metavar="A.B=VALUE")
+    parser.add_argument("--arms", nargs="*", choices=ARMS, default=["answers", "shuffled"])
     parser.add_argument("--tag", default="default", help="name of these settings in the rows")
     parser.add_argument("--s0", default="default", help="name of the stored S_0, shared by tags that refit differently")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--summary", action="store_true")
-    options = parser.parse_args()
-    rows = [json.loads(line) for line in options.out.read_text().splitlines()] if options.out.exists() else []
-    if options.summary:
-        print("\n".join(summary(rows)))
-        return
+    parser.add_argument("--stored", type=Path, metavar="FOLDER", help="keeps every S_0")
+    full = {"side": "confirmation", "seeds": list(range(5)), "answers": 100, "arms": list(ARMS)}
+    options = common_options.parse(parser, full=full)
     use_threads(options.threads)
-    key = (options.case, options.side, options.tag)
-    done = {(r["seed"], r["arm"]) for r in rows if (r["set"], r["side"], r["tag"]) == key}
-    for seed in options.seeds:
-        run_seed(options, seed, done)
+    results = Results("answers_improve", options)
+    for name in common_options.chosen_sets(options, ["fafb"]):
+        data = [run_seed(results, options, name, seed).data for seed in options.seeds]
+        summarise(results, options, name, together(data))
 
 
 if __name__ == "__main__":

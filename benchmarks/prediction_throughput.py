@@ -1,26 +1,24 @@
-"""Blockwise prediction beside the bare network on the same windows, in one run. One JSON row per repetition.
+"""Blockwise prediction beside the bare network on the same windows, in one run.
 
 The bare side runs the forward pass alone, on the very windows that prediction visits, in batches of the same size,
-from arrays in memory. The other side is all of it: reading a volume from disk, windows, blending, interpolation,
+from arrays in memory. The other side is everything: reading a volume from disk, windows, blending, interpolation,
 compression and writing of an OME-Zarr. Both take turns, so that a noisy machine is noisy for both.
 
-    python benchmarks/prediction_throughput.py --repetitions 5
+    python benchmarks/prediction_throughput.py
+    python benchmarks/prediction_throughput.py --full --task polarity --voxel-size 30 8 8
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
 import tempfile
-import time
 from pathlib import Path
-
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is loaded, as the command line does
 
 import h5py
 import numpy as np
 import torch
+from common import options as common_options
+from common.measure import timed
+from common.results import Data, Results
 
 from twostream.base.geometry import Box
 from twostream.models.segmentation.config import SegmentationConfig
@@ -33,7 +31,7 @@ from twostream.volume.synthetic import Tissue
 
 
 def num_windows(segmenter: Segmenter, image: Volume, config: SegmentationConfig) -> int:
-    """Windows that prediction visits, those counted twice that two blocks share."""
+    """Windows that prediction visits; a window that two blocks share counts twice."""
     lattice, fold = lattice_of(segmenter, image, config), segmenter.network.fold_zyx
     total = 0
     for block in plan(segmenter, image.box, config):
@@ -56,15 +54,15 @@ def bare_seconds(segmenter: Segmenter, window_zyx: tuple[int, int, int], number:
     segmenter.network.to(device).eval()
     with torch.inference_mode():
         segmenter.network.folded_logit(batch).sum().item()  # the first pass chooses kernels
-        start = time.monotonic()
-        for done in range(0, number, WINDOWS_AT_ONCE):
-            last = segmenter.network.folded_logit(batch[: min(WINDOWS_AT_ONCE, number - done)])
-        last.sum().item()  # a GPU is behind
-        return time.monotonic() - start
+        with timed() as seconds:
+            for done in range(0, number, WINDOWS_AT_ONCE):
+                last = segmenter.network.folded_logit(batch[: min(WINDOWS_AT_ONCE, number - done)])
+            last.sum().item()  # waits for a GPU
+    return seconds.wall
 
 
 def stored(array: np.ndarray, voxel_size_nm: tuple[float, ...], name: str, folder: Path) -> Volume:
-    """The image on disk: an OME-Zarr as ``twostream`` writes them, or HDF5 in the pieces and with the gzip of CREMI."""
+    """The image on disk: an OME-Zarr as ``twostream`` writes it, or HDF5 with the chunks and the gzip of CREMI."""
     if name == "zarr":
         volume = create_volume(
             str(folder / "image.zarr"), shape_zyx=array.shape, dtype=np.uint8, voxel_size_nm=voxel_size_nm
@@ -78,20 +76,23 @@ def stored(array: np.ndarray, voxel_size_nm: tuple[float, ...], name: str, folde
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--task", default="mitochondria", choices=["mitochondria", "polarity"])
-    parser.add_argument("--shape", type=int, nargs=3, default=(32, 1024, 1024))
-    parser.add_argument("--voxel-size", type=float, nargs=3, default=(40.0, 4.0, 4.0))
-    parser.add_argument("--format", default="zarr", choices=["zarr", "hdf5"])
-    parser.add_argument("--repetitions", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=2)
-    options = parser.parse_args()
+    parser = common_options.parser(__doc__)
+    parser.add_argument("--task", choices=["polarity", "cleft", "mitochondria"], default="mitochondria")
+    parser.add_argument("--shape", type=int, nargs=3, default=[16, 512, 512], metavar=("Z", "Y", "X"))
+    parser.add_argument("--voxel-size", type=float, nargs=3, default=[40.0, 4.0, 4.0], metavar=("Z", "Y", "X"))
+    parser.add_argument("--format", choices=["zarr", "hdf5"], default="zarr", help="of the image")
+    parser.add_argument("--repetitions", type=int, default=2)
+    options = common_options.parse(parser, full={"shape": [32, 1024, 1024], "repetitions": 5})
     use_threads(options.threads)
+    results = Results("prediction_throughput", options)
     size, config = tuple(options.voxel_size), SegmentationConfig()
     task = get_task(options.task, size)
     segmenter = new_segmenter(
         task, config, voxel_size_nm=size, num_sections=options.shape[0], grey=(120.0, 40.0), seed=0
     )
+    settings = {"task": options.task, "shape_zyx": options.shape, "voxel_size_nm": options.voxel_size}
+    settings |= {"format": options.format, "threads": options.threads}
+    data = Data("synthetic tissue, one tile repeated", "Tissue(seed=0, voxel_size_nm=(40, 8, 8)), 8 x 256 x 256")
     with tempfile.TemporaryDirectory() as folder:
         section = Tissue(seed=0, voxel_size_nm=(40.0, 8.0, 8.0))
         tile = section.image(Box((0, 0, 0), (8, 256, 256)))
@@ -100,32 +101,28 @@ def main() -> None:
         image = stored(image_array, size, options.format, Path(folder))
         number = num_windows(segmenter, image, config)
         window = lattice_of(segmenter, image, config).window_zyx
-        seconds = []
+        bare, whole = [], []
         for repetition in range(options.repetitions):
-            bare = bare_seconds(segmenter, window, number)
+            bare.append(bare_seconds(segmenter, window, number))
             output = create_volume(
                 str(Path(folder) / f"{repetition}.zarr"), shape_zyx=image.shape_zyx, dtype=np.uint8,
                 voxel_size_nm=size, num_channels=len(task.channels),
             )  # fmt: skip
-            start = time.monotonic()
-            predict(segmenter, image, output, config)
-            whole = time.monotonic() - start
-            row = {
-                "name": "prediction_throughput", "task": options.task, "shape_zyx": list(options.shape),
-                "format": options.format,
-                "windows": number, "bare_seconds": round(bare, 2), "predict_seconds": round(whole, 2),
-                "share_of_bare": round(bare / whole, 3), "voxels_per_second": round(image.box.num_voxels / whole),
-            }  # fmt: skip
-            print(json.dumps(row), flush=True)
-            seconds.append((bare, whole))
-        # Other work on the machine only ever adds time: the fastest of each side tells most about the code.
-        (bare, whole), (fast_bare, fast) = np.sum(seconds, 0), np.min(seconds, 0)
-        row |= {
-            "repetitions": options.repetitions, "bare_seconds": round(bare, 2), "predict_seconds": round(whole, 2),
-            "share_of_bare": round(bare / whole, 3), "share_of_bare_fastest": round(fast_bare / fast, 3),
-            "voxels_per_second": round(options.repetitions * image.box.num_voxels / whole),
-        }  # fmt: skip
-        print(json.dumps(row), flush=True)
+            with timed() as seconds:
+                predict(segmenter, image, output, config)
+            whole.append(seconds.wall)
+    share = np.array(bare) / np.array(whole)
+    seen = [float(share.min()), float(share.max())]
+    results.add("bare_seconds", float(np.mean(bare)), "s", data=data, **settings)
+    results.add("seconds", float(np.mean(whole)), "s", data=data, **settings)
+    results.add(
+        "share_of_bare", sum(bare) / sum(whole), "share", data=data, spread=seen,
+        spread_is=f"range over {options.repetitions} repetitions", **settings,
+    )  # fmt: skip
+    # Other work on the machine only ever adds time: the fastest of each side tells most about the code.
+    results.add("share_of_bare_fastest", min(bare) / min(whole), "share", data=data, **settings)
+    voxels = options.repetitions * image.box.num_voxels / sum(whole)
+    results.add("voxels_per_second", round(voxels), "voxels/s", data=data, **settings)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
-"""What does each strategy of `twostream.query` cost on a large pool? One JSON row per strategy.
+"""What does each strategy of ``twostream.query`` cost on a large pool?
 
 Every strategy has a fresh process, one thread, and the same pool in memory: two streams of float32 in Gaussian groups,
 some answered rows, and the probabilities of five scorers. Seconds are those of the query alone, as are processor
-seconds; the peak is what the query takes above the pool and the imports. `skactiveml` runs scikit-activeml's k-centre,
-which our `core-set` is to be compared with; `sub-sampling` runs it on 20,000 of the rows.
+seconds; memory is what the query takes above the pool and the imports. ``skactiveml`` runs scikit-activeml's k-centre,
+to compare with our ``core-set``; ``sub-sampling`` runs it on 20,000 of the rows.
 
-    python benchmarks/query_rivals.py --out rivals.jsonl                       # 200,000 x (16 + 128), batch of 1,000
-    python benchmarks/query_rivals.py --candidates 5000 --strategies badge core-set
+    python benchmarks/query_rivals.py
+    python benchmarks/query_rivals.py --full                       # 200,000 x (16 + 128), batch of 1,000
 """
 
 from __future__ import annotations
@@ -14,19 +14,22 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from common import gaussian
+from common import options as common_options
+from common.gaussian import GROUP_WIDTH, NUM_GROUPS
+from common.measure import peak_mb, timed
+from common.results import Results
 
 from twostream.query import STRATEGIES, get_strategy
 
-NUM_GROUPS, GROUP_WIDTH, NUM_SCORERS = 300, 0.5, 5
+NUM_SCORERS = 5
 SETTINGS: dict[str, dict[str, Any]] = {
     "skactiveml": {"name": "CoreSet"},
     "sub-sampling": {"strategy": "skactiveml", "settings": {"name": "CoreSet"}},
@@ -34,7 +37,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 
 
 def make_pool(folder: Path, number: int, widths: list[int], num_answered: int) -> None:
-    """The pool as .npy files: groups of unlike sizes, a half of them True."""
+    """The pool as .npy files: groups of unequal sizes, half of which are true objects."""
     rng = np.random.default_rng(0)
     group = rng.choice(NUM_GROUPS, number, p=rng.dirichlet(np.full(NUM_GROUPS, 2.0)))
     for name, width in zip(("supervised", "unsupervised"), widths, strict=True):
@@ -56,58 +59,61 @@ def measure(folder: Path, name: str, batch_size: int) -> dict[str, Any]:
     X = {stream: np.load(folder / f"{stream}.npy") for stream in ("supervised", "unsupervised")}  # noqa: N806
     y, probability, position_nm = (np.load(folder / f"{n}.npy") for n in ("y", "probability", "position_nm"))
     strategy = get_strategy(name, SETTINGS.get(name))
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    start, start_core = time.perf_counter(), time.process_time()
-    chosen = strategy.suggest(X, y, batch_size=batch_size, probability=probability, position_nm=position_nm)
-    seconds, core = time.perf_counter() - start, time.process_time() - start_core
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    return {
-        "chosen": len(set(chosen.rows.tolist())), "seconds": round(seconds, 2), "core_seconds": round(core, 2),
-        "peak_mb_above_pool": round(peak / 1024), "notes": chosen.notes,
-    }  # fmt: skip
+    before = peak_mb()
+    with timed() as seconds:
+        chosen = strategy.suggest(X, y, batch_size=batch_size, probability=probability, position_nm=position_nm)
+    if len(set(chosen.rows.tolist())) != batch_size:
+        raise ValueError(f"{name} chose {len(set(chosen.rows.tolist()))} different rows; expected {batch_size}.")
+    return {"seconds": seconds.wall, "core_seconds": seconds.processor, "memory": peak_mb() - before}
+
+
+def in_own_process(folder: str, name: str, options: argparse.Namespace) -> dict[str, Any]:
+    """What ``measure`` finds in a fresh process on one thread, or {"error": why it found nothing}."""
+    one_thread = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL")}
+    command = [sys.executable, __file__, "--one", folder, "--strategies", name, "--batch", str(options.batch)]
+    environment = os.environ | one_thread
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=options.limit, env=environment)
+    except subprocess.TimeoutExpired:
+        return {"error": f"not done after {options.limit} s"}
+    if done.returncode:
+        return {"error": (done.stderr.splitlines() or ["no message"])[-1]}
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--candidates", type=int, default=200_000)
+    parser = common_options.parser(__doc__)
+    parser.add_argument("--candidates", type=int, default=5000)
     parser.add_argument("--widths", type=int, nargs=2, default=[16, 128], metavar=("S", "U"))
-    parser.add_argument("--answered", type=int, default=1000)
-    parser.add_argument("--batch", type=int, default=1000)
+    parser.add_argument("--answered", type=int, default=200)
+    parser.add_argument("--batch", type=int, default=100)
     parser.add_argument("--strategies", nargs="+", choices=sorted(STRATEGIES), default=sorted(STRATEGIES))
     parser.add_argument("--limit", type=int, default=1800, help="seconds after which a strategy is given up")
-    parser.add_argument("--out", type=Path, help="JSON rows are also appended to this file")
-    # What this script asks of its own processes; a child's peak begins at its parent's, so the parent holds no pool.
+    # Options of this script's own processes. A child's peak starts at its parent's, so the parent holds no pool.
     parser.add_argument("--make", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--one", type=Path, help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    options = common_options.parse(parser, full={"candidates": 200_000, "answered": 1000, "batch": 1000})
     if options.make:
         make_pool(options.make, options.candidates, options.widths, options.answered)
         return
     if options.one:
         print(json.dumps(measure(options.one, options.strategies[0], options.batch)))
         return
-    one_thread = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL")}
+    results = Results("query_rivals", options)
+    data = gaussian.data(options.candidates, options.widths, 0, "float32")
+    failed = []
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run([sys.executable, *sys.argv, "--make", folder], check=True)
         for name in options.strategies:
-            row = {
-                "name": "query_rival", "strategy": name, "settings": SETTINGS.get(name, {}),
-                "candidates": options.candidates, "widths": options.widths, "answered": options.answered,
-                "batch": options.batch,
-            }  # fmt: skip
-            command = [sys.executable, __file__, "--one", folder, "--strategies", name, "--batch", str(options.batch)]
-            try:
-                done = subprocess.run(
-                    command, capture_output=True, text=True, timeout=options.limit, env=os.environ | one_thread
-                )
-                lines = done.stdout.splitlines() or [json.dumps({"error": (done.stderr.splitlines() or [""])[-1]})]
-                row |= json.loads(lines[-1])
-            except subprocess.TimeoutExpired:
-                row["error"] = f"not done after {options.limit} s"
-            print(json.dumps(row), flush=True)
-            if options.out:
-                with options.out.open("a") as handle:
-                    handle.write(json.dumps(row) + "\n")
+            found = in_own_process(folder, name, options)
+            if "error" in found:
+                failed.append(f"{name}: {found['error']}")
+                continue
+            settings = {"strategy": name, "answered": options.answered, "batch": options.batch}
+            for measure_name, unit in (("core_seconds", "s"), ("seconds", "s"), ("memory", "MB")):
+                results.add(measure_name, found[measure_name], unit, data=data, **settings)
+    if failed:
+        raise SystemExit("No result of " + "; ".join(failed))
 
 
 if __name__ == "__main__":

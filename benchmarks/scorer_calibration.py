@@ -1,168 +1,128 @@
-"""Can the shared scorer's probability be believed? One JSON row per way of asking, number of answers and scorer.
+"""How well calibrated is the shared scorer's probability, beside simpler scorers?
 
-Candidates, answers and streams are those of ``stream_probe.py``; the streams see no answer. Some candidates are
-answered, chosen by a strategy in batches of 10 (the first one at random), and each scorer says what it thinks of the
-others: log loss, Brier score, expected calibration error (ten bins of equal numbers), accuracy, all beside the answers
-that the scorer has not seen; and by how much the error that the scorer expects of its own labels misses the true one.
-Scorers: "s" is S's score as it stands; "penalised" a logistic regression on all columns with one penalty (the scorer
-of earlier versions); "tuned" the same on balanced streams, penalty by cross-validated log loss and Platt's scaling of
-the held-out logits as soon as both answers were given ten times; "shared" the one that is in use.
-``less_log_loss_than_penalised`` is the paired difference and half of its 95 percent interval over runs: runs share
-candidates, so it says how much draws differ, not pools.
+Some candidates are answered, chosen by a strategy in batches of 10 (the first at random). Each scorer then predicts the
+others: log loss, Brier score, expected calibration error (ten bins of equal numbers), accuracy, and by how much the
+error that the scorer expects of its own labels differs from the true one. Scorers: "s" is S's score as it stands;
+"penalised" a logistic regression on all columns with one penalty (the scorer of earlier versions); "tuned" the same on
+balanced streams, with the penalty by cross-validated log loss and Platt's scaling of the held-out logits once both
+answers were given ten times; "shared" the scorer that the project uses. The gain over "penalised" is paired, and its
+interval is over draws of the answers, which share candidates: it says how much draws differ, not pools.
 
-Rows "interval": does the true error of the labels lie in the interval that stopping.expected_right gives, with a
-committee drawn from the posterior, and with one of resampled answers (bootstrap)?
+Two committees, drawn from the posterior and fitted to resampled answers (bootstrap): how often does the true share of
+right labels lie in the interval of ``stopping.expected_right``, and how wide is that interval?
 
-    python benchmarks/scorer_calibration.py --data DIR --set fafb --side development --seeds 0 1 2 --out rows.jsonl
+    python benchmarks/scorer_calibration.py
+    python benchmarks/scorer_calibration.py --full --data DIR --sets fafb
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import subprocess
-from collections.abc import Callable, Iterator
-from pathlib import Path
-
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is loaded, as the command line does
+from collections.abc import Callable
 
 import numpy as np
+from common import options as common_options
+from common import pools
+from common.pools import NUM_MEMBERS, Pool, committee, shared_scorer
+from common.results import Results, means, together
+from common.weak import WEAK_SETS, balanced
 from scipy.optimize import minimize
 from scipy.special import expit, logit
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
 from sklearn.preprocessing import StandardScaler
-from stream_probe import balanced, draws, fitted, load, settings_of
 
-from twostream.models.streams.draw import image_input, mask_input
-from twostream.models.streams.encode import encode
 from twostream.models.training import use_threads
-from twostream.query import Scorer, get_strategy
+from twostream.query import get_strategy
 from twostream.query.pool import check_pool
 from twostream.query.scorer import Columns, has_both, laplace
 from twostream.query.stopping import expected_right
 
 BATCH_SIZE = 10
 NUM_BINS = 10
-NUM_MEMBERS = 20
 GRID = tuple(10.0**k for k in np.arange(-2.5, 1.1, 0.5))
 ENOUGH = 10
 """Answers of either kind from which "tuned" tunes."""
-Pool = dict[str, np.ndarray]
-"""score, num_voxels, y, supervised, unsupervised: one row per candidate."""
+UNITS = {
+    "log_loss": "nats", "brier": "squared error", "calibration_error": "share", "accuracy": "share",
+    "expected_minus_true_error": "share difference", "covered": "share", "width": "share",
+}  # fmt: skip
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=Path("data"))
-    parser.add_argument("--set", dest="name", default="fafb")
-    parser.add_argument("--side", choices=["development", "confirmation"], default="development")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of streams; synthetic: of tissue, too")
-    parser.add_argument("--answers", type=int, nargs="+", default=[6, 10, 20, 50, 100])
-    parser.add_argument("--asked-by", nargs="+", default=["random", "entropy", "two-stream"])
-    parser.add_argument("--draws", type=int, default=20, help="first batches per seed")
-    parser.add_argument("--override", action="append", default=[], metavar="A.B=VALUE", help="settings of the streams")
-    parser.add_argument("--cache", type=Path, help="folder for latents: streams are trained once")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--out", type=Path)
-    options = parser.parse_args()
+    parser = pools.parser(__doc__)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1], help="of the streams, and of synthetic tissue")
+    parser.add_argument("--answers", type=int, nargs="+", default=[10, 50])
+    parser.add_argument("--draws", type=int, default=3, help="first batches per seed")
+    full = {"seeds": [0, 1, 2], "answers": [6, 10, 20, 50, 100], "draws": 10}
+    options = common_options.parse(parser, full=full)
     use_threads(options.threads)
-    pools = {seed: pool_of(options, seed) for seed in options.seeds}
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout
-    head = {"name": "scorer_calibration", "set": options.name, "side": options.side, "seeds": options.seeds}
-    head |= {"draws": options.draws, "commit": commit.strip()}
-    for row in rows(pools, options):
-        print(json.dumps(row), flush=True)
-        if options.out:
-            with options.out.open("a") as handle:
-                handle.write(json.dumps(head | row) + "\n")
+    results = Results("scorer_calibration", options)
+    for name in common_options.chosen_sets(options, WEAK_SETS):
+        found = [pools.load(options, name, seed) for seed in options.seeds]
+        for asked_by in options.asked_by:
+            for number in options.answers:
+                if asked_by != options.asked_by[0] and number <= BATCH_SIZE:
+                    continue  # the first batch is random, whatever the strategy
+                report(results, options, name, found, asked_by, number)
 
 
-def rows(pools: dict[int, Pool], options: argparse.Namespace) -> Iterator[dict[str, object]]:
-    for asked_by in options.asked_by:
-        for number in options.answers:
-            if asked_by != options.asked_by[0] and number <= BATCH_SIZE:
-                continue  # the first batch is random, whoever asks
-            scored: dict[str, list[dict[str, float]]] = {}
-            for pool in pools.values():
-                for draw in range(options.draws):
-                    y = answered(pool, number, asked_by, draw)
-                    if not has_both(y):
-                        continue
-                    unseen = np.isnan(y)
-                    for name, scorer in SCORERS.items():
-                        p = scorer(pool, y)[unseen]
-                        scored.setdefault(name, []).append(calibration(p, pool["y"][unseen]))
-                    for name, committee in COMMITTEES.items():
-                        inside = interval(
-                            shared(pool, y)[unseen], committee(pool, y, draw)[:, unseen], pool["y"][unseen]
-                        )
-                        scored.setdefault(name, []).append(inside)
-            for name, values in scored.items():
-                mean = {key: round(float(np.mean([v[key] for v in values])), 4) for key in values[0]}
-                row = {"asked_by": asked_by, "answers": number, "scorer": name, "runs": len(values)} | mean
-                if "log_loss" in mean:
-                    gain = np.array(
-                        [v["log_loss"] - s["log_loss"] for v, s in zip(scored["penalised"], values, strict=True)]
-                    )
-                    half = 1.96 * gain.std(ddof=1) / np.sqrt(len(gain))
-                    row["less_log_loss_than_penalised"] = [round(float(v), 4) for v in (gain.mean(), half)]
-                yield row
-
-
-def pool_of(options: argparse.Namespace, seed: int) -> Pool:
-    """Candidates of a set as both streams of one seed see them."""
-    path = options.cache / f"{options.name}-{options.side}-{seed}.npz" if options.cache else None
-    if path and path.exists():
-        with np.load(path) as stored:
-            return dict(stored)
-    config, patches, s_settings = settings_of(["segmentation.num_steps=400", *options.override])
-    world, found, _ = load(options.name, options.data, patches, options.side, s_settings, seed)
-    sources = draws(world, found, config, patches, seed)
-    masks = fitted(sources["mask"], config.supervised, patches, seed, "mask")
-    images = fitted(sources["image"], config.unsupervised, patches, seed, "image")
-    pool = {
-        "supervised": encode(masks, mask_input(found.mask_patch)),
-        "unsupervised": encode(images, image_input(found.image_patch)),
-        "score": found.score, "num_voxels": np.array([c.num_voxels for c in found.members]), "y": found.y,
-    }  # fmt: skip
-    if path:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        np.savez_compressed(path, **pool)  # type: ignore[arg-type]
-    return pool
-
-
-def streams_of(pool: Pool) -> Pool:
-    return {name: pool[name] for name in ("supervised", "unsupervised")}
+def report(
+    results: Results, options: argparse.Namespace, name: str, found: list[Pool], asked_by: str, number: int
+) -> None:
+    """Rows of one set, strategy and number of answers."""
+    data = together(pool.data for pool in found)
+    scored: dict[str, list[dict[str, float]]] = {}
+    for pool in found:
+        for draw in range(options.draws):
+            y = answered(pool, number, asked_by, draw)
+            if not has_both(y):
+                continue
+            unseen = np.isnan(y)
+            for scorer, predict in SCORERS.items():
+                scored.setdefault(scorer, []).append(calibration(predict(pool, y)[unseen], pool.y[unseen]))
+            for members, draw_members in COMMITTEES.items():
+                ensemble = draw_members(pool, y, draw)[:, unseen]
+                scored.setdefault(members, []).append(
+                    interval(shared_scorer(pool, y)[unseen], ensemble, pool.y[unseen])
+                )
+    for scorer, values in scored.items():
+        settings = {"set": name, "side": options.side, "asked by": asked_by, "answers": number, "scorer": scorer}
+        settings["runs"] = len(values)
+        for measure, mean in means(values).items():
+            results.add(measure, mean, UNITS[measure], data=data, **settings)
+        if scorer not in COMMITTEES and scorer != "penalised" and len(values) > 1:
+            gain = [b["log_loss"] - v["log_loss"] for b, v in zip(scored["penalised"], values, strict=True)]
+            half = 1.96 * float(np.std(gain, ddof=1)) / np.sqrt(len(gain))
+            mean = float(np.mean(gain))
+            results.add(
+                "less_log_loss_than_penalised", mean, "nats difference", data=data,
+                spread=[mean - half, mean + half], spread_is=f"95 percent, normal over {len(gain)} runs", **settings,
+            )  # fmt: skip
 
 
 def answered(pool: Pool, number: int, asked_by: str, draw: int) -> np.ndarray:
     """(N,) answers so far: a random batch, then what the strategy asks with the shared scorer."""
-    y = np.full(len(pool["y"]), np.nan)
+    y = np.full(len(pool.y), np.nan)
     while (left := number - int((~np.isnan(y)).sum())) > 0:
         first = np.isnan(y).all()
         settings = {"num_clusters": (5, 2)} if asked_by == "two-stream" and not first else {}
         strategy = get_strategy("random" if first else asked_by, settings, random_state=draw)
-        asked = strategy.query(streams_of(pool), y, batch_size=min(left, BATCH_SIZE), probability=shared(pool, y))
-        y[asked] = pool["y"][asked]
+        asked = strategy.query(pool.streams, y, batch_size=min(left, BATCH_SIZE), probability=shared_scorer(pool, y))
+        y[asked] = pool.y[asked]
     return y
 
 
 # -- scorers ----------------------------------------------------------------------------------------------------------
 
 
-def shared(pool: Pool, y: np.ndarray) -> np.ndarray:
-    return Scorer().predict(streams_of(pool), y, score=pool["score"], num_voxels=pool["num_voxels"])
-
-
 def plain(pool: Pool) -> np.ndarray:
-    return np.stack([logit(np.clip(pool["score"], 1e-4, 1 - 1e-4)), np.log(pool["num_voxels"])], axis=1)
+    return np.stack([logit(np.clip(pool.score, 1e-4, 1 - 1e-4)), np.log(pool.num_voxels)], axis=1)
 
 
 def penalised(pool: Pool, y: np.ndarray) -> np.ndarray:
     known = ~np.isnan(y)
-    features = np.hstack([plain(pool), *streams_of(pool).values()])
+    features = np.hstack([plain(pool), *pool.streams.values()])
     features = StandardScaler().fit(features[known]).transform(features)
     return LogisticRegression(C=0.1, max_iter=1000).fit(features[known], y[known]).predict_proba(features)[:, 1]
 
@@ -171,7 +131,7 @@ def tuned(pool: Pool, y: np.ndarray) -> np.ndarray:
     known = np.flatnonzero(~np.isnan(y))
     everything = np.arange(len(y))
     features = np.hstack(
-        [balanced([plain(pool)], everything) * np.sqrt(2), balanced(list(streams_of(pool).values()), everything)]
+        [balanced([plain(pool)], everything) * np.sqrt(2), balanced(list(pool.streams.values()), everything)]
     )
     x, t = features[known], y[known]
     if min(t.sum(), (1 - t).sum()) < ENOUGH:
@@ -195,34 +155,28 @@ def out_of_fold(x: np.ndarray, y: np.ndarray, c: float) -> np.ndarray:
 
 
 SCORERS: dict[str, Callable[[Pool, np.ndarray], np.ndarray]] = {
-    "s": lambda pool, y: pool["score"],
+    "s": lambda pool, y: pool.score,
     "penalised": penalised,
     "tuned": tuned,
-    "shared": shared,
+    "shared": shared_scorer,
 }
 
 
 # -- committees -------------------------------------------------------------------------------------------------------
 
 
-def drawn(pool: Pool, y: np.ndarray, seed: int) -> np.ndarray:
-    """(M, N) by the shared scorer."""
-    scorer = Scorer(num_members=NUM_MEMBERS, random_state=seed)
-    return scorer.predict_ensemble(streams_of(pool), y, score=pool["score"], num_voxels=pool["num_voxels"])
-
-
 def resampled(pool: Pool, y: np.ndarray, seed: int) -> np.ndarray:
-    """(M, N) by the same model, each member fitted to answers drawn again within their kind."""
+    """(M, N) by the same model, each member fitted to answers resampled within each class."""
     rng = np.random.default_rng(seed)
-    columns = Columns.of(check_pool(streams_of(pool), y, pool["score"]), pool["score"], pool["num_voxels"])
+    columns = Columns.of(check_pool(pool.streams, y, pool.score), pool.score, pool.num_voxels)
     features = np.concatenate([block for _, block in columns.blocks(np.arange(len(y)))])
-    kinds = [np.flatnonzero(y == value) for value in (0, 1)]
-    again = (np.concatenate([rng.choice(rows, len(rows)) for rows in kinds]) for _ in range(NUM_MEMBERS))
+    classes = [np.flatnonzero(y == value) for value in (0, 1)]
+    again = (np.concatenate([rng.choice(rows, len(rows)) for rows in classes]) for _ in range(NUM_MEMBERS))
     prior = columns.prior()
     return np.stack([expit(features @ laplace(features[rows], y[rows], *prior)[0]) for rows in again])
 
 
-COMMITTEES = {"interval, posterior": drawn, "interval, bootstrap": resampled}
+COMMITTEES = {"committee, posterior": committee, "committee, bootstrap": resampled}
 
 
 # -- measures ---------------------------------------------------------------------------------------------------------

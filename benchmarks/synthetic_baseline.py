@@ -2,22 +2,24 @@
 
 The baseline smooths the image, thresholds it at dark grey levels, takes 26-connected components,
 filters them by size, and keeps its best F1 over the whole sweep, chosen with the truth in hand.
-If that reached 0.3, a network would have too little to learn. One JSON line per seed and rule.
+If that reached 0.3, a network would have too little to learn.
 Use boxes of this size or larger: a box of 16 x 224 x 224 has 25 synapses, picks the best of some
 300 settings for itself, and scatters from 0.09 to 0.41 under the lenient rule (IoU 0.2).
 
-    PYTHONPATH=src python benchmarks/synthetic_baseline.py --seeds 1 2 3
+    python benchmarks/synthetic_baseline.py
+    python benchmarks/synthetic_baseline.py --full
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import time
 from collections.abc import Iterator, Sequence
 
 import cc3d
 import numpy as np
+from common import options as common_options
+from common.measure import timed
+from common.results import Results
+from common.sets import synthetic_data
 from scipy.ndimage import gaussian_filter
 
 from twostream.base.geometry import Box
@@ -86,25 +88,20 @@ def score(seed: int, box: Box, min_ious: Sequence[float] = (0.5, 0.2), sigmas_nm
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser = common_options.parser(__doc__)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1])
     parser.add_argument("--shape", type=int, nargs=3, default=[24, 384, 384], metavar=("Z", "Y", "X"))
-    arguments = parser.parse_args()
-    for seed in arguments.seeds:
-        start = time.perf_counter()
-        result = score(seed, Box((0, 0, 0), tuple(arguments.shape)))
-        seconds = round(time.perf_counter() - start, 1)
+    parser.add_argument("--sigmas-nm", type=float, nargs="+", default=[0.0, 32.0], help="smoothings to try")
+    options = common_options.parse(parser, full={"seeds": [1, 2, 3], "sigmas_nm": list(SIGMAS_NM)})
+    results = Results("synthetic_baseline", options)
+    for seed in options.seeds:
+        with timed() as seconds:
+            result = score(seed, Box((0, 0, 0), tuple(options.shape)), sigmas_nm=options.sigmas_nm)
+        data = synthetic_data(tuple(options.shape), [seed])
+        settings = {"seed": seed, "synapses": result["num_synapses"]}
         for min_iou in (0.5, 0.2):
-            row = {
-                "name": f"threshold_components_f1_iou_{min_iou}",
-                "number": round(result[min_iou], 4),
-                "unit": "F1",
-                "seed": seed,
-                "shape_zyx": arguments.shape,
-                "num_synapses": result["num_synapses"],
-                "seconds": seconds,
-            }
-            print(json.dumps(row), flush=True)
+            results.add("f1", result[min_iou], "F1", data=data, **settings, iou=min_iou)
+        results.add("seconds", seconds.wall, "s", data=data, **settings)
 
 
 if __name__ == "__main__":

@@ -9,8 +9,8 @@ import pytest
 
 from twostream.base.errors import InputError
 from twostream.query import STRATEGIES, Entropy, Random, Scorer, TwoStream, get_strategy, register_strategy
+from twostream.query.budget import share_budget
 from twostream.query.strategy import Strategy
-from twostream.query.two_stream import share_budget
 
 GOLDEN = sorted((Path(__file__).parent / "golden").glob("two_stream_*.npz"))
 

@@ -14,7 +14,7 @@ from twostream.query import TwoStream
 from twostream.query.budget import apportion
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
-from published import as_published
+from common.published import as_published
 
 GOLDEN = sorted((Path(__file__).parent / "golden").glob("two_stream_*.npz"))
 

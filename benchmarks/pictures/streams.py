@@ -1,9 +1,9 @@
 """The pictures of docs/streams.md.
 
 streams.png: aligned patches of a project's questions, and what its mask stream makes of masks.
-object_widths.png: true mitochondria of synthetic tissue, in patches of one pixel size and in patches as wide as they.
+object_widths.png: mitochondria of synthetic tissue, in patches of one pixel size and in patches as wide as the object.
 
-    python benchmarks/stream_pictures.py docs/images demo/two-stream
+    python benchmarks/pictures/streams.py docs/images demo/two-stream
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from stream_probe import counted
 
 from twostream.base.geometry import Box
 from twostream.candidates.candidate import clean, extract
@@ -62,7 +61,8 @@ def of_widths() -> np.ndarray:
     """Mitochondria, small to large, at the task's pixel size and as wide as the laptop preset says."""
     size_nm, shape = (30.0, 4.0, 4.0), (32, 1024, 1024)
     task, tissue = get_task("mitochondria", size_nm), Tissue(seed=1, voxel_size_nm=size_nm)
-    labels = counted(tissue.mitochondria(Box.whole(shape)), task)
+    labels = tissue.mitochondria(Box.whole(shape))
+    labels = np.unique(labels, return_inverse=True)[1].reshape(shape).astype(np.uint32)
     objects = extract(
         clean(labels, task, round(task.min_object_nm3 / math.prod(size_nm))),
         np.full(shape, 255, np.uint8),
