@@ -108,7 +108,7 @@ def test_the_test_box_is_never_seen(world):
 
 
 @pytest.mark.parametrize(("teaches", "inside"), [("mask", CERTAIN), ("background", 0), ("drawn", CERTAIN)])
-def test_an_answer_teaches_its_mask(world, teaches, inside):
+def test_what_an_answer_teaches(world, teaches, inside):
     mask = np.zeros((2, 9, 9), np.uint8)
     mask[:, 1:8, 1:8] = 1
     lesson = Lesson(Box((3, 15, 27), mask.shape), mask, teaches)
@@ -197,7 +197,7 @@ def test_unlabelled_voxels_of_the_ignore_mask_are_ignored(world):
     assert (lessons._target[0, :, 30:, :20] == IGNORE).all() and (lessons._target[0, :, :30, :20] != IGNORE).all()
 
 
-def test_training_lowers_the_loss_and_s_is_stored(world, tmp_path):
+def test_training_learns_and_is_stored(world, tmp_path):
     _, labels = world
     bright = MemoryVolume(np.where(labels.read(labels.box) > 0, 200, 60).astype(np.uint8), SIZE)
     config = TINY.model_copy(update={"num_steps": 60, "learning_rate": 1e-2})

@@ -36,7 +36,7 @@ def test_shapes_and_range():
     assert back.shape == (3, 1, 32, 32) and back.abs().max() <= 1
 
 
-def test_the_vae_loss_equals_a_plain_loop():
+def test_the_loss_equals_its_plain_form():
     rng = torch.Generator().manual_seed(0)
     patch, back = torch.rand(5, 1, 4, 4, generator=rng), torch.rand(5, 1, 4, 4, generator=rng)
     mean, log_variance = torch.randn(5, 3, generator=rng), torch.randn(5, 3, generator=rng)
@@ -59,7 +59,7 @@ def test_an_extreme_log_variance_does_not_overflow():
     assert torch.isfinite(sample_latent(mean, log_variance, torch.Generator())).all()
 
 
-def test_the_contrastive_loss_equals_a_plain_loop():
+def test_the_contrastive_term_equals_its_plain_form():
     rng = np.random.default_rng(0)
     latent, y, t = rng.normal(size=(7, 3)), np.array([0, 1, 0, 1, 1, 0, 2]), 0.3
     z = latent / np.linalg.norm(latent, axis=1, keepdims=True)
@@ -109,7 +109,7 @@ def test_a_killed_and_resumed_stream_ends_with_the_same_weights(tmp_path, monkey
         assert torch.equal(a, b)
 
 
-def test_training_lowers_the_loss(tmp_path):
+def test_fitting_learns(tmp_path):
     def two_kinds(rng):
         patch = np.full(SHAPE, -0.8, np.float32)
         patch[:, :, :16] = rng.choice([-0.8, 0.8])
@@ -145,7 +145,7 @@ def two_textures():
     return patches.clip(0, 255).astype(np.uint8), y
 
 
-def test_active_clustering_separates_true_from_false(tmp_path):
+def test_active_clustering_draws_the_answers_apart(tmp_path):
     answered, y = two_textures()
 
     def separation(**weights):
@@ -179,7 +179,7 @@ def test_active_clustering_needs_two_answers_of_each_kind(tmp_path):
     )
 
 
-def test_the_clustering_loss_equals_a_plain_loop():
+def test_the_clustering_term_equals_its_plain_form():
     """Soft assignment (Xie 2016, eq. 1), target distribution (eq. 3, weighted by answers) and their divergence."""
     rng = np.random.default_rng(0)
     z, m, s = rng.normal(size=(6, 3)), rng.normal(size=(4, 3)), 0.7
@@ -224,7 +224,7 @@ def test_a_broken_checkpoint_is_named(tmp_path):
         load_stream(tmp_path / "s.ckpt")
 
 
-def test_the_loss_of_simclr_equals_a_plain_loop_over_views():
+def test_the_loss_of_simclr_equals_its_plain_form():
     """NT-Xent over 2N views; the only positive of a view is the other view of its patch (Chen 2020, eq. 1)."""
     config = SMALL.model_copy(update={"method": "simclr", "temperature": 0.5})
     network = new_stream(SHAPE, config, seed=0)
@@ -344,7 +344,7 @@ def test_two_published_blocks_must_be_of_different_streams_and_equal_width(tmp_p
         published_overrides([tmp_path / "c", tmp_path / "b", tmp_path / "b"], "polarity")
 
 
-def test_one_training_step_of_the_published_vae_equals_its_formula(tmp_path):
+def test_one_step_of_the_published_network_equals_its_plain_form(tmp_path):
     """Loss and update of the published mask VAE: mean squared error, KL summed over the latent, AdamW.
 
     In the first step of AdamW (Loshchilov 2019), the bias-corrected moments are g and g^2, so a weight moves by
