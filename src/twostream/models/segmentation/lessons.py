@@ -1,7 +1,7 @@
-"""Training crops of S, from the labelled box and from answers.
+"""Training crops of S, from the labels box and from answers.
 
 A *lesson* is one answer as training data: the mask that was answered, and what it teaches about its voxels. A crop is
-cut around a lesson or out of the labelled box; its target combines, in order of precedence, the labels, the lessons
+cut around a lesson or out of the labels box; its target combines, in order of precedence, the labels, the lessons
 (newer before older), and pseudo-labels (confident predictions of the previous round's S). All other voxels are
 ``IGNORE`` and not background. The target is also ``IGNORE`` in the validation box, in the test box and in the guard
 around it; in the image of a crop, voxels of the test box have a constant grey value (docs/contracts.md, Answers and
@@ -35,7 +35,7 @@ ERASED = 255
 
 
 def known_target(labels: Volume, ignore: Volume | None, task: Task, box: Box) -> np.ndarray:
-    """Target of a labelled box, ``IGNORE`` where it is unknown.
+    """Target of a box with labels, ``IGNORE`` where it is unknown.
 
     The channels contour and distance depend on the neighbourhood of a voxel. Near a face of the box, or near voxels
     that ``ignore`` excludes, there may be an object that is not labelled, so these channels are unknown there. Beyond
@@ -45,7 +45,7 @@ def known_target(labels: Volume, ignore: Volume | None, task: Task, box: Box) ->
         labels: (Z, Y, X) integers in the task's convention.
         ignore: non-zero where unlabelled voxels are not known to be background; None: nowhere.
         task: converts labels to targets.
-        box: the labelled box, voxels of the image.
+        box: a box in which every object is labelled, voxels of the image.
 
     Returns:
         (C, Z, Y, X) uint8 levels over ``box``.
@@ -138,7 +138,7 @@ class Crop(NamedTuple):
 
 @dataclass(frozen=True)
 class _Region:
-    """The data that all crops around one place (a lesson, or the labelled box) can contain, read once.
+    """The data that all crops around one place (a lesson, or the labels box) can contain, read once.
 
     Attributes:
         box: voxels of the image; may extend beyond the image.
@@ -235,7 +235,7 @@ class Lessons:
         return digest.hexdigest()
 
     def labelled_crop(self, rng: np.random.Generator, config: SegmentationConfig) -> Crop:
-        """Draw a crop of the labelled box, often centred on foreground (``config.foreground_share``).
+        """Draw a crop of the labels box, often around foreground (``config.foreground_share``).
 
         A crop with hardly any foreground is drawn again, as ``config.reject_below_voxels`` and ``reject_chance`` say.
         """
