@@ -159,8 +159,8 @@ class SegmentationConfig(Config):
             replaced by another one with probability ``reject_chance``, a bounded number of times.
         reject_chance: see ``reject_below_voxels``.
         window_shape_zyx: input of the network in prediction, in folded voxels.
-        context_zyx: overlap of neighbouring windows, in folded voxels, so that no voxel is predicted from the border
-            of a window alone. The guard around the test box is at least as wide.
+        context_zyx: overlap of neighbouring windows, in folded voxels: what lies near the border of a window is farther
+            inside the next one. The guard around the test box is at least as wide.
         block_shape_zyx: region that is predicted and written as one unit of work, in folded voxels.
         test_time_flips: orientations (flips and rotations by 90 degrees) over which the prediction is averaged: 1 (no
             averaging), 4, 8 or 16.

@@ -220,9 +220,10 @@ class Lessons:
 
     @property
     def digest(self) -> str:
-        """Hash of the training data: it differs if labels, answers or any argument differ.
+        """Hash of labels, answers and settings, by which a checkpoint made with others is recognised.
 
-        Of ``previous_probability`` only the presence enters, because its values follow from the earlier rounds.
+        The image is not hashed, because that of a project is fixed. Of ``previous_probability`` only the presence is
+        hashed, because its values follow from the earlier rounds.
         """
         digest = hashlib.blake2b(digest_size=16)
         places = (self._labels_box, self._excluded_boxes, self._crop_shape)
@@ -239,15 +240,16 @@ class Lessons:
 
         A crop with hardly any foreground is drawn again, as ``config.reject_below_voxels`` and ``reject_chance`` say.
         """
-        crop = self._labelled(rng, config.foreground_share)
+        crop = self._any_labelled_crop(rng, config.foreground_share)
         for _ in range(MAX_REDRAWS):
             known = np.count_nonzero(crop.target[self._task.foreground] == CERTAIN)
             if known >= config.reject_below_voxels or rng.random() >= config.reject_chance:
                 break
-            crop = self._labelled(rng, config.foreground_share)
+            crop = self._any_labelled_crop(rng, config.foreground_share)
         return crop
 
-    def _labelled(self, rng: np.random.Generator, foreground_share: float) -> Crop:
+    def _any_labelled_crop(self, rng: np.random.Generator, foreground_share: float) -> Crop:
+        """A crop of the labels box, whatever it contains."""
         if len(self._foreground) and rng.random() < foreground_share:
             voxel = self._foreground[rng.integers(len(self._foreground))]
         else:

@@ -1,7 +1,7 @@
 """Active clustering: fine-tuning of the unsupervised stream on the answers (Lin 2020, figure 2, red loop).
 
-The paper does not publish the loss of this step (docs/method.md, Pipeline). Ours follows deep embedded clustering
-(Xie 2016), with the answers as supervision:
+The published code does not contain this step and its loss is not known to us (docs/method.md, Pipeline). Ours follows
+deep embedded clustering (Xie 2016), with the answers as supervision:
 
     L = L_own + a * L_con + b * L_dec
 
