@@ -148,7 +148,7 @@ def two_textures():
 def test_active_clustering_draws_the_answers_apart(tmp_path):
     answered, y = two_textures()
 
-    def separation(**weights):
+    def apart(**weights):
         network, stream = new_stream(SHAPE, SMALL, 0), SMALL.model_copy(update={"batch_size": 24})
         config = ActiveClusteringConfig(num_steps=60, learning_rate=3e-3, num_clusters=4, **weights)
         resume_path = tmp_path / "r"
@@ -161,9 +161,9 @@ def test_active_clustering_draws_the_answers_apart(tmp_path):
         z = z / np.linalg.norm(z, axis=1, keepdims=True)
         return (z @ z.T)[np.ix_(y == 0, y == 0)].mean() - (z @ z.T)[np.ix_(y == 0, y == 1)].mean()
 
-    own_loss_alone = separation(weight=0.0, clustering_weight=0.0)
-    assert separation(weight=1.0, clustering_weight=0.0) > own_loss_alone + 1.0
-    assert separation(weight=0.0, clustering_weight=1.0) > own_loss_alone + 0.1
+    own_loss_alone = apart(weight=0.0, clustering_weight=0.0)
+    assert apart(weight=1.0, clustering_weight=0.0) > own_loss_alone + 1.0
+    assert apart(weight=0.0, clustering_weight=1.0) > own_loss_alone + 0.1
 
 
 def test_active_clustering_needs_two_answers_of_each_kind(tmp_path):
