@@ -142,8 +142,8 @@ def lessons_of(
     return Lessons(
         world.image, world.labels, world.ignore, world.task, labels_box=world.labels_box, val_box=world.val_box,
         test_box=world.test_box, guarded_box=world.guarded_box, crop_shape_zyx=crop_shape(segmenter, config),
-        lessons=lessons, rim_nm=settings.rim_nm, belief=None if settings.hold is None else belief,
-        sure=settings.hold or 0.5, emphasis=settings.emphasis,
+        lessons=lessons, rim_nm=settings.rim_nm, previous_probability=None if settings.hold is None else belief,
+        min_confidence=settings.hold or 0.5, emphasis=settings.emphasis,
         margin_nm=settings.margin_nm,
     )  # fmt: skip
 

@@ -1,4 +1,5 @@
-"""Variation of training crops: image and target move together, levels are never mixed, one variation does one thing."""
+"""Augmentation: image and target are transformed together, target levels are never interpolated, and every operation
+does what its name says."""
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ SEEDS = range(12)
 
 
 def only(*names, **settings):
-    """Settings with which these variations always happen, and no other."""
+    """Settings with which these operations are always applied, and no others."""
     return AugmentConfig(**(STILL.model_dump() | {name: True if name == "flip" else 1.0 for name in names} | settings))
 
 
@@ -30,9 +31,10 @@ def vary(image, target, config, seed=0):
 
 
 def smooth_pair(shape_zyx=(6, 64, 64)):
-    """An image that is the target's level / 100, of slopes so gentle that the nearest voxel is nearly the voxel.
+    """A smooth target, and the image target / 100: after any transformation they must still agree.
 
-    Sections differ by a step, Y and X by their slope: any wrong move is seen. Channel 1 is the complement of channel 0.
+    The level rises by 20 per section, 1 along Y and 0.5 along X, so every wrong transformation shows, and nearest
+    neighbour differs little from linear interpolation. Channel 1 is 254 minus channel 0.
     """
     z, y, x = np.ogrid[: shape_zyx[0], : shape_zyx[1], : shape_zyx[2]]
     level = np.clip(20 * z + y + 0.5 * x, 0, 254).round().astype(np.uint8)
@@ -62,10 +64,10 @@ def test_image_and_target_move_together(name):
         assert abs(varied[known] - moved[0][known] / 100).max() <= tolerance
         np.testing.assert_array_equal(moved[1][known], 254 - moved[0][known])
         moved_at_all += (moved != target).any()
-    assert moved_at_all >= len(SEEDS) - 2  # one pose of sixteen is the old one
+    assert moved_at_all >= len(SEEDS) - 2  # one orientation of sixteen is the identity
 
 
-def test_flips_and_quarter_turns_lose_nothing_and_reach_every_pose():
+def test_flips_and_quarter_turns_keep_all_values_and_reach_every_orientation():
     image, target = random_pair((3, 8, 8))
     poses = set()
     for seed in range(300):
@@ -83,7 +85,7 @@ def test_crops_that_are_not_square_keep_their_shape():
 
 
 @pytest.mark.parametrize("name", RESAMPLING)
-def test_voxels_from_inside_are_never_ignored_and_those_from_outside_always_are(name):
+def test_exactly_the_voxels_from_outside_the_crop_are_ignored(name):
     image, target = random_pair(levels=(0, 77, 254))
     for seed in SEEDS:
         rng = np.random.default_rng(seed)
@@ -101,8 +103,8 @@ def test_voxels_from_inside_are_never_ignored_and_those_from_outside_always_are(
         assert varied[:, outside].size == 0 or (varied[:, outside].std() > 0.1)
 
 
-def test_the_map_turns_and_magnifies_as_it_says():
-    """A quarter turn is numpy's, and a factor of 2 puts the neighbours of the centre two pixels from it."""
+def test_the_map_rotates_and_magnifies():
+    """A rotation by 90 degrees equals numpy's; a factor of 2 moves the neighbours of the centre two pixels away."""
     image, target = random_pair((2, 9, 9))
     turned = warp.resample(image, target, warp.source_map((9, 9), np.pi / 2, (1.0, 1.0), None))
     for array, before in zip(turned, (image, target), strict=True):
@@ -135,7 +137,7 @@ def test_elastic_displacements_are_bounded_and_smooth(sigma_px):
 
 
 @pytest.mark.parametrize("names", [*((name,) for name in MOVES), MOVES])
-def test_levels_are_copied_never_mixed(names):
+def test_target_levels_are_never_interpolated(names):
     image, target = random_pair()
     for seed in SEEDS:
         _, moved = vary(image, target, only(*names), seed)
@@ -146,7 +148,7 @@ def test_levels_are_copied_never_mixed(names):
 
 
 @pytest.mark.parametrize("names", [*((name,) for name in GREYS), GREYS])
-def test_grey_variations_leave_the_target(names):
+def test_grey_value_operations_do_not_change_the_target(names):
     image, target = random_pair()
     for seed in SEEDS:
         varied, kept = vary(image, target, only(*names), seed)
@@ -155,7 +157,7 @@ def test_grey_variations_leave_the_target(names):
 
 
 @pytest.mark.parametrize("name", GREYS)
-def test_each_chance_is_that_of_its_variation(name, monkeypatch):
+def test_each_setting_belongs_to_its_operation(name, monkeypatch):
     image, target = random_pair()
     called = []
     for other in GREYS:
@@ -164,7 +166,7 @@ def test_each_chance_is_that_of_its_variation(name, monkeypatch):
     assert called == [name]
 
 
-def test_without_any_chance_nothing_changes_but_the_arrays_are_new():
+def test_without_any_operation_equal_copies_are_returned():
     image, target = random_pair()
     image.flags.writeable = target.flags.writeable = False
     for seed in SEEDS:
@@ -175,11 +177,11 @@ def test_without_any_chance_nothing_changes_but_the_arrays_are_new():
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_the_caller_keeps_its_arrays(name):
+def test_arguments_are_not_changed(name):
     image, target = random_pair()
     before = image.copy(), target.copy()
     vary(image, target, only(name))
-    if name in GREYS:  # each by itself is pure, too
+    if name in GREYS:  # nor by the function of the operation itself
         getattr(imaging, name)(image, np.random.default_rng(0))
     if name == "misalignment":
         warp.misalign(image, target, 8, np.random.default_rng(0))
@@ -197,7 +199,7 @@ def test_a_sample_is_a_function_of_its_seed(config):
 
 
 @pytest.mark.parametrize("shape_zyx", [(1, 33, 33), (2, 33, 33), (3, 7, 7), (5, 1, 1), (8, 51, 51), (1, 2, 600)])
-def test_odd_and_thin_crops(shape_zyx):
+def test_crops_of_unusual_shapes_keep_shape_and_type(shape_zyx):
     image, target = random_pair(shape_zyx)
     for names in (*((name,) for name in ALL), ALL):
         for seed in range(3):
@@ -212,14 +214,14 @@ def test_constant_crops_stay_finite():
     assert np.isfinite(vary(image, target, only(*ALL))[0]).all()
 
 
-def test_chances_are_chances():
+def test_an_operation_is_applied_with_its_probability():
     image, target = random_pair((4, 8, 8))
     config = STILL.model_copy(update={"noise": 0.25})
     share = np.mean([(vary(image, target, config, seed)[0] != image).any() for seed in range(400)])
     assert 0.17 < share < 0.33
 
 
-def test_misalignment_moves_one_section_or_all_from_one_on():
+def test_misalignment_shifts_one_section_or_all_from_one_on():
     image, target = random_pair(levels=(0, 254))
     kinds = set()
     for seed in range(40):
@@ -244,13 +246,13 @@ def test_misalignment_moves_one_section_or_all_from_one_on():
     assert kinds == {True, False}
 
 
-def test_a_shift_by_nothing_or_of_nothing_is_none():
+def test_misalignment_without_room_changes_nothing():
     for shape_zyx, px in (((4, 16, 16), 0), ((1, 16, 16), 8), ((4, 1, 16), 8)):
         image, target = random_pair(shape_zyx)
         np.testing.assert_array_equal(vary(image, target, only("misalignment", misalignment_px=px))[0], image)
 
 
-def test_every_shift_is_drawn():
+def test_every_shift_but_zero_is_drawn():
     image, target = random_pair((2, 12, 12), levels=(0, 254))
     results = {vary(image, target, only("misalignment", misalignment_px=1), s)[0].tobytes() for s in range(400)}
     assert len(results) == 2 * 8  # either section, eight neighbours
@@ -258,7 +260,7 @@ def test_every_shift_is_drawn():
 
 @pytest.mark.parametrize("num_sections", [1, 2, 3, 8])
 @pytest.mark.parametrize("name", ["missing_section", "missing_part"])
-def test_something_is_missing_of_one_inner_section(name, num_sections):
+def test_tissue_is_missing_in_one_inner_section(name, num_sections):
     image, target = random_pair((num_sections, 32, 32))
     hit, values = set(), []
     for seed in range(40):
@@ -279,7 +281,7 @@ def test_something_is_missing_of_one_inner_section(name, num_sections):
 
 
 def test_missing_parts_are_half_planes_and_bands():
-    """What is gone is convex, and what is left is one convex part, or two where a band went between them."""
+    """The missing part is convex; the remaining part is convex, or two convex parts on both sides of a band."""
     rng = np.random.default_rng(0)
     image = rng.standard_normal((3, 64, 64), dtype=np.float32)
     num_left = []
@@ -289,12 +291,12 @@ def test_missing_parts_are_half_planes_and_bands():
         for part in (gone, *(left == k + 1 for k in range(number))):
             ends = np.argwhere(part)
             middle = (ends + rng.permutation(ends)) // 2
-            assert part[middle[:, 0], middle[:, 1]].mean() > 0.9  # but for rounding at the border of thin bands
+            assert part[middle[:, 0], middle[:, 1]].mean() > 0.9  # except for rounding at the border of thin bands
         num_left.append(number)
     assert set(num_left) == {1, 2}
 
 
-def test_grey_keeps_order_within_a_section_and_differs_between_sections():
+def test_grey_is_monotonic_within_a_section_and_differs_between_sections():
     image = np.random.default_rng(0).standard_normal((5, 32, 32), dtype=np.float32)
     for seed in SEEDS:
         varied = imaging.grey(image, np.random.default_rng(seed))
@@ -303,7 +305,7 @@ def test_grey_keeps_order_within_a_section_and_differs_between_sections():
         assert 0.6 < varied.std() < 1.6 and abs(varied.mean()) < 0.6
         assert np.ptp((varied - varied[0]).mean((1, 2)) - (image - image[0]).mean((1, 2))) > 0.01
     straight = [np.corrcoef(imaging.grey(image, np.random.default_rng(s))[0].flat, image[0].flat)[0, 1] for s in SEEDS]
-    assert min(straight) < 0.999  # gamma bends
+    assert min(straight) < 0.999  # gamma is not linear
 
 
 def test_noise_is_white_and_everywhere():
@@ -314,7 +316,7 @@ def test_noise_is_white_and_everywhere():
         assert abs(np.corrcoef(noise[:, :, :-1].flat, noise[:, :, 1:].flat)[0, 1]) < 0.05
 
 
-def test_motion_blurs_one_section_along_one_direction():
+def test_motion_blur_affects_one_section_along_one_direction():
     point = np.zeros((5, 41, 41), np.float32)
     point[:, 20, 20] = 1
     directions = []
@@ -331,7 +333,7 @@ def test_motion_blurs_one_section_along_one_direction():
 
 
 @pytest.mark.parametrize("name", ["cut_noise", "cut_blur"])
-def test_cuts_are_cuboids(name):
+def test_cut_operations_change_one_cuboid(name):
     image = np.random.default_rng(0).standard_normal((8, 40, 40), dtype=np.float32)
     for seed in SEEDS:
         varied = getattr(imaging, name)(image, np.random.default_rng(seed))

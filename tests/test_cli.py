@@ -391,7 +391,7 @@ def test_damaged_files_are_named(tmp_path, toy_file):
     assert init(root, toy_file, "--labels-box", LABELS_BOX).exit_code == 0
     first = root / "rounds" / "000"
     for step, broken, sentence in (
-        ("train", "checkpoint.ckpt", "is no checkpoint of S"),
+        ("train", "checkpoint.ckpt", "is not a checkpoint of S"),
         ("predict", None, None),
         ("propose", "candidates.parquet", "cannot be read as a candidate table"),
         ("embed", "latents_supervised.npy", "cannot be read as .npy without pickles"),

@@ -93,7 +93,7 @@ def test_brought_latents_are_found_by_id(tmp_path):
 @pytest.mark.parametrize(
     ("latents", "ids", "sentence"),
     [
-        (np.zeros((2, 3)), np.array([1, 2]), "lacks 2 of 3 candidates, 5 first; add a row for each"),
+        (np.zeros((2, 3)), np.array([1, 2]), "lacks 2 of 3 candidates, the first of them 5. Add a row for each"),
         (np.zeros((2, 3)), np.array([1, 2, 3]), r"holds int64 \(3,\); expected 2 whole numbers"),
         (np.zeros((2, 3)), np.array([1.0, 2.0]), "expected 2 whole numbers"),
         (np.zeros((2, 3)), np.array([1, 1]), "holds 1 twice; expected each id once"),
@@ -124,9 +124,9 @@ def test_missing_and_pickled_files_are_refused(tmp_path):
     ("settings", "sentence"),
     [
         ({"supervised": {"method": "simclr"}}, "masks have none"),
-        ({"unsupervised": {"method": "s"}}, "is supervised: use it for that stream"),
-        ({"unsupervised": {"method": "given", "ids": "a.npy"}}, "go with method given"),
-        ({"unsupervised": {"latents": "a.npy", "ids": "b.npy"}}, "go with method given"),
+        ({"unsupervised": {"method": "s"}}, "features of S are supervised: use vae, simclr or given here"),
+        ({"unsupervised": {"method": "given", "ids": "a.npy"}}, "if method is given"),
+        ({"unsupervised": {"latents": "a.npy", "ids": "b.npy"}}, "if method is given"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(settings, sentence):
@@ -202,7 +202,9 @@ def test_the_loop_waits_for_the_latents_that_someone_brings(make_project, toy_fi
     with pytest.raises(InputError, match=r"streams\.unsupervised, round 0: .*z\.npy cannot be read"):
         run(project, rounds=1, truth_uri=truth_uri)
     bring(0, but=3)
-    with pytest.raises(InputError, match=r"round 0: .* lacks 3 of \d+ candidates, 1 first; add a row for each"):
+    with pytest.raises(
+        InputError, match=r"round 0: .* lacks 3 of \d+ candidates, the first of them 1. Add a row for each"
+    ):
         run(project, rounds=1, truth_uri=truth_uri)
     bring(0)
     try:

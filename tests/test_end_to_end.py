@@ -309,9 +309,12 @@ def test_what_is_frozen_cannot_be_changed_later(make_project):
         run(Project(project.root), rounds=1)
 
 
-def test_a_half_trained_state_of_other_settings_is_not_taken_up(make_project, capfd):
+def test_a_damaged_checkpoint_is_not_resumed(make_project, capfd):
     project = make_project(overrides=("segmentation.num_steps=2",))
     project.open_round(0)
     project.path(0, "checkpoint.resume").write_bytes(b"cut off")
     run(project, rounds=0)
-    assert "damaged or of other settings: training begins anew" in capfd.readouterr().err
+    assert (
+        "is damaged, or was made with other settings or data: training starts from the beginning"
+        in capfd.readouterr().err
+    )

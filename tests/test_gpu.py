@@ -1,4 +1,4 @@
-"""What a GPU computes is what a CPU computes, within its precision: ``pytest -m gpu`` where there is one."""
+"""A GPU gives the same results as a CPU, within its precision. Run ``pytest -m gpu`` on a machine that has one."""
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ __all__ = ["world"]  # a fixture
 def needs_a_gpu():
     use_threads(1)
     if not torch.cuda.is_available():
-        pytest.fail("torch finds no GPU here, or -m is not gpu alone: run pytest -m gpu where there is one.")
+        pytest.fail("torch finds no GPU on this machine; run pytest -m gpu, and only where there is one.")
 
 
 def on_a_cpu(monkeypatch, work):
@@ -37,7 +37,7 @@ def on_a_cpu(monkeypatch, work):
 @pytest.mark.parametrize(("size", "shape"), [(SIZE, (9, 40, 57)), ((40.0, 4.0, 4.0), (5, 71, 90))])
 @pytest.mark.parametrize("exclusive", [False, True])
 @pytest.mark.parametrize("flips", [1, 8])
-def test_prediction_is_that_of_a_cpu(monkeypatch, size, shape, exclusive, flips):
+def test_prediction_agrees_with_a_cpu(monkeypatch, size, shape, exclusive, flips):
     config = TINY.model_copy(update={"exclusive": exclusive, "test_time_flips": flips})
     s, image = segmenter(size, config, SynapsePolarity if exclusive else Mitochondria), noise(shape, size)
     here = predicted(s, image, config).astype(int)
@@ -45,7 +45,7 @@ def test_prediction_is_that_of_a_cpu(monkeypatch, size, shape, exclusive, flips)
     assert there.std() > 1 and abs(here - there).max() <= 2
 
 
-def test_features_of_s_are_those_of_a_cpu(monkeypatch):
+def test_features_of_s_agree_with_a_cpu(monkeypatch):
     s, config = small_s()
     image = MemoryVolume(np.random.default_rng(1).integers(0, 255, (8, 90, 101)).astype(np.uint8), SIZE_NM)
     instances = [blob((1, 3, 4), (3, 9, 7)), blob((0, 40, 30), (8, 30, 40)), blob((5, 80, 95), (3, 10, 6))]
@@ -55,7 +55,7 @@ def test_features_of_s_are_those_of_a_cpu(monkeypatch):
 
 
 @pytest.mark.parametrize("method", ["vae", "simclr"])
-def test_latents_are_those_of_a_cpu(monkeypatch, method):
+def test_latents_agree_with_a_cpu(monkeypatch, method):
     stream = new_stream(SHAPE, SMALL.model_copy(update={"method": method}), seed=0)
     patches = np.random.default_rng(0).uniform(-1, 1, (300, *SHAPE)).astype(np.float32)
     here = encode(stream, patches)
@@ -64,7 +64,7 @@ def test_latents_are_those_of_a_cpu(monkeypatch, method):
 
 
 @pytest.mark.parametrize(("precision", "off_by"), [("32", 0.02), ("16-mixed", 0.05), ("bf16-mixed", 0.1)])
-def test_s_learns_as_on_a_cpu(monkeypatch, world, tmp_path, precision, off_by):
+def test_training_s_agrees_with_a_cpu(monkeypatch, world, tmp_path, precision, off_by):
     config = CONFIG.model_copy(update={"optimizer": OptimizerConfig(precision=precision)})
     _, here = fitted(world, tmp_path, config)
     plain = CONFIG.model_copy(update={"optimizer": OptimizerConfig()})
@@ -74,7 +74,7 @@ def test_s_learns_as_on_a_cpu(monkeypatch, world, tmp_path, precision, off_by):
 
 
 @pytest.mark.parametrize("precision", ["32", "16-mixed"])
-def test_killed_and_resumed_it_ends_nearly_the_same(monkeypatch, world, tmp_path, precision):
+def test_a_killed_and_resumed_training_ends_with_nearly_the_same_weights(monkeypatch, world, tmp_path, precision):
     config = CONFIG.model_copy(update={"optimizer": OptimizerConfig(precision=precision)})
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
@@ -91,7 +91,7 @@ def test_killed_and_resumed_it_ends_nearly_the_same(monkeypatch, world, tmp_path
 
 @pytest.mark.parametrize("method", ["vae", "simclr"])
 @pytest.mark.parametrize("precision", ["32", "16-mixed"])
-def test_a_stream_learns_as_on_a_cpu(monkeypatch, tmp_path, method, precision):
+def test_training_a_stream_agrees_with_a_cpu(monkeypatch, tmp_path, method, precision):
     config = SMALL.model_copy(update={"method": method, "precision": precision})
 
     def work(name):
@@ -103,5 +103,5 @@ def test_a_stream_learns_as_on_a_cpu(monkeypatch, tmp_path, method, precision):
     assert np.mean(here[-2:]) == pytest.approx(np.mean(there[-2:]), rel=0.25)
 
 
-def test_the_loop_runs(make_project, toy_file):
+def test_the_whole_loop_runs_on_a_gpu(make_project, toy_file):
     assert run(make_project(), rounds=2, truth_uri=f"{toy_file}:mitochondria").finished

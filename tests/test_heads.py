@@ -1,4 +1,4 @@
-"""What a wrong logit costs, each term against a loop over voxels."""
+"""Losses of S: every term against a plain loop over voxels."""
 
 import math
 
@@ -74,7 +74,7 @@ def test_exclusive_loss_equals_the_loop(seed):
 @pytest.mark.parametrize(
     "head", [IndependentHead(("pre", "post", "union")), ExclusiveHead()], ids=["each", "exclusive"]
 )
-def test_ignored_voxels_have_no_gradient_and_no_say(head):
+def test_ignored_voxels_have_no_gradient_and_do_not_change_the_loss(head):
     logit, target = random_case(0, head.num_logits)
     config = LossConfig(non_overlap=1.0)
     loss = head.loss(logit, target, config)
@@ -90,23 +90,23 @@ def test_ignored_voxels_have_no_gradient_and_no_say(head):
 @pytest.mark.parametrize(
     "head", [IndependentHead(("pre", "post", "union")), ExclusiveHead()], ids=["each", "exclusive"]
 )
-def test_a_head_is_made_again_from_its_description_and_gives_probabilities(head):
+def test_a_head_built_from_its_description_gives_the_same_probabilities(head):
     logit, _ = random_case(1, head.num_logits)
     probability = head_of(head.description).probability(logit)
     assert probability.shape == SHAPE and probability.min() >= 0 and probability.max() <= 1
     assert torch.equal(probability, head.probability(logit))
-    if isinstance(head, ExclusiveHead):  # the union is all that is not nothing, so no side exceeds it
+    if isinstance(head, ExclusiveHead):  # the union is 1 - P(background), so it holds both sides
         assert (probability[:, 2] + 1e-6 >= probability[:, 0] + probability[:, 1]).all()
 
 
-def test_a_graded_channel_costs_its_squared_error():
+def test_the_loss_of_a_distance_channel_is_its_squared_error():
     head = IndependentHead(("foreground", "distance"))
     logit = torch.zeros(1, 2, 1, 1, 3)
     target = torch.tensor([[[[[IGNORE] * 3]], [[[0, CERTAIN, IGNORE]]]]], dtype=torch.uint8)
     assert head.loss(logit, target, LossConfig(distance=4.0)).item() == pytest.approx(4 * 0.25)
 
 
-def test_two_sides_at_one_place_cost_and_the_union_is_not_pushed_down():
+def test_overlapping_sides_are_penalised_and_the_union_gets_no_gradient():
     probability = torch.full((1, 3, 1, 1, 1), 0.5, requires_grad=True)
     cost = non_overlap(probability, torch.ones(1, 3, 1, 1, 1))
     cost.backward()
@@ -124,17 +124,17 @@ def test_a_perfect_mask_has_no_dice_loss():
 
 
 @pytest.mark.parametrize("head", HEADS, ids=["each", "exclusive"])
-def test_graded_levels_pull_towards_themselves(head):
-    """What an earlier S believed is a target like any other: d cross-entropy / d logit = p - believed."""
-    belief = head.probability(random_case(5, head.num_logits)[0].detach())
-    level = torch.round(belief * CERTAIN).to(torch.uint8)
-    belief = level / CERTAIN
-    student = torch.zeros(len(belief), head.num_logits, *belief.shape[2:], requires_grad=True)
+def test_graded_targets_have_the_gradient_of_a_cross_entropy(head):
+    """Pseudo-labels are targets like any other: d cross-entropy / d logit = probability - target."""
+    soft_target = head.probability(random_case(5, head.num_logits)[0].detach())
+    level = torch.round(soft_target * CERTAIN).to(torch.uint8)
+    soft_target = level / CERTAIN
+    student = torch.zeros(len(soft_target), head.num_logits, *soft_target.shape[2:], requires_grad=True)
     head.loss(student, level, LossConfig(dice=0.0, max_positive_weight=1.0)).backward()
     if head.num_logits == 3:
-        wanted = (0.5 - belief) / (belief.numel() / 3) / 3
+        wanted = (0.5 - soft_target) / (soft_target.numel() / 3) / 3
     else:
-        pre, post, union = belief.unbind(1)
+        pre, post, union = soft_target.unbind(1)
         share = torch.stack([1 - union, pre, post, union - pre - post], 1)
         wanted = (0.25 - share) / (share.numel() / 4)
     torch.testing.assert_close(student.grad, wanted, rtol=1e-3, atol=1e-6)
@@ -142,7 +142,7 @@ def test_graded_levels_pull_towards_themselves(head):
 
 @pytest.mark.parametrize("head", HEADS, ids=["each", "exclusive"])
 def test_a_voxel_of_weight_three_counts_as_three_voxels(head):
-    """Along X the first voxel is there once with weight 3, or three times."""
+    """The first voxel along X, once with weight 3, gives the same loss as the same voxel repeated three times."""
     logit, target = random_case(2, head.num_logits)
     config = LossConfig(non_overlap=1.0)
     weight = torch.ones(len(logit), 1, *logit.shape[2:])

@@ -279,7 +279,7 @@ def test_two_who_say_false_for_different_reasons_agree_that_it_is_false(asking):
     tell(asking, 1, "nothing", "ann")
     tell(asking, 1, "shape", "eve")
     verdict = asking.verdicts()[1]
-    assert verdict.y == 0 and verdict.kind is None and verdict.teaches == "doubt"
+    assert verdict.y == 0 and verdict.kind is None and verdict.teaches == "ignore"
     tell(asking, 2, "true", "ann")
     tell(asking, 2, "swapped", "eve")
     assert asking.verdicts()[2].y == 1 and asking.verdicts()[2].teaches == ""

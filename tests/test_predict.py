@@ -1,4 +1,4 @@
-"""Prediction: blocks and windows do not show, orientations are averaged, blocks travel."""
+"""Prediction: it does not depend on blocks, windows are blended, orientations averaged, and blocks can be pickled."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import torch
 
 from twostream.base.geometry import Box
 from twostream.models.segmentation.config import SegmentationConfig
-from twostream.models.segmentation.network import averaged, fold, orientations, turn_folded
+from twostream.models.segmentation.network import averaged_over_orientations, fold, orientations, turn_folded
 from twostream.models.segmentation.predict import Lattice, plan, predict, unfolded_levels
 from twostream.models.segmentation.train import new_segmenter
 from twostream.task import Mitochondria, SynapsePolarity
@@ -56,7 +56,7 @@ def test_prediction_does_not_depend_on_the_block(size, shape, exclusive):
 
 @pytest.mark.parametrize("size", [SIZE, (30.0, 4.0, 4.0), (30.0, 3.0, 3.0), (5.0, 5.0, 5.0), (3.0, 3.0, 3.0)])
 @pytest.mark.parametrize("exclusive", [False, True])
-def test_levels_are_those_of_the_interpolation_that_s_learned_with(size, exclusive):
+def test_interpolation_in_prediction_equals_that_of_training(size, exclusive):
     s = segmenter(size, TINY.model_copy(update={"exclusive": exclusive}), SynapsePolarity)
     number = s.architecture["num_logits"]
     logit = 3 * torch.randn(1, number, 5, 9, 13, generator=torch.Generator().manual_seed(0))
@@ -66,7 +66,7 @@ def test_levels_are_those_of_the_interpolation_that_s_learned_with(size, exclusi
     assert abs(levels - expected).max() < 0.5 + 1e-3
 
 
-def test_a_region_is_predicted_as_in_the_whole():
+def test_a_region_is_predicted_like_the_same_part_of_the_whole_image():
     image, s = noise((9, 40, 57)), segmenter()
     region = Box((2, 10, 20), (5, 21, 30))
     whole, part = predicted(s, image, TINY), predicted(s, image, TINY, region=region)
@@ -82,10 +82,14 @@ def test_windows_cover_everything_and_overlap_by_the_context():
     for corner in np.ndindex(9, 40, 57):
         hull = lattice.touching(Box(corner, (1, 1, 1)))
         assert hull.contains(Box(corner, (1, 1, 1))) and Box.whole(lattice.shape_zyx).contains(hull)
-    assert Lattice.over((3, 10, 10), (2, 4, 4), TINY).window_zyx == (4, 12, 12)  # smaller than a window: mirrored out
+    assert Lattice.over((3, 10, 10), (2, 4, 4), TINY).window_zyx == (
+        4,
+        12,
+        12,
+    )  # a volume smaller than a window is mirrored
 
 
-def test_one_window_is_the_network_itself():
+def test_prediction_of_a_single_window_equals_the_network():
     image, s = noise((4, 16, 24)), segmenter()
     with torch.inference_mode():
         grey = torch.from_numpy(s.normalise(image.read(image.box)))[None, None]
@@ -95,7 +99,7 @@ def test_one_window_is_the_network_itself():
 
 @pytest.mark.parametrize("turns", [0, 1])
 @pytest.mark.parametrize("axes", [(), (-1,), (-2, -1), (-3, -2)])
-def test_turning_what_was_folded_is_folding_what_was_turned(turns, axes):
+def test_rotating_a_folded_image_equals_folding_the_rotated_image(turns, axes):
     image = torch.randn(1, 1, 4, 12, 12)
     turned = torch.flip(torch.rot90(image, turns, (-2, -1)), axes)
     by = (2, 3, 3)
@@ -103,7 +107,7 @@ def test_turning_what_was_folded_is_folding_what_was_turned(turns, axes):
 
 
 @pytest.mark.parametrize("number", [4, 8, 16])
-def test_orientations_are_averaged_over_the_image_turned_and_turned_back(number):
+def test_logits_are_averaged_over_orientations(number):
     s = segmenter((40.0, 4.0, 4.0))
     s.network.eval()
     image = torch.randn(1, 1, 4, 32, 32)
@@ -114,11 +118,11 @@ def test_orientations_are_averaged_over_the_image_turned_and_turned_back(number)
             turned = torch.flip(torch.rot90(image, turns, (-2, -1)), axes)
             logit = s.network.folded_logit(fold(turned, s.network.fold_zyx))
             wanted += torch.rot90(torch.flip(logit, axes), -turns, (-2, -1)) / number
-        got = averaged(s.network, number)(fold(image, s.network.fold_zyx))
+        got = averaged_over_orientations(s.network, number)(fold(image, s.network.fold_zyx))
     torch.testing.assert_close(got, wanted, rtol=1e-3, atol=1e-4)
 
 
-def test_averaging_makes_the_prediction_indifferent_to_flips():
+def test_averaging_over_flips_makes_the_prediction_independent_of_flips():
     s, config = segmenter(), TINY.model_copy(update={"test_time_flips": 4})
     image = noise((4, 16, 24))
     flipped = MemoryVolume(image.read(image.box)[:, :, ::-1].copy(), SIZE)
@@ -127,7 +131,7 @@ def test_averaging_makes_the_prediction_indifferent_to_flips():
     assert once > 1 >= averaged_over
 
 
-def test_prediction_can_travel_to_a_worker(tmp_path):
+def test_prediction_can_be_pickled_for_other_processes(tmp_path):
     image = noise((8, 20, 24))
     results = []
     for number, executor in enumerate((InProcess(), PickledInProcess())):
@@ -138,7 +142,7 @@ def test_prediction_can_travel_to_a_worker(tmp_path):
     np.testing.assert_array_equal(*results)
 
 
-def test_the_plan_covers_the_image_once():
+def test_blocks_cover_every_voxel_once():
     image = MemoryVolume(np.zeros((5, 37, 41), np.uint8), SIZE)
     counts = np.zeros(image.shape_zyx, int)
     for block in plan(segmenter(), image.box, TINY):
@@ -148,7 +152,7 @@ def test_the_plan_covers_the_image_once():
 
 @pytest.mark.parametrize("shape", [(1, 40, 50), (2, 30, 30)])
 @pytest.mark.parametrize("context", [(1, 6, 6), (0, 0, 0), (8, 8, 8)])
-def test_a_section_alone_and_windows_that_do_not_overlap(shape, context):
+def test_single_sections_and_any_overlap_of_windows(shape, context):
     image, config = noise(shape), TINY.model_copy(update={"context_zyx": context})
     whole = predicted(segmenter(), image, config.model_copy(update={"block_shape_zyx": (100, 100, 100)}))
     parts = predicted(segmenter(), image, config)

@@ -1,4 +1,4 @@
-"""Refitting: which lessons are drawn, where S begins, and that it stays itself where nothing is known."""
+"""Refitting: how often lessons are drawn, from which weights S starts, and its pseudo-labels where nothing is known."""
 
 import numpy as np
 import pytest
@@ -23,8 +23,8 @@ def one_thread():
     use_threads(1)
 
 
-def world(num_true=8, num_nothing=2, lessons=(), **held):
-    """Labels in the left third; answered masks in the rest, the first of them true."""
+def world(num_true=8, num_nothing=2, lessons=(), **options):
+    """Labels in the left third; answered masks in the rest, first those answered *true*, then *nothing*."""
     image = MemoryVolume(np.random.default_rng(0).integers(0, 255, (8, 48, 96)).astype(np.uint8), SIZE)
     labels = np.zeros((8, 48, 96), np.uint32)
     labels[2:6, 10:20, 5:15] = 1
@@ -36,12 +36,12 @@ def world(num_true=8, num_nothing=2, lessons=(), **held):
     return Lessons(
         image, MemoryVolume(labels, SIZE), None, Mitochondria(SIZE), labels_box=Box((0, 0, 0), (8, 48, 32)),
         val_box=Box((0, 0, 24), (8, 48, 8)), test_box=None, guarded_box=None, crop_shape_zyx=(4, 16, 16),
-        lessons=lessons, **held,
+        lessons=lessons, **options,
     )  # fmt: skip
 
 
 def drawn(lessons, asked_in, settings, monkeypatch, number=600):
-    """How often each lesson was drawn, and how often the labelled box (under -1)."""
+    """How often each lesson was drawn, by its row; the count of the labelled box is under -1."""
     counts: dict[int, int] = {}
     monkeypatch.setattr(lessons, "labelled_crop", lambda rng, config: counts.update({-1: counts.get(-1, 0) + 1}))
     monkeypatch.setattr(lessons, "answer_crop", lambda rng, row: counts.update({row: counts.get(row, 0) + 1}))
@@ -51,15 +51,17 @@ def drawn(lessons, asked_in, settings, monkeypatch, number=600):
     return counts
 
 
-def test_lessons_come_as_they_fell(monkeypatch):
+def test_lessons_are_drawn_equally_often_whatever_the_answer(monkeypatch):
     counts = drawn(world(), [0] * 10, RefitConfig(replay_share=0.25), monkeypatch)
     assert counts[-1] == pytest.approx(150, abs=35)
-    assert all(counts[row] == pytest.approx(45, abs=25) for row in range(10))  # nothing is drawn no more than true
+    assert all(counts[row] == pytest.approx(45, abs=25) for row in range(10))  # *nothing* no more often than *true*
 
 
 def test_the_newest_round_is_drawn_more_often(monkeypatch):
     counts = drawn(world(), [0] * 8 + [1] * 2, RefitConfig(replay_share=0.0, recent_share=0.5), monkeypatch)
-    assert counts[8] + counts[9] == pytest.approx(360, abs=50) and -1 not in counts  # half, and a fifth of the rest
+    assert (
+        counts[8] + counts[9] == pytest.approx(360, abs=50) and -1 not in counts
+    )  # half of all, and a fifth of the other half
 
 
 def test_without_answers_the_labelled_box_is_replayed(monkeypatch):
@@ -70,17 +72,16 @@ def weights(s):
     return {name: value.clone() for name, value in s.network.state_dict().items()}
 
 
-def refitted(tmp_path, settings, seed=3, belief=None):
+def refitted(tmp_path, settings, seed=3, previous_probability=None):
     s = new_segmenter(Mitochondria(SIZE), CONFIG, voxel_size_nm=SIZE, num_sections=8, grey=(127.0, 70.0), seed=0)
     before = weights(s)
-    name = f"{settings.start}-{belief is None}-{settings.num_steps}.resume"
-    history = refit(
-        s, world(belief=belief), np.zeros(10, int), CONFIG, settings, seed=seed, resume_path=tmp_path / name
-    )
+    name = f"{settings.start}-{previous_probability is None}-{settings.num_steps}.resume"
+    lessons = world(previous_probability=previous_probability)
+    history = refit(s, lessons, np.zeros(10, int), CONFIG, settings, seed=seed, resume_path=tmp_path / name)
     return s, before, history
 
 
-def test_a_warm_start_goes_on_and_a_scratch_start_begins_anew(tmp_path):
+def test_a_warm_start_keeps_the_weights_and_a_scratch_start_replaces_them(tmp_path):
     warm, before, history = refitted(tmp_path, RefitConfig(num_steps=0))
     assert history.losses == [] and all(torch.equal(weights(warm)[k], v) for k, v in before.items())
     scratch, _, history = refitted(tmp_path, RefitConfig(start="scratch", num_steps=1))
@@ -98,44 +99,45 @@ def test_a_warm_start_keeps_the_statistics_of_normalisation(tmp_path):
         assert kept and all(kept) == freeze
 
 
-def test_a_belief_holds_s_where_nothing_is_known(tmp_path):
-    """Far from labels and answers S moves less if it is held to what the S of the round before said."""
+def test_pseudo_labels_keep_s_as_it_was_where_nothing_is_known(tmp_path):
+    """Far from labels and answers, the prediction of S changes less with pseudo-labels than without."""
     moved = {}
     far = torch.randn(2, 1, 4, 16, 16)
-    believed = MemoryVolume(np.full((1, 8, 48, 96), 128, np.uint8), SIZE)  # an untrained S says a half of everything
-    for belief in (None, believed):
+    half = MemoryVolume(np.full((1, 8, 48, 96), 128, np.uint8), SIZE)  # the prediction of an untrained S
+    for previous_probability in (None, half):
         settings = RefitConfig(num_steps=30, replay_share=0.0)
-        s, before, _ = refitted(tmp_path, settings, belief=belief)
+        s, before, _ = refitted(tmp_path, settings, previous_probability=previous_probability)
         with torch.inference_mode():
             after = torch.sigmoid(s.network.eval()(far))
             s.network.load_state_dict(before)
-            moved[belief is None] = float((after - torch.sigmoid(s.network.eval()(far))).abs().mean())
+            moved[previous_probability is None] = float((after - torch.sigmoid(s.network.eval()(far))).abs().mean())
     assert moved[False] < 0.5 * moved[True]
 
 
-def test_only_a_sure_belief_is_a_target_and_answers_and_labels_come_first():
+def test_pseudo_labels_must_be_confident_and_answers_and_labels_take_precedence():
     probability = np.full((1, 8, 48, 96), 128, np.uint8)
     probability[..., 60:] = 250
-    lessons = world(belief=MemoryVolume(probability, SIZE), sure=0.9)
+    lessons = world(previous_probability=MemoryVolume(probability, SIZE), min_confidence=0.9)
     rng = np.random.default_rng(0)
     seen = [lessons.answer_crop(rng, row)[1] for row in range(10)]
     taught = np.unique(np.concatenate([t.ravel() for t in seen]))
-    assert set(taught.tolist()) == {0, 250, CERTAIN, IGNORE}  # nothing, belief, mask, doubt
+    assert set(taught.tolist()) == {0, 250, CERTAIN, IGNORE}  # background, pseudo-label, mask, unknown
     labelled = lessons.labelled_crop(rng, CONFIG)[1]
     assert 0 in labelled and 128 not in labelled
 
 
-def test_an_answer_and_its_margin_weigh_more_and_about_a_doubt_nothing_is_held():
+def test_answers_and_their_margins_weigh_more_and_wrong_shapes_have_no_pseudo_labels():
     mask = np.ones((2, 6, 6), np.uint8)
     place = Box((3, 20, 60), mask.shape)
-    believed = MemoryVolume(np.full((1, 8, 48, 96), 2, np.uint8), SIZE)  # surely nothing
+    previous = MemoryVolume(np.full((1, 8, 48, 96), 2, np.uint8), SIZE)  # confident background
     for teaches, inside, near, weight in (
         ("mask", CERTAIN, 2, 9),
         ("background", 0, 2, 9),
-        ("doubt", IGNORE, IGNORE, 1),
+        ("ignore", IGNORE, IGNORE, 1),
     ):
         one = Lesson(place, mask, teaches)
-        lessons = world(0, 0, belief=believed, sure=0.9, emphasis=9, margin_nm=16.0, lessons=[one])
+        options = {"previous_probability": previous, "min_confidence": 0.9, "emphasis": 9, "margin_nm": 16.0}
+        lessons = world(0, 0, lessons=[one], **options)
         target, counts = (np.full((8, 48, 96), 77, np.uint8) for _ in range(2))
         crop = lessons._crop(0, place, Box((2, 16, 56), (4, 16, 16)))
         target[2:6, 16:32, 56:72], counts[2:6, 16:32, 56:72] = crop.target[0], crop.weight
@@ -146,7 +148,7 @@ def test_an_answer_and_its_margin_weigh_more_and_about_a_doubt_nothing_is_held()
         assert {counts[3, 22, 58], counts[2, 22, 62], counts[3, 22, 62]} == {weight}
 
 
-def test_a_drawn_synapse_has_its_cleft():
+def test_a_drawn_synapse_includes_its_cleft():
     size, mask = (30.0, 8.0, 8.0), np.zeros((1, 6, 9), np.uint8)
     mask[..., :3], mask[..., 6:] = 1, 2
     place = Box((3, 20, 60), mask.shape)
@@ -156,7 +158,7 @@ def test_a_drawn_synapse_has_its_cleft():
         MemoryVolume(np.zeros((8, 48, 96), np.uint8), size), MemoryVolume(labels, size), None, SynapsePolarity(size),
         labels_box=Box((0, 0, 0), (8, 48, 32)), val_box=Box((0, 0, 24), (8, 48, 8)), test_box=None, guarded_box=None,
         crop_shape_zyx=(4, 16, 16), lessons=[Lesson(place, mask, "drawn")], margin_nm=60.0,
-        belief=MemoryVolume(np.full((3, 8, 48, 96), 20, np.uint8), size), sure=0.9,
+        previous_probability=MemoryVolume(np.full((3, 8, 48, 96), 20, np.uint8), size), min_confidence=0.9,
     )  # fmt: skip
     pre, post, union = lessons._crop(0, place, Box((3, 20, 58), (4, 16, 16))).target[:, 0, :6]
     expected = {
@@ -168,15 +170,15 @@ def test_a_drawn_synapse_has_its_cleft():
         assert (level == np.array(expected[name])).all(), name
 
 
-def test_a_doubt_is_never_drawn(monkeypatch):
+def test_no_crop_is_centred_on_a_lesson_that_only_ignores(monkeypatch):
     mask = np.ones((2, 6, 6), np.uint8)
-    lessons = world(0, 0, lessons=[Lesson(Box((3, 20, 60), mask.shape), mask, t) for t in ("mask", "doubt", "doubt")])
+    lessons = world(0, 0, lessons=[Lesson(Box((3, 20, 60), mask.shape), mask, t) for t in ("mask", "ignore", "ignore")])
     assert set(drawn(lessons, [0, 0, 1], RefitConfig(replay_share=0.0), monkeypatch, 40)) == {0}
-    lessons = world(0, 0, lessons=[Lesson(Box((3, 20, 60), mask.shape), mask, "doubt")])
+    lessons = world(0, 0, lessons=[Lesson(Box((3, 20, 60), mask.shape), mask, "ignore")])
     assert drawn(lessons, [0], RefitConfig(replay_share=0.0), monkeypatch, 20) == {-1: 20}
 
 
-def test_what_is_kept_of_the_tissue_is_bounded_and_does_not_show(monkeypatch):
+def test_memory_for_regions_is_bounded_without_changing_crops(monkeypatch):
     many, few = world(), world()
     monkeypatch.setattr("twostream.models.segmentation.lessons.MAX_REGION_BYTES", 1)
     for t in range(30):
@@ -185,7 +187,7 @@ def test_what_is_kept_of_the_tissue_is_bounded_and_does_not_show(monkeypatch):
         assert len(few._regions) == 1
 
 
-def test_a_half_refitted_s_is_not_taken_up_where_lessons_or_settings_are_others(tmp_path, capfd):
+def test_a_refit_with_other_lessons_or_settings_is_not_resumed(tmp_path, capfd):
     s = new_segmenter(Mitochondria(SIZE), CONFIG, voxel_size_nm=SIZE, num_sections=8, grey=(127.0, 70.0), seed=0)
     mask = np.ones((4, 6, 6), np.uint8)
     other = [Lesson(Box((2, 4, 40), mask.shape), mask, "background")]
@@ -196,8 +198,6 @@ def test_a_half_refitted_s_is_not_taken_up_where_lessons_or_settings_are_others(
         {"lessons": world(emphasis=7)},
         {"lessons": world(lessons=other), "asked_in": np.zeros(1, int)},
     ):
-        given = first | change
-        refit(
-            s, given["lessons"], given["asked_in"], CONFIG, given["settings"], seed=1, resume_path=tmp_path / "r.resume"
-        )
-        assert ("begins anew" in capfd.readouterr().err) == bool(change)
+        now = first | change
+        refit(s, now["lessons"], now["asked_in"], CONFIG, now["settings"], seed=1, resume_path=tmp_path / "r.resume")
+        assert ("starts from the beginning" in capfd.readouterr().err) == bool(change)

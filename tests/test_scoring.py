@@ -391,7 +391,7 @@ def test_lessons_come_from_answers_that_teach_s_something(tmp_path):
     assert [(lesson.teaches, lesson.box.offset_zyx) for lesson in lessons] == [
         ("mask", (0, 0, 10)),
         ("background", (0, 0, 20)),
-        ("doubt", (0, 0, 30)),
+        ("ignore", (0, 0, 30)),
         ("exchanged", (0, 0, 40)),
         ("drawn", (0, 0, 5)),  # the hull of what was proposed and what was drawn
         ("drawn", (0, 7, 7)),

@@ -1,4 +1,4 @@
-"""S: its shapes, its losses, what it may learn from, and that blocks do not show in its prediction."""
+"""S: shapes of its network, the training crops it learns from, its checkpoints, and the size of a training."""
 
 import numpy as np
 import pytest
@@ -37,7 +37,7 @@ def segmenter(task=None, config=TINY, seed=0):
     )
 
 
-def test_folding_moves_every_voxel_into_the_channel_of_its_place():
+def test_folding_moves_every_voxel_to_the_right_channel():
     x = torch.arange(2 * 4 * 6 * 12, dtype=torch.float32).reshape(1, 2, 4, 6, 12)
     folded = fold(x, (1, 2, 3))
     assert folded.shape == (1, 12, 4, 3, 4)
@@ -63,7 +63,7 @@ def test_anisotropy_follows_the_voxel_size():
 
 @pytest.fixture
 def world():
-    """A (8, 40, 60) image with a ramp along X, labels everywhere, and a test box at the right."""
+    """An (8, 40, 60) image that is a ramp along X, so that grey values tell positions; and labels with one object."""
     image = np.broadcast_to(np.arange(60, dtype=np.uint8) * 4, (8, 40, 60)).copy()
     labels = np.zeros((8, 40, 60), np.uint32)
     labels[:, 10:20, 5:15] = 1
@@ -90,7 +90,7 @@ def test_everything_outside_the_labelled_box_is_ignored(world):
     for seed in range(20):
         image, target, _ = lessons.labelled_crop(np.random.default_rng(seed), TINY)
         assert image.shape == (4, 24, 24) and target.shape == (1, 4, 24, 24)
-        column = image[0, 0].astype(int) // 4  # the ramp tells where the crop was
+        column = image[0, 0].astype(int) // 4  # X of each column, from the ramp
         outside = (column >= 20) & (column < 44)
         assert (target[0][:, :, outside] == IGNORE).all()  # the validation box, and beyond the labelled box
         assert (target[0][:, :, column < 20] != IGNORE).all()
@@ -119,7 +119,7 @@ def test_what_an_answer_teaches(world, teaches, inside):
 
 
 @pytest.mark.parametrize("teaches", ["mask", "drawn"])
-def test_a_mask_that_fills_its_box_has_borders_all_the_same(world, teaches):
+def test_a_mask_that_fills_its_box_has_a_border_in_every_channel(world, teaches):
     settings = DecodingConfig(channels=("foreground", "contour", "distance"))
     task = Mitochondria((10.0, 10.0, 10.0), settings)
     mask = np.ones((3, 9, 9), np.uint8)
@@ -139,7 +139,7 @@ def test_the_rim_of_a_true_answer_is_ignored_but_not_of_a_drawn_one(world):
         assert (painted == CERTAIN).sum() == expected
 
 
-def test_a_correction_teaches_what_was_drawn_and_what_was_taken_away(world):
+def test_a_correction_teaches_what_was_drawn_and_what_was_removed(world):
     proposed, drawn = np.ones((2, 6, 8), np.uint8), np.zeros((2, 9, 9), np.uint8)
     drawn[:, 2:7, 4:] = 1
     lesson = Lesson.corrected(Box((3, 15, 27), proposed.shape), proposed, Box((3, 14, 29), drawn.shape), drawn)
@@ -151,7 +151,7 @@ def test_a_correction_teaches_what_was_drawn_and_what_was_taken_away(world):
     np.testing.assert_array_equal(target, expected)
 
 
-def test_the_test_box_is_not_seen_in_a_mirror_either(world):
+def test_the_test_box_is_hidden_where_the_image_is_mirrored_too(world):
     image, labels = world
     thin = MemoryVolume(image.read(Box((0, 0, 0), (2, 40, 60))), SIZE)  # thinner than the crop: padded by mirroring
     thin_labels = MemoryVolume(labels.read(Box((0, 0, 0), (2, 40, 60))), SIZE)
@@ -173,7 +173,7 @@ def test_nothing_is_taught_in_the_validation_box_or_near_the_test_box(world):
         assert (target[0][:, :, ((column >= 20) & (column < 24)) | (column >= 42)] == IGNORE).all()
 
 
-def test_the_newer_lesson_holds(world):
+def test_where_lessons_overlap_the_newer_one_counts(world):
     mask = np.ones((2, 9, 9), np.uint8)
     older, newer = (Lesson(Box((3, 15, 27), mask.shape), mask, teaches) for teaches in ("background", "drawn"))
     image, target, _ = lessons_of(world, [older, newer]).answer_crop(np.random.default_rng(0), 0)
@@ -181,7 +181,7 @@ def test_the_newer_lesson_holds(world):
     assert set(np.unique(target[0][:, :, beyond_the_labels])) == {CERTAIN, IGNORE}
 
 
-def test_exchanged_sides_are_taught_exchanged(world):
+def test_swapped_sides_are_taught_the_right_way_round(world):
     mask = np.zeros((2, 6, 8), np.uint8)
     mask[..., :4], mask[..., 4:] = 1, 2
     lesson = Lesson(Box((3, 15, 30), mask.shape), mask, "exchanged")
@@ -190,7 +190,7 @@ def test_exchanged_sides_are_taught_exchanged(world):
     assert (post[..., :4] == CERTAIN).all() and (union == CERTAIN).all()
 
 
-def test_the_ignore_mask_is_honoured(world):
+def test_unlabelled_voxels_of_the_ignore_mask_are_ignored(world):
     ignore = np.zeros((8, 40, 60), np.uint8)
     ignore[:, 30:, :] = 1
     lessons = lessons_of(world, ignore=MemoryVolume(ignore, SIZE))
@@ -222,35 +222,35 @@ def test_training_learns_and_is_stored(world, tmp_path):
         assert torch.equal(s.network.eval()(x), back.network(x))
 
 
-def test_isotropic_voxels_get_boxes_as_high_as_wide():
+def test_isotropic_voxels_get_crops_with_more_sections():
     assert shapes_for((40, 4, 4), 10) == {} == shapes_for((30, 8, 8), 8)
     assert (
         shapes_for((10, 10, 10), 10)["patch_shape_zyx"] == (32, 48, 48) == shapes_for((5, 5, 5), 10)["patch_shape_zyx"]
     )
 
 
-def test_crops_with_hardly_any_foreground_are_drawn_anew(world):
+def test_crops_with_hardly_any_foreground_are_drawn_again(world):
     lessons = lessons_of(world)
 
     def share_of_empty(config):
         crops = (lessons.labelled_crop(np.random.default_rng(s), config)[1] for s in range(60))
         return np.mean([(crop == CERTAIN).sum() < 60 for crop in crops])
 
-    careless = TINY.model_copy(update={"foreground_share": 0.0})
-    assert share_of_empty(careless) > 0.03
-    assert share_of_empty(careless.model_copy(update={"reject_below_voxels": 60, "reject_chance": 1.0})) == 0
+    anywhere = TINY.model_copy(update={"foreground_share": 0.0})
+    assert share_of_empty(anywhere) > 0.03
+    assert share_of_empty(anywhere.model_copy(update={"reject_below_voxels": 60, "reject_chance": 1.0})) == 0
 
 
-def test_a_broken_checkpoint_is_named(tmp_path):
-    with pytest.raises(InputError, match="is no checkpoint of S"):
+def test_a_missing_checkpoint_is_named(tmp_path):
+    with pytest.raises(InputError, match="is not a checkpoint of S"):
         Segmenter.load(tmp_path / "none.ckpt")
 
 
 @pytest.mark.parametrize("task", [Mitochondria(SIZE), SynapsePolarity(SIZE)], ids=lambda t: t.name)
 @pytest.mark.parametrize("exclusive", [False, True])
-def test_a_description_counts_what_training_would_keep(task, exclusive):
+def test_a_description_counts_the_memory_of_a_training_step(task, exclusive):
     if exclusive and task.name != "polarity":
-        pytest.skip("the exclusive form is one of synapses")
+        pytest.skip("exclusive classes exist for polarity only")
     config = TINY.model_copy(update={"exclusive": exclusive, "patch_shape_zyx": (4, 32, 32), "batch_size": 3})
     s = segmenter(task, config)
     described = describe(s, config, SIZE)
@@ -278,13 +278,13 @@ def test_a_description_counts_what_training_would_keep(task, exclusive):
 
 
 @pytest.mark.parametrize("content", [[1, 2], None, {"weights": 3}, {"architecture": {}, "weights": {}}])
-def test_a_file_that_is_no_checkpoint_says_so(tmp_path, content):
+def test_a_file_that_is_not_a_checkpoint_is_named(tmp_path, content):
     torch.save(content, tmp_path / "checkpoint.ckpt")
-    with pytest.raises(InputError, match="is no checkpoint of S"):
+    with pytest.raises(InputError, match="is not a checkpoint of S"):
         Segmenter.load(tmp_path / "checkpoint.ckpt")
 
 
-def test_other_weights_are_stored_with_all_that_is_needed(tmp_path):
+def test_other_weights_can_be_stored_in_place_of_its_own(tmp_path):
     s, other = segmenter(), segmenter(seed=1)
     s.save(tmp_path / "last.ckpt", weights=other.network.state_dict())
     loaded = Segmenter.load(tmp_path / "last.ckpt")
@@ -293,13 +293,13 @@ def test_other_weights_are_stored_with_all_that_is_needed(tmp_path):
         assert torch.equal(loaded.network(x), other.network.eval()(x)) and loaded.mean == s.mean
 
 
-def test_contour_and_distance_are_unknown_near_what_nobody_labelled():
+def test_contour_and_distance_are_unknown_near_unlabelled_voxels():
     size = (10.0, 10.0, 10.0)
     task = Mitochondria(size, DecodingConfig(channels=("foreground", "contour", "distance"), distance_scale_nm=10.0))
     labels, ignore = np.zeros((12, 30, 40), np.uint32), np.zeros((12, 30, 40), np.uint8)
     labels[3:9, 10:20, 12:18] = 1
     ignore[:, 10:20, 24:26] = 1
-    box = Box((0, 0, 4), (12, 30, 36))  # its right face is the volume's, its left one is not
+    box = Box((0, 0, 4), (12, 30, 36))  # its right face is a face of the volume, its left one is not
     known = known_target(MemoryVolume(labels, size), MemoryVolume(ignore, size), task, box)
     assert task.reach_voxels == (4, 4, 4)
     unknown = known == IGNORE
@@ -314,15 +314,15 @@ def test_contour_and_distance_are_unknown_near_what_nobody_labelled():
 
 
 @pytest.mark.parametrize("sections", [2, 4])
-def test_gradients_in_bfloat16_hold_no_memory_that_nobody_wrote(sections):
-    """oneDNN's gradient of a kernel of three sections on two of them did, on CPUs that multiply bfloat16."""
+def test_gradients_in_bfloat16_contain_no_uninitialised_memory(sections):
+    """With a kernel of three sections on an input of two, oneDNN's did, on CPUs with bfloat16 instructions."""
     torch.manual_seed(0)
     network = FoldedUNet(1, (16, 24, 32), (1, 1, 1), [(1, 2, 2), (1, 2, 2)], [3, 3, 3]).train()
     image = torch.randn(2, 1, sections, 16, 16)
 
-    def gradients(left_behind):
+    def gradients(memory_content):
         network.zero_grad()
-        dirty = [torch.full((2**n,), left_behind) for n in range(8, 21)]
+        dirty = [torch.full((2**n,), memory_content) for n in range(8, 21)]
         del dirty
         with torch.autocast("cpu", torch.bfloat16):
             logit = network(image)

@@ -1,4 +1,4 @@
-"""The VAE as published, its losses re-derived, and the fine-tuning on answers."""
+"""Streams: the published VAE, SimCLR, their losses against plain loops, and active clustering."""
 
 import pickle
 
@@ -14,7 +14,7 @@ from twostream.models.streams.config import ActiveClusteringConfig, StreamConfig
 from twostream.models.streams.contrast import contrastive_loss
 from twostream.models.streams.draw import ImageDraw, MaskDraw, image_input, mask_input
 from twostream.models.streams.encode import encode
-from twostream.models.streams.fit import NUM_TOLD_APART, RawViews, fit_stream, load_stream, new_stream, save_stream
+from twostream.models.streams.fit import NUM_DIGEST_SAMPLES, RawViews, fit_stream, load_stream, new_stream, save_stream
 from twostream.models.streams.published import published_overrides
 from twostream.models.streams.vae import Vae, sample_latent, vae_loss
 
@@ -51,7 +51,7 @@ def test_the_loss_equals_its_plain_form():
     )
 
 
-def test_a_wild_log_variance_does_not_overflow():
+def test_an_extreme_log_variance_does_not_overflow():
     vae = new_stream(SHAPE, SMALL, seed=0)
     with torch.no_grad():
         vae.to_log_variance.bias.fill_(1e6)
@@ -73,7 +73,7 @@ def test_the_contrastive_term_equals_its_plain_form():
     assert ours.item() == pytest.approx(np.mean(terms))
 
 
-def test_the_contrastive_term_is_zero_where_no_two_agree():
+def test_the_contrastive_loss_is_zero_if_all_labels_differ():
     latent = torch.randn(2, 3, requires_grad=True)
     loss = contrastive_loss(latent, torch.tensor([0, 1]), 0.3)
     loss.backward()
@@ -84,7 +84,7 @@ def draw(rng):
     return rng.uniform(-1, 1, SHAPE).astype(np.float32)
 
 
-def test_a_killed_training_ends_with_the_same_weights(tmp_path, monkeypatch):
+def test_a_killed_and_resumed_stream_ends_with_the_same_weights(tmp_path, monkeypatch):
     monkeypatch.setattr("twostream.models.training.STEPS_PER_CHECKPOINT", 2)
     whole = new_stream(SHAPE, SMALL, seed=1)
     losses = fit_stream(whole, draw, SMALL, seed=5, resume_path=tmp_path / "a.resume", name="test")
@@ -95,7 +95,7 @@ def test_a_killed_training_ends_with_the_same_weights(tmp_path, monkeypatch):
 
     def deadly(rng, count=[0]):  # noqa: B006 - counts over calls
         count[0] += 1
-        if count[0] > NUM_TOLD_APART + 4 * 3 + 2:  # in the middle of the fourth step
+        if count[0] > NUM_DIGEST_SAMPLES + 4 * 3 + 2:  # in the middle of the fourth step
             raise Killed
         return draw(rng)
 
@@ -122,7 +122,7 @@ def test_fitting_learns(tmp_path):
     assert np.mean(losses[-5:]) < 0.3 * np.mean(losses[:3])
 
 
-def test_a_stream_is_stored_and_encodes_the_same(tmp_path):
+def test_a_stored_stream_gives_the_same_latents(tmp_path):
     vae = new_stream(SHAPE, SMALL, seed=2)
     save_stream(vae, SMALL, [], tmp_path / "s.ckpt")
     patches = np.random.default_rng(0).uniform(-1, 1, (5, *SHAPE)).astype(np.float32)
@@ -166,7 +166,7 @@ def test_active_clustering_draws_the_answers_apart(tmp_path):
     assert apart(weight=0.0, clustering_weight=1.0) > own_loss_alone + 0.1
 
 
-def test_active_clustering_waits_for_both_answers(tmp_path):
+def test_active_clustering_needs_two_answers_of_each_kind(tmp_path):
     network = new_stream(SHAPE, SMALL, 0)
     patches = np.zeros((5, *SHAPE), np.uint8)
     y = np.array([1, 1, 1, 1, 0])
@@ -180,7 +180,7 @@ def test_active_clustering_waits_for_both_answers(tmp_path):
 
 
 def test_the_clustering_term_equals_its_plain_form():
-    """Soft assignment (Xie 2016, eq. 1), label-aware target (eq. 3 with weights) and KL, number by number."""
+    """Soft assignment (Xie 2016, eq. 1), target distribution (eq. 3, weighted by answers) and their divergence."""
     rng = np.random.default_rng(0)
     z, m, s = rng.normal(size=(6, 3)), rng.normal(size=(4, 3)), 0.7
     y = np.array([1, 0, -1, 1, -1, 0])
@@ -205,7 +205,7 @@ def test_the_clustering_term_equals_its_plain_form():
     assert clustering_loss(ours_q, torch.tensor(y)).item() == pytest.approx(total)
 
 
-def test_the_target_is_a_constant_to_the_gradient():
+def test_no_gradient_flows_through_the_target_distribution():
     q = torch.rand(5, 3).requires_grad_()
     assert not target_distribution(q / q.sum(1, keepdim=True), torch.tensor([1, 0, -1, -1, 1])).requires_grad
 
@@ -213,19 +213,19 @@ def test_the_target_is_a_constant_to_the_gradient():
 @pytest.mark.parametrize(
     ("width", "dims", "sentence"), [(30, (8, 16), "need a multiple of 4"), (32, (24,), "multiples of 16")]
 )
-def test_sizes_that_do_not_fit_are_named(width, dims, sentence):
+def test_patch_widths_and_channels_that_do_not_fit_are_named(width, dims, sentence):
     with pytest.raises(InputError, match=sentence):
         new_stream((1, width, width), StreamConfig(hidden_dims=dims), 0)
 
 
 def test_a_broken_checkpoint_is_named(tmp_path):
     (tmp_path / "s.ckpt").write_bytes(b"")
-    with pytest.raises(InputError, match="is no checkpoint of a stream"):
+    with pytest.raises(InputError, match="is not a checkpoint of a stream"):
         load_stream(tmp_path / "s.ckpt")
 
 
-def test_simclr_is_the_contrastive_loss_between_two_views_of_each_patch():
-    """Re-derived: NT-Xent over 2N views, the other view of a patch being its only positive (Chen 2020, eq. 1)."""
+def test_the_loss_of_simclr_equals_its_plain_form():
+    """NT-Xent over 2N views; the only positive of a view is the other view of its patch (Chen 2020, eq. 1)."""
     config = SMALL.model_copy(update={"method": "simclr", "temperature": 0.5})
     network = new_stream(SHAPE, config, seed=0)
     rng = np.random.default_rng(0)
@@ -243,7 +243,7 @@ def test_simclr_is_the_contrastive_loss_between_two_views_of_each_patch():
     assert ours == pytest.approx(np.mean(cost), rel=1e-4)
 
 
-def test_a_self_supervised_stream_learns_to_tell_patches_apart_and_is_stored(tmp_path):
+def test_training_simclr_lowers_the_loss_and_the_stream_is_stored(tmp_path):
     def blobs(rng):
         return np.kron(rng.choice([-0.7, 0.7], (4, 4)), np.ones((8, 8))).astype(np.float32)[None]
 
@@ -256,23 +256,23 @@ def test_a_self_supervised_stream_learns_to_tell_patches_apart_and_is_stored(tmp
     np.testing.assert_array_equal(encode(load_stream(tmp_path / "s.ckpt"), patches), encode(network, patches))
 
 
-def test_views_of_one_patch_differ_in_every_way_but_the_tissue():
+def test_views_of_one_patch_differ_and_depend_on_the_generator_alone():
     patch = np.zeros((2, 32, 32), np.float32)
     patch[:, :, :16] = 0.5
     network = new_stream(SHAPE, SMALL.model_copy(update={"method": "simclr"}), 0)
     views = network.views(patch, np.random.default_rng(3))
     assert views.dtype == np.float32 and not np.allclose(views[0], views[1])
     again = network.views(patch, np.random.default_rng(3))
-    assert np.array_equal(views, again)  # of the generator alone
+    assert np.array_equal(views, again)  # the same generator gives the same views
     assert np.array_equal(new_stream(SHAPE, SMALL, 0).views(patch, np.random.default_rng(3)), patch)
 
 
-def test_masks_are_not_imaged():
+def test_simclr_is_refused_for_masks():
     with pytest.raises(ValueError, match="masks have none"):
         StreamsConfig(supervised={"method": "simclr"})
 
 
-def test_changing_one_setting_of_the_mask_stream_leaves_the_others():
+def test_setting_one_option_of_the_mask_stream_keeps_its_other_defaults():
     changed = StreamsConfig.model_validate({"supervised": {"num_steps": 7}}).supervised
     assert changed == StreamsConfig().supervised.model_copy(update={"num_steps": 7})
 
@@ -293,7 +293,7 @@ SOLVER:
 
 
 def test_the_published_block_is_read_as_printed(tmp_path):
-    """1e-4 is text to YAML 1.1, and a number to everyone who writes it."""
+    """YAML 1.1 reads 1e-4 as text; it must become a number nevertheless."""
     for name, image, latent in (("i.yaml", True, 1024), ("m.yaml", False, 16)):
         (tmp_path / name).write_text(AS_PRINTED.format(image=image, latent=latent))
     options = published_overrides([tmp_path / "i.yaml", tmp_path / "m.yaml"], "polarity")
@@ -301,7 +301,7 @@ def test_the_published_block_is_read_as_printed(tmp_path):
     streams = parse_config(StreamsConfig, values["streams"], source="test")
     patches = parse_config(PatchConfig, values["patches"], source="test")
     assert (patches.width_px, patches.num_planes, streams.random_crop_share) == (128, 1, 1.0)
-    assert "patches.object_widths=null" in options  # whatever the preset of a task says
+    assert "patches.object_widths=null" in options  # overrides the preset of the task
     for config, latent, millions in (
         (streams.unsupervised, 1024, 10.911425),
         (streams.supervised, 16, 4.716257),
@@ -309,7 +309,7 @@ def test_the_published_block_is_read_as_printed(tmp_path):
         assert (config.method, config.latent_dim, config.kld_weight) == ("vae", latent, 1e-4)
         network = new_stream((patches.num_planes, 128, 128), config, 0)
         assert sum(p.numel() for p in network.parameters()) == round(millions * 1e6)
-    # Building one does not turn the list around for the next.
+    # In the published code, building a network reversed the list of channels for the next one (docs/method.md, VAE).
     again = new_stream((1, 128, 128), streams.supervised, 0)
     assert [tuple(w.shape) for w in again.parameters()] == [tuple(w.shape) for w in network.parameters()]
 
@@ -317,38 +317,37 @@ def test_the_published_block_is_read_as_printed(tmp_path):
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("MODEL: {}", "holds no TWOSTREAM: block"),
+        ("MODEL: {}", "has no TWOSTREAM: block"),
         ("a: [", "cannot be read as YAML"),
         ("TWOSTREAM: {IMAGE_VAE: true, LATENT: 3}", "nearest valid one is 'LATENT_DIM'"),
         ("TWOSTREAM: {LATENT_DIM: 3}", "IMAGE_VAE is missing"),
-        ("TWOSTREAM: {IMAGE_VAE: true, LABEL_TYPE: seg}", "does not go with --task polarity"),
+        ("TWOSTREAM: {IMAGE_VAE: true, LABEL_TYPE: seg}", "does not fit --task polarity"),
         ("TWOSTREAM: {IMAGE_VAE: true, HIDDEN_DIMS: []}", "HIDDEN_DIMS is"),
     ],
 )
-def test_a_published_block_that_does_not_fit_is_named(tmp_path, text, sentence):
+def test_a_published_block_that_is_not_valid_is_named(tmp_path, text, sentence):
     (tmp_path / "a.yaml").write_text(text)
     with pytest.raises(ConfigError, match=sentence):
         published_overrides([tmp_path / "a.yaml"], "polarity")
 
 
-def test_two_published_blocks_must_differ_in_kind_and_agree_in_width(tmp_path):
+def test_two_published_blocks_must_be_of_different_streams_and_equal_width(tmp_path):
     for name, image, width in (("a", True, 128), ("b", True, 128), ("c", False, 64)):
         (tmp_path / name).write_text(f"TWOSTREAM: {{IMAGE_VAE: {image}, WIDTH: {width}}}")
-    with pytest.raises(ConfigError, match="pass one of each kind"):
+    with pytest.raises(ConfigError, match="pass one for each stream"):
         published_overrides([tmp_path / "a", tmp_path / "b"], "polarity")
     with pytest.raises(ConfigError, match="both streams see the same patches"):
         published_overrides([tmp_path / "a", tmp_path / "c"], "polarity")
-    with pytest.raises(ConfigError, match="is given twice"):
+    with pytest.raises(ConfigError, match="is passed twice"):
         published_overrides([tmp_path / "c", tmp_path / "c"], "polarity")
-    with pytest.raises(ConfigError, match="b is given twice"):
+    with pytest.raises(ConfigError, match="b is passed twice"):
         published_overrides([tmp_path / "c", tmp_path / "b", tmp_path / "b"], "polarity")
 
 
 def test_one_step_of_the_published_network_equals_its_plain_form(tmp_path):
-    """Loss and update of the published mask VAE, re-derived: MSE over elements, KL summed over the latent, AdamW.
+    """Loss and update of the published mask VAE: mean squared error, KL summed over the latent, AdamW.
 
-    The loss is written out on the network's own mean and log-variance; the step is that of AdamW (Loshchilov 2019) at
-    its first step: m = (1 - b1) g and v = (1 - b2) g^2 are unbiased to g and g^2, so a weight moves by
+    In the first step of AdamW (Loshchilov 2019), the bias-corrected moments are g and g^2, so a weight moves by
     lr * g / (|g| + eps).
     """
     config = StreamConfig(
@@ -382,12 +381,12 @@ def test_one_step_of_the_published_network_equals_its_plain_form(tmp_path):
     for name, parameter in plain.named_parameters():
         gradient = parameter.grad * min(1.0, 1.0 / (norm.item() + 1e-6))  # clipped to norm 1
         moved = before[name] - 1e-3 * gradient / (gradient.abs() + 1e-8)
-        sure = gradient.abs() > 1e-6  # below, the sign of rounding decides
-        torch.testing.assert_close(network.state_dict()[name][sure], moved[sure], rtol=1e-4, atol=2e-5)
+        large = gradient.abs() > 1e-6  # for smaller ones, rounding decides the sign
+        torch.testing.assert_close(network.state_dict()[name][large], moved[large], rtol=1e-4, atol=2e-5)
 
 
 @pytest.mark.parametrize("change", ["kld_weight", "seed", "patches"])
-def test_a_half_trained_stream_of_another_fingerprint_is_not_taken_up(tmp_path, change, capfd):
+def test_a_stream_checkpoint_with_another_fingerprint_is_not_resumed(tmp_path, change, capfd):
     monkey = pytest.MonkeyPatch()
     monkey.setattr("twostream.models.training.STEPS_PER_CHECKPOINT", 2)
 
@@ -402,10 +401,10 @@ def test_a_half_trained_stream_of_another_fingerprint_is_not_taken_up(tmp_path, 
     clean = fit_stream(
         new_stream(SHAPE, config, 1), shown, config, seed=seed, resume_path=tmp_path / "new", name="test"
     )
-    assert again == clean and "training begins anew" in capfd.readouterr().err
+    assert again == clean and "training starts from the beginning" in capfd.readouterr().err
 
 
-def test_active_clustering_begins_anew_when_answers_change(tmp_path):
+def test_active_clustering_is_not_resumed_with_other_answers(tmp_path):
     answered, y = two_textures()
     config = ActiveClusteringConfig(num_steps=4, num_clusters=3)
 
@@ -421,8 +420,8 @@ def test_active_clustering_begins_anew_when_answers_change(tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(weights, clean_weights, strict=True))
 
 
-def test_what_is_trained_travels_to_other_processes():
-    """Several GPUs are several processes: samples, draws and modules must pickle."""
+def test_training_samples_can_be_pickled():
+    """Each GPU has a process of its own, to which samples, draws and networks are sent."""
     images = np.zeros((3, *SHAPE), np.uint8)
     for stream in (SMALL, SMALL.model_copy(update={"method": "simclr"})):
         views = RawViews(new_stream(SHAPE, stream, 0), ImageDraw(images, images, 0.5, "central"), 3)
@@ -440,12 +439,12 @@ def test_what_is_trained_travels_to_other_processes():
         ({"hidden_dims": (16, 16384)}, "up to 8192"),
     ],
 )
-def test_networks_that_cannot_work_are_refused_before_anything_is_trained(make_project, settings, sentence):
+def test_impossible_networks_are_refused_when_a_project_is_made(make_project, settings, sentence):
     dims = list(settings["hidden_dims"])
     with pytest.raises(ConfigError, match=sentence):
         make_project(overrides=["patches.width_px=32", f"streams.unsupervised.hidden_dims={dims}"])
 
 
-def test_self_supervision_needs_company():
-    with pytest.raises(ValueError, match="beside others: use 2 or more"):
+def test_simclr_needs_a_batch_of_two():
+    with pytest.raises(ValueError, match="others of the batch: use 2 or more"):
         StreamConfig(method="simclr", batch_size=1)

@@ -60,7 +60,7 @@ def test_every_kind_means_what_the_contract_says():
     table = {kind.value: (MEANING[kind].y, MEANING[kind].teaches, MEANING[kind].in_budget) for kind in AnswerKind}
     assert table["true"] == (1.0, "mask", True)
     assert table["nothing"] == (0.0, "background", True)
-    assert table["shape"] == (0.0, "doubt", True)
+    assert table["shape"] == (0.0, "ignore", True)
     assert table["swapped"] == (1.0, "exchanged", True)
     assert table["corrected"] == (0.0, "drawn", True)
     assert np.isnan(table["missed"][0]) and table["missed"][1:] == ("drawn", True)

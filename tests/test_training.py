@@ -1,4 +1,4 @@
-"""Training: resumed it ends the same, it stops when it no longer gets better, and keeps its best."""
+"""Training: resuming gives the same weights; validation stops it early and selects the best weights."""
 
 import numpy as np
 import pytest
@@ -41,7 +41,7 @@ def world():
     return MemoryVolume(image.astype(np.uint8), SIZE), MemoryVolume(labels, SIZE)
 
 
-def fitted(world, path, config=CONFIG, num_steps=None, validation="looked at", **options):
+def fitted(world, path, config=CONFIG, num_steps=None, validation=True, **options):
     image, labels = world
     task = Mitochondria(SIZE)
     s = new_segmenter(task, config, voxel_size_nm=SIZE, num_sections=8, grey=(80.0, 40.0), seed=0)
@@ -72,7 +72,7 @@ def same(a, b):
     return all(torch.equal(a[name], b[name]) for name in a)
 
 
-def test_the_validation_box_is_cut_into_crops_that_know_nothing_beyond_it(world):
+def test_the_validation_box_is_cut_into_crops_whose_targets_are_ignored_outside_it(world):
     image, labels = world
     images, levels = validation_crops(image, labels, None, Mitochondria(SIZE), VAL, None, (4, 16, 16))
     assert images.shape == (6, 4, 16, 16) and levels.shape == (6, 1, 4, 16, 16)
@@ -81,60 +81,64 @@ def test_the_validation_box_is_cut_into_crops_that_know_nothing_beyond_it(world)
     np.testing.assert_array_equal(images[0][..., :10], image.read(Box((0, 0, 30), (4, 16, 10))))
 
 
-def test_looks_fall_on_their_steps_and_the_last(world, tmp_path):
+def test_validation_follows_every_multiple_of_its_interval_and_the_last_step(world, tmp_path):
     _, history = fitted(world, tmp_path, CONFIG.model_copy(update={"num_steps": 10}))
-    assert [step for step, _ in history.looks] == [4, 8, 10] and len(history.losses) == 10
+    assert [step for step, _ in history.validation_losses] == [4, 8, 10] and len(history.losses) == 10
 
 
-def test_s_ends_with_its_best_weights_and_the_last_are_kept(world, tmp_path, monkeypatch):
-    told = iter([3.0, 1.0, 2.0])
+def test_s_ends_with_its_best_weights_and_the_last_are_returned_too(world, tmp_path, monkeypatch):
+    losses = iter([3.0, 1.0, 2.0])
     seen = []
 
-    def look(module):
+    def validation_loss(module):
         seen.append({name: value.clone() for name, value in module.network.state_dict().items()})
-        return next(told)
+        return next(losses)
 
-    monkeypatch.setattr(SegmentationModule, "look", look)
+    monkeypatch.setattr(SegmentationModule, "validation_loss", validation_loss)
     s, history = fitted(world, tmp_path)
-    assert [loss for _, loss in history.looks] == [3.0, 1.0, 2.0]
+    assert [loss for _, loss in history.validation_losses] == [3.0, 1.0, 2.0]
     assert same(weights(s), seen[1]) and same(history.last, seen[2]) and not same(seen[1], seen[2])
 
 
-def test_training_stops_when_looks_no_longer_get_better(world, tmp_path, monkeypatch):
-    told = iter([3.0, 1.0, 2.0, 2.0, 0.0])
-    monkeypatch.setattr(SegmentationModule, "look", lambda module: next(told))
+def test_training_stops_after_patience_validation_checks_without_a_lower_loss(world, tmp_path, monkeypatch):
+    losses = iter([3.0, 1.0, 2.0, 2.0, 0.0])
+    monkeypatch.setattr(SegmentationModule, "validation_loss", lambda module: next(losses))
     config = CONFIG.model_copy(update={"watch": WatchConfig(every_steps=4, patience=2), "num_steps": 100})
     _, history = fitted(world, tmp_path, config)
-    assert [step for step, _ in history.looks] == [4, 8, 12, 16] and len(history.losses) == 16
+    assert [step for step, _ in history.validation_losses] == [4, 8, 12, 16] and len(history.losses) == 16
 
 
 @pytest.mark.parametrize("every", [30, 7])
-def test_looks_fall_on_any_number_of_steps(world, tmp_path, every):
+def test_any_validation_interval_is_possible(world, tmp_path, every):
     config = CONFIG.model_copy(update={"watch": WatchConfig(every_steps=every), "num_steps": 64})
     _, history = fitted(world, tmp_path, config)
-    assert [step for step, _ in history.looks] == [*range(every, 64, every), 64]
+    assert [step for step, _ in history.validation_losses] == [*range(every, 64, every), 64]
 
 
-def test_what_stopped_early_has_stopped(world, tmp_path, monkeypatch):
-    """Killed after its early stop and before the result was stored, a training does not go on."""
-    told = iter([1.0, 2.0, 3.0, 0.0, 0.0, 0.0])
-    monkeypatch.setattr(SegmentationModule, "look", lambda module: next(told))
+def test_a_training_that_stopped_early_is_not_continued(world, tmp_path, monkeypatch):
+    """It may be killed after its early stop, but before the caller stored the result and deleted the checkpoint."""
+    losses = iter([1.0, 2.0, 3.0, 0.0, 0.0, 0.0])
+    monkeypatch.setattr(SegmentationModule, "validation_loss", lambda module: next(losses))
     config = CONFIG.model_copy(update={"watch": WatchConfig(every_steps=4, patience=2), "num_steps": 40})
     s, history = fitted(world, tmp_path, config)
     again, same_history = fitted(world, tmp_path, config)  # the resume file is still there
-    assert len(history.losses) == 12 and same_history.looks == history.looks and same_history.losses == history.losses
+    assert (
+        len(history.losses) == 12
+        and same_history.validation_losses == history.validation_losses
+        and same_history.losses == history.losses
+    )
     assert same(weights(s), weights(again)) and same(history.last, same_history.last)
 
 
-def test_a_half_trained_state_of_another_fingerprint_is_not_taken_up(world, tmp_path, capfd):
+def test_a_checkpoint_with_another_fingerprint_is_not_resumed(world, tmp_path, capfd):
     fitted(world, tmp_path, validation=None)
     for change in ({"optimizer": OptimizerConfig(name="sgd")}, {"num_steps": 5}, {"learning_rate": 1e-3}):
         _, history = fitted(world, tmp_path, CONFIG.model_copy(update=change), validation=None)
         assert len(history.losses) == change.get("num_steps", 12)
-        assert "training begins anew" in capfd.readouterr().err
+        assert "training starts from the beginning" in capfd.readouterr().err
 
 
-def test_a_training_that_runs_away_is_stopped_with_a_sentence(world, tmp_path, monkeypatch):
+def test_a_training_that_diverges_raises_and_names_the_learning_rate(world, tmp_path, monkeypatch):
     monkeypatch.setattr(SegmentationModule, "loss", lambda *_: torch.tensor(float("nan"), requires_grad=True))
     with pytest.raises(TrainingError, match=r"the loss is nan in step 0.*Lower the learning rate \(it is 0.01\)"):
         fitted(world, tmp_path, validation=None)
@@ -145,7 +149,7 @@ class KilledError(Exception):
 
 
 def dies_once(monkeypatch, number):
-    """S's training dies in the loss of this number; the steps that it is in, one for each loss, as they come."""
+    """Make the ``number``-th call of S's loss raise KilledError; returns a list to which every call adds its step."""
     loss, steps = SegmentationModule.loss, []
 
     def dying(module, batch, generator):
@@ -160,7 +164,7 @@ def dies_once(monkeypatch, number):
 
 @pytest.mark.parametrize("optimizer", [{}, {"name": "sgd"}, {"precision": "bf16-mixed"}])
 @pytest.mark.parametrize("killed_in", [2, 5, 9])
-def test_killed_and_resumed_it_ends_the_same(world, tmp_path, monkeypatch, optimizer, killed_in):
+def test_a_killed_and_resumed_training_ends_with_the_same_weights(world, tmp_path, monkeypatch, optimizer, killed_in):
     config = CONFIG.model_copy(update={"optimizer": OptimizerConfig(**optimizer)})
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
@@ -169,14 +173,16 @@ def test_killed_and_resumed_it_ends_the_same(world, tmp_path, monkeypatch, optim
     with pytest.raises(KilledError):
         fitted(world, tmp_path / "b", config)
     resumed, again = fitted(world, tmp_path / "b", config)
-    assert steps[killed_in] == (killed_in - 1) // 4 * 4  # it took up the last checkpoint, not the beginning
+    assert steps[killed_in] == (killed_in - 1) // 4 * 4  # resumed from the last checkpoint
     assert (
-        same(weights(undisturbed), weights(resumed)) and history.losses == again.losses and history.looks == again.looks
+        same(weights(undisturbed), weights(resumed))
+        and history.losses == again.losses
+        and history.validation_losses == again.validation_losses
     )
 
 
-def test_a_refit_that_was_killed_keeps_its_norms_frozen(world, tmp_path, monkeypatch):
-    """Lightning leaves out the start of the first epoch after a resume."""
+def test_batch_normalisation_stays_frozen_after_a_resume(world, tmp_path, monkeypatch):
+    """Lightning does not call the hook of an epoch's start in the first epoch after a resume."""
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
     undisturbed, history = fitted(world, tmp_path / "a", freeze_norm=True)
@@ -184,11 +190,11 @@ def test_a_refit_that_was_killed_keeps_its_norms_frozen(world, tmp_path, monkeyp
     with pytest.raises(KilledError):
         fitted(world, tmp_path / "b", freeze_norm=True)
     resumed, again = fitted(world, tmp_path / "b", freeze_norm=True)
-    assert steps[7] == 4 and history.losses == again.losses and history.looks == again.looks
+    assert steps[7] == 4 and history.losses == again.losses and history.validation_losses == again.validation_losses
     assert same(weights(undisturbed), weights(resumed))
 
 
-def test_frozen_norms_keep_their_statistics(world, tmp_path):
+def test_frozen_batch_normalisation_keeps_its_statistics(world, tmp_path):
     s, _ = fitted(world, tmp_path, validation=None)
     before = weights(s)
     frozen, _ = fitted(world, tmp_path, validation=None, freeze_norm=True)
@@ -210,14 +216,14 @@ def test_tensorboard_gets_curves_and_panels(world, tmp_path):
 
 
 class Line(FitModule):
-    """y = w x, as small as a training can be."""
+    """Fits y = w x to y = 2 x: the smallest possible training."""
 
     def loss(self, batch, generator):
         return (self.network(batch) - 2 * batch).square().mean()
 
 
 @pytest.mark.parametrize(("name", "warmup", "first"), [("adamw", 5, 0.2), ("sgd", 1, 1.0), ("sgd", None, 0.5)])
-def test_the_rate_warms_up_and_falls_to_nothing(tmp_path, name, warmup, first):
+def test_the_learning_rate_warms_up_and_falls_to_zero(tmp_path, name, warmup, first):
     rates = []
 
     class Watched(Line):
@@ -231,20 +237,20 @@ def test_the_rate_warms_up_and_falls_to_nothing(tmp_path, name, warmup, first):
     assert rates[: peak + 1] == sorted(rates[: peak + 1]) and rates[peak:] == sorted(rates[peak:], reverse=True)
 
 
-def test_several_devices_share_the_samples_and_end_with_one_s(world, tmp_path, monkeypatch):
-    """Two processes on the CPU stand for two GPUs: the same road, by pickling and back."""
+def test_training_on_several_devices_returns_one_trained_s(world, tmp_path, monkeypatch):
+    """Two processes on the CPU stand in for two GPUs: pickled and returned in the same way."""
     monkeypatch.setattr(training, "_accelerator", lambda devices: ("cpu", devices))
     config = CONFIG.model_copy(update={"optimizer": OptimizerConfig(devices=2), "num_steps": 8, "batch_size": 1})
     before = new_segmenter(Mitochondria(SIZE), config, voxel_size_nm=SIZE, num_sections=8, grey=(80.0, 40.0), seed=0)
     s, history = fitted(world, tmp_path, config)
-    assert len(history.losses) == 8 and [step for step, _ in history.looks] == [4, 8]
+    assert len(history.losses) == 8 and [step for step, _ in history.validation_losses] == [4, 8]
     assert not same(weights(s), weights(before))
     with torch.inference_mode():
         assert torch.isfinite(s.network(torch.zeros(1, 1, 4, 16, 16))).all()
 
 
 class OfType(FitModule):
-    """Notes in what precision its network computes."""
+    """Records the type of its network's output."""
 
     def __init__(self):
         super().__init__(torch.nn.Linear(2, 1), 1e-2)
@@ -259,7 +265,7 @@ class OfType(FitModule):
 @pytest.mark.parametrize(
     ("precision", "seen"), [("32", torch.float32), ("16-mixed", torch.float32), ("bf16-mixed", torch.bfloat16)]
 )
-def test_a_cpu_knows_bfloat16_but_no_half_precision(tmp_path, precision, seen):
+def test_a_cpu_trains_in_bfloat16_but_replaces_half_precision_by_float32(tmp_path, precision, seen):
     module = OfType()
     fit(
         module, lambda t: torch.ones(2), num_steps=2, batch_size=2, resume_path=tmp_path / "resume",
@@ -268,7 +274,7 @@ def test_a_cpu_knows_bfloat16_but_no_half_precision(tmp_path, precision, seen):
     assert module.seen == {seen} and all(p.dtype == torch.float32 for p in module.network.parameters())
 
 
-def test_s_is_trained_in_the_precision_that_was_asked_for(world, tmp_path):
+def test_s_is_trained_in_the_configured_precision(world, tmp_path):
     config = CONFIG.model_copy(update={"optimizer": OptimizerConfig(precision="bf16-mixed")})
     mixed, _ = fitted(world, tmp_path, config)
     plain, _ = fitted(world, tmp_path / "plain", CONFIG)

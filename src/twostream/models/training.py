@@ -1,8 +1,10 @@
-"""Training that can be killed, resumed and repeated: the one way in which S and the streams are fitted.
+"""The training loop of all networks: S and both streams are fitted by ``fit``.
 
-Knows torch, Lightning and checkpoints; must not know tasks, volumes or rounds. The laws it keeps: sample t is a
-function of (seed, t) alone; a checkpoint is written whole or not at all; a run that was killed and called again
-takes up the last checkpoint and ends with the same weights.
+A training can be killed at any time. Called again with the same arguments, it resumes from its last checkpoint and ends
+with the same weights as an uninterrupted run, because sample t depends on nothing but (seed, t), because the whole
+state of the optimizer is stored, and because a checkpoint is replaced atomically.
+
+Knows torch, Lightning and checkpoint files; must not know tasks, volumes or rounds.
 """
 
 from __future__ import annotations
@@ -29,21 +31,24 @@ from twostream.base import progress
 from twostream.base.errors import TrainingError
 
 STEPS_PER_CHECKPOINT = 25
-"""What a kill can cost: at laptop sizes some ten seconds."""
+"""A killed training repeats at most this many steps: some ten seconds with the laptop preset."""
 DAMAGED = (RuntimeError, EOFError, KeyError, ValueError, TypeError, AttributeError, pickle.UnpicklingError)
-"""What loading a file raises that is no checkpoint, or not a whole one."""
+"""What ``torch.load`` and reading its result raise for a damaged file or one that is not a checkpoint."""
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-"""Names of <malloc.h>."""
+"""Options of ``mallopt``; the values are those of <malloc.h>."""
 KEPT_BYTES = 2**30
-"""Freed memory up to this size is kept for the next tensor."""
+"""The C library keeps freed memory blocks up to this size for the next tensor."""
 WARMUP_SHARE = 0.1
+"""Share of all steps in which the learning rate rises, unless ``warmup_steps`` says otherwise."""
 SGD_MOMENTUM = 0.9
+"""As in the published configurations (docs/method.md, Configurations)."""
 
 Sample = Callable[[int], Any]
+"""t -> training sample t, tensors without the batch axis."""
 
 
 class _Samples(Dataset[Any]):
-    """Samples first..last of an endless, seeded sequence."""
+    """Samples ``first`` to ``last - 1`` of the endless sequence that ``sample`` defines."""
 
     def __init__(self, sample: Sample, first: int, last: int) -> None:
         self._sample, self._range = sample, range(first, last)
@@ -56,22 +61,25 @@ class _Samples(Dataset[Any]):
 
 
 class FitModule(lightning.LightningModule):
-    """A network with its loss, fitted by ``fit``. Subclasses say what one step costs, and may look at themselves.
+    """A network with its training loss, to be passed to ``fit``.
+
+    Subclasses implement ``loss`` and, where ``validate_every`` is set, ``validation_loss``.
 
     Args:
-        network: what is trained.
-        learning_rate: peak of a linear warm-up and cosine decay.
-        optimizer: "adamw" or "sgd".
+        network: the network to train, in place.
+        learning_rate: its highest value: the rate rises linearly during the warm-up and falls to 0 along a cosine.
+        optimizer: "adamw" or "sgd" (momentum ``SGD_MOMENTUM``).
         weight_decay: of the optimizer.
-        warmup_steps: None is a tenth of all steps.
-        look_every: steps between two calls of ``look``; 0 never looks.
-        patience: looks without a better loss after which training stops; None never.
+        warmup_steps: steps in which the learning rate rises; None: ``WARMUP_SHARE`` of all steps.
+        validate_every: steps between two validation checks; one more follows the last step. 0: no validation.
+        patience: training stops after this many validation checks in a row without a lower loss. None: never.
 
     Attributes:
-        losses: of every step.
-        looks: (step, loss) of every look.
-        best: the weights of the best look and its loss, or None before the first.
-        fingerprint: all settings that the weights depend on; a half-trained state with another one is not resumed.
+        losses: training loss of every step so far.
+        validation_losses: (step, loss) of every validation check so far.
+        best: loss, step and weights of the validation check with the lowest loss; None before the first check.
+        fingerprint: all settings that the final weights depend on. A checkpoint with another fingerprint is discarded
+            instead of resumed.
     """
 
     def __init__(
@@ -82,24 +90,33 @@ class FitModule(lightning.LightningModule):
         optimizer: str = "adamw",
         weight_decay: float = 0.01,
         warmup_steps: int | None = None,
-        look_every: int = 0,
+        validate_every: int = 0,
         patience: int | None = None,
     ) -> None:
         super().__init__()
         self.network = network
         self.learning_rate, self.optimizer_name, self.weight_decay = learning_rate, optimizer, weight_decay
-        self.warmup_steps, self.look_every, self.patience = warmup_steps, look_every, patience
+        self.warmup_steps, self.validate_every, self.patience = warmup_steps, validate_every, patience
         self.fingerprint: dict[str, Any] = {}
         self.losses: list[float] = []
-        self.looks: list[tuple[int, float]] = []
+        self.validation_losses: list[tuple[int, float]] = []
         self.best: dict[str, Any] | None = None
 
     def loss(self, batch: Any, generator: torch.Generator) -> torch.Tensor:
-        """Scalar loss of one batch; any randomness comes from ``generator``, seeded by the step."""
+        """Training loss of one batch.
+
+        Args:
+            batch: collated samples, on the device of the network.
+            generator: on the CPU, seeded with the step number; the only source of randomness allowed here, so that a
+                resumed training repeats the same values.
+
+        Returns:
+            Scalar tensor with a gradient.
+        """
         raise NotImplementedError
 
-    def look(self) -> float:
-        """Loss on what is never trained on; called with the network in evaluation mode and no gradient."""
+    def validation_loss(self) -> float:
+        """Loss on data that are never trained on; called with the network in evaluation mode, without gradients."""
         raise NotImplementedError
 
     def training_step(self, batch: Any, batch_index: int) -> torch.Tensor:
@@ -107,7 +124,7 @@ class FitModule(lightning.LightningModule):
         loss = self.loss(batch, generator)
         if not torch.isfinite(loss.detach()):
             raise TrainingError(
-                f"the loss is {float(loss.detach())} in step {self.global_step}: training has run away. "
+                f"the loss is {float(loss.detach())} in step {self.global_step}: training has diverged. "
                 f"Lower the learning rate (it is {self.learning_rate:g})."
             )
         self.losses.append(float(loss.detach()))
@@ -116,30 +133,30 @@ class FitModule(lightning.LightningModule):
         return loss
 
     def on_train_epoch_end(self) -> None:
-        """An epoch is the stretch between two looks (or checkpoints)."""
-        if not self.look_every:
+        """Run a validation check if one is due; an epoch ends wherever one is (``_EpochData``)."""
+        if not self.validate_every:
             return
-        if self.global_step % self.look_every and self.global_step < self.trainer.max_steps:
+        if self.global_step % self.validate_every and self.global_step < self.trainer.max_steps:
             return
         self.network.eval()
         with torch.no_grad():
-            loss = self.look()
+            loss = self.validation_loss()
         self.network.train()
-        self.looks.append((self.global_step, loss))
+        self.validation_losses.append((self.global_step, loss))
         if self.logger:
             self.log("validation loss", loss)
         if self.best is None or loss < self.best["loss"]:
             weights = {name: value.detach().cpu().clone() for name, value in self.network.state_dict().items()}
             self.best = {"loss": loss, "step": self.global_step, "weights": weights}
-        if self.has_stopped:
+        if self.has_stopped_early:
             self.trainer.should_stop = True
 
     @property
-    def has_stopped(self) -> bool:
-        """Whether looks have not got better for so long that training is over."""
+    def has_stopped_early(self) -> bool:
+        """Whether ``patience`` validation checks have passed since the one with the lowest loss."""
         if self.patience is None or self.best is None:
             return False
-        return sum(step > self.best["step"] for step, _ in self.looks) >= self.patience
+        return sum(step > self.best["step"] for step, _ in self.validation_losses) >= self.patience
 
     def configure_optimizers(self) -> Any:
         parameters = [p for p in self.network.parameters() if p.requires_grad]
@@ -162,18 +179,24 @@ class FitModule(lightning.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["losses"], checkpoint["looks"], checkpoint["best"] = self.losses, self.looks, self.best
+        checkpoint["losses"], checkpoint["best"] = self.losses, self.best
+        checkpoint["looks"] = self.validation_losses
         checkpoint["fingerprint"] = self.fingerprint
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.losses, self.looks = list(checkpoint["losses"]), list(checkpoint.get("looks", []))
+        self.losses, self.validation_losses = list(checkpoint["losses"]), list(checkpoint.get("looks", []))
         self.best = checkpoint.get("best")
 
 
-class _SaveAndShow(Checkpoint):
-    """Checkpoint at the end of each stretch of steps; progress after each step.
+class _SaveAndShowProgress(Checkpoint):
+    """Writes a checkpoint after each epoch and reports progress after each step.
 
-    A ``Checkpoint``, because Lightning calls those last: what a look has found belongs in the file.
+    Derived from ``Checkpoint`` because Lightning calls such callbacks last, so that the checkpoint contains the result
+    of a validation check made at the end of the same epoch.
+
+    Args:
+        path: the checkpoint file; each one replaces the one before.
+        advance: called with the number of steps done since its last call.
     """
 
     def __init__(self, path: Path, advance: Callable[[int], None]) -> None:
@@ -181,31 +204,31 @@ class _SaveAndShow(Checkpoint):
         self._shown = 0
 
     def __getstate__(self) -> dict[str, Any]:
-        """What travels to the processes of several GPUs: all but the terminal."""
-        return vars(self) | {"_advance": _unseen}
+        """State for the processes of several GPUs. The progress bar belongs to this terminal and cannot be pickled."""
+        return vars(self) | {"_advance": _show_no_progress}
 
     def on_train_batch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
         self._advance(trainer.global_step - self._shown)
         self._shown = trainer.global_step
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
-        whole = self._path.with_suffix(".writing")
-        trainer.save_checkpoint(whole)
+        partial = self._path.with_suffix(".writing")
+        trainer.save_checkpoint(partial)
         if trainer.is_global_zero:
-            os.replace(whole, self._path)
+            os.replace(partial, self._path)
 
 
-def _unseen(steps: int) -> None:
-    """Progress of a process that has no terminal."""
+def _show_no_progress(steps: int) -> None:
+    """Stands in for the progress bar in a process without a terminal."""
 
 
 def _accelerator(devices: int) -> tuple[str, int]:
-    """What to train on, and on how many: the GPUs that are there, or the one CPU."""
+    """Lightning's name of the accelerator, and how many of it to use: at most ``devices`` GPUs, else one CPU."""
     return ("cuda", min(devices, torch.cuda.device_count())) if torch.cuda.is_available() else ("cpu", 1)
 
 
 def _precision(wanted: str, accelerator: str) -> str:
-    """As Lightning has it: CPUs know bfloat16, some of them in their convolutions, but no scaled half precision."""
+    """The precision that Lightning gets: "16-mixed" needs a GPU and becomes "32-true" on a CPU."""
     return "32-true" if wanted == "32" or (wanted == "16-mixed" and accelerator == "cpu") else wanted
 
 
@@ -221,35 +244,41 @@ def fit(
     devices: int = 1,
     tensorboard_dir: Path | None = None,
 ) -> list[float]:
-    """Train ``module`` in place for ``num_steps`` steps, or until it stops by itself.
+    """Train ``module`` in place for ``num_steps`` steps, or until its ``patience`` ends the training early.
 
     Args:
-        module: network and loss.
-        sample: t -> sample t, a function of t alone; batches are made by torch's default collation.
-        num_steps: optimizer steps in total, those before a kill included.
-        batch_size: samples per step and device; step s sees the samples from s * batch_size * devices on.
-        resume_path: where the state is kept until the caller has stored the result; taken up if it exists.
-        description: shown beside the progress.
-        precision: "32", "16-mixed" or "bf16-mixed"; on a CPU "16-mixed" is "32".
-        devices: GPUs; more than one run as processes that pickle ``module`` and ``sample``. A CPU counts as one.
-        tensorboard_dir: where curves and panels are written; None writes none.
+        module: network and loss; left on the CPU in evaluation mode, with the weights of the last step.
+        sample: t -> sample t; must depend on t alone. Torch's default collation makes batches of the samples.
+        num_steps: optimizer steps in total, including those of an earlier run that is resumed.
+        batch_size: samples per step and device; step s trains on batch_size * devices samples, the first of them
+            sample s * batch_size * devices.
+        resume_path: checkpoint file, resumed from if it exists and has the same fingerprint. The caller deletes it
+            once it has stored the result.
+        description: label of the progress bar.
+        precision: "32", "16-mixed" or "bf16-mixed"; on a CPU "16-mixed" means "32".
+        devices: number of GPUs, at most those that torch sees; without a GPU one CPU is used. With more than one, each
+            has a process of its own, to which ``module`` and ``sample`` are pickled.
+        tensorboard_dir: folder for curves and image panels; None: nothing is logged.
 
     Returns:
-        The loss of every step.
+        The training loss of every step.
+
+    Raises:
+        TrainingError: the loss is not finite.
     """
     if num_steps == 0:
         return []
     module.fingerprint |= {
         "num_steps": num_steps, "batch_size": batch_size, "learning_rate": module.learning_rate,
         "optimizer": module.optimizer_name, "weight_decay": module.weight_decay, "warmup_steps": module.warmup_steps,
-        "look_every": module.look_every, "patience": module.patience, "precision": precision, "devices": devices,
+        "look_every": module.validate_every, "patience": module.patience, "precision": precision, "devices": devices,
         "num_threads": torch.get_num_threads(),
     }  # fmt: skip
-    resume = _usable(resume_path, module)
+    resume = _resumable_checkpoint(resume_path, module)
     if resume:
         stored = torch.load(resume, weights_only=False)
         module.on_load_checkpoint(stored)
-        if module.has_stopped:  # killed between its early stop and the storing of the result
+        if module.has_stopped_early:  # killed after the early stop, before the caller stored the result
             module.load_state_dict(stored["state_dict"])
             module.cpu().eval()
             return module.losses
@@ -268,46 +297,56 @@ def fit(
             enable_progress_bar=False,
             enable_model_summary=False,
             reload_dataloaders_every_n_epochs=1,
-            callbacks=[_SaveAndShow(resume_path, advance)],
+            callbacks=[_SaveAndShowProgress(resume_path, advance)],
             gradient_clip_val=1.0,
         )
-        data = _Stretches(sample, module.look_every, batch_size * devices, batch_size, num_steps)
+        data = _EpochData(sample, module.validate_every, batch_size * devices, batch_size, num_steps)
         module.train()
         trainer.fit(module, datamodule=data, ckpt_path=str(resume) if resume else None, weights_only=False)
-    if devices > 1:  # what the first process learned beside the weights came to rest in the checkpoint
+    if devices > 1:  # only the weights come back from the processes; losses and validation are in the checkpoint
         module.on_load_checkpoint(torch.load(resume_path, weights_only=False))
     module.cpu().eval()
     return module.losses
 
 
-class _Stretches(lightning.LightningDataModule):
-    """One stretch of steps per epoch, so that every epoch's end is a clean place to take up again.
+class _EpochData(lightning.LightningDataModule):
+    """Training samples, cut into epochs that end where a checkpoint or a validation check is due.
 
-    A stretch ends with the next multiple of ``STEPS_PER_CHECKPOINT`` or of ``look_every``, whichever comes first.
+    An epoch ends at the next multiple of ``STEPS_PER_CHECKPOINT`` or of ``validate_every``, whichever comes first:
+    Lightning can resume exactly only at the end of an epoch.
+
+    Args:
+        sample: t -> sample t.
+        validate_every: steps between two validation checks, or 0.
+        samples_per_step: of all devices together.
+        batch_size: samples per step and device.
+        num_steps: optimizer steps of the whole training.
     """
 
-    def __init__(self, sample: Sample, look_every: int, samples_per_step: int, batch_size: int, num_steps: int) -> None:
+    def __init__(
+        self, sample: Sample, validate_every: int, samples_per_step: int, batch_size: int, num_steps: int
+    ) -> None:
         super().__init__()
-        self._sample, self._look_every, self._num_steps = sample, look_every, num_steps
+        self._sample, self._validate_every, self._num_steps = sample, validate_every, num_steps
         self._samples_per_step, self._batch_size = samples_per_step, batch_size
 
     def train_dataloader(self) -> DataLoader[Any]:
         assert self.trainer is not None
-        # Not the epoch: after a resume it is not yet restored when the first loader is made.
+        # The step and not the epoch number: Lightning makes the first loader before it restores the epoch number.
         first = self.trainer.global_step
-        ends = [every - first % every for every in (STEPS_PER_CHECKPOINT, self._look_every) if every]
+        ends = [every - first % every for every in (STEPS_PER_CHECKPOINT, self._validate_every) if every]
         last = min(first + min(ends), self._num_steps)
         samples = _Samples(self._sample, first * self._samples_per_step, last * self._samples_per_step)
         return DataLoader(samples, batch_size=self._batch_size, shuffle=False)
 
 
-def best_of(module: FitModule) -> dict[str, torch.Tensor]:
-    """Weights of the best look, or the last ones where nobody looked."""
+def best_weights(module: FitModule) -> dict[str, torch.Tensor]:
+    """Weights of the validation check with the lowest loss; the last weights if there was no validation."""
     return module.best["weights"] if module.best else copy.deepcopy(module.network.state_dict())
 
 
-def _usable(path: Path, module: FitModule) -> Path | None:
-    """The checkpoint to take up: none, if there is none or it was made with other settings."""
+def _resumable_checkpoint(path: Path, module: FitModule) -> Path | None:
+    """``path`` if it holds a checkpoint of this very training, else None; any other file there is deleted."""
     path.with_suffix(".writing").unlink(missing_ok=True)
     if not path.exists():
         return None
@@ -319,14 +358,16 @@ def _usable(path: Path, module: FitModule) -> Path | None:
     except (*DAMAGED, OSError):
         fits = False
     if not fits:
-        progress.say(f"  the half-trained state in {path} is damaged or of other settings: training begins anew")
+        progress.say(
+            f"  {path} is damaged, or was made with other settings or data: training starts from the beginning"
+        )
         path.unlink()
     return path if fits else None
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Lightning's advice about loggers, workers and sanity checks is about choices that are made here on purpose."""
+    """Silence Lightning's warnings about missing loggers, workers and sanity checks: these are left out on purpose."""
     loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
@@ -342,18 +383,26 @@ def _quiet() -> Iterator[None]:
 
 
 def use_threads(num_threads: int) -> None:
-    """Fix the number of threads and the algorithms: sums in another order give other weights."""
+    """Fix the number of threads and choose deterministic algorithms, so that every run gives the same weights.
+
+    Floating-point sums depend on their order, and with it on the number of threads.
+    """
     torch.set_num_threads(num_threads)
-    # On a CPU everything here is exact; on CUDA the interpolation has no exact gradient, which is no reason to stop.
+    # On a CPU, deterministic algorithms exist for all that is used here. CUDA has none for the gradient of the
+    # interpolation: warn then, instead of failing.
     torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
     _keep_freed_memory()
-    # Filling fresh memory with NaN finds code that reads what nobody wrote; it costs a tenth of every training step.
+    # Torch fills uninitialised memory with NaN in deterministic mode, to expose code that reads it. That takes a tenth
+    # of every training step.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 def _keep_freed_memory() -> None:
-    """Let the C library keep what is freed, where it is glibc: by default every large tensor is fresh memory from the
-    system, page by page, which takes a third of a forward pass on a CPU (LOG.md)."""
+    """Let glibc reuse freed memory for the next tensor; does nothing with another C library.
+
+    By default glibc returns large blocks to the system and requests new ones page by page, which takes a third of a
+    forward pass on a CPU (LOG.md).
+    """
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError, TypeError):  # musl, macOS, Windows
@@ -362,8 +411,8 @@ def _keep_freed_memory() -> None:
     mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)
 
 
-def save_whole(state: dict[str, Any], path: Path) -> None:
-    """``torch.save`` that leaves either the old file or the whole new one."""
+def save_atomically(state: dict[str, Any], path: Path) -> None:
+    """``torch.save`` to ``path``: after a crash the file is either the old one or the complete new one."""
     partial = path.with_suffix(".writing")
     torch.save(state, partial)
     os.replace(partial, path)

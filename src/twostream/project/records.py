@@ -122,10 +122,10 @@ class Verdict:
     def teaches(self) -> str:
         """What S learns from it, see ``answers.Meaning``.
 
-        Where all say that the candidate is wrong, and only disagree about why, its voxels are doubtful.
+        Where all say that the candidate is wrong, and only disagree about why, its voxels are ignored.
         """
         if self.kind is None:
-            return "doubt" if self.y == 0 else ""
+            return "ignore" if self.y == 0 else ""
         return MEANING[self.kind].teaches
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from twostream.base.geometry import Box, grid
 from twostream.models.segmentation.config import RefitConfig, SegmentationConfig
-from twostream.models.segmentation.lessons import Crop, Lesson, Lessons, hidden_behind, known_target
+from twostream.models.segmentation.lessons import Crop, Lesson, Lessons, hide_test_box, known_target
 from twostream.models.segmentation.train import Segmenter, crop_shape
 from twostream.project.ledger import Ledger
 from twostream.project.project import Project
@@ -46,15 +46,18 @@ def collect(ledger: Ledger, before_round: int) -> tuple[list[Lesson], np.ndarray
 
 
 def lessons_of(
-    project: Project, segmenter: Segmenter, lessons: Sequence[Lesson] = (), belief: Volume | None = None
+    project: Project,
+    segmenter: Segmenter,
+    lessons: Sequence[Lesson] = (),
+    previous_probability: Volume | None = None,
 ) -> Lessons:
-    """What S may learn in this project: the labelled box, ``lessons``, and where neither speaks ``belief``.
+    """The training data of S in this project: labelled box, ``lessons``, and pseudo-labels from the previous S.
 
     Args:
         project: gives labels, boxes and settings.
         segmenter: gives the extent of a crop.
         lessons: answered masks, oldest first.
-        belief: (C, Z, Y, X) uint8 probability of the S of the round before.
+        previous_probability: (C, Z, Y, X) uint8, prediction of the previous round's S; None: no pseudo-labels.
     """
     labels_box, val_box = project.boxes.labelled
     hold = project.config.refit.hold
@@ -70,8 +73,8 @@ def lessons_of(
         crop_shape_zyx=crop_shape(segmenter, project.config.segmentation),
         lessons=lessons,
         rim_nm=project.config.refit.rim_nm,
-        belief=None if hold is None else belief,
-        sure=hold or 0.5,
+        previous_probability=None if hold is None else previous_probability,
+        min_confidence=hold or 0.5,
         emphasis=project.config.refit.emphasis,
         margin_nm=project.config.refit.margin_nm,
     )
@@ -92,7 +95,7 @@ def validation_crops(
     """
     z, y, x = crop_shape_zyx
     known = known_target(labels, ignore, task, val_box)
-    shown = hidden_behind(image, test_box, int(image.read(val_box).mean()))
+    shown = hide_test_box(image, test_box, int(image.read(val_box).mean()))
     images, levels = [], []
     for block in grid(val_box, (z, y, x)):
         crop = Box(block.write_box.offset_zyx, (z, y, x))
@@ -116,8 +119,8 @@ class LessonCrops:
         self, lessons: Lessons, asked_in: np.ndarray, config: SegmentationConfig, settings: RefitConfig
     ) -> None:
         self._lessons, self._config, self._settings = lessons, config, settings
-        # A doubt says where nothing is known any more; there is nothing in it to draw.
-        self._rows = np.array([i for i, one in enumerate(lessons.lessons) if one.teaches != "doubt"], np.int64)
+        # A lesson that teaches "ignore" only removes pseudo-labels: a crop around it would have nothing to learn.
+        self._rows = np.array([i for i, one in enumerate(lessons.lessons) if one.teaches != "ignore"], np.int64)
         asked_in = asked_in[self._rows]
         self._newest = self._rows[asked_in == asked_in.max()] if len(self._rows) else self._rows
 

@@ -76,10 +76,10 @@ def refit_step(project: Project, round_number: int) -> Detail:
         detail = _no_s(project)
     elif not path.exists():
         segmenter = Segmenter.load(project.path(round_number - 1, "checkpoint.ckpt"))
-        belief = open_volume(str(project.path(round_number - 1, "probability.zarr")))
+        previous_probability = open_volume(str(project.path(round_number - 1, "probability.zarr")))
         training = refit(
             segmenter,
-            lessons_of(project, segmenter, found, belief),
+            lessons_of(project, segmenter, found, previous_probability),
             asked_in,
             project.config.segmentation,
             project.config.refit,

@@ -71,11 +71,12 @@ def _no_s(project: Project) -> Detail:
 
 def _store(segmenter: Segmenter, training: Training, path: Path) -> Detail:
     """S beside what is left of its training: best weights in ``path``; the last ones in last.ckpt where they differ."""
-    if training.looks:
+    if training.validation_losses:
         segmenter.save(path.with_name("last.ckpt"), weights=training.last)
     segmenter.save(path, training)
     path.with_suffix(".resume").unlink(missing_ok=True)
-    best = min(training.looks, key=lambda look: look[1])[0] if training.looks else None
+    checks = training.validation_losses
+    best = min(checks, key=lambda check: check[1])[0] if checks else None
     return {"num_steps": len(training.losses), "final_loss": _last(training.losses), "best_step": best}
 
 

@@ -28,7 +28,7 @@ class AnswerKind(StrEnum):
     SKIPPED = "skipped"
 
 
-TEACHES = ("mask", "background", "exchanged", "drawn", "doubt", "")
+TEACHES = ("mask", "background", "exchanged", "drawn", "ignore", "")
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Meaning:
             "background": it is background.
             "exchanged": it is foreground, with the pre- and postsynaptic sides exchanged.
             "drawn": the mask that the annotator drew is exact.
-            "doubt": its voxels are ignored, and the previous S gives no pseudo-labels there.
+            "ignore": its voxels are unknown, and the previous S gives no pseudo-labels there.
             "": nothing.
         in_budget: whether it counts as one of the answers that were paid for.
         may_be_asked_again: whether later rounds may ask about the candidate again.
@@ -71,7 +71,7 @@ MEANING: dict[str, Meaning] = {
     AnswerKind.TRUE: Meaning(1.0, "mask", True),
     AnswerKind.NOTHING: Meaning(0.0, "background", True),
     # Most voxels of a badly shaped candidate are true foreground: learned as background they would destroy S.
-    AnswerKind.SHAPE: Meaning(0.0, "doubt", True),
+    AnswerKind.SHAPE: Meaning(0.0, "ignore", True),
     AnswerKind.SWAPPED: Meaning(1.0, "exchanged", True),
     AnswerKind.CORRECTED: Meaning(0.0, "drawn", True),
     AnswerKind.MISSED: Meaning(NAN, "drawn", True),

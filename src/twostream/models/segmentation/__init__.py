@@ -1,4 +1,9 @@
-"""The base model S: it sees the image and says, voxel by voxel, what is there.
+"""The base model S: a U-Net that predicts, for every voxel of an image, the probability of the task's channels.
 
-Settings are in ``config`` (free of torch); network, losses, training and prediction have a file each.
+- ``config``: settings, without torch.
+- ``network``, ``heads``: the U-Net; the meaning of its logits and the losses.
+- ``lessons``: training crops from labels and answers; ``augment``, ``warp`` and ``imaging``: their augmentation.
+- ``train``, ``predict``: training and storing S; its prediction for a volume.
+- ``features``: features of candidates from S's decoder.
+- ``describe``: size of a training before it starts.
 """

@@ -1,7 +1,10 @@
-"""Variation of training crops, as electron microscopes vary: orientation, shape, grey values, bad sections.
+"""Augmentation of training crops: which operations are applied, how often and in which order.
 
-Knows which variations there are, how often each happens and in what order; what they do is in ``warp`` (image and
-target move together) and ``imaging`` (only the image changes). Must not know where crops come from.
+The operations themselves are in ``warp`` (geometry: image and target are transformed together) and in ``imaging``
+(grey values: only the image changes). They imitate how electron-microscopy volumes differ: orientation, deformation,
+contrast, damaged sections.
+
+Knows arrays and the probabilities in ``AugmentConfig``; must not know where crops come from.
 """
 
 from __future__ import annotations
@@ -15,29 +18,30 @@ from twostream.models.segmentation.config import AugmentConfig
 def augment(
     image: np.ndarray, target: np.ndarray, config: AugmentConfig, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Vary one crop.
+    """Augment one training crop.
 
-    The kinds are those of PyTorch Connectomics (Lin et al. 2021); they happen in the order in which they do to real
-    tissue: it lies somehow, is cut and aligned, stained, photographed, and then sections are found damaged.
+    The operations are those of PyTorch Connectomics (Lin et al. 2021). Their order is that of the real causes:
+    orientation and deformation of the tissue, alignment of its sections, staining and imaging, damaged sections.
 
     Args:
-        image: (Z, Y, X) float32, normalised; a crop that is not square in plane is never turned by quarters.
-        target: (C, Z, Y, X) uint8 with the same extent: levels 0..254, or ``IGNORE``.
-        config: how often each variation happens.
-        rng: the sample's own generator; nothing else is random.
+        image: (Z, Y, X) float32, normalised. A crop that is not square in plane is never rotated by 90 degrees.
+        target: (C, Z, Y, X) uint8 of the same extent: levels 0..254, or ``IGNORE``.
+        config: probability and strength of each operation.
+        rng: the sample's own generator, the only source of randomness.
 
     Returns:
-        New C-contiguous arrays of the same shapes and types. A level of the target is never mixed with another;
-        where a warp reaches beyond the crop, the image is mirrored and the target is ``IGNORE``.
+        Image and target as new C-contiguous arrays of the same shapes and types. Target levels are copied from the
+        nearest voxel, never interpolated. Where voxels come from outside the crop, the image is mirrored and the target
+        is ``IGNORE``.
     """
-    image, target = _moved(image, target, config, rng)
-    return _imaged(image, config, rng), target
+    image, target = _warped(image, target, config, rng)
+    return _with_other_grey_values(image, config, rng), target
 
 
-def _moved(
+def _warped(
     image: np.ndarray, target: np.ndarray, config: AugmentConfig, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Image and target move together."""
+    """Apply the geometric operations to image and target alike."""
     shape_yx = image.shape[-2:]
     flips, quarter_turn = warp.draw_turn(shape_yx, rng) if config.flip else ((), False)
     image, target = (warp.turn(a, flips, quarter_turn) for a in (image, target))
@@ -55,9 +59,9 @@ def _moved(
     return image, target
 
 
-def _imaged(image: np.ndarray, config: AugmentConfig, rng: np.random.Generator) -> np.ndarray:
-    """Grey values change, every voxel stays in its place."""
-    for chance, vary in (
+def _with_other_grey_values(image: np.ndarray, config: AugmentConfig, rng: np.random.Generator) -> np.ndarray:
+    """Apply the operations that change grey values and move no voxel."""
+    for probability, operation in (
         (config.grey, imaging.grey),
         (config.motion_blur, imaging.motion_blur),
         (config.cut_blur, imaging.cut_blur),
@@ -66,6 +70,6 @@ def _imaged(image: np.ndarray, config: AugmentConfig, rng: np.random.Generator) 
         (config.missing_part, imaging.missing_part),
         (config.missing_section, imaging.missing_section),
     ):
-        if rng.random() < chance:
-            image = vary(image, rng)
+        if rng.random() < probability:
+            image = operation(image, rng)
     return image

@@ -1,4 +1,7 @@
-"""Settings of S. Knows numbers; must not import torch, so that a project can be read anywhere."""
+"""Settings of S: architecture, training, prediction, and how answers change it.
+
+Must not import torch, so that the settings of a project can be read on a machine without it.
+"""
 
 from __future__ import annotations
 
@@ -10,23 +13,35 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_va
 from twostream.base.config import Config
 
 ISOTROPIC_RATIO = 2.0
-"""Sections thicker than this many pixels are thick: the first level of S does not look across them."""
+"""Where a section is at least this many pixels thick, the first level of S has no kernels across sections."""
 COARSE_PIXEL_NM = 12.0
-"""At coarser pixels 64 of them are a micrometre."""
+"""With pixels larger than this, a training crop of 64 pixels is already about a micrometre wide."""
 Chance = Annotated[float, Field(ge=0, le=1)]
 
 
 class AugmentConfig(Config):
-    """How often each variation happens to a training crop, and how strong it is.
+    """Augmentation of training crops: the probability of each operation per crop, and its strength.
+
+    The operations are those of PyTorch Connectomics (Lin et al. 2021). Lengths in pixels are voxels of the image, not
+    folded ones.
 
     Attributes:
-        flip: whether crops are flipped along each axis and turned by quarters, each with chance 1/2.
-        rescale, elastic, grey, noise, missing_section, missing_part, misalignment, motion_blur, cut_noise, cut_blur:
-            chance per crop.
-        rotate: chance of a turn in plane by any angle.
-        rescale_range: in-plane factors.
-        elastic_sigma_px: width of the in-plane displacement field; elastic_alpha_px its largest displacement.
-        misalignment_px: largest shift of a section, or of all sections from one on, against the rest.
+        flip: whether crops are flipped along each axis and rotated by 90 degrees, each with probability 1/2.
+        rotate: probability of an in-plane rotation by any angle.
+        rescale: probability of in-plane magnification, by separate factors along Y and X.
+        rescale_range: smallest and largest of these factors.
+        elastic: probability of an in-plane elastic deformation.
+        elastic_sigma_px: standard deviation of the Gaussian that smooths the random displacements.
+        elastic_alpha_px: largest displacement.
+        grey: probability of a change of contrast, brightness and gamma.
+        noise: probability of white noise.
+        missing_section: probability of replacing one section by a constant.
+        missing_part: probability of replacing part of one section by a constant.
+        misalignment: probability of shifting one section, or all sections from one on, against the others.
+        misalignment_px: largest such shift along Y and along X.
+        motion_blur: probability of blurring one section along a line.
+        cut_noise: probability of strong noise inside a cuboid.
+        cut_blur: probability of a lower resolution inside a cuboid.
     """
 
     flip: bool = True
@@ -54,17 +69,18 @@ class AugmentConfig(Config):
 
 
 class LossConfig(Config):
-    """What S is punished for. Terms of weight 0 are not computed.
+    """Weights of the terms of S's training loss (equations: ``heads``). A term of weight 0 is not computed.
 
     Attributes:
-        cross_entropy: weight of the (class-weighted) cross-entropy.
+        cross_entropy: weight of the class-weighted cross-entropy.
         dice: weight of the Dice loss.
-        non_overlap: weight of mean(P(pre) P(post) stop-gradient P(union)): no voxel is before and after at once.
-            Polarity only; the exclusive form needs none.
-        distance: weight of the squared error of a signed-distance channel.
-        max_positive_weight: clip of the ratio of background to foreground voxels that weighs foreground. Published
-            configurations have 19, which swells masks until neighbours merge: measured in LOG.md.
-        dice_smooth: voxels added to both sides of the fraction.
+        non_overlap: weight of the penalty mean(P(pre) P(post) stop-gradient P(union)) on voxels that are presynaptic
+            and postsynaptic at once. Polarity with independent channels only; exclusive classes cannot overlap.
+        distance: weight of the squared error of the signed-distance channel, where there is one.
+        max_positive_weight: foreground voxels are weighted by the ratio of background to foreground voxels in the
+            batch, at most by this. The published configurations have 19; here that made masks grow until neighbouring
+            objects merged (measured in LOG.md).
+        dice_smooth: voxels added to numerator and denominator of the Dice coefficient.
     """
 
     cross_entropy: float = Field(1.0, ge=0)
@@ -77,20 +93,20 @@ class LossConfig(Config):
     @model_validator(mode="after")
     def _something_to_learn(self) -> LossConfig:
         if not self.cross_entropy and not self.dice:
-            raise ValueError("cross_entropy and dice are both 0, and nothing would be learned; give one a weight")
+            raise ValueError("cross_entropy and dice are both 0, so nothing would be learned; set at least one above 0")
         return self
 
 
 class OptimizerConfig(Config):
-    """The optimizer and its schedule: linear warm-up, then a cosine to zero.
+    """The optimizer. The learning rate rises linearly during the warm-up and then falls to 0 along a cosine.
 
     Attributes:
         name: "adamw", or "sgd" with momentum 0.9.
         weight_decay: of the optimizer.
-        warmup_steps: None is a tenth of all steps.
-        precision: as Lightning writes it; "16-mixed" is for GPUs. "bf16-mixed" is faster on CPUs that multiply bfloat16
-            (`avx512_bf16` or `amx_bf16` among the flags of /proc/cpuinfo) as well, and slower on others.
-        devices: GPUs to use; on a CPU always one process.
+        warmup_steps: steps in which the learning rate rises; None: a tenth of all steps.
+        precision: Lightning's name: "32", "16-mixed" (GPUs only) or "bf16-mixed". The last is also faster on CPUs with
+            bfloat16 instructions (`avx512_bf16` or `amx_bf16` in /proc/cpuinfo); on other CPUs it is slower.
+        devices: number of GPUs, one process each; training on a CPU always uses one process.
     """
 
     name: Literal["adamw", "sgd"] = "adamw"
@@ -101,12 +117,12 @@ class OptimizerConfig(Config):
 
 
 class WatchConfig(Config):
-    """What is watched while S trains.
+    """Validation and logging while S is trained.
 
     Attributes:
-        every_steps: steps between two looks at the validation box; 0 never looks.
-        patience: looks without a better loss after which training stops; None never stops early.
-        tensorboard: whether curves and image panels are written for TensorBoard.
+        every_steps: steps between two validation checks, which compute the loss on the validation box; 0: none.
+        patience: training stops after this many checks in a row without a lower loss; None: it never stops early.
+        tensorboard: whether to log loss curves and image panels for TensorBoard.
     """
 
     every_steps: int = Field(0, ge=0)
@@ -114,35 +130,40 @@ class WatchConfig(Config):
     tensorboard: bool = False
 
     @model_validator(mode="after")
-    def _patience_needs_looks(self) -> WatchConfig:
+    def _patience_needs_validation(self) -> WatchConfig:
         if self.patience is not None and not self.every_steps:
-            raise ValueError("patience counts looks at the validation box; set every_steps as well")
+            raise ValueError("patience counts validation checks, and every_steps is 0 (none); set every_steps as well")
         return self
 
 
 class SegmentationConfig(Config):
     """S: an anisotropic residual U-Net, its training and its prediction.
 
+    A *folded voxel* is what the first convolution sees: ``fold_for`` voxels of the image, stacked as channels.
+
     Attributes:
-        filters: channels per level; the number of levels is their number.
-        max_pixel_size_nm: voxels finer than this are folded into channels before the first convolution (space to
-            depth), so that nothing is lost and speed is won; the logits are interpolated back. None takes the
-            task's pixel size.
-        sections: "3d" lets levels see neighbouring sections once their pixels are as coarse as sections are thick
-            (2.5D on thick sections); "2d" never does.
+        filters: channels of each level of the U-Net, finest level first; their count is the number of levels.
+        max_pixel_size_nm: voxels smaller than this are folded into channels before the first convolution (space to
+            depth), which saves time without discarding any voxel; the logits are interpolated back to the voxels of
+            the image. None: the pixel size of the task.
+        sections: "3d": a level has kernels across sections once its pixels are about as large as a section is thick
+            (2.5D on thick sections, 3D on isotropic voxels). "2d": no level has.
         exclusive: polarity only: one class per voxel (softmax) instead of three independent channels.
         patch_shape_zyx: training crop, in folded voxels.
-        batch_size: crops per step.
-        num_steps: of the first training, on the labelled box.
-        learning_rate: peak.
-        foreground_share: share of the training crops that are centred on an object.
-        reject_below_voxels: a crop with fewer foreground voxels (of the image) is drawn anew ...
-        reject_chance: ... with this chance, a bounded number of times.
-        window_shape_zyx: what the network sees at once when it predicts, in folded voxels.
-        context_zyx: folded voxels by which windows overlap, so that S sees as much around what it predicts; also
-            the guard around the test box.
-        block_shape_zyx: unit of prediction work, read and written at once, in folded voxels.
-        test_time_flips: predictions averaged over flips and quarter turns: 1 (none), 4, 8 or 16.
+        batch_size: crops per step and device.
+        num_steps: steps of the first training, on the labels box.
+        learning_rate: its highest value in the first training.
+        foreground_share: share of the crops of the labels box that have a foreground voxel in their middle half; the
+            others are placed anywhere.
+        reject_below_voxels: a crop of the labels box with fewer foreground voxels than this (of the image) is
+            replaced by another one with probability ``reject_chance``, a bounded number of times.
+        reject_chance: see ``reject_below_voxels``.
+        window_shape_zyx: input of the network in prediction, in folded voxels.
+        context_zyx: overlap of neighbouring windows, in folded voxels: what lies near the border of a window is farther
+            inside the next one. The guard around the test box is at least as wide.
+        block_shape_zyx: region that is predicted and written as one unit of work, in folded voxels.
+        test_time_flips: orientations (flips and rotations by 90 degrees) over which the prediction is averaged: 1 (no
+            averaging), 4, 8 or 16.
     """
 
     filters: tuple[PositiveInt, ...] = Field((12, 24, 48, 64), min_length=3)
@@ -166,36 +187,39 @@ class SegmentationConfig(Config):
     test_time_flips: Literal[1, 4, 8, 16] = 1
 
     @model_validator(mode="after")
-    def _windows_get_on(self) -> SegmentationConfig:
+    def _overlap_is_at_most_half(self) -> SegmentationConfig:
         for overlap, window, axis in zip(self.context_zyx[1:], self.window_shape_zyx[1:], "YX", strict=True):
             if 2 * overlap > window:
                 raise ValueError(
-                    f"context_zyx is {overlap} along {axis}, window_shape_zyx {window}; "
-                    f"windows overlap by the context, expected at most half of one"
+                    f"context_zyx is {overlap} along {axis} and window_shape_zyx {window}; expected at most half a "
+                    f"window, because neighbouring windows overlap by the context"
                 )
         return self
 
 
 class RefitConfig(Config):
-    """How answers change S.
+    """Refitting: how S is trained on the answers after each round.
 
     Attributes:
-        start: "warm" goes on from the S of the round before; "scratch" trains a new S on labels and answers, for as
-            many steps as the first.
-        num_steps: fine-tuning steps per round, from a warm start.
-        learning_rate: peak, from a warm start.
-        replay_share: share of the crops that come from the labelled box.
-        rim_nm: voxels this near the border of an answered mask are ignored: an annotator's True is about the
-            object, not about its last voxel.
-        recent_share: share of the answer crops taken from the newest round's answers.
-        hold: where nothing is known, S is held to what the S of the round before said, if that gave a probability of at
-            least this to either side: the learner's belief stands in for labels, a guard against forgetting, and what
-            keeps a small answered mask from filling a whole step. What it doubted is left free to follow the answers.
-            0.5 holds everywhere; None holds nowhere.
-        emphasis: what a voxel of an answered object, and of its margin, counts beside any other: objects are few among
-            the voxels of a crop, and what is held of the rest would drown what a person said.
-        margin_nm: width of that margin. About a wrong shape nothing is held.
-        freeze_norm: keep the statistics of batch normalisation, another guard. Chosen on development (LOG.md).
+        start: "warm" fine-tunes the S of the previous round; "scratch" trains a new S on labels and answers, for as
+            many steps as the first training.
+        num_steps: steps per round of a warm start.
+        learning_rate: its highest value in a warm start.
+        replay_share: share of the crops that come from the labels box, so that S does not forget it.
+        rim_nm: voxels of an answered mask that lie this close to its border are ignored: an annotator who answers
+            True confirms the object, not the exact position of its border.
+        recent_share: share of the answer crops that are drawn from the newest round's answers alone; the others are
+            drawn from all answers.
+        hold: least confidence of pseudo-labels (Lee 2013; Li and Hoiem 2016). Where neither a label nor an answer says
+            anything, the target is the probability that the previous round's S predicted, if it gave foreground or
+            background at least this probability; less certain voxels are ignored. This guards against forgetting, and
+            a small answered mask is then not the only known target of a crop. 0.5 uses all voxels; None uses none.
+        emphasis: weight in the loss of the voxels of an answered mask and of its margin; all other voxels weigh 1.
+            Answered masks are a small part of a crop, and pseudo-labels of the rest would outweigh them.
+        margin_nm: width of the margin around an answered mask. Around a candidate that was answered to have a wrong
+            shape, pseudo-labels are not used in the mask or in this margin.
+        freeze_norm: keep the running statistics of batch normalisation in a warm start, because crops around answers
+            are not typical of the volume. Chosen on development data (LOG.md).
     """
 
     start: Literal["warm", "scratch"] = "warm"
@@ -211,19 +235,32 @@ class RefitConfig(Config):
 
 
 def fold_for(voxel_size_nm: Sequence[float], pixel_size_nm: float) -> tuple[int, int, int]:
-    """Voxels to fold into one along Z, Y, X, so that S looks at voxels of about ``pixel_size_nm`` or coarser."""
+    """How many voxels to fold into one along each axis, so that a folded voxel is about ``pixel_size_nm`` or larger.
+
+    Args:
+        voxel_size_nm: (z, y, x) nm of the image.
+        pixel_size_nm: wanted size of a folded voxel.
+
+    Returns:
+        (z, y, x), at least 1 each; Y and X alike.
+    """
     in_plane = max(1, round(pixel_size_nm / max(voxel_size_nm[1:])))
     return max(1, round(pixel_size_nm / voxel_size_nm[0])), in_plane, in_plane
 
 
 def shapes_for(voxel_size_nm: Sequence[float], pixel_size_nm: float) -> dict[str, tuple[int, int, int]]:
-    """Crop, window, block and context for a new project, where nobody has chosen: the defaults are for thick sections.
+    """Shapes of crop, window, block and context for a new project, unless the user has chosen them.
 
-    Crops are about a micrometre wide. Isotropic voxels get boxes as high as they are wide, of as many voxels: a crop
-    of eight voxels would show a mitochondrion as a slice.
+    Crops are about a micrometre wide. The defaults of ``SegmentationConfig`` suit thick sections. Nearly isotropic
+    voxels get shapes with about the same number of voxels but a greater extent along Z: in the default crop of eight
+    sections a mitochondrion would be a thin slice.
+
+    Args:
+        voxel_size_nm: (z, y, x) nm of the image.
+        pixel_size_nm: see ``fold_for``.
 
     Returns:
-        Fields of ``SegmentationConfig``; empty where its defaults fit.
+        Fields of ``SegmentationConfig`` that differ from their defaults.
     """
     z, y = (v * f for v, f in zip(voxel_size_nm[:2], fold_for(voxel_size_nm, pixel_size_nm)[:2], strict=True))
     if z >= ISOTROPIC_RATIO * y:
@@ -237,6 +274,6 @@ def shapes_for(voxel_size_nm: Sequence[float], pixel_size_nm: float) -> dict[str
 
 
 def context_voxels(config: SegmentationConfig, fold_zyx: Sequence[int]) -> tuple[int, int, int]:
-    """What S sees around what it predicts, in voxels of the image, (z, y, x)."""
+    """``context_zyx`` in voxels of the image instead of folded voxels, (z, y, x)."""
     z, y, x = (c * f for c, f in zip(config.context_zyx, fold_zyx, strict=True))
     return z, y, x

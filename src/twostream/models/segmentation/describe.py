@@ -1,7 +1,8 @@
-"""What would be trained, before a step is paid for: parameters, crop, steps, memory.
+"""The size of a training of S before it starts: parameters, crop, steps and memory, for ``train --dry-run``.
 
-Knows networks and settings; must not know projects. Memory is counted on tensors without data: what autograd would
-keep for the backward pass of one batch, the weights, their gradients, and what the optimizer holds.
+Memory is computed without training: one forward pass on torch's "meta" device, whose tensors have shapes but no data,
+shows which activations autograd would keep for the backward pass; weights, gradients and the state of the optimizer are
+added. Knows networks and settings; must not know projects.
 """
 
 from __future__ import annotations
@@ -16,24 +17,25 @@ from twostream.models.segmentation.train import Segmenter, crop_shape
 from twostream.task import CERTAIN
 
 BYTES = 4
-"""float32; mixed precision needs less, so this is an upper bound."""
+"""Bytes of a float32. Mixed precision needs fewer, so the result is an upper bound."""
 OPTIMIZER_STATES = {"adamw": 2, "sgd": 1}
+"""Values that the optimizer stores per weight."""
 
 
 @dataclass(frozen=True)
 class Description:
-    """A training that has not begun.
+    """The size of a training.
 
     Attributes:
-        num_parameters: learned numbers.
-        filters: channels per level.
+        num_parameters: trainable parameters of the network.
+        filters: channels of each level.
         fold_zyx: voxels folded into one before the first convolution.
-        seen_voxel_nm: (z, y, x) nm of what the first convolution sees.
+        seen_voxel_nm: (z, y, x) nm, size of a folded voxel.
         crop_shape_zyx: training crop, voxels of the image.
-        batch_size: crops per step.
+        batch_size: crops per step and device.
         num_steps: optimizer steps.
-        weight_bytes: weights, gradients and optimizer.
-        activation_bytes: kept for the backward pass of one batch.
+        weight_bytes: bytes of weights, gradients and optimizer state.
+        activation_bytes: bytes of the activations kept for the backward pass of one batch.
     """
 
     num_parameters: int
@@ -47,17 +49,17 @@ class Description:
     activation_bytes: int
 
     def lines(self) -> list[str]:
-        """For a terminal."""
+        """The description as text for a terminal, one item per line."""
         shape = " x ".join(str(s) for s in self.crop_shape_zyx)
         seen = " x ".join(f"{v:g}" for v in self.seen_voxel_nm)
-        whole = _size(self.weight_bytes + self.activation_bytes)
+        total = _size(self.weight_bytes + self.activation_bytes)
         return [
             f"network     {self.num_parameters:,} parameters, filters {', '.join(map(str, self.filters))}",
-            f"sees        voxels of {seen} nm (Z, Y, X), folded by {' x '.join(map(str, self.fold_zyx))}",
+            f"input       voxels of {seen} nm (Z, Y, X), folded by {' x '.join(map(str, self.fold_zyx))}",
             f"crop        {shape} voxels of the image (Z, Y, X), {self.batch_size} per step",
             f"steps       {self.num_steps:,}, {self.num_steps * self.batch_size:,} crops",
-            f"memory      {whole}: {_size(self.activation_bytes)} of activations for the backward pass, "
-            f"{_size(self.weight_bytes)} of weights, gradients and optimizer; image and labels beside it",
+            f"memory      {total}: {_size(self.activation_bytes)} of activations for the backward pass, "
+            f"{_size(self.weight_bytes)} of weights, gradients and optimizer; image and labels not included",
         ]
 
 
@@ -66,10 +68,10 @@ def _size(num_bytes: int) -> str:
 
 
 def describe(segmenter: Segmenter, config: SegmentationConfig, voxel_size_nm: tuple[float, ...]) -> Description:
-    """What ``train`` would do with ``config``.
+    """The size of a training of ``segmenter`` with ``config``.
 
     Args:
-        segmenter: S, trained or not; it is not changed.
+        segmenter: S, trained or not; not changed.
         config: settings of the training.
         voxel_size_nm: (z, y, x) nm of the image.
     """
@@ -91,7 +93,7 @@ def describe(segmenter: Segmenter, config: SegmentationConfig, voxel_size_nm: tu
 
 
 def _activation_bytes(segmenter: Segmenter, config: SegmentationConfig, crop: tuple[int, int, int]) -> int:
-    """Bytes of all tensors that autograd keeps for one batch, weights excepted."""
+    """Bytes of all tensors that autograd keeps for the backward pass of one batch, except the weights."""
     network = type(segmenter.network)(**segmenter.network.arguments).to("meta")
     weights = {p.untyped_storage()._cdata for p in network.parameters()}
     kept: dict[int, int] = {}

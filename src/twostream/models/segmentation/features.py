@@ -1,7 +1,8 @@
-"""S's own features of a candidate: what the decoder computed inside its mask.
+"""Features of candidates from S itself: activations of its decoder, pooled over each candidate's mask.
 
-Knows S, volumes and candidates' masks as boxes and arrays; must not know streams or rounds. Windows are those of
-prediction, so a candidate's features do not depend on which others are asked for.
+They serve as the supervised stream with ``streams.supervised.method: s``. The windows are those of prediction, so the
+features of a candidate do not depend on which other candidates are processed with it. Knows S, volumes, and candidates
+as boxes with masks; must not know streams or rounds.
 """
 
 from __future__ import annotations
@@ -23,26 +24,27 @@ from twostream.volume import Volume, read_windows
 
 Triple = tuple[int, int, int]
 Instance = tuple[Box, np.ndarray]
-"""A bounding box, voxels of the image, and the mask over it: (Z, Y, X), above 0 inside."""
+"""A bounding box in voxels of the image, and the mask over it: (Z, Y, X), above 0 inside the object."""
 
 
 def pooled_features(
     segmenter: Segmenter, image: Volume, instances: Sequence[Instance], config: SegmentationConfig
 ) -> np.ndarray:
-    """Mean and deviation of S's decoder activations inside each mask.
+    """Mean and standard deviation of S's decoder activations inside each mask.
 
-    With a_v the activation at folded voxel v of a window, m_v the share of v that the mask covers and g_v the Gaussian
-    weight with which prediction blends that window, the mean is sum(g m a) / sum(g m) over all windows, and the
-    deviation the root of the same mean of a^2 less its square.
+    For a folded voxel v of a window, let a_v be the activation, m_v the share of v that the mask covers, and g_v the
+    Gaussian weight with which prediction blends the window. Over all windows, the mean is
+    sum(g_v m_v a_v) / sum(g_v m_v), and the variance is the same mean of a_v^2 minus the square of the mean.
 
     Args:
-        segmenter: S; moved to the GPU where there is one.
+        segmenter: S; computes on the GPU where there is one, and is left on the CPU.
         image: (Z, Y, X) uint8.
-        instances: boxes with masks, each with a voxel inside.
-        config: windows of prediction.
+        instances: N boxes with masks, each with at least one voxel inside.
+        config: shape and overlap of the windows, as in prediction.
 
     Returns:
-        (N, 2 * C) float32: C means, C deviations; C is the sum of the channels of the decoder's levels.
+        (N, 2 * C) float32: C means, then C standard deviations. C is the number of channels of all levels of the
+        decoder together.
     """
     network = segmenter.network
     network.to("cuda" if torch.cuda.is_available() else "cpu").eval()
@@ -59,10 +61,10 @@ def pooled_features(
     weights = np.zeros((len(instances), 1))
     with _decoder_maps(network) as maps_of, torch.inference_mode():
         windows = read_windows(image, boxes)
-        while some := list(islice(windows, WINDOWS_AT_ONCE)):
-            grey = segmenter.normalise(np.stack([array for _, array in some]))[:, None]
+        while batch := list(islice(windows, WINDOWS_AT_ONCE)):
+            grey = segmenter.normalise(np.stack([array for _, array in batch]))[:, None]
             maps = maps_of(fold(torch.from_numpy(grey), network.fold_zyx).to(next(network.parameters()).device))
-            for place, (which, _) in enumerate(some):
+            for place, (which, _) in enumerate(batch):
                 window = Box(corners[which], lattice.window_zyx)
                 for row in near[corners[which]]:
                     box, share = masks[row]
@@ -83,7 +85,10 @@ def pooled_features(
 
 @contextmanager
 def _decoder_maps(network: FoldedUNet) -> Iterator[Callable[[torch.Tensor], list[torch.Tensor]]]:
-    """A folded image -> (B, C, Z', Y', X') of every level of the decoder, the deepest first."""
+    """A function from a folded image to the activations of every level of the decoder, coarsest level first.
+
+    Each level gives (B, C, Z', Y', X') float32 on the CPU, with the channels and the resolution of that level.
+    """
     kept: list[torch.Tensor] = []
     hooks = [
         level.register_forward_hook(lambda _m, _i, output: kept.append(output)) for level in network.unet.upsamples
@@ -92,7 +97,7 @@ def _decoder_maps(network: FoldedUNet) -> Iterator[Callable[[torch.Tensor], list
     def maps(folded_BFZYX: torch.Tensor) -> list[torch.Tensor]:  # noqa: N803 - the axes are the name
         kept.clear()
         network.folded_logit(folded_BFZYX)
-        return [level[: len(folded_BFZYX)].float().cpu() for level in kept]  # a single sample is doubled in there
+        return [level[: len(folded_BFZYX)].float().cpu() for level in kept]  # ``folded_logit`` doubles a batch of one
 
     try:
         yield maps
@@ -102,7 +107,7 @@ def _decoder_maps(network: FoldedUNet) -> Iterator[Callable[[torch.Tensor], list
 
 
 def _folded(box: Box, mask: np.ndarray, fold_zyx: Triple) -> Instance:
-    """A mask in folded voxels: (Z, Y, X) float32, the share of each that is inside."""
+    """A box and its mask in folded voxels: (Z, Y, X) float32, the share of each folded voxel that the mask covers."""
     start = [o // f for o, f in zip(box.offset_zyx, fold_zyx, strict=True)]
     stop = [-(-s // f) for s, f in zip(box.stop_zyx, fold_zyx, strict=True)]
     folded = Box.from_corners(start, stop)
@@ -114,7 +119,7 @@ def _folded(box: Box, mask: np.ndarray, fold_zyx: Triple) -> Instance:
 
 
 def _pixels(corner_zyx: Triple, window_zyx: Triple, fold_zyx: Triple) -> Box:
-    """A window in voxels of the image."""
+    """A window at ``corner_zyx`` of shape ``window_zyx``, both in folded voxels, as a box in voxels of the image."""
     start = [c * f for c, f in zip(corner_zyx, fold_zyx, strict=True)]
     stop = [(c + w) * f for c, w, f in zip(corner_zyx, window_zyx, fold_zyx, strict=True)]
     return Box.from_corners(start, stop)
@@ -124,8 +129,10 @@ def _moments(levels: Sequence[torch.Tensor], weight: torch.Tensor, inside: Box, 
     """Weighted sums of the activations, then of their squares: (2 * C,) float64.
 
     Args:
-        levels: (C, Z', Y', X') each, of a window; a folded voxel takes the nearest value of a coarser level.
-        weight: (Z, Y, X) over ``inside``, folded voxels of the window.
+        levels: activations of one window, (C, Z', Y', X') each. Coarser levels are up-sampled by nearest neighbour.
+        weight: (Z, Y, X) float32 over ``inside``.
+        inside: part of the window, in folded voxels from its corner.
+        window_zyx: shape of the window in folded voxels.
     """
     first, second = [], []
     for level in levels:

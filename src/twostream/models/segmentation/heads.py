@@ -1,11 +1,14 @@
-"""The last step of S: from logits to the task's channels, and what a wrong logit costs.
+"""Output heads of S: how logits become the probability of the task's channels, and the training loss of each head.
 
-Knows torch, levels of a target and weights of terms; must not know tasks, files or crops. Two forms: every channel
-for itself (sigmoid), or one class per voxel (softmax) for the two sides of a synapse. Either way the probability
-has the channels of the task, so nothing after S knows which form it was.
+``IndependentHead`` applies a sigmoid to every channel; ``ExclusiveHead`` a softmax over mutually exclusive classes, for
+polarity. Both return the probability of the task's channels, so later steps need not know which one was used.
 
-Targets are uint8 levels: 0 = surely not, ``CERTAIN`` = surely, between = a graded value such as a distance,
-``IGNORE`` = nothing is known. An ignored voxel adds nothing to any term.
+Targets are uint8 levels that stand for a probability level / ``CERTAIN``: 0 is certainly not, ``CERTAIN`` (254) is
+certainly, values in between are graded (a signed distance, or the prediction of an earlier S). Voxels of ``IGNORE``
+(255) are unknown and contribute to no term of a loss.
+
+In the suffixes of tensor names, B is the batch, C the channels of the task, L the logits, Z, Y and X the voxels.
+Knows torch, target levels and loss weights; must not know tasks, files or crops.
 """
 
 from __future__ import annotations
@@ -21,14 +24,15 @@ from twostream.models.segmentation.config import LossConfig
 from twostream.task import CERTAIN, IGNORE
 
 DICE_AXES = (0, 2, 3, 4)
+"""All axes of a BCZYX tensor but the channels: sums over them are per channel."""
 
 
 class Head(ABC):
-    """What the network's last layer means.
+    """The meaning of the network's logits.
 
     Attributes:
-        num_logits: channels of the network.
-        description: plain values from which ``head_of`` makes it again.
+        num_logits: output channels of the network.
+        description: plain values to be stored, from which ``head_of`` builds the head again.
     """
 
     num_logits: int
@@ -36,7 +40,7 @@ class Head(ABC):
 
     @abstractmethod
     def probability(self, logit_BLZYX: torch.Tensor) -> torch.Tensor:  # noqa: N803 - the axes are the name
-        """Logits -> probability_BCZYX in [0, 1], channels of the task."""
+        """Logits (any real) -> probability_BCZYX in [0, 1], in the channels of the task."""
 
     @abstractmethod
     def loss(
@@ -46,14 +50,25 @@ class Head(ABC):
         config: LossConfig,
         weight_B1ZYX: torch.Tensor | None = None,  # noqa: N803
     ) -> torch.Tensor:
-        """Scalar loss of logits against uint8 levels, voxels weighted; 0 if everything is ignored."""
+        """Training loss of one batch.
+
+        Args:
+            logit_BLZYX: float.
+            target_BCZYX: uint8 levels.
+            config: weights of the terms.
+            weight_B1ZYX: float, weight of each voxel; None: all weigh 1.
+
+        Returns:
+            Scalar; 0 if all voxels are ignored.
+        """
 
 
 class IndependentHead(Head):
     """One sigmoid per channel.
 
     Args:
-        channels: names of the task's channels; "distance" is graded: squared error instead of cross-entropy and Dice.
+        channels: names of the task's channels. The loss of "distance" is the squared error; that of every other
+            channel is cross-entropy and Dice.
     """
 
     def __init__(self, channels: Sequence[str]) -> None:
@@ -89,7 +104,10 @@ class IndependentHead(Head):
 
 
 class ExclusiveHead(Head):
-    """One class per voxel: nothing, pre, post, or the cleft between; channels pre, post, union."""
+    """One class per voxel: background, pre, post or cleft, by a softmax over four logits.
+
+    The probability has the channels pre, post and union, where the union is 1 - P(background).
+    """
 
     num_logits = 4
 
@@ -110,7 +128,7 @@ class ExclusiveHead(Head):
         logit, target = logit_BLZYX, target_BCZYX
         known = (target != IGNORE).all(1)
         level = (target.to(logit.dtype) / CERTAIN).clamp(max=1)
-        # Levels may be graded, where an earlier S believes: the union's share that neither side has is the cleft.
+        # Pseudo-labels are graded levels of pre, post and union. The cleft gets what the union has beyond both sides.
         pre, post = level[:, 0], level[:, 1]
         union = torch.maximum(level[:, 2], pre + post)
         share = torch.stack([(1 - union).clamp(min=0), pre, post, union - pre - post], 1)
@@ -133,7 +151,7 @@ class ExclusiveHead(Head):
 
 
 def head_of(description: dict[str, Any]) -> Head:
-    """The head that was described."""
+    """The head with this ``description``."""
     return ExclusiveHead() if description["form"] == "exclusive" else IndependentHead(description["channels"])
 
 
@@ -143,21 +161,26 @@ def binary_loss(
     weight_BCZYX: torch.Tensor,  # noqa: N803
     config: LossConfig,
 ) -> torch.Tensor:
-    """Class-weighted binary cross-entropy plus Dice, each the mean over channels (METHOD section 8).
+    """Class-weighted binary cross-entropy plus Dice, each the mean over channels (docs/method.md, Configurations).
 
-    Foreground weighs as much more as it is rarer in the batch, up to ``max_positive_weight``.
+    Foreground voxels are weighted by the ratio of background to foreground voxels in the batch, clipped to
+    [1, ``max_positive_weight``].
 
     Args:
         logit_BCZYX: float.
-        wanted_BCZYX: probabilities in [0, 1].
-        weight_BCZYX: of each voxel; 0 leaves it out.
+        wanted_BCZYX: float, target probability in [0, 1].
+        weight_BCZYX: float, weight of each voxel; 0 ignores it.
+        config: weights of the terms.
+
+    Returns:
+        Scalar.
     """
     positive = (wanted_BCZYX * weight_BCZYX).sum(DICE_AXES)
     ratio = ((weight_BCZYX.sum(DICE_AXES) - positive) / positive.clamp(min=1)).clamp(1.0, config.max_positive_weight)
     rarity = torch.where(positive > 0, ratio, torch.ones_like(ratio))
     per_voxel = weight_BCZYX * (1 + wanted_BCZYX * (rarity - 1)[None, :, None, None, None])
     cost = functional.binary_cross_entropy_with_logits(logit_BCZYX, wanted_BCZYX, reduction="none") * per_voxel
-    # Dividing by the summed weights keeps the scale of the gradient the same, however rare the object is.
+    # Divided by the summed weights, so that the scale of the gradient does not depend on how rare the foreground is.
     total = config.cross_entropy * (cost.sum(DICE_AXES) / per_voxel.sum(DICE_AXES).clamp(min=1)).mean()
     if config.dice:
         probability = torch.sigmoid(logit_BCZYX)
@@ -171,7 +194,17 @@ def dice_loss(
     weight_BCZYX: torch.Tensor,  # noqa: N803
     smooth: float,
 ) -> torch.Tensor:
-    """1 - Dice over the batch, mean over channels (Milletari 2016, with ``smooth`` voxels on both sides)."""
+    """1 - Dice coefficient over the whole batch, mean over channels (Milletari 2016).
+
+    Args:
+        probability_BCZYX: float, predicted.
+        wanted_BCZYX: float, target probability in [0, 1].
+        weight_BCZYX: float, weight of each voxel; 0 ignores it.
+        smooth: voxels added to numerator and denominator, so that nearly empty crops have a stable gradient.
+
+    Returns:
+        Scalar; a channel without any known voxel counts as 0.
+    """
     shared = (probability_BCZYX * wanted_BCZYX * weight_BCZYX).sum(DICE_AXES)
     total = ((probability_BCZYX + wanted_BCZYX) * weight_BCZYX).sum(DICE_AXES)
     dice = 1 - (2 * shared + smooth) / (total + smooth)
@@ -179,7 +212,17 @@ def dice_loss(
 
 
 def non_overlap(probability_BCZYX: torch.Tensor, weight_BCZYX: torch.Tensor) -> torch.Tensor:  # noqa: N803
-    """mean P(pre) P(post) stop-gradient P(union) over voxels that count (METHOD section 8)."""
+    """Weighted mean of P(pre) P(post) stop-gradient(P(union)) (docs/method.md, Configurations).
+
+    Penalises voxels that are predicted to be presynaptic and postsynaptic at once.
+
+    Args:
+        probability_BCZYX: float; channels pre, post, union.
+        weight_BCZYX: float; a voxel gets the smallest weight of its channels.
+
+    Returns:
+        Scalar.
+    """
     weight = weight_BCZYX.amin(1)
     pre, post, union = probability_BCZYX.unbind(1)
     return (pre * post * union.detach() * weight).sum() / weight.sum().clamp(min=1)

@@ -1,7 +1,10 @@
-"""What staining, microscopes and lost sections do to grey values. The target stays: S should see through it.
+"""Augmentation of grey values: contrast, noise, blur and missing tissue.
 
-Knows images only. Each function takes an image (Z, Y, X) float32, C-contiguous, of about mean 0 and deviation 1, and
-the sample's generator; it returns a new image of the same shape and type, and leaves its argument alone.
+No voxel moves, so the training target stays as it is. Each function takes an image (Z, Y, X) float32, C-contiguous, of
+about mean 0 and standard deviation 1, and the sample's random generator. It returns a new image of the same shape and
+type and does not change its argument. The operations are those of PyTorch Connectomics (Lin et al. 2021).
+
+Knows images only.
 """
 
 from __future__ import annotations
@@ -12,19 +15,22 @@ import cv2
 import numpy as np
 
 MIN_SECTIONS = 3
-"""Thinner crops lose nothing: what is missing must be guessed from the section before and the one after."""
+"""Fewest sections of a crop from which tissue is removed: S needs a section on each side to infer what is missing."""
 BLUR_PX = (4.0, 11.0)
-"""Length of a motion blur; the longest is that of PyTorch Connectomics."""
+"""Shortest and longest motion blur; the longest is that of PyTorch Connectomics."""
 
 
 def grey(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Contrast, brightness and gamma of the crop; and a little of the first two for each section, as sections are
-    stained and imaged one by one."""
+    """Change contrast, brightness and gamma of the crop.
+
+    Contrast and brightness also vary slightly from section to section, because sections are stained and imaged one by
+    one.
+    """
     low, high = image.min(), image.max()
     if high > low:
         unit = (image.reshape(len(image), -1) - low) / (high - low)
         bent = (cv2.pow(unit, 2.0 ** rng.uniform(-0.5, 0.5)) * (high - low)).reshape(image.shape)
-        image = bent + (image.mean() - bent.mean())  # how bright the crop is, is drawn apart
+        image = bent + (image.mean() - bent.mean())  # gamma keeps the mean; brightness is drawn below
     per_section = (len(image), 1, 1)
     contrast = rng.uniform(0.75, 1.3) * rng.uniform(0.93, 1.07, per_section)
     brightness = rng.uniform(-0.4, 0.4) + rng.uniform(-0.15, 0.15, per_section)
@@ -32,12 +38,12 @@ def grey(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def noise(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """White noise all over, as of a shorter dwell time."""
+    """Add white noise everywhere, as a shorter dwell time of the microscope would."""
     return image + np.float32(rng.uniform(0.02, 0.3)) * rng.standard_normal(image.shape, dtype=np.float32)
 
 
 def cut_noise(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Strong white noise in a cuboid."""
+    """Add strong white noise inside a cuboid."""
     image, box = image.copy(), _cuboid(image.shape, rng)
     shape = image[box].shape
     image[box] += np.float32(rng.uniform(0.3, 0.8)) * rng.standard_normal(shape, dtype=np.float32)
@@ -45,7 +51,7 @@ def cut_noise(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def cut_blur(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A cuboid as if it had been imaged with larger pixels: sampled down and up again in plane."""
+    """Lower the in-plane resolution inside a cuboid, by down-sampling and up-sampling it."""
     image, box = image.copy(), _cuboid(image.shape, rng)
     factor = rng.uniform(2, 5)
     for section in image[box]:
@@ -57,7 +63,7 @@ def cut_blur(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def motion_blur(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """One section blurred along a random direction, as by a drifting stage."""
+    """Blur one section along a random direction, as a drifting stage would."""
     image, z = image.copy(), int(rng.integers(len(image)))
     kernel = _line(rng.uniform(*BLUR_PX), rng.uniform(0, math.pi))
     image[z] = cv2.filter2D(image[z], -1, kernel, borderType=cv2.BORDER_REFLECT_101)
@@ -65,7 +71,7 @@ def motion_blur(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def missing_section(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """One inner section lost, a constant in its place; nothing in a thin crop (``MIN_SECTIONS``)."""
+    """Replace one inner section by a constant; crops of fewer than ``MIN_SECTIONS`` sections stay as they are."""
     if len(image) < MIN_SECTIONS:
         return image
     image = image.copy()
@@ -74,7 +80,10 @@ def missing_section(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def missing_part(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """One inner section covered at one side, or by a band such as a fold or a crack; nothing in a thin crop."""
+    """Replace part of one inner section by a constant: one side of it, or a band such as a fold or a crack.
+
+    Crops of fewer than ``MIN_SECTIONS`` sections stay as they are.
+    """
     if len(image) < MIN_SECTIONS:
         return image
     image = image.copy()
@@ -82,7 +91,7 @@ def missing_part(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     height, width = section.shape
     y, x = np.ogrid[:height, :width]
     angle = rng.uniform(0, 2 * math.pi)
-    # Along the normal, -1/2 at one end of the section and 1/2 at the other.
+    # Position along the normal of the border: -1/2 at one end of the section, 1/2 at the other.
     across = (y - (height - 1) / 2) * math.sin(angle) + (x - (width - 1) / 2) * math.cos(angle)
     across /= max(2 * abs(across).max(), 1.0)
     if rng.random() < 0.5:
@@ -94,24 +103,27 @@ def missing_part(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _blank(rng: np.random.Generator) -> np.float32:
-    """The constant of what is missing: grey, or as dark or bright as 8 bits usually become when normalised."""
+    """A normalised grey value for missing tissue: medium, or as dark or bright as 0 and 255 usually become."""
     return np.float32(rng.uniform(*((-1.0, 1.0), (-4.0, -2.0), (2.0, 4.0))[rng.integers(3)]))
 
 
 def _cuboid(shape: tuple[int, ...], rng: np.random.Generator) -> tuple[slice, ...]:
-    """A random part of an array, along each axis a quarter to a half of it, at least one voxel."""
+    """Slices of a random cuboid: along each axis a quarter to a half of the extent, at least one voxel."""
     sides = [max(1, round(n * rng.uniform(0.25, 0.5))) for n in shape]
     starts = [int(rng.integers(n - side + 1)) for n, side in zip(shape, sides, strict=True)]
     return tuple(slice(start, start + side) for start, side in zip(starts, sides, strict=True))
 
 
 def _line(length_px: float, angle: float) -> np.ndarray:
-    """(K, K) float32 kernel of sum 1, K odd: a line through the centre, smooth in length and angle."""
+    """Blur kernel along a line through its centre: (K, K) float32 with sum 1, K odd.
+
+    It varies smoothly with length and angle, because points are spread over neighbouring pixels.
+    """
     radius = math.ceil(length_px / 2)
     along = np.linspace(-length_px / 2, length_px / 2, 8 * radius + 1)
     y, x = radius + along * math.sin(angle), radius + along * math.cos(angle)
     grid = np.arange(2 * radius + 1)
-    # Each point of the line is shared among the four pixels around it.
+    # Bilinear: each point of the line is distributed over the four pixels around it.
     share_y, share_x = (np.maximum(0, 1 - abs(grid[:, None] - at)) for at in (y, x))
     kernel = share_y @ share_x.T
     return (kernel / kernel.sum()).astype(np.float32)

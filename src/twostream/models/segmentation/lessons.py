@@ -1,7 +1,13 @@
-"""What S may learn: the labelled box and the answers, as crops of image and target with all else ignored.
+"""Training crops of S, from the labels box and from answers.
 
-Knows volumes, masks and the meaning of an answer for a target; must not know ledgers, people or networks.
-Whatever a crop reaches into, voxels of the test box are blanked in the image and ignored in the target.
+A *lesson* is one answer as training data: the mask that was answered, and what it teaches about its voxels. A crop is
+cut around a lesson or out of the labels box; its target combines, in order of precedence, the labels, the lessons
+(newer before older), and pseudo-labels (confident predictions of the previous round's S). All other voxels are
+``IGNORE`` and not background. The target is also ``IGNORE`` in the validation box, in the test box and in the guard
+around it; in the image of a crop, voxels of the test box have a constant grey value (docs/contracts.md, Answers and
+Test region).
+
+Knows volumes, masks and what each kind of answer teaches; must not know ledgers, annotators or networks.
 """
 
 from __future__ import annotations
@@ -21,48 +27,55 @@ from twostream.task import CERTAIN, IGNORE, Task
 from twostream.volume import Volume, read_padded
 
 MAX_REDRAWS = 20
-"""Where a box holds next to no foreground, drawing on would not end."""
+"""Bound on repeated draws of a crop: where there is hardly any foreground, no draw may ever satisfy the settings."""
 MAX_REGION_BYTES = 1 << 29
-"""Tissue about lessons that is kept; thousands of answers would fill any memory."""
+"""Memory for the regions that are kept between crops; those of thousands of lessons would not fit."""
 ERASED = 255
-"""Value of a drawn mask where the annotator took away what S had proposed."""
+"""Value of a corrected mask at voxels that S had proposed and the annotator removed: certainly background."""
 
 
 def known_target(labels: Volume, ignore: Volume | None, task: Task, box: Box) -> np.ndarray:
-    """Target of a labelled box: (C, Z, Y, X) uint8 levels, ``IGNORE`` where nothing is known.
+    """Target of a box with labels, ``IGNORE`` where it is unknown.
 
-    A contour or a distance looks around a voxel: near a face of the box, or near what the labels do not know, an object
-    may begin that nobody has labelled, so nothing is known of them there.
+    The channels contour and distance depend on the neighbourhood of a voxel. Near a face of the box, or near voxels
+    that ``ignore`` excludes, there may be an object that is not labelled, so these channels are unknown there. Beyond
+    the faces of the volume itself there is nothing, so voxels near those are known.
 
     Args:
-        labels: (Z, Y, X) in the task's convention.
-        ignore: non-zero where labels count neither as object nor as background, or None.
-        task: makes targets of labels.
-        box: where labels are known; its faces that are the volume's own hide nothing.
+        labels: (Z, Y, X) integers in the task's convention.
+        ignore: non-zero where unlabelled voxels are not known to be background; None: nowhere.
+        task: converts labels to targets.
+        box: a box in which every object is labelled, voxels of the image.
+
+    Returns:
+        (C, Z, Y, X) uint8 levels over ``box``.
     """
     truth = labels.read(box)
     target = task.target(truth)
-    hidden = np.zeros(box.shape_zyx, bool) if ignore is None else (ignore.read(box) > 0) & (truth == 0)
-    target[:, hidden] = IGNORE
-    looking = [name in ("contour", "distance") for name in task.channels]
-    if any(looking):
+    ignored = np.zeros(box.shape_zyx, bool) if ignore is None else (ignore.read(box) > 0) & (truth == 0)
+    target[:, ignored] = IGNORE
+    depends_on_neighbours = [name in ("contour", "distance") for name in task.channels]
+    if any(depends_on_neighbours):
         around = box.grown(task.reach_voxels).intersection(labels.box)
         unknown = np.ones(around.shape_zyx, bool)
         inside = box.relative_to(around).slices
-        unknown[inside] = hidden
-        near = ndimage.maximum_filter(unknown, [2 * r + 1 for r in task.reach_voxels])[inside]
-        target[looking] = np.where(near, np.uint8(IGNORE), target[looking])
+        unknown[inside] = ignored
+        near_unknown = ndimage.maximum_filter(unknown, [2 * r + 1 for r in task.reach_voxels])[inside]
+        target[depends_on_neighbours] = np.where(near_unknown, np.uint8(IGNORE), target[depends_on_neighbours])
     return target
 
 
 @dataclass(frozen=True)
 class Lesson:
-    """An answered mask and what it teaches.
+    """One answer as training data: the mask that was answered or drawn, and what it teaches.
 
     Attributes:
-        box: where it is, voxels of the image.
-        mask: (Z, Y, X) uint8 over ``box``: 1 inside; polarity: 1 pre, 2 post; ``ERASED`` where surely no object is.
-        teaches: "mask", "background", "exchanged", "drawn" or "doubt" (see ``answers.Meaning``).
+        box: bounding box of the mask, voxels of the image.
+        mask: (Z, Y, X) uint8 over ``box``: 0 outside, 1 inside; polarity: 1 pre, 2 post. In a corrected mask,
+            ``ERASED`` where the annotator removed voxels.
+        teaches: "mask" (the mask is foreground), "background" (it is background), "exchanged" (foreground, with pre and
+            post exchanged), "drawn" (the annotator drew the mask, so it is exact) or "ignore" (the mask has a wrong
+            shape: nothing is known there). See ``task.answers.Meaning``.
     """
 
     box: Box
@@ -71,12 +84,16 @@ class Lesson:
 
     @classmethod
     def corrected(cls, candidate_box: Box, candidate_mask: np.ndarray, box: Box, mask: np.ndarray) -> Lesson:
-        """What was drawn in place of a candidate: it is there, and the rest of the candidate is not.
+        """The lesson of a correction: what was drawn is foreground, the rest of the candidate is background.
 
         Args:
-            candidate_box: voxels of the image; ``box`` likewise.
+            candidate_box: bounding box of the candidate, voxels of the image.
             candidate_mask: (Z, Y, X) uint8 over ``candidate_box``, as S proposed it.
-            mask: (Z, Y, X) uint8 over ``box``, as it was drawn.
+            box: bounding box of the drawn mask, voxels of the image.
+            mask: (Z, Y, X) uint8 over ``box``, as the annotator drew it.
+
+        Returns:
+            A lesson over both boxes; its mask is ``ERASED`` at voxels of the candidate that were not drawn.
         """
         both = candidate_box.hull(box)
         joined = np.zeros(both.shape_zyx, np.uint8)
@@ -86,7 +103,7 @@ class Lesson:
 
 
 class _Blanked(Volume):
-    """A volume whose voxels in one box read as a constant: what mirrors it, mirrors the constant."""
+    """A volume whose voxels in one box read as a constant, also where a crop mirrors the volume at its faces."""
 
     def __init__(self, volume: Volume, hidden: Box, grey: int) -> None:
         self.uri, self.shape_zyx, self.num_channels = volume.uri, volume.shape_zyx, volume.num_channels
@@ -100,8 +117,8 @@ class _Blanked(Volume):
         return array
 
 
-def hidden_behind(image: Volume, test_box: Box | None, grey: int) -> Volume:
-    """``image`` with the test box, if any, painted over in ``grey``."""
+def hide_test_box(image: Volume, test_box: Box | None, grey: int) -> Volume:
+    """``image``, but with all voxels of the test box reading as ``grey``; None: no test box, ``image`` itself."""
     return image if test_box is None else _Blanked(image, test_box, grey)
 
 
@@ -111,7 +128,7 @@ class Crop(NamedTuple):
     Attributes:
         image: (Z, Y, X) uint8.
         target: (C, Z, Y, X) uint8 levels.
-        weight: (Z, Y, X) uint8, what a voxel counts beside an ordinary one.
+        weight: (Z, Y, X) uint8, weight of each voxel in the loss; 1 except in and near answered masks.
     """
 
     image: np.ndarray
@@ -121,48 +138,49 @@ class Crop(NamedTuple):
 
 @dataclass(frozen=True)
 class _Region:
-    """All that crops about one place can reach.
+    """The data that all crops around one place (a lesson, or the labels box) can contain, read once.
 
     Attributes:
-        box: voxels of the image; may reach outside of it.
-        grey: (Z, Y, X) uint8.
-        believed: (C, Z, Y, X) uint8 levels, or None.
-        weight: (Z, Y, X) uint8.
-        near: rows of the lessons that reach into it, oldest first.
+        box: voxels of the image; may extend beyond the image.
+        grey: (Z, Y, X) uint8, the image, mirrored outside.
+        pseudo_labels: (C, Z, Y, X) uint8 levels, ``IGNORE`` where the previous S was not confident; or None.
+        weight: (Z, Y, X) uint8, weight of each voxel in the loss.
+        lesson_rows: indices of the lessons that overlap the box, oldest first.
     """
 
     box: Box
     grey: np.ndarray
-    believed: np.ndarray | None
+    pseudo_labels: np.ndarray | None
     weight: np.ndarray
-    near: tuple[int, ...]
+    lesson_rows: tuple[int, ...]
 
     @property
     def num_bytes(self) -> int:
-        return self.grey.nbytes + self.weight.nbytes + (0 if self.believed is None else self.believed.nbytes)
+        pseudo_labels = 0 if self.pseudo_labels is None else self.pseudo_labels.nbytes
+        return self.grey.nbytes + self.weight.nbytes + pseudo_labels
 
 
 class Lessons:
-    """Everything S may learn from, ready to be cropped.
+    """All training data of S; draws crops of it.
 
     Args:
         image: (Z, Y, X) uint8.
         labels: (Z, Y, X) integers in the task's convention.
-        ignore: non-zero where labels count neither as object nor as background, or None.
-        task: makes targets of labels.
-        labels_box: what may be learned of ``labels``.
-        val_box: part of it that is never trained on.
-        test_box: what must not be seen at all, or None.
-        guarded_box: test box and guard: no target there, whoever drew it; or None.
-        crop_shape_zyx: voxels of a training crop.
-        lessons: answered masks, oldest first: where they overlap, the newer one holds.
-        rim_nm: voxels this near the border of an answered foreground mask are ignored.
-        belief: probability (C, Z, Y, X) uint8 of an earlier S: what is taken for true where nothing else is known and
-            that S was sure; or None.
-        sure: probability of either side from which it was.
-        emphasis: what an answered voxel counts beside an ordinary one; so do those about it, where the object ends.
-        margin_nm: voxels this near to an answered object are about it, in plane, and one section above and below. About
-            a doubt nothing is believed.
+        ignore: non-zero where unlabelled voxels are not known to be background; None: nowhere.
+        task: converts labels to targets.
+        labels_box: part of ``labels`` that S may learn from.
+        val_box: validation box, part of ``labels_box``; never trained on.
+        test_box: box of which S must not even see the image; or None.
+        guarded_box: test box with its guard, in which labels and answers are ignored; or None.
+        crop_shape_zyx: shape of a training crop, voxels of the image.
+        lessons: answered masks, oldest first; where two overlap, the newer one counts.
+        rim_nm: voxels of an answered foreground mask that lie this close to its border are ignored.
+        previous_probability: (C, Z, Y, X) uint8, prediction of the previous round's S, for pseudo-labels: it is the
+            target where neither labels nor lessons say anything and it is confident. None: no pseudo-labels.
+        min_confidence: probability of foreground or of background, in [0.5, 1], from which a prediction is confident.
+        emphasis: weight in the loss of the voxels of an answered mask and of its margin; all others weigh 1.
+        margin_nm: width of this margin in plane; it also includes one section above and one below. Around lessons that
+            teach "ignore", there are no pseudo-labels in mask and margin, and the weight stays 1.
     """
 
     def __init__(
@@ -179,22 +197,22 @@ class Lessons:
         crop_shape_zyx: tuple[int, int, int],
         lessons: Sequence[Lesson] = (),
         rim_nm: float = 0.0,
-        belief: Volume | None = None,
-        sure: float = 0.5,
+        previous_probability: Volume | None = None,
+        min_confidence: float = 0.5,
         emphasis: int = 1,
         margin_nm: float = 0.0,
     ) -> None:
         self._task = task
-        self._untaught = [box for box in (val_box, guarded_box, test_box) if box is not None]
+        self._excluded_boxes = [box for box in (val_box, guarded_box, test_box) if box is not None]
         self._crop_shape = crop_shape_zyx
         self.lessons = list(lessons)
         self._rim = to_voxels(rim_nm, image.voxel_size_nm)
         self._labels_box = labels_box
         self._target = known_target(labels, ignore, task, labels_box)
         self._target[(slice(None), *val_box.relative_to(labels_box).slices)] = IGNORE
-        self._image = hidden_behind(image, test_box, int(image.read(labels_box).mean()))
+        self._image = hide_test_box(image, test_box, int(image.read(labels_box).mean()))
         self._foreground = np.argwhere(self._target[task.foreground] == CERTAIN)
-        self._belief, self._sure = belief, sure
+        self._previous_probability, self._min_confidence = previous_probability, min_confidence
         self._emphasis = emphasis
         self._margin = (1, *to_voxels(margin_nm, image.voxel_size_nm)[1:]) if margin_nm else (0, 0, 0)
         self._regions: dict[int, _Region] = {}
@@ -202,10 +220,15 @@ class Lessons:
 
     @property
     def digest(self) -> str:
-        """Stands for all that may be learned: other labels, answers or settings give another one."""
+        """Hash of labels, answers and settings, by which a checkpoint made with others is recognised.
+
+        The image is not hashed, because that of a project is fixed. Of ``previous_probability`` only the presence is
+        hashed, because its values follow from the earlier rounds.
+        """
         digest = hashlib.blake2b(digest_size=16)
-        places = (self._labels_box, self._untaught, self._crop_shape)
-        settings = (self._rim, self._margin, self._emphasis, self._sure, self._belief is None)
+        places = (self._labels_box, self._excluded_boxes, self._crop_shape)
+        has_no_pseudo_labels = self._previous_probability is None
+        settings = (self._rim, self._margin, self._emphasis, self._min_confidence, has_no_pseudo_labels)
         digest.update(repr((places, settings)).encode())
         digest.update(self._target.tobytes())
         for lesson in self.lessons:
@@ -213,19 +236,20 @@ class Lessons:
         return digest.hexdigest()
 
     def labelled_crop(self, rng: np.random.Generator, config: SegmentationConfig) -> Crop:
-        """A crop of the labelled box.
+        """Draw a crop of the labels box, often around foreground (``config.foreground_share``).
 
-        Crops with hardly any foreground are drawn anew, with the chance and below the number that ``config`` says.
+        A crop with hardly any foreground is drawn again, as ``config.reject_below_voxels`` and ``reject_chance`` say.
         """
-        crop = self._labelled(rng, config.foreground_share)
+        crop = self._any_labelled_crop(rng, config.foreground_share)
         for _ in range(MAX_REDRAWS):
             known = np.count_nonzero(crop.target[self._task.foreground] == CERTAIN)
             if known >= config.reject_below_voxels or rng.random() >= config.reject_chance:
                 break
-            crop = self._labelled(rng, config.foreground_share)
+            crop = self._any_labelled_crop(rng, config.foreground_share)
         return crop
 
-    def _labelled(self, rng: np.random.Generator, foreground_share: float) -> Crop:
+    def _any_labelled_crop(self, rng: np.random.Generator, foreground_share: float) -> Crop:
+        """A crop of the labels box, whatever it contains."""
         if len(self._foreground) and rng.random() < foreground_share:
             voxel = self._foreground[rng.integers(len(self._foreground))]
         else:
@@ -234,93 +258,104 @@ class Lessons:
         return self._crop(-1, self._labels_box, self._jittered(center, rng))
 
     def answer_crop(self, rng: np.random.Generator, row: int) -> Crop:
-        """The same, about lesson ``row``."""
+        """Draw a crop around ``lessons[row]``."""
         box = self.lessons[row].box
         center = np.asarray(box.offset_zyx) + np.asarray(box.shape_zyx) // 2
         return self._crop(row, Box(tuple(center.tolist()), (1, 1, 1)), self._jittered(center, rng))
 
     def _jittered(self, center: np.ndarray, rng: np.random.Generator) -> Box:
-        """A crop that holds ``center`` in its middle half."""
+        """A random crop box with ``center`` in its middle half, moved into the image where it would stick out."""
         shape = np.asarray(self._crop_shape)
         start = center - shape // 2 + rng.integers(-(shape // 4), shape // 4 + 1)
-        # A stack thinner than the crop would be seen mirrored at other places each time: hold the crop to it.
+        # Along an axis on which the image is smaller than the crop, every crop starts at 0: otherwise each would show
+        # the mirrored image at another position.
         extent = np.asarray(self._image.shape_zyx)
         highest = np.maximum(extent - shape, 0)
         return Box(tuple(np.clip(start, 0, highest).tolist()), self._crop_shape)
 
-    def _crop(self, key: int, about: Box, crop: Box) -> Crop:
-        region = self._region(key, about)
+    def _crop(self, key: int, center: Box, crop: Box) -> Crop:
+        """The crop ``crop``, cut from the region around ``center`` that is kept under ``key``."""
+        region = self._region(key, center)
         inside = crop.relative_to(region.box).slices
-        if region.believed is None:
+        if region.pseudo_labels is None:
             target = np.full((len(self._task.channels), *crop.shape_zyx), IGNORE, np.uint8)
         else:
-            target = region.believed[(slice(None), *inside)].copy()
-        for row in region.near:
+            target = region.pseudo_labels[(slice(None), *inside)].copy()
+        for row in region.lesson_rows:
             lesson, painted = self.lessons[row], self._painted[row]
             common = crop.intersection(lesson.box)
             if common.num_voxels:
                 part = target[(slice(None), *common.relative_to(crop).slices)]
                 new = painted[(slice(None), *common.relative_to(lesson.box).slices)]
                 part[...] = np.where(new != IGNORE, new, part)
-        self._lay_labels_over(target, crop)
-        for box in self._untaught:
+        self._overwrite_with_labels(target, crop)
+        for box in self._excluded_boxes:
             target[(slice(None), *crop.intersection(box).relative_to(crop).slices)] = IGNORE
         return Crop(region.grey[inside], target, region.weight[inside])
 
-    def _lay_labels_over(self, target: np.ndarray, crop: Box) -> None:
-        """The labelled box knows better than an answer about a mask that reaches into it."""
+    def _overwrite_with_labels(self, target: np.ndarray, crop: Box) -> None:
+        """Replace ``target`` by the labels where they are known: labels take precedence over answers."""
         common = crop.intersection(self._labels_box)
         if common.num_voxels:
             known = self._target[(slice(None), *common.relative_to(self._labels_box).slices)]
             part = target[(slice(None), *common.relative_to(crop).slices)]
             part[...] = np.where(known != IGNORE, known, part)
 
-    def _region(self, key: int, about: Box) -> _Region:
-        """What crops about one place can reach, read once as long as it fits into ``MAX_REGION_BYTES`` with others."""
+    def _region(self, key: int, center: Box) -> _Region:
+        """The region around ``center``, kept under ``key``; the least recently used ones make room for new ones."""
         if key in self._regions:
-            self._regions[key] = self._regions.pop(key)  # the last to go
+            self._regions[key] = self._regions.pop(key)  # now the most recently used
             return self._regions[key]
         reach = np.asarray(self._crop_shape) * 3 // 4 + 1
-        low, high = np.asarray(about.offset_zyx) - reach, np.asarray(about.stop_zyx) + reach
-        # Crops are held to the image, so at its borders they reach farther inwards.
+        low, high = np.asarray(center.offset_zyx) - reach, np.asarray(center.stop_zyx) + reach
+        # Crops are moved into the image (``_jittered``), so near its borders they extend farther inwards.
         extent, shape = np.asarray(self._image.shape_zyx), np.asarray(self._crop_shape)
         low = np.clip(np.minimum(low, extent - shape), 0, None)
         high = np.maximum(np.minimum(high, extent), shape)
         box = Box.from_corners(low.tolist(), high.tolist())
-        near = tuple(i for i, one in enumerate(self.lessons) if one.box.grown(self._margin).intersects(box))
-        about_it = self._about(box, [row for row in near if self.lessons[row].teaches != "doubt"])
-        weight = np.where(about_it, np.uint8(self._emphasis), np.uint8(1))
-        believed = None
-        if self._belief is not None:
-            believed = self._believed(read_padded(self._belief, box))
-            believed[:, self._about(box, [row for row in near if self.lessons[row].teaches == "doubt"])] = IGNORE
-        region = _Region(box, read_padded(self._image, box), believed, weight, near)
+        rows = tuple(i for i, one in enumerate(self.lessons) if one.box.grown(self._margin).intersects(box))
+        wrong_shapes = [row for row in rows if self.lessons[row].teaches == "ignore"]
+        answered = self._masks_with_margins(box, [row for row in rows if row not in wrong_shapes])
+        weight = np.where(answered, np.uint8(self._emphasis), np.uint8(1))
+        pseudo_labels = None
+        if self._previous_probability is not None:
+            pseudo_labels = self._pseudo_labels(read_padded(self._previous_probability, box))
+            pseudo_labels[:, self._masks_with_margins(box, wrong_shapes)] = IGNORE
+        region = _Region(box, read_padded(self._image, box), pseudo_labels, weight, rows)
         self._regions[key] = region
         while len(self._regions) > 1 and sum(r.num_bytes for r in self._regions.values()) > MAX_REGION_BYTES:
             del self._regions[next(iter(self._regions))]
         return region
 
-    def _believed(self, probability: np.ndarray) -> np.ndarray:
-        """Probability (C, Z, Y, X) uint8 -> levels; ``IGNORE`` where S doubted a channel that is yes or no."""
-        doubted = np.abs(probability.astype(np.int16) * 2 - 255) < 255 * (2 * self._sure - 1)
-        doubted[[name == "distance" for name in self._task.channels]] = False
-        return np.where(doubted.any(0), np.uint8(IGNORE), np.minimum(probability, CERTAIN))
+    def _pseudo_labels(self, probability: np.ndarray) -> np.ndarray:
+        """Target levels from a prediction of S.
 
-    def _about(self, box: Box, rows: Sequence[int]) -> np.ndarray:
-        """(Z, Y, X) bool over ``box``: the masks of these lessons and their margins."""
-        about = np.zeros(box.shape_zyx, bool)
+        Args:
+            probability: (C, Z, Y, X) uint8.
+
+        Returns:
+            (C, Z, Y, X) uint8 levels. A voxel is ``IGNORE`` in all channels if the prediction of any channel, except
+            the distance, is less certain than ``min_confidence``.
+        """
+        uncertain = np.abs(probability.astype(np.int16) * 2 - 255) < 255 * (2 * self._min_confidence - 1)
+        uncertain[[name == "distance" for name in self._task.channels]] = False
+        return np.where(uncertain.any(0), np.uint8(IGNORE), np.minimum(probability, CERTAIN))
+
+    def _masks_with_margins(self, box: Box, rows: Sequence[int]) -> np.ndarray:
+        """(Z, Y, X) bool over ``box``: the union of the masks of these lessons, each grown by the margin."""
+        covered = np.zeros(box.shape_zyx, bool)
         for lesson in (self.lessons[row] for row in rows):
             grown = lesson.box.grown(self._margin)
             mask = np.pad(lesson.mask > 0, [(m, m) for m in self._margin])
             mask = ndimage.maximum_filter(mask, [2 * m + 1 for m in self._margin])
             common = grown.intersection(box)
-            about[common.relative_to(box).slices] |= mask[common.relative_to(grown).slices]
-        return about
+            covered[common.relative_to(box).slices] |= mask[common.relative_to(grown).slices]
+        return covered
 
     def _paint(self, lesson: Lesson) -> np.ndarray:
-        """Target over the lesson's box: (C, Z, Y, X) uint8."""
+        """Target of one lesson over its box: (C, Z, Y, X) uint8 levels, ``IGNORE`` where it teaches nothing."""
         mask = lesson.mask
-        if lesson.teaches == "doubt":
+        if lesson.teaches == "ignore":
             return np.full((len(self._task.channels), *mask.shape), IGNORE, np.uint8)
         if lesson.teaches == "background":
             return np.where(mask[None] > 0, self._task.background[:, None, None, None], np.uint8(IGNORE))
@@ -329,17 +364,17 @@ class Lessons:
         labels = np.where(mask == ERASED, 0, mask)
         if self._task.num_sides == 1:
             labels = (labels > 0).astype(np.uint8)
-        sure = mask > 0
+        known = mask > 0
         if lesson.teaches != "drawn" and any(self._rim):
-            # In plane only: sections are thick, and a rim along Z would swallow thin objects whole.
+            # The rim is ignored in plane only: along Z it would leave nothing of an object that spans few sections.
             size = (1, 2 * self._rim[1] + 1, 2 * self._rim[2] + 1)
-            core = ndimage.binary_erosion(sure, np.ones(size, bool))
-            sure = core if core.any() else sure
-        # With background around: a mask that fills its box would have no border there, and no distance to one.
+            core = ndimage.binary_erosion(known, np.ones(size, bool))
+            known = core if core.any() else known
+        # Padded with background: otherwise a mask that fills its box has no border for contour and distance.
         margin = self._task.reach_voxels
         target = self._task.target(np.pad(labels, [(m, m) for m in margin]))
         inside = tuple(slice(m, n - m) for m, n in zip(margin, target.shape[1:], strict=True))
         target = target[(slice(None), *inside)]
-        if lesson.teaches == "drawn":  # between the sides of a synapse lies its cleft
-            sure |= target[self._task.foreground] == CERTAIN
-        return np.where(sure[None], target, np.uint8(IGNORE))
+        if lesson.teaches == "drawn":  # also the cleft between two drawn sides, which is part of the union channel
+            known |= target[self._task.foreground] == CERTAIN
+        return np.where(known[None], target, np.uint8(IGNORE))

@@ -1,6 +1,9 @@
-"""The network of S: MONAI's DynUNet, made anisotropic from the voxel size, with fine pixels folded into channels.
+"""The network of S: MONAI's DynUNet with strides and kernels that follow the voxel size.
 
-Knows torch and MONAI; must not know tasks beyond their number of channels.
+Voxels smaller than the task needs are folded into channels before the first convolution (space to depth), and the
+logits are interpolated back to the voxels of the image. In the suffixes of tensor names, B is the batch, C and L are
+channels, F the channels of a folded image, and Z, Y and X voxels (folded ones where the name begins with "folded").
+Knows torch and MONAI; must not know more of a task than its number of channels.
 """
 
 from __future__ import annotations
@@ -19,10 +22,10 @@ Triple = tuple[int, int, int]
 
 
 class _Conv3d(nn.Conv3d):
-    """Computes in single precision where bfloat16 on a CPU would give a wrong gradient.
+    """A convolution that uses float32 where the bfloat16 gradient of the CPU library oneDNN is wrong.
 
-    Where a kernel three sections deep sees two, oneDNN's gradient of the weights has memory in it that nobody wrote
-    (torch 2.13; LOG.md): other weights in every run, and now and then NaN.
+    For a kernel of three sections and an input of two, oneDNN's gradient of the weights contains uninitialised memory
+    (torch 2.13; LOG.md), so every run gives other weights and some give NaN.
     """
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
@@ -34,17 +37,17 @@ class _Conv3d(nn.Conv3d):
 
 
 class FoldedUNet(nn.Module):
-    """U-Net on voxels folded by ``fold_zyx``: image_B1ZYX in, logit_BLZYX of the same size out, interpolated.
+    """U-Net with folding and interpolation: image_B1ZYX -> logit_BLZYX of the same Z, Y, X.
 
-    Batch normalisation, because at prediction it depends on no neighbour: a block's result must not depend on
-    which block it was in.
+    It uses batch normalisation, whose statistics are fixed in prediction: the prediction of a voxel must not depend on
+    which other voxels are in the same window, as instance normalisation would make it.
 
     Args:
         num_logits: L, output channels.
-        filters: channels per level.
+        filters: channels of each level, finest first.
         fold_zyx: voxels folded into one along each axis.
-        strides: down-sampling between levels, len(filters) - 1 triples.
-        depth: extent along Z of each level's kernels, len(filters) of 1 or 3.
+        strides: (z, y, x) down-sampling between levels, len(filters) - 1 of them.
+        depth: sections that the kernels of each level span, 1 or 3; len(filters) of them.
     """
 
     def __init__(
@@ -76,26 +79,26 @@ class FoldedUNet(nn.Module):
         for layer in self.unet.modules():
             if type(layer) is nn.Conv3d:
                 layer.__class__ = _Conv3d
-        # Channels last is twice as fast on a CPU, and no slower anywhere.
+        # This memory layout is twice as fast on a CPU, and not slower on a GPU.
         self.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
 
     def forward(self, image_B1ZYX: torch.Tensor) -> torch.Tensor:  # noqa: N803 - the axes are the name
         return self.unfold(self.folded_logit(fold(image_B1ZYX, self.fold_zyx)))
 
     def folded_logit(self, folded_BFZYX: torch.Tensor) -> torch.Tensor:  # noqa: N803
-        """Logits at folded voxels, of an image that ``fold`` has folded."""
+        """Logits of a folded image, (B, L, Z, Y, X) in folded voxels."""
         folded = folded_BFZYX.contiguous(memory_format=torch.channels_last_3d)
         if len(folded) == 1 and not self.training and folded.device.type == "cpu":
-            # On a CPU torch leaves oneDNN for a single sample, and is six times slower: two for the price of a third.
+            # For a batch of one, torch on a CPU does not use oneDNN and is six times slower; so compute a batch of two.
             return self.unet(folded.expand(2, -1, -1, -1, -1))[:1]
         return self.unet(folded)
 
     def unfold(self, logit_BLZYX: torch.Tensor) -> torch.Tensor:  # noqa: N803
-        """Logits for every voxel of the image."""
+        """Interpolate logits from folded voxels to the voxels of the image."""
         if self.fold_zyx == (1, 1, 1):
             return logit_BLZYX
-        # Interpolated, not unfolded: one channel per sub-pixel would print its own bias as a grid on every mask.
-        if self.fold_zyx[0] == 1:  # section by section: the same numbers, three times as fast
+        # Interpolated, because one output channel per voxel position (depth to space) leaves a grid pattern in masks.
+        if self.fold_zyx[0] == 1:  # bilinear per section: the same values as trilinear, three times as fast
             b, _, z, y, x = logit_BLZYX.shape
             sections = logit_BLZYX.movedim(2, 1).reshape(b * z, -1, y, x)
             scale = [float(f) for f in self.fold_zyx[1:]]
@@ -106,40 +109,64 @@ class FoldedUNet(nn.Module):
 
 
 def fold(volume_BCZYX: torch.Tensor, by: Triple) -> torch.Tensor:  # noqa: N803
-    """Space to depth: (B, C, Z, Y, X) -> (B, C*fz*fy*fx, Z/fz, Y/fy, X/fx) of any type, channels last in memory."""
+    """Fold voxels into channels (space to depth).
+
+    Args:
+        volume_BCZYX: any type; Z, Y and X are multiples of ``by``.
+        by: (fz, fy, fx) voxels to fold into one.
+
+    Returns:
+        (B, C * fz * fy * fx, Z / fz, Y / fy, X / fx) of the same type, channels last in memory.
+    """
     b, c, z, y, x = volume_BCZYX.shape
     fz, fy, fx = by
     split = volume_BCZYX.reshape(b, c, z // fz, fz, y // fy, fy, x // fx, fx)
-    # One copy, into the layout that the convolutions want.
+    # The reshape copies once, directly into the channels-last layout that the convolutions use.
     last = split.permute(0, 2, 4, 6, 1, 3, 5, 7).reshape(b, z // fz, y // fy, x // fx, c * fz * fy * fx)
     return last.movedim(-1, 1)
 
 
-def orientations(number: int) -> list[tuple[int, tuple[int, ...]]]:
-    """(quarter turns, flipped axes) to average over: in-plane flips, then turns by a quarter, then Z as well."""
+def orientations(num_orientations: int) -> list[tuple[int, tuple[int, ...]]]:
+    """The first orientations of a fixed list of 16: in-plane flips, then with a rotation, then flipped along Z.
+
+    Returns:
+        (rotations by 90 degrees from Y to X, axes that are flipped afterwards) of each orientation.
+    """
     flips: list[tuple[int, ...]] = [(), (-1,), (-2,), (-2, -1)]
-    every = [*product((0,), flips), *product((1,), flips)]
-    every += [(turn, (-3, *axes)) for turn, axes in every]
-    return every[:number]
+    in_plane = [*product((0,), flips), *product((1,), flips)]
+    every = [*in_plane, *((turns, (-3, *axes)) for turns, axes in in_plane)]
+    return every[:num_orientations]
 
 
-def averaged(network: FoldedUNet, number: int) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Folded image -> logits, averaged over ``number`` orientations."""
+def averaged_over_orientations(network: FoldedUNet, num_orientations: int) -> Callable[[torch.Tensor], torch.Tensor]:
+    """A function from a folded image to its logits, averaged over ``orientations(num_orientations)``.
 
-    def logit(folded: torch.Tensor) -> torch.Tensor:
+    The image is transformed, and its logits are transformed back before they are averaged (test-time augmentation).
+    """
+
+    def averaged_logit(folded: torch.Tensor) -> torch.Tensor:
         total: torch.Tensor | None = None
-        for turns, axes in orientations(number):
+        for turns, axes in orientations(num_orientations):
             turned = network.folded_logit(turn_folded(folded, network.fold_zyx, turns, axes))
             back = torch.rot90(torch.flip(turned, axes), -turns, (-2, -1))
             total = back if total is None else total + back
         assert total is not None
-        return total / number
+        return total / num_orientations
 
-    return network.folded_logit if number == 1 else logit
+    return network.folded_logit if num_orientations == 1 else averaged_logit
 
 
 def turn_folded(folded_BFZYX: torch.Tensor, fold_zyx: Triple, turns: int, axes: Sequence[int]) -> torch.Tensor:  # noqa: N803
-    """What ``fold`` would give of the image turned and flipped: sub-pixel channels change places too."""
+    """Rotate and flip a folded image: the result equals ``fold`` of the rotated and flipped image.
+
+    The folded voxels move, and so do the channels that hold the voxels inside each of them.
+
+    Args:
+        folded_BFZYX: an image folded by ``fold_zyx``.
+        fold_zyx: voxels folded into one along each axis.
+        turns: rotations by 90 degrees from Y to X.
+        axes: axes that are flipped afterwards, counted from the end (-1 is X).
+    """
     b, _, z, y, x = folded_BFZYX.shape
     split = folded_BFZYX.reshape(b, -1, *fold_zyx, z, y, x)
     split = torch.rot90(torch.rot90(split, turns, (-2, -1)), turns, (-5, -4))
@@ -150,10 +177,20 @@ def turn_folded(folded_BFZYX: torch.Tensor, fold_zyx: Triple, turns: int, axes: 
 def strides_for(
     voxel_size_nm: Sequence[float], fold_zyx: Triple, num_levels: int, num_sections: int
 ) -> tuple[list[Triple], list[int]]:
-    """Down-sampling between levels, and how many sections each level's kernels span.
+    """Strides between the levels of the U-Net, and how many sections the kernels of each level span.
 
-    Sections join in only once pixels are about as coarse as sections are thick: on thick sections the first levels
-    are two-dimensional (2.5D), on isotropic voxels none is. A level that is down-sampled along Z has kernels along Z.
+    A level has kernels across sections, and is down-sampled along Z, only once its pixels are about as large as a
+    section is thick. On thick sections the first levels are therefore two-dimensional (2.5D); on isotropic voxels none
+    is.
+
+    Args:
+        voxel_size_nm: (z, y, x) nm of the image.
+        fold_zyx: voxels folded into one along each axis.
+        num_levels: levels of the U-Net.
+        num_sections: Z extent of the image; fewer than 4 sections are not down-sampled along Z.
+
+    Returns:
+        ``num_levels - 1`` strides (z, y, x) and ``num_levels`` kernel extents along Z, 1 or 3.
     """
     z, y = voxel_size_nm[0] * fold_zyx[0], voxel_size_nm[1] * fold_zyx[1]
     strides: list[Triple] = []
@@ -168,7 +205,7 @@ def strides_for(
 
 
 def total_stride(fold_zyx: Triple, strides: Sequence[Triple]) -> Triple:
-    """Voxels along Z, Y, X of which any input must be a multiple."""
+    """Voxels along Z, Y, X of which the shape of any input must be a multiple: the fold times all strides."""
     z, y, x = fold_zyx
     for stride in strides:
         z, y, x = z * stride[0], y * stride[1], x * stride[2]
@@ -176,7 +213,7 @@ def total_stride(fold_zyx: Triple, strides: Sequence[Triple]) -> Triple:
 
 
 def build(architecture: dict[str, Any], seed: int) -> FoldedUNet:
-    """A new network from its plain description, with weights that depend on ``seed`` alone."""
+    """A new network from ``Segmenter.architecture``, with initial weights that depend on ``seed`` alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return FoldedUNet(

@@ -1,9 +1,11 @@
-"""S over a volume: probability as an OME-Zarr of uint8, 255 = certain.
+"""Prediction: the probability of S for every voxel of a volume, as uint8 (255 is probability 1).
 
-Knows S, volumes and blocks; must not know candidates or rounds. The network sees windows that lie on one lattice
-over the whole volume and are blended with Gaussian weights. A block, the unit of work, reads every window that
-touches it, so what it writes does not depend on its size. Logits are blended where the network makes them, in folded
-voxels, and interpolated afterwards: a quarter of the memory at a fold of two.
+The network is applied to overlapping windows, whose logits are blended with Gaussian weights. The windows lie on one
+lattice over the whole volume. A block, the unit of work, computes every window that touches it; its result therefore
+does not depend on the shape of the block. Logits are blended in folded voxels and interpolated to the voxels of the
+image afterwards, which needs a quarter of the memory when 2 x 2 pixels are folded into one.
+
+Knows S, volumes and blocks; must not know candidates or rounds.
 """
 
 from __future__ import annotations
@@ -20,25 +22,27 @@ from monai.data.utils import compute_importance_map
 from twostream.base import progress
 from twostream.base.geometry import Block, Box, grid
 from twostream.models.segmentation.config import SegmentationConfig
-from twostream.models.segmentation.network import averaged, fold
+from twostream.models.segmentation.network import averaged_over_orientations, fold
 from twostream.models.segmentation.train import Segmenter, stride_of
 from twostream.volume import Volume, read_padded
 from twostream.volume.execution import Executor, InProcess
 
 Triple = tuple[int, int, int]
 WINDOWS_AT_ONCE = 2
+"""Batch size of the network in prediction."""
 GAUSSIAN_SIGMA = 0.125
 """Width of the blending weights as a share of the window (Isensee 2021, nnU-Net)."""
 
 
 @dataclass(frozen=True)
 class Lattice:
-    """Where windows lie, in folded voxels.
+    """Positions of the windows over a whole volume, in folded voxels.
 
     Attributes:
-        shape_zyx: of the whole volume, mirrored out where the network's stride demands it.
-        window_zyx: of a window.
-        step_zyx: from one window to the next; the last one is moved back until it fits.
+        shape_zyx: shape of the volume, enlarged (by mirroring) to hold at least one window.
+        window_zyx: shape of a window.
+        step_zyx: distance between the starts of neighbouring windows. The last window along an axis starts earlier, so
+            that it ends with the volume.
     """
 
     shape_zyx: Triple
@@ -47,24 +51,30 @@ class Lattice:
 
     @classmethod
     def over(cls, shape_zyx: Triple, stride_zyx: Triple, config: SegmentationConfig) -> Lattice:
-        """For a volume of ``shape_zyx`` and a network whose input must be a multiple of ``stride_zyx``."""
+        """The lattice for a volume.
+
+        Args:
+            shape_zyx: shape of the volume, in folded voxels.
+            stride_zyx: folded voxels of which the network's input must be a multiple.
+            config: shape of a window, rounded up to a multiple of the stride, and overlap of windows.
+        """
         window, step, shape = [], [], []
-        wanted = zip(shape_zyx, stride_zyx, config.window_shape_zyx, config.context_zyx, strict=True)
-        for extent, stride, size, overlap in wanted:
+        axes = zip(shape_zyx, stride_zyx, config.window_shape_zyx, config.context_zyx, strict=True)
+        for extent, stride, size, overlap in axes:
             fits = -(-extent // stride) * stride
             window.append(min(-(-size // stride) * stride, fits))
             shape.append(max(extent, window[-1]))
-            # A thin stack is one window along Z; where it is not, windows move on by half of one at least.
+            # At most half a window of overlap: along Z, where windows are small, the configured context may be more.
             step.append(window[-1] - min(overlap, window[-1] // 2))
         return cls(_triple(shape), _triple(window), _triple(step))
 
     def starts(self, axis: int, extent: int) -> list[int]:
-        """Where windows begin along ``axis`` of the volume, or of a hull of windows, that is ``extent`` long."""
+        """Starts of all windows along ``axis`` of a volume, or of a hull of windows, of this ``extent``."""
         window, step = self.window_zyx[axis], self.step_zyx[axis]
         return [min(s, extent - window) for s in range(0, max(extent - window + step, 1), step)]
 
     def touching(self, box: Box) -> Box:
-        """The hull of all windows that share a voxel with ``box``."""
+        """The smallest box that contains all windows which share a voxel with ``box``."""
         near = [self.near(axis, box) for axis in range(3)]
         return Box.from_corners(
             [starts[0] for starts in near],
@@ -72,14 +82,17 @@ class Lattice:
         )
 
     def near(self, axis: int, box: Box) -> list[int]:
-        """Where along ``axis`` those windows begin that share a voxel with ``box``."""
+        """Starts along ``axis`` of the windows that share a voxel with ``box``."""
         starts, window = self.starts(axis, self.shape_zyx[axis]), self.window_zyx[axis]
         return [s for s in starts if s < box.stop_zyx[axis] and s + window > box.offset_zyx[axis]]
 
 
 @dataclass(frozen=True)
 class PredictBlock:
-    """Reads a block with its windows, predicts it, writes it; travels to a worker with S and both volumes."""
+    """Predicts one block: reads its windows from ``image``, writes the probability to ``output``.
+
+    It can be pickled, so that an executor can send it to other processes.
+    """
 
     segmenter: Segmenter
     image: Volume
@@ -88,13 +101,13 @@ class PredictBlock:
     test_time_flips: int = 1
 
     def __call__(self, block: Block) -> None:
-        """Predict ``block.write_box``, voxels of the image, which begins on a folded voxel."""
+        """Predict ``block.write_box``, in voxels of the image; its offset must be a multiple of the fold."""
         fold_zyx = self.segmenter.network.fold_zyx
         written = Box.from_corners(
             [a // f for a, f in zip(block.write_box.offset_zyx, fold_zyx, strict=True)],
             [-(-b // f) for b, f in zip(block.write_box.stop_zyx, fold_zyx, strict=True)],
         )
-        # One folded voxel more on every side, for the interpolation.
+        # The interpolation to voxels of the image needs one more folded voxel on every side.
         needed = written.grown((1, 1, 1)).intersection(Box.whole(self.lattice.shape_zyx))
         seen = self.lattice.touching(needed)
         pixels = Box(
@@ -109,37 +122,37 @@ class PredictBlock:
 
 
 def predict_folded(segmenter: Segmenter, image: np.ndarray, lattice: Lattice, test_time_flips: int) -> torch.Tensor:
-    """Blended logits of whole windows.
+    """Logits of all windows in a region, blended with Gaussian weights.
 
     Args:
-        segmenter: S.
-        image: (Z, Y, X) uint8, a hull of windows of ``lattice``, unfolded.
-        lattice: size of a window and their step.
-        test_time_flips: 1, 4, 8 or 16 orientations whose logits are averaged.
+        segmenter: S, on the device on which to compute.
+        image: (Z, Y, X) uint8, voxels of the image over a region that ``Lattice.touching`` gave.
+        lattice: shape and step of the windows.
+        test_time_flips: 1, 4, 8 or 16 orientations over which logits are averaged.
 
     Returns:
-        (1, L, Z, Y, X) float32 in folded voxels.
+        (1, L, Z, Y, X) float32 in folded voxels, on the CPU.
     """
     network = segmenter.network
     device = next(network.parameters()).device
-    logit_of = averaged(network, test_time_flips)
+    logit_of = averaged_over_orientations(network, test_time_flips)
     with torch.inference_mode():
-        # Folded as bytes, a quarter of what would be moved as floats, into the layout that the network wants: copying
-        # windows out of it is all that is done to them.
+        # Fold the image once, as bytes: a quarter of the memory traffic of float32. The result has the channels-last
+        # layout that the network uses, so windows can be copied out of it as they are.
         folded = fold(torch.from_numpy(image)[None, None], network.fold_zyx)
-        last = folded[0].movedim(0, -1)
-        shape_zyx = _triple(last.shape[:3])
+        folded_zyxf = folded[0].movedim(0, -1)
+        shape_zyx = _triple(folded_zyxf.shape[:3])
         corners = [_triple(c) for c in product(*(lattice.starts(axis, n) for axis, n in enumerate(shape_zyx)))]
         weight = compute_importance_map(lattice.window_zyx, mode="gaussian", sigma_scale=GAUSSIAN_SIGMA)
         total = torch.zeros((segmenter.head.num_logits, *shape_zyx))
         weights = torch.zeros(shape_zyx)
         offset = torch.tensor(-segmenter.mean / segmenter.std)
-        windows = torch.empty(WINDOWS_AT_ONCE, *lattice.window_zyx, last.shape[-1])  # one memory for all of them
+        windows = torch.empty(WINDOWS_AT_ONCE, *lattice.window_zyx, folded_zyxf.shape[-1])  # reused by every batch
         for first in range(0, len(corners), WINDOWS_AT_ONCE):
             places = [Box(corner, lattice.window_zyx).slices for corner in corners[first : first + WINDOWS_AT_ONCE]]
             grey = windows[: len(places)]
             for row, place in enumerate(places):
-                torch.add(offset, last[place], alpha=1 / segmenter.std, out=grey[row])  # normalised, in one pass
+                torch.add(offset, folded_zyxf[place], alpha=1 / segmenter.std, out=grey[row])  # normalise and copy
             logit = logit_of(grey.movedim(-1, 1).to(device)).cpu()
             for row, place in enumerate(places):
                 total[(slice(None), *place)].addcmul_(logit[row], weight)
@@ -148,13 +161,16 @@ def predict_folded(segmenter: Segmenter, image: np.ndarray, lattice: Lattice, te
 
 
 def unfolded_levels(segmenter: Segmenter, logit: torch.Tensor) -> np.ndarray:
-    """Probability for every voxel, of logits in folded voxels.
+    """Probability for every voxel of the image, from logits in folded voxels.
+
+    The logits are interpolated as ``FoldedUNet.unfold`` does in training, but faster.
 
     Args:
-        logit: (1, L, Z, Y, X) float32.
+        segmenter: S; gives the fold (fz, fy, fx) and the head.
+        logit: (1, L, Z, Y, X) float32 in folded voxels.
 
     Returns:
-        (C, Z * fz, Y * fy, X * fx) uint8, 255 = certain.
+        (C, Z * fz, Y * fy, X * fx) uint8; 255 is probability 1.
     """
     _, _, depth, height, width = logit.shape
     fz, fy, fx = segmenter.network.fold_zyx
@@ -162,9 +178,9 @@ def unfolded_levels(segmenter: Segmenter, logit: torch.Tensor) -> np.ndarray:
     section = np.empty((len(folded), height * fy, width * fx), np.float32)
     levels: np.ndarray | None = None
     with torch.inference_mode():
-        for z in range(depth * fz):  # one after the other: they fit the caches
+        for z in range(depth * fz):  # section by section, because a section fits into the processor's cache
             for channel, plane in zip(section, sections_at(folded, (z + 0.5) / fz - 0.5), strict=True):
-                # What the network's own interpolation gives, in a tenth of its time.
+                # OpenCV gives the same values as torch's interpolation in a tenth of the time.
                 cv2.resize(plane, (width * fx, height * fy), dst=channel, interpolation=cv2.INTER_LINEAR)
             probability = segmenter.head.probability(torch.from_numpy(section)[None, :, None])[0, :, 0]
             if levels is None:
@@ -175,7 +191,10 @@ def unfolded_levels(segmenter: Segmenter, logit: torch.Tensor) -> np.ndarray:
 
 
 def sections_at(volume: np.ndarray, z: float) -> np.ndarray:
-    """(L, Y, X) between the two sections of an (L, Z, Y, X) volume about ``z``; beyond the outer ones these."""
+    """Linear interpolation along Z: the section at position ``z`` of an (L, Z, Y, X) array, as (L, Y, X).
+
+    Positions before the first or after the last section give that section.
+    """
     z = min(max(z, 0.0), volume.shape[1] - 1.0)
     low = int(z)
     if z == low:
@@ -192,15 +211,15 @@ def predict(
     executor: Executor | None = None,
     region: Box | None = None,
 ) -> None:
-    """Fill ``output`` with S's probability for every voxel of ``image``, or of ``region``.
+    """Write S's probability for every voxel of ``image``, or of ``region``, to ``output``.
 
     Args:
-        segmenter: S; moved to the GPU where there is one.
+        segmenter: S; computes on the GPU where there is one, and is left on the CPU.
         image: (Z, Y, X) uint8.
-        output: (C, Z, Y, X) uint8 of the same extent.
-        config: windows, their overlap, blocks, test-time flips.
-        executor: where blocks are predicted; None is here, one after the other.
-        region: begins on a folded voxel; None is everything.
+        output: (C, Z, Y, X) uint8 of the same extent; 255 is probability 1.
+        config: shapes of windows and blocks, overlap, test-time flips.
+        executor: runs the blocks; None: in this process, one after the other.
+        region: voxels of the image; its offset must be a multiple of the fold. None: the whole image.
     """
     segmenter.network.to("cuda" if torch.cuda.is_available() else "cpu").eval()
     blocks = plan(segmenter, region or image.box, config)
@@ -212,7 +231,7 @@ def predict(
 
 
 def lattice_of(segmenter: Segmenter, image: Volume, config: SegmentationConfig) -> Lattice:
-    """The windows that S sees of ``image``."""
+    """The lattice of windows over ``image``."""
     fold_zyx = segmenter.network.fold_zyx
     folded = _triple(-(-s // f) for s, f in zip(image.shape_zyx, fold_zyx, strict=True))
     stride = _triple(s // f for s, f in zip(stride_of(segmenter), fold_zyx, strict=True))
@@ -220,7 +239,7 @@ def lattice_of(segmenter: Segmenter, image: Volume, config: SegmentationConfig) 
 
 
 def plan(segmenter: Segmenter, region: Box, config: SegmentationConfig) -> list[Block]:
-    """The blocks that tile ``region``."""
+    """Blocks of ``config.block_shape_zyx`` folded voxels that tile ``region``, a box in voxels of the image."""
     shape = [b * f for b, f in zip(config.block_shape_zyx, segmenter.network.fold_zyx, strict=True)]
     return list(grid(region, shape))
 

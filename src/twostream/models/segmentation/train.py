@@ -1,6 +1,7 @@
-"""S: building it for a task and a voxel size, fitting it to crops, storing it whole.
+"""Build S for a task and a voxel size, train it on crops, store it and load it.
 
-Knows arrays, crops and checkpoints; where crops come from (labelled box or answers) is the caller's business.
+The caller passes a function that draws crops; whether they come from the labels box or from answers makes no
+difference here. Knows arrays, crops and checkpoints; must not know volumes, projects or answers.
 """
 
 from __future__ import annotations
@@ -19,24 +20,24 @@ from twostream.models.segmentation.config import SegmentationConfig, fold_for
 from twostream.models.segmentation.heads import ExclusiveHead, Head, IndependentHead, head_of
 from twostream.models.segmentation.lessons import Crop
 from twostream.models.segmentation.network import FoldedUNet, build, strides_for, total_stride
-from twostream.models.training import DAMAGED, FitModule, best_of, fit, save_whole
+from twostream.models.training import DAMAGED, FitModule, best_weights, fit, save_atomically
 from twostream.task import CERTAIN, IGNORE, Task
 
 Draw = Callable[[np.random.Generator], Crop]
-"""Generator -> a crop of the training crop's shape."""
+"""Random generator -> one training crop; all crops of a training have the same shape."""
 NUM_PANELS = 2
-"""Crops of the validation box that TensorBoard shows."""
+"""Number of validation crops of which TensorBoard shows image, target and probability."""
 
 
 @dataclass
 class Segmenter:
-    """S with all it needs to be used again.
+    """S: the network, the description from which it can be built again, and the normalisation of its input.
 
     Attributes:
-        network: image_B1ZYX -> logit_BLZYX.
-        architecture: plain description that ``network.build`` and ``heads.head_of`` understand.
-        mean: grey value that is mapped to 0.
-        std: grey values that are mapped to 1.
+        network: normalised image_B1ZYX float32 -> logit_BLZYX of the same Z, Y, X.
+        architecture: plain values for ``network.build``; the entry "head" is for ``heads.head_of``.
+        mean: mean grey value of the labels box.
+        std: standard deviation of the grey values of the labels box.
     """
 
     network: FoldedUNet
@@ -46,31 +47,41 @@ class Segmenter:
 
     @property
     def head(self) -> Head:
-        """What the logits mean."""
+        """The head that turns logits into the probability of the task's channels."""
         return head_of(self.architecture["head"])
 
     def normalise(self, image: np.ndarray) -> np.ndarray:
-        """uint8 of any shape -> float32 of mean 0 and deviation 1 on the labelled box."""
+        """Grey values, uint8 of any shape -> (grey - mean) / std, float32 of the same shape."""
         grey = image.astype(np.float32)
         grey -= np.float32(self.mean)
         grey /= np.float32(self.std)
         return grey
 
     def restart(self, seed: int) -> None:
-        """Forget everything learned: new weights from ``seed``."""
+        """Replace the network by an untrained one whose weights depend on ``seed`` alone."""
         self.network = build(self.architecture, seed)
 
     def save(
         self, path: Path, training: Training | None = None, *, weights: dict[str, torch.Tensor] | None = None
     ) -> None:
-        """Write ``weights`` (None: its own) and all that is needed to use them, with the history of the training."""
+        """Write a checkpoint that ``load`` reads.
+
+        Args:
+            path: replaced atomically.
+            training: its losses are stored too.
+            weights: a state dict to store in place of the network's own weights.
+        """
         state = {"weights": weights or self.network.state_dict(), "architecture": self.architecture}
-        history = {} if training is None else {"losses": training.losses, "looks": training.looks}
-        save_whole(state | {"mean": self.mean, "std": self.std} | history, path)
+        history = {} if training is None else {"losses": training.losses, "looks": training.validation_losses}
+        save_atomically(state | {"mean": self.mean, "std": self.std} | history, path)
 
     @classmethod
     def load(cls, path: Path) -> Segmenter:
-        """Raises InputError where the file is missing or no checkpoint of S."""
+        """S from a checkpoint, on the CPU in evaluation mode.
+
+        Raises:
+            InputError: the file is missing, damaged or not a checkpoint of S.
+        """
         try:
             state = torch.load(path, weights_only=True)
             network = build(state["architecture"], seed=0)
@@ -80,8 +91,9 @@ class Segmenter:
         except (*DAMAGED, OSError) as error:
             why = str(error).strip().rstrip(".")
             raise InputError(
-                f"{path} is no checkpoint of S: {why}. Put it back from a copy (`last.ckpt` beside it, where there is "
-                f"one, is S as its training ended); without it this project cannot go on: make a new one."
+                f"{path} is not a checkpoint of S: {why}. Restore it from a backup, or from `last.ckpt` in the same "
+                f"folder, if there is one (the weights of the last training step). Without a checkpoint this project "
+                f"cannot continue; make a new one."
             ) from None
 
 
@@ -97,12 +109,12 @@ def new_segmenter(
     """An untrained S.
 
     Args:
-        task: gives the output channels.
-        config: its size.
+        task: determines the output channels and the default pixel size.
+        config: filters, folding, dimensionality and head.
         voxel_size_nm: (z, y, x) nm of the image.
         num_sections: Z extent of the image; a thin stack is not down-sampled along Z.
-        grey: mean and standard deviation of the labelled box.
-        seed: of the weights.
+        grey: mean and standard deviation of the grey values of the labels box, 0 to 255.
+        seed: seed of the initial weights.
     """
     fold_zyx = fold_for(voxel_size_nm, config.max_pixel_size_nm or task.pixel_size_nm)
     strides, depth = strides_for(voxel_size_nm, fold_zyx, len(config.filters), num_sections)
@@ -121,28 +133,29 @@ def new_segmenter(
 
 
 def stride_of(segmenter: Segmenter) -> tuple[int, int, int]:
-    """Voxels along each axis of which S's input must be a multiple."""
+    """(z, y, x) voxels of the image of which the shape of S's input must be a multiple."""
     return total_stride(
         tuple(segmenter.architecture["fold_zyx"]), [tuple(s) for s in segmenter.architecture["strides"]]
     )
 
 
 def crop_shape(segmenter: Segmenter, config: SegmentationConfig) -> tuple[int, int, int]:
-    """Training crop in voxels of the image: the configured shape, unfolded, rounded up to S's stride."""
+    """Training crop, (z, y, x) voxels of the image: ``patch_shape_zyx`` times the fold, rounded up to S's stride."""
     fold_zyx, stride = segmenter.architecture["fold_zyx"], stride_of(segmenter)
     z, y, x = (-(-p * f // s) * s for p, f, s in zip(config.patch_shape_zyx, fold_zyx, stride, strict=True))
     return z, y, x
 
 
 class SegmentationModule(FitModule):
-    """S being fitted.
+    """The training of S, for ``training.fit``.
 
     Args:
-        segmenter: its network is trained.
-        config: loss, optimizer, watch.
-        learning_rate: peak.
-        validation: images (N, Z, Y, X) uint8 and levels (N, C, Z, Y, X) uint8 that are looked at, or None.
-        freeze_norm: keep the statistics of batch normalisation, so that a few unusual crops do not shift them.
+        segmenter: S; its network is trained in place.
+        config: settings of loss, optimizer and validation.
+        learning_rate: its highest value.
+        validation: crops for the validation checks: images (N, Z, Y, X) uint8 and target levels (N, C, Z, Y, X) uint8.
+            None: no validation.
+        freeze_norm: keep the running statistics of batch normalisation, so that unusual crops do not shift them.
     """
 
     def __init__(
@@ -160,7 +173,7 @@ class SegmentationModule(FitModule):
             optimizer=config.optimizer.name,
             weight_decay=config.optimizer.weight_decay,
             warmup_steps=config.optimizer.warmup_steps,
-            look_every=config.watch.every_steps if validation is not None else 0,
+            validate_every=config.watch.every_steps if validation is not None else 0,
             patience=config.watch.patience,
         )
         self._head, self._loss = segmenter.head, config.loss
@@ -172,7 +185,7 @@ class SegmentationModule(FitModule):
             self._validation = torch.from_numpy(image), torch.from_numpy(validation[1])
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        # Not at the start of an epoch: Lightning leaves that out in the first one after a resume.
+        # For every batch: Lightning does not call the hook of an epoch's start in the first epoch after a resume.
         if self._freeze_norm:
             for layer in self.network.modules():
                 if isinstance(layer, torch.nn.modules.batchnorm._BatchNorm):
@@ -182,7 +195,7 @@ class SegmentationModule(FitModule):
         image, target, weight = batch
         return self._head.loss(self.network(image).float(), target, self._loss, weight)
 
-    def look(self) -> float:
+    def validation_loss(self) -> float:
         assert self._validation is not None
         losses = []
         for number, (image, target) in enumerate(zip(*self._validation, strict=True)):
@@ -195,9 +208,18 @@ class SegmentationModule(FitModule):
 
 
 def _panel(image: torch.Tensor, target: torch.Tensor, probability: torch.Tensor) -> torch.Tensor:
-    """Middle section: image (Z, Y, X), then target and probability of each channel; (1, Y, X * (1 + 2 C)) in [0, 1]."""
+    """The middle section of a crop as one picture for TensorBoard.
+
+    Args:
+        image: (Z, Y, X) float32, normalised.
+        target: (C, Z, Y, X) uint8 levels; ignored voxels are shown medium grey.
+        probability: (C, Z, Y, X) float32.
+
+    Returns:
+        (1, Y, X * (1 + 2 C)) float32 in [0, 1]: side by side the image, then target and probability of each channel.
+    """
     z = image.shape[0] // 2
-    grey = ((image[z] + 2.5) / 5).clamp(0, 1)  # normalised grey values: 5 deviations fill the range
+    grey = ((image[z] + 2.5) / 5).clamp(0, 1)  # black to white is -2.5 to 2.5 standard deviations
     level = torch.where(target[:, z] == IGNORE, 0.5, target[:, z].float() / CERTAIN)
     pairs = [part for c in range(len(target)) for part in (level[c], probability[c, z])]
     return torch.cat([grey, *pairs], 1)[None]
@@ -205,7 +227,7 @@ def _panel(image: torch.Tensor, target: torch.Tensor, probability: torch.Tensor)
 
 @dataclass(frozen=True)
 class _CropSample:
-    """Sample t of a training; travels to other processes."""
+    """t -> training sample t, drawn with a generator seeded by (seed, t). Can be pickled for other processes."""
 
     segmenter: Segmenter
     crop: Draw
@@ -213,10 +235,11 @@ class _CropSample:
     seed: int
 
     def __call__(self, t: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Image (1, Z, Y, X), target (C, Z, Y, X), and weight (1, Z, Y, X)."""
+        """Image (1, Z, Y, X) float32, target levels (C, Z, Y, X) uint8, and weight (1, Z, Y, X) float32."""
         rng = np.random.default_rng([self.seed, t])
         crop = self.crop(rng)
-        # The weights move as the levels do; where these are unknown, the weight is of no consequence.
+        # Weights are transformed as another channel of the target. Where voxels come from outside the crop, they get a
+        # meaningless weight (``IGNORE``), which has no effect because the target is ignored there as well.
         levels = np.concatenate([crop.target, crop.weight[None]])
         image, levels = augment(self.segmenter.normalise(crop.image), levels, self.config.augment, rng)
         target, weight = levels[:-1].copy(), levels[-1:].astype(np.float32)
@@ -237,17 +260,28 @@ def train(
     freeze_norm: bool = False,
     fingerprint: Mapping[str, Any] | None = None,
 ) -> Training:
-    """Fit S in place; see ``training.fit`` for resuming.
+    """Train S in place; a training that was killed is resumed (see ``training.fit``).
 
     Args:
-        segmenter: changed in place: it ends with the weights of the best look at ``validation``, or the last ones.
-        crop: draws a crop; sample t is drawn with a generator seeded by (seed, t).
-        validation, freeze_norm: see ``SegmentationModule``.
-        fingerprint: what else the weights depend on, such as a digest of what is learned from: where it has changed, a
-            half-trained state is not taken up.
+        segmenter: S, changed in place. It ends with the weights of the validation check with the lowest loss; without
+            validation, with those of the last step.
+        crop: draws a training crop; that of sample t with a generator seeded by (seed, t).
+        config: settings of S; ``num_steps`` and ``learning_rate`` are arguments, because refitting has its own.
+        num_steps: optimizer steps.
+        learning_rate: its highest value.
+        seed: seed of the samples.
+        resume_path: checkpoint of a training that is not finished; the caller deletes it afterwards.
+        description: label of the progress bar.
+        validation: see ``SegmentationModule``.
+        freeze_norm: see ``SegmentationModule``.
+        fingerprint: whatever else the weights depend on, such as a digest of the training data. If it differs from that
+            of the checkpoint at ``resume_path``, training starts from the beginning.
 
     Returns:
-        The losses of the training.
+        Losses and last weights.
+
+    Raises:
+        TrainingError: the loss is not finite.
     """
     module = SegmentationModule(
         segmenter,
@@ -269,21 +303,21 @@ def train(
         tensorboard_dir=resume_path.parent / "tensorboard" if config.watch.tensorboard else None,
     )
     last = {name: value.clone() for name, value in segmenter.network.state_dict().items()}
-    segmenter.network.load_state_dict(best_of(module))
+    segmenter.network.load_state_dict(best_weights(module))
     segmenter.network.eval()
-    return Training(losses, module.looks, last)
+    return Training(losses, module.validation_losses, last)
 
 
 @dataclass(frozen=True)
 class Training:
-    """The losses of a training.
+    """The result of a training, beside the weights that S ended with.
 
     Attributes:
-        losses: of every step.
-        looks: (step, loss) on the validation box.
-        last: the last weights, where S has those of the best look.
+        losses: training loss of every step.
+        validation_losses: (step, loss) of every validation check.
+        last: weights after the last step. They differ from those of S if an earlier validation check had a lower loss.
     """
 
     losses: list[float]
-    looks: list[tuple[int, float]]
+    validation_losses: list[tuple[int, float]]
     last: dict[str, torch.Tensor]

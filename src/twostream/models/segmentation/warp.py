@@ -1,7 +1,10 @@
-"""Moving a crop's image and target together: turns, one resampling in plane, shifted sections.
+"""Geometric augmentation, applied to image and target alike: flips, rotation, scaling, deformation, misalignment.
 
-Knows arrays and their geometry; must not know how often a variation happens. Sections are thick and cut one by one,
-so nothing is ever interpolated across them. Levels of a target are copied, never mixed: nearest neighbour.
+Rotation, scaling and elastic deformation are combined into one resampling per section. Nothing is interpolated between
+sections, because they are thick and are cut and imaged one by one. Target levels come from the nearest voxel, never
+from interpolation.
+
+Knows arrays and their geometry; must not know how often an operation is applied.
 """
 
 from __future__ import annotations
@@ -15,31 +18,42 @@ from twostream.task import IGNORE
 
 
 def draw_turn(shape_yx: tuple[int, ...], rng: np.random.Generator) -> tuple[tuple[int, ...], bool]:
-    """Axes to flip and whether to turn by a quarter: together every pose of a square section, all equally often."""
+    """Draw a random orientation; all 16 of a crop with square sections are equally likely.
+
+    Args:
+        shape_yx: of a section. One that is not square is never rotated, so that the shape of the crop stays.
+        rng: source of randomness.
+
+    Returns:
+        Axes to flip, counted from the end (-1 is X), and whether to rotate by 90 degrees.
+    """
     flips = tuple(axis for axis in (-3, -2, -1) if rng.random() < 0.5)
     quarter_turn = bool(rng.random() < 0.5)
-    # The shape must stay, or crops no longer fit into one batch.
+    # Crops of another shape could not be collated into one batch.
     return flips, quarter_turn and shape_yx[0] == shape_yx[1]
 
 
 def turn(array: np.ndarray, flips: tuple[int, ...], quarter_turn: bool) -> np.ndarray:
-    """A turned copy, lossless.
+    """A rotated and flipped copy, without interpolation.
 
     Args:
-        array: (..., Z, Y, X).
-        flips: axes from the end, as -1 is X.
-        quarter_turn: from Y to X, before the flips.
+        array: (..., Z, Y, X) of any type.
+        flips: axes to flip, counted from the end (-1 is X).
+        quarter_turn: whether to rotate by 90 degrees from Y to X, before the flips.
 
     Returns:
-        C-contiguous, same type.
+        C-contiguous array of the same type.
     """
     turned = np.rot90(array, axes=(-2, -1)) if quarter_turn else array
     return np.array(np.flip(turned, flips), order="C")
 
 
 def draw_factors(factor_range: tuple[float, float], rng: np.random.Generator) -> tuple[float, float]:
-    """Magnification along Y and along X: apart, as the knife compresses one direction; log-uniform, so that
-    shrinking is as frequent as growing by the same factor."""
+    """Draw the magnification along Y and along X.
+
+    They are independent, because the knife compresses a section in one direction only, and log-uniform, so that
+    shrinking is as frequent as enlarging by the same factor.
+    """
     low, high = (math.log(f) for f in factor_range)
     return math.exp(rng.uniform(low, high)), math.exp(rng.uniform(low, high))
 
@@ -47,26 +61,28 @@ def draw_factors(factor_range: tuple[float, float], rng: np.random.Generator) ->
 def draw_elastic(
     shape_yx: tuple[int, ...], sigma_px: float, alpha_px: float, rng: np.random.Generator
 ) -> np.ndarray | None:
-    """A smooth random displacement.
+    """Draw a smooth random displacement field: white noise, smoothed by a Gaussian.
 
     Args:
         shape_yx: of a section.
-        sigma_px: of the Gaussian that smooths white noise.
-        alpha_px: no displacement is longer.
+        sigma_px: standard deviation of the Gaussian.
+        alpha_px: length of the longest displacement.
+        rng: source of randomness.
 
     Returns:
-        (2, Y, X) float32, pixels along Y and along X; None if nothing may be displaced.
+        (2, Y, X) float32, displacement in pixels along Y and along X; None if ``alpha_px`` is 0.
     """
     if alpha_px == 0:
         return None
-    # Drawn on a grid as coarse as the smoothness allows, with a rim, so that the edge is as smooth as the centre.
+    # Drawn on a coarser grid to save time, with a rim so that the field at the edge is as smooth as in the centre.
     step = max(1, int(sigma_px / 3))
     sigma = sigma_px / step
     rim = math.ceil(3 * sigma)
     num_y, num_x = (math.ceil(n / step) + 1 for n in shape_yx)
     noise = rng.standard_normal((2, num_y + 2 * rim, num_x + 2 * rim), dtype=np.float32)
-    # Smoothing divides the deviation of white noise by 2 sqrt(pi) sigma. A third of alpha is the deviation wanted:
-    # what is then cut off is rare, and the bend does not depend on the size of the crop.
+    # Smoothing divides the standard deviation of white noise by 2 sqrt(pi) sigma, so it is multiplied by that here. The
+    # wanted standard deviation is alpha / 3: few displacements are then longer than alpha and have to be shortened.
+    # Scaling by the largest one instead would make the deformation depend on the size of the crop.
     gain = max(1.0, 2 * math.sqrt(math.pi) * sigma) * alpha_px / 3
     at_yx = np.meshgrid(*(np.arange(n, dtype=np.float32) / step + rim for n in shape_yx), indexing="ij")
     field = np.stack(
@@ -79,16 +95,19 @@ def draw_elastic(
 def source_map(
     shape_yx: tuple[int, ...], angle: float, factors: tuple[float, float], elastic: np.ndarray | None
 ) -> np.ndarray:
-    """Where each pixel of the result comes from: magnified, rotated about the centre, then displaced.
+    """For each pixel of the result, the position in the section from which it is sampled.
+
+    The section is magnified and rotated about its centre; the displacement is then added to the sampled position.
 
     Args:
         shape_yx: of a section.
         angle: radians, from Y to X.
-        factors: magnification along Y and X.
-        elastic: (2, Y, X) float32, pixels, or None.
+        factors: magnification along Y and along X.
+        elastic: (2, Y, X) float32 displacement in pixels, or None.
 
     Returns:
-        (2, Y, X) float32, pixels along Y and along X; beyond [0, n - 1] where it comes from outside.
+        (2, Y, X) float32, position in pixels along Y and along X. Along an axis of n pixels, positions below 0 or above
+        n - 1 lie outside the section.
     """
     centre_y, centre_x = ((n - 1) / 2 for n in shape_yx)
     y, x = np.ogrid[: shape_yx[0], : shape_yx[1]]
@@ -104,15 +123,16 @@ def source_map(
 
 
 def resample(image: np.ndarray, target: np.ndarray, source: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Every section through one map, so that what continues from section to section still does.
+    """Resample every section with the same map, so that objects still continue from section to section.
 
     Args:
         image: (Z, Y, X) float32.
-        target: (C, Z, Y, X) uint8.
-        source: (2, Y, X) float32, see ``source_map``.
+        target: (C, Z, Y, X) uint8 levels.
+        source: (2, Y, X) float32 positions, see ``source_map``.
 
     Returns:
-        Image (linear, mirrored outside) and target (nearest, ``IGNORE`` outside), same shapes.
+        Image (linear interpolation, mirrored outside the section) and target (nearest neighbour, ``IGNORE`` outside),
+        of the same shapes and types.
     """
     y, x = source
     moved_image, moved_target = np.empty_like(image), np.empty_like(target)
@@ -128,24 +148,26 @@ def resample(image: np.ndarray, target: np.ndarray, source: np.ndarray) -> tuple
 def misalign(
     image: np.ndarray, target: np.ndarray, max_shift_px: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Shift one section against the rest (a slip), or all sections from one on (a jump of the alignment).
+    """Shift one section against the others, or shift all sections from a random one on.
 
-    Labels are drawn on the sections as they lie, so they move along.
+    These are the errors of an alignment: a single section that slipped, or a jump between two parts of the stack. The
+    target is shifted with the image, because annotators draw on the sections as they are aligned.
 
     Args:
-        image: (Z, Y, X) float32; of a single section nothing can be shifted against anything.
-        target: (C, Z, Y, X) uint8.
-        max_shift_px: along Y and along X.
+        image: (Z, Y, X) float32; a single section is returned as it is.
+        target: (C, Z, Y, X) uint8 levels.
+        max_shift_px: largest shift along Y and along X, in whole pixels.
+        rng: source of randomness.
 
     Returns:
-        Image (mirrored in the freed margin) and target (``IGNORE`` there), same shapes.
+        Image (mirrored where a shifted section leaves a margin) and target (``IGNORE`` there), of the same shapes.
     """
     reach = min(max_shift_px, min(image.shape[1:]) - 1)
     if len(image) < 2 or reach < 1:
         return image, target
     side = 2 * reach + 1
     number = int(rng.integers(side * side - 1))
-    number += number >= side * side // 2  # leaves out the shift by nothing, which is in the middle
+    number += number >= side * side // 2  # skips the middle number, which is a shift by (0, 0)
     shift_yx = number // side - reach, number % side - reach
     if rng.random() < 0.5:
         first = int(rng.integers(len(image)))
@@ -159,7 +181,7 @@ def misalign(
 
 
 def _shifted(array: np.ndarray, shift_yx: tuple[int, int], **margin: object) -> np.ndarray:
-    """(..., Y, X) moved by whole pixels; ``margin`` tells ``numpy.pad`` what comes in."""
+    """(..., Y, X) shifted by whole pixels; ``margin`` are options of ``numpy.pad`` for the margin that is left."""
     rims = [(0, 0)] * (array.ndim - 2) + [(max(s, 0), max(-s, 0)) for s in shift_yx]
     padded = np.pad(array, rims, **margin)  # type: ignore[call-overload]
     y, x = (slice(max(-s, 0), max(-s, 0) + n) for s, n in zip(shift_yx, array.shape[-2:], strict=True))

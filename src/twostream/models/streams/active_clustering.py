@@ -1,23 +1,28 @@
-"""Active clustering: the unsupervised stream is fine-tuned on the new answers (Lin 2020, figure 2, red loop).
+"""Active clustering: fine-tuning of the unsupervised stream on the answers (Lin 2020, figure 2, red loop).
 
-The paper's loss is not published. Ours follows deep embedded clustering (Xie 2016), with the answers as supervision:
+The published code does not contain this step and its loss is not known to us (docs/method.md, Pipeline). Ours follows
+deep embedded clustering (Xie 2016), with the answers as supervision:
 
     L = L_own + a * L_con + b * L_dec
 
-    L_own   the stream's own loss on raw patches, which stays: the space goes on describing all images and does not
-            collapse onto two answers.
-    L_con   the contrastive loss (``contrast.py``) on the features of answered patches, answers as labels.
-    L_dec   KL(p || q) of answered and unanswered candidates alike: clusters sharpen, and take sides.
+    L_own   the stream's own training loss, on raw patches. It keeps the features descriptive of all images; without it
+            they could collapse to two points, one per answer.
+    L_con   the contrastive loss (``contrast.py``) between answered candidates, with their answers as labels.
+    L_dec   the mean of KL(p_i || q_i) over answered and unanswered candidates. It makes clusters compact, and moves
+            candidates to clusters in which most answers agree with their own.
 
-With features z_i, cluster centres m_j and the scale s,
+With features z_i, cluster centres m_j, a scale s, and answers y_i (1 true, 0 false),
 
-    q_ij = (1 + |z_i - m_j|^2 / s^2)^-1 / sum_k (same for k)               soft assignment (Xie 2016, eq. 1)
-    p_ij = w_ij q_ij^2 / f_j / sum_k (same for k),   f_j = sum_i q_ij      target (eq. 3), a constant to the gradient
-    w_ij = 1 if i is unanswered, else the share of clusters' answers that agree with y_i:
-           r_j if y_i is 1, 1 - r_j if it is 0,   r_j = (1 + sum q_ij [y_i = 1]) / (2 + sum q_ij [y_i answered])
+    q_ij = (1 + |z_i - m_j|^2 / s^2)^-1 / sum_k (the same for k)           soft assignment (Xie 2016, eq. 1)
+    p_ij = (w_ij q_ij^2 / f_j) / sum_k (the same for k),  f_j = sum_i q_ij target distribution (Xie 2016, eq. 3, with w)
+    w_ij = 1 if candidate i is unanswered; r_j if y_i is 1; 1 - r_j if y_i is 0
+    r_j  = (1 + sum_i q_ij [y_i = 1]) / (2 + sum_i q_ij [i is answered])   share of true answers in cluster j
 
-so an answered candidate is drawn to those of its clusters whose other answers agree with its own. Centres begin as the
-k-means of all candidates and are learned; s^2 is the mean squared distance to the nearest of them.
+Sums over i run over the batch, and no gradient flows through p. The centres start as the k-means centres of all
+candidates and are trained with the stream; s^2 is the mean squared distance of a candidate to its nearest centre at the
+start.
+
+Knows torch and patches with their answers; must not know ledgers, volumes or rounds.
 """
 
 from __future__ import annotations
@@ -42,18 +47,36 @@ from twostream.models.streams.stream import Stream
 from twostream.models.training import fit
 
 MIN_ANSWERS_PER_CLASS = 2
-"""An anchor needs at least one other answer of its kind."""
+"""The contrastive loss needs, for every answered candidate, another one with the same answer."""
 UNANSWERED = -1
+"""Value of ``y_B`` for candidates without an answer."""
 
 
 def soft_assignment(latent_BD: torch.Tensor, center_KD: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:  # noqa: N803
-    """q of the module's docstring, (B, K)."""
+    """q in the module's docstring: how much each candidate belongs to each cluster.
+
+    Args:
+        latent_BD: float, features of B candidates.
+        center_KD: float, K cluster centres.
+        scale: scalar, s.
+
+    Returns:
+        (B, K); each row sums to 1.
+    """
     near = 1 / (1 + (latent_BD[:, None] - center_KD[None]).square().sum(2) / scale.square())
     return near / near.sum(1, keepdim=True)
 
 
 def target_distribution(q_BK: torch.Tensor, y_B: torch.Tensor) -> torch.Tensor:  # noqa: N803
-    """p of the module's docstring, (B, K), without a gradient; ``y_B`` holds 1, 0, or -1 where unanswered."""
+    """p in the module's docstring: the soft assignment that training aims at.
+
+    Args:
+        q_BK: soft assignment.
+        y_B: integer; 1 true, 0 false, ``UNANSWERED``.
+
+    Returns:
+        (B, K) without a gradient; each row sums to 1.
+    """
     q = q_BK.detach()
     answered = (y_B != UNANSWERED).to(q)
     share = (1 + (q * (y_B == 1).to(q)[:, None]).sum(0)) / (2 + (q * answered[:, None]).sum(0))
@@ -64,13 +87,21 @@ def target_distribution(q_BK: torch.Tensor, y_B: torch.Tensor) -> torch.Tensor: 
 
 
 def clustering_loss(q_BK: torch.Tensor, y_B: torch.Tensor) -> torch.Tensor:  # noqa: N803
-    """Mean over the batch of KL(p || q)."""
+    """L_dec in the module's docstring: the mean of KL(p || q) over the batch.
+
+    Args:
+        q_BK: soft assignment.
+        y_B: integer; 1 true, 0 false, ``UNANSWERED``.
+
+    Returns:
+        Scalar.
+    """
     p = target_distribution(q_BK, y_B)
     return (p * (p.log() - q_BK.log())).sum(1).mean()
 
 
 class _WithCenters(nn.Module):
-    """The stream and the centres it clusters around: both are learned, and a checkpoint holds both."""
+    """The stream together with the cluster centres, so that both are trained and both are in the checkpoint."""
 
     def __init__(self, stream: Stream, center_KD: np.ndarray, scale: float) -> None:  # noqa: N803
         super().__init__()
@@ -80,6 +111,8 @@ class _WithCenters(nn.Module):
 
 
 class _ActiveClusteringModule(StreamModule):
+    """The training of stream and centres, for ``training.fit``."""
+
     def __init__(self, network: _WithCenters, config: ActiveClusteringConfig, stream_config: StreamConfig) -> None:
         super().__init__(network.stream, config.learning_rate, stream_config)
         self.network, self._clusters, self._config = network, network, config
@@ -100,7 +133,10 @@ class _ActiveClusteringModule(StreamModule):
 
 @dataclass(frozen=True)
 class _Sample:
-    """Sample t: a raw patch, an answered one with its answer, and one that is not answered yet."""
+    """t -> training sample t: a raw patch, the patch of an answered candidate, its answer, and an unanswered patch.
+
+    Can be pickled for the processes of several GPUs. Attributes as the arguments of ``fine_tune``.
+    """
 
     raw: RawViews
     answered: np.ndarray
@@ -111,12 +147,12 @@ class _Sample:
 
     def __call__(self, t: int) -> tuple[torch.Tensor, torch.Tensor, int, torch.Tensor]:
         rng = np.random.default_rng([self.seed, t, 1])
-        value = int(rng.integers(2))  # both answers equally often, however rare one of them is
+        value = int(rng.integers(2))  # true and false equally often, however rare one of them is
         answered = self._view(self.answered[rng.choice(np.flatnonzero(self.y == value))], rng)
         return self.raw(t), answered, value, self._view(self._unanswered(rng), rng)
 
     def _view(self, patch: np.ndarray, rng: np.random.Generator) -> torch.Tensor:
-        """As the stream is used to see patches: a hundred answers are soon known by heart, their views are not."""
+        """A patch (P, W, W) uint8 as network input, augmented so that a hundred answers cannot be memorised."""
         shown = image_input(turned(patch, self.planes, rng, upright=True))
         return torch.from_numpy(self.raw.network.view(shown, rng))
 
@@ -126,7 +162,7 @@ class _Sample:
 
 
 def can_teach(y: np.ndarray, config: ActiveClusteringConfig) -> bool:
-    """Whether ``y``, (N,) 0 or 1, holds enough of both answers, and anything is to be learned at all."""
+    """Whether fine-tuning is switched on, and ``y``, (N,) of 0 and 1, holds at least two answers of either kind."""
     return config.num_steps > 0 and min(int((y == 0).sum()), int((y == 1).sum())) >= MIN_ANSWERS_PER_CLASS
 
 
@@ -147,16 +183,21 @@ def fine_tune(
 
     Args:
         network: the unsupervised stream.
-        draw: a raw patch, as the stream was trained on.
+        draw: draws a raw patch, as in the stream's first training.
         answered: (N, P, W, W) uint8, aligned image patches of answered candidates.
-        y: (N,) 0 or 1.
-        unanswered: (M, P, W, W) uint8, of other candidates.
+        y: (N,) answers of these, 1 true or 0 false.
+        unanswered: (M, P, W, W) uint8, aligned image patches of other candidates.
         config: settings of the fine-tuning.
-        stream_config: settings of the stream; a step sees ``batch_size`` patches of each kind.
-        planes: of ``PatchConfig``.
+        stream_config: settings of the stream. Each step uses ``batch_size`` raw, answered and unanswered patches each.
+        planes: ``PatchConfig.planes``, the meaning of the P channels.
+        seed: seed of the samples and of k-means.
+        resume_path: checkpoint of a training that is not finished; the caller deletes it afterwards.
 
     Returns:
-        The loss of every step; empty (and the network untouched) while either answer is too rare.
+        The loss of every step; empty, with the network unchanged, unless ``can_teach(y, config)``.
+
+    Raises:
+        TrainingError: the loss is not finite.
     """
     if not can_teach(y, config):
         return []
@@ -165,14 +206,16 @@ def fine_tune(
     nearest = means.transform(features).min(1)
     scale = float(np.sqrt(np.square(nearest).mean())) or 1.0
     centers = _WithCenters(network, means.cluster_centers_, scale)
-    centers.centers.requires_grad_(config.clustering_weight > 0)  # else several GPUs wait for its gradient
+    centers.centers.requires_grad_(config.clustering_weight > 0)  # unused: several GPUs would wait for its gradient
     module, raw = _ActiveClusteringModule(centers, config, stream_config), RawViews(network, draw, seed)
-    taught = hashlib.sha256(b"".join(np.ascontiguousarray(a).tobytes() for a in (answered, y, unanswered))).hexdigest()
+    answers_digest = hashlib.sha256(
+        b"".join(np.ascontiguousarray(a).tobytes() for a in (answered, y, unanswered))
+    ).hexdigest()
     module.fingerprint |= {
         "active_clustering": config.model_dump(),
         "seed": seed,
         "samples": raw.digest,
-        "answers": taught,
+        "answers": answers_digest,
     }
     return fit(
         module,

@@ -1,4 +1,7 @@
-"""Settings of the streams. Knows numbers; must not import torch."""
+"""Settings of the streams and of active clustering.
+
+Must not import torch, so that the settings of a project can be read on a machine without it.
+"""
 
 from __future__ import annotations
 
@@ -9,31 +12,33 @@ from pydantic import Field, PositiveInt, model_validator
 from twostream.base.config import Config
 
 NUM_GROUPS = 16
-"""Of the normalisation, as published; of fewer channels each is a group."""
+"""Groups of the group normalisation, as published. A layer with fewer channels has one group per channel."""
 MAX_CHANNELS = 8192
+"""Largest entry of ``hidden_dims``."""
 PICTURES_NAME = "pictures_{}.npz"
-"""Of a stream, in the folder of the round that trained it: what it has learned, for the eye."""
+"""File name of a stream's ``pictures``, with the name of the stream, in the folder of the round that trained it."""
 
 
 class StreamConfig(Config):
     """One stream and its training.
 
     Attributes:
-        method: "vae" (Lin 2020); "simclr": self-supervised, for raw images; "s": what S computed inside the mask, for
-            the supervised stream; "given": ``latents`` that someone brings.
-        latents: given: .npy of shape (N, D), one row per candidate.
-        ids: given: .npy of the candidates' ids, row for row.
-        latent_dim: features per patch.
-        hidden_dims: channels per stride-2 block; published: 64, 128, 128, 256, 256, 512 at 128 px.
-        kld_weight: of a VAE's KL divergence, beside the mean squared error per pixel.
-        temperature: of SimCLR's contrastive loss.
-        num_steps: of the first training.
-        batch_size: patches per step.
-        learning_rate: peak, of AdamW.
-        weight_decay: of AdamW; published: none.
-        warmup_steps: of the learning rate, before its cosine decay; None is a tenth of all steps.
-        precision: "32", "16-mixed" (GPUs) or "bf16-mixed" (GPUs, and CPUs that multiply bfloat16).
-        devices: GPUs to train on, at most those that are there.
+        method: "vae": variational autoencoder (Lin 2020). "simclr": self-supervised contrastive learning (Chen 2020),
+            unsupervised stream only. "s": pooled activations of S's decoder, supervised stream only. "given": latents
+            that the user computed, in the files ``latents`` and ``ids``.
+        latents: method given: .npy file of floats (N, D), one row per candidate.
+        ids: method given: .npy file of N integers, the candidate id of each row.
+        latent_dim: number of features per candidate.
+        hidden_dims: channels of the encoder's stride-2 blocks; published: 64, 128, 128, 256, 256, 512 for 128 px.
+        kld_weight: VAE: weight of the KL divergence, relative to the mean squared error per pixel.
+        temperature: SimCLR: temperature of the contrastive loss.
+        num_steps: steps of the first training.
+        batch_size: patches per step and device.
+        learning_rate: its highest value; the optimizer is AdamW.
+        weight_decay: of AdamW; published: 0.
+        warmup_steps: steps in which the learning rate rises before it falls along a cosine; None: a tenth of all steps.
+        precision: "32", "16-mixed" (GPUs only) or "bf16-mixed" (GPUs, and CPUs with bfloat16 instructions).
+        devices: number of GPUs, at most those that torch sees.
     """
 
     method: Literal["vae", "simclr", "s", "given"] = "simclr"
@@ -52,37 +57,45 @@ class StreamConfig(Config):
     devices: int = Field(1, ge=1)
 
     @model_validator(mode="after")
-    def _brings_both_files(self) -> StreamConfig:
+    def _settings_fit_the_method(self) -> StreamConfig:
         if self.method == "simclr" and self.batch_size < 2:
-            raise ValueError("batch_size is 1, but a patch can be told from others only beside others: use 2 or more")
+            raise ValueError("batch_size is 1, but simclr compares each patch with others of the batch: use 2 or more")
         given = self.method == "given"
         if given != (self.latents is not None) or given != (self.ids is not None):
-            raise ValueError("latents and ids, two .npy files, go with method given: all three, or none")
+            raise ValueError("set latents and ids (two .npy files) if method is given, and neither of them otherwise")
         return self
 
 
 def misfit(width_px: int, config: StreamConfig) -> str | None:
-    """What keeps a network of ``config`` from seeing patches of this width, as a sentence; None where nothing does."""
+    """The reason why ``config`` cannot be used for patches of this width, for an error message; None if it can.
+
+    Args:
+        width_px: side of a patch in pixels.
+        config: settings of a stream whose method is "vae" or "simclr".
+    """
     dims, least = config.hidden_dims, 1 << len(config.hidden_dims)
     if width_px % least:
-        return f"patches.width_px is {width_px}; {len(dims)} hidden_dims need a multiple of {least}"
+        return (
+            f"patches.width_px is {width_px}; {len(dims)} hidden_dims need a multiple of {least}, because each of them "
+            f"halves the width"
+        )
     bad = [d for d in dims if d > NUM_GROUPS and d % NUM_GROUPS]
     if bad or max(dims) > MAX_CHANNELS:
         wrong = bad[0] if bad else max(dims)
         return (
-            f"hidden_dims holds {wrong}; expected multiples of {NUM_GROUPS} (the groups of the normalisation) or less "
-            f"than that, up to {MAX_CHANNELS}"
+            f"hidden_dims contains {wrong}; expected multiples of {NUM_GROUPS} (the groups of the normalisation) up to "
+            f"{MAX_CHANNELS}, or numbers below {NUM_GROUPS}"
         )
     if width_px == least and dims[-1] <= NUM_GROUPS:
         return (
-            f"hidden_dims end in {dims[-1]} channels of one pixel, which normalisation makes all alike; use fewer of "
-            f"them than {len(dims)}, or a wider patch"
+            f"{len(dims)} hidden_dims reduce a patch of {width_px} pixels to {dims[-1]} channels of one pixel, which "
+            f"group normalisation makes equal for all patches; use fewer hidden_dims or wider patches"
         )
     return None
 
 
 class MaskStreamConfig(StreamConfig):
-    """The supervised stream: masks are simpler than images, so its defaults are smaller."""
+    """Settings of the supervised stream. Its networks are smaller by default, because masks are simpler than images."""
 
     method: Literal["vae", "simclr", "s", "given"] = "vae"
     latent_dim: int = Field(16, ge=1, le=65536)
@@ -91,15 +104,15 @@ class MaskStreamConfig(StreamConfig):
 
 
 class ActiveClusteringConfig(Config):
-    """How answers change the unsupervised stream.
+    """Active clustering: fine-tuning of the unsupervised stream on the answers (equations: ``active_clustering``).
 
     Attributes:
-        num_steps: fine-tuning steps per round; 0 leaves the stream as it is.
-        learning_rate: peak, of AdamW.
-        weight: of the contrastive term beside the stream's own loss.
-        temperature: of the contrastive term.
-        clustering_weight: of the clustering term beside the stream's own loss.
-        num_clusters: centres of the clustering term.
+        num_steps: fine-tuning steps per round; 0 switches it off.
+        learning_rate: its highest value; the optimizer is AdamW.
+        weight: weight of the contrastive term, relative to the stream's own loss.
+        temperature: temperature of the contrastive term.
+        clustering_weight: weight of the clustering term, relative to the stream's own loss.
+        num_clusters: number of cluster centres of the clustering term.
     """
 
     num_steps: int = Field(100, ge=0)
@@ -114,11 +127,12 @@ class StreamsConfig(Config):
     """Both streams.
 
     Attributes:
-        supervised: on masks that S predicted, cut out and aligned.
-        unsupervised: on raw image patches.
+        supervised: the stream that sees the aligned masks predicted by S.
+        unsupervised: the stream that sees raw image patches.
         active_clustering: fine-tuning of the unsupervised stream on the answers.
-        random_crop_share: share of the unsupervised stream's training patches that are cut at random places and angles
-            rather than around candidates: the published code uses random ones only, but encodes centred ones.
+        random_crop_share: share of the unsupervised stream's training patches that are cut at random places and angles;
+            the others are centred on candidates. The published code trains on random patches only, although it encodes
+            centred ones.
     """
 
     supervised: MaskStreamConfig = MaskStreamConfig()
@@ -128,13 +142,16 @@ class StreamsConfig(Config):
 
     @property
     def learn_from_answers(self) -> bool:
-        """Whether answers change what a stream sees in a patch."""
+        """Whether the unsupervised stream is fine-tuned on answers."""
         return self.active_clustering.num_steps > 0 and self.unsupervised.method != "given"
 
     @model_validator(mode="after")
-    def _each_stream_sees_its_own(self) -> StreamsConfig:
+    def _methods_fit_the_streams(self) -> StreamsConfig:
         if self.supervised.method == "simclr":
-            raise ValueError("supervised.method is simclr, which varies grey values; masks have none: use vae")
+            raise ValueError("supervised.method is simclr, which augments grey values, but masks have none: use vae")
         if self.unsupervised.method == "s":
-            raise ValueError("unsupervised.method is s, but what S computed is supervised: use it for that stream")
+            raise ValueError(
+                "unsupervised.method is s, but features of S are supervised: use vae, simclr or given here, and s for "
+                "the supervised stream"
+            )
         return self

@@ -1,4 +1,7 @@
-"""The contrastive loss that self-supervision and active clustering share. Knows torch and nothing else."""
+"""The contrastive loss shared by self-supervised learning (``simclr``) and by ``active_clustering``.
+
+Knows torch and nothing else.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +9,16 @@ import torch
 
 
 def contrastive_loss(latent_BD: torch.Tensor, label_B: torch.Tensor, temperature: float) -> torch.Tensor:  # noqa: N803
-    """Rows of one label attract, all others repel (Khosla 2020, eq. 2), on the unit sphere.
+    """Supervised contrastive loss (Khosla 2020, eq. 2): rows of the same label attract, rows of others repel.
 
-        mean over anchors i of -1/|P(i)| * sum over p in P(i) of log( exp(z_i.z_p / t) / sum_{a != i} exp(z_i.z_a / t) )
+        mean over i of -1/|P(i)| * sum over p in P(i) of log( exp(z_i.z_p / t) / sum_{a != i} exp(z_i.z_a / t) )
 
-    P(i) holds the other rows of the label of i. With answers as labels it is active clustering's; where every label
-    names one patch, seen twice, it is the normalised temperature-scaled cross-entropy of SimCLR (Chen 2020, eq. 1).
+    z are the rows scaled to unit length, P(i) the other rows with the label of i; rows with an empty P(i) are left out
+    of the mean. Active clustering uses the answers as labels. If each label belongs to two views of one patch, this is
+    the normalised temperature-scaled cross-entropy of SimCLR (Chen 2020, eq. 1).
 
     Args:
-        latent_BD: of any length.
+        latent_BD: float, B rows of features; scaled to unit length here.
         label_B: integer.
         temperature: t > 0.
 

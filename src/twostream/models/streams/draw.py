@@ -1,7 +1,9 @@
-"""What the streams are shown: patches as numbers in [-1, 1], drawn at random for training.
+"""Input of the streams: patches scaled to [-1, 1], and random draws of them for training.
 
-Knows arrays of patches; must not know torch, volumes or rounds. Draws are plain objects, so that they travel to the
-processes of several GPUs.
+A draw is an object and not a closure, so that it can be pickled for the processes of several GPUs. In array shapes, P
+is the number of planes of a patch (``PatchConfig.planes``) and W its width in pixels.
+
+Knows arrays of patches; must not know torch, volumes or rounds.
 """
 
 from __future__ import annotations
@@ -14,26 +16,26 @@ import numpy as np
 from twostream.candidates.patches import turned
 
 Draw = Callable[[np.random.Generator], np.ndarray]
-"""Generator -> one patch, (P, W, W) float32 in [-1, 1]."""
+"""Random generator -> one training patch, (P, W, W) float32 in [-1, 1]."""
 
 
 def image_input(image: np.ndarray) -> np.ndarray:
-    """(..., W, W) uint8 -> float32 in [-1, 1]."""
+    """Image patches as network input: (..., W, W) uint8 -> float32, 0 to -1 and 255 to 1."""
     return image.astype(np.float32) / np.float32(127.5) - np.float32(1)
 
 
 def mask_input(mask: np.ndarray) -> np.ndarray:
-    """(..., W, W) int8 of -1, 0, 1 -> float32."""
+    """Mask patches as network input: (..., W, W) int8 of -1, 0 and 1 -> float32 of the same values."""
     return mask.astype(np.float32)
 
 
 @dataclass(frozen=True)
 class MaskDraw:
-    """Aligned masks, mirrored top to bottom: pre stays on the left.
+    """Draws aligned mask patches, flipped at random top to bottom and in Z; pre stays on the left.
 
     Attributes:
-        masks: (N, P, W, W) int8.
-        planes: of ``PatchConfig``.
+        masks: (N, P, W, W) int8: +1 pre or inside, -1 post, 0 background.
+        planes: ``PatchConfig.planes``, the meaning of the P planes.
     """
 
     masks: np.ndarray
@@ -45,13 +47,13 @@ class MaskDraw:
 
 @dataclass(frozen=True)
 class ImageDraw:
-    """Raw patches from anywhere or about a candidate, flipped and turned: raw tissue has no upright.
+    """Draws raw image patches, flipped and rotated at random, because tissue has no preferred orientation.
 
     Attributes:
-        everywhere: (M, P, W, W) uint8, from random places.
-        centred: (N, P, W, W) uint8, about candidates; may be empty.
-        random_share: how many come from everywhere.
-        planes: of ``PatchConfig``.
+        everywhere: (M, P, W, W) uint8, cut at random places.
+        centred: (N, P, W, W) uint8, centred on candidates; may be empty.
+        random_share: share of the patches that are drawn from ``everywhere``.
+        planes: ``PatchConfig.planes``, the meaning of the P planes.
     """
 
     everywhere: np.ndarray

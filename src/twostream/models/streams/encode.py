@@ -1,4 +1,4 @@
-"""Patches to latents."""
+"""Encoding: patches to latents, with a trained stream. Knows torch and arrays; must not know candidates or rounds."""
 
 from __future__ import annotations
 
@@ -8,10 +8,19 @@ import torch
 from twostream.models.streams.stream import Stream
 
 BATCH_SIZE = 256
+"""Patches that are encoded at once."""
 
 
 def encode(network: Stream, patches: np.ndarray) -> np.ndarray:
-    """Features: (N, P, W, W) float32 in [-1, 1] -> (N, D) float32."""
+    """Latents of patches, computed on the GPU where there is one.
+
+    Args:
+        network: a trained stream; left on the CPU in evaluation mode.
+        patches: (N, P, W, W) float32 in [-1, 1]; N may be 0.
+
+    Returns:
+        (N, D) float32.
+    """
     device = "cuda" if torch.cuda.is_available() else "cpu"
     network.to(device).eval()
     parts = []

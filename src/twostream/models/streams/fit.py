@@ -1,4 +1,7 @@
-"""Fitting a stream, and storing it whole. Knows patches as arrays; where they come from is the caller's business."""
+"""Build, train, store and load a stream.
+
+Knows torch and functions that draw patches; must not know candidates, volumes or rounds.
+"""
 
 from __future__ import annotations
 
@@ -17,14 +20,20 @@ from twostream.models.streams.draw import Draw
 from twostream.models.streams.simclr import Simclr
 from twostream.models.streams.stream import Shape, Stream
 from twostream.models.streams.vae import Vae
-from twostream.models.training import DAMAGED, FitModule, fit, save_whole
+from twostream.models.training import DAMAGED, FitModule, fit, save_atomically
 
-NUM_TOLD_APART = 16
-"""Samples by which two trainings are told apart."""
+NUM_DIGEST_SAMPLES = 16
+"""Patches that are hashed to recognise the training data of a checkpoint."""
 
 
 class StreamModule(FitModule):
-    """A stream learning from raw patches."""
+    """The training of a stream on patches, for ``training.fit``.
+
+    Args:
+        network: the stream.
+        learning_rate: its highest value.
+        config: settings of the stream.
+    """
 
     def __init__(self, network: Stream, learning_rate: float, config: StreamConfig) -> None:
         warmup_steps = config.warmup_steps
@@ -38,7 +47,7 @@ class StreamModule(FitModule):
 
 @dataclass(frozen=True)
 class RawViews:
-    """Sample t: what the stream sees of a raw patch, drawn with a generator seeded by (seed, t)."""
+    """t -> training sample t: ``network.views`` of a patch drawn with a generator seeded by (seed, t)."""
 
     network: Stream
     draw: Draw
@@ -50,8 +59,8 @@ class RawViews:
 
     @property
     def digest(self) -> str:
-        """Tells trainings apart that are shown other patches, by the first of them."""
-        first = [self.draw(np.random.default_rng([self.seed, t])) for t in range(NUM_TOLD_APART)]
+        """Hash of the first ``NUM_DIGEST_SAMPLES`` patches, which stands for the training data."""
+        first = [self.draw(np.random.default_rng([self.seed, t])) for t in range(NUM_DIGEST_SAMPLES)]
         return hashlib.sha256(np.stack(first).tobytes()).hexdigest()
 
 
@@ -62,10 +71,15 @@ def _build(shape_PYX: Shape, config: StreamConfig) -> Stream:  # noqa: N803 - th
 
 
 def new_stream(shape_PYX: Shape, config: StreamConfig, seed: int) -> Stream:  # noqa: N803
-    """An untrained stream with weights that depend on ``seed`` alone.
+    """An untrained stream with initial weights that depend on ``seed`` alone.
+
+    Args:
+        shape_PYX: planes, height and width of a patch.
+        config: settings; ``method`` "simclr" makes a ``Simclr``, any other a ``Vae``.
+        seed: seed of the weights.
 
     Raises:
-        InputError: the strides do not divide the width, or the groups of the normalisation the channels.
+        InputError: no network with these settings can be built for this width (see ``misfit``).
     """
     if problem := misfit(shape_PYX[-1], config):
         raise InputError(f"{problem}.")
@@ -77,10 +91,21 @@ def new_stream(shape_PYX: Shape, config: StreamConfig, seed: int) -> Stream:  # 
 def fit_stream(
     network: Stream, draw: Draw, config: StreamConfig, *, seed: int, resume_path: Path, name: str
 ) -> list[float]:
-    """Fit ``network`` in place to patches; sample t is drawn with a generator seeded by (seed, t).
+    """Train ``network`` in place on patches; sample t is drawn with a generator seeded by (seed, t).
+
+    Args:
+        network: a new stream.
+        draw: draws a training patch.
+        config: settings of the stream.
+        seed: seed of the samples.
+        resume_path: checkpoint of a training that is not finished; the caller deletes it afterwards.
+        name: "supervised" or "unsupervised", for the progress bar.
 
     Returns:
         The loss of every step.
+
+    Raises:
+        TrainingError: the loss is not finite.
     """
     module, sample = StreamModule(network, config.learning_rate, config), RawViews(network, draw, seed)
     module.fingerprint |= {"seed": seed, "samples": sample.digest}
@@ -97,16 +122,16 @@ def fit_stream(
 
 
 def save_stream(network: Stream, config: StreamConfig, losses: Sequence[float], path: Path) -> None:
-    """Write the stream with all that is needed to use it."""
+    """Write a checkpoint that ``load_stream`` reads: weights, shape and settings, with the losses of the training."""
     state = {"weights": network.state_dict(), "shape": network.shape_PYX, "config": config.model_dump(mode="json")}
-    save_whole(state | {"losses": list(losses)}, path)
+    save_atomically(state | {"losses": list(losses)}, path)
 
 
 def load_stream(path: Path) -> Stream:
-    """The stream stored at ``path``.
+    """The stream stored at ``path``, on the CPU in evaluation mode.
 
     Raises:
-        InputError: missing, or no stream.
+        InputError: the file is missing, damaged or not a checkpoint of a stream.
     """
     try:
         state = torch.load(path, weights_only=True)
@@ -114,5 +139,5 @@ def load_stream(path: Path) -> Stream:
         network = _build(tuple(state["shape"]), config)
         network.load_state_dict(state["weights"])
     except (*DAMAGED, OSError) as error:
-        raise InputError(f"{path} is no checkpoint of a stream: {error}. Run `twostream embed` again.") from None
+        raise InputError(f"{path} is not a checkpoint of a stream: {error}. Run `twostream embed` again.") from None
     return network.eval()

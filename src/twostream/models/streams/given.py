@@ -1,6 +1,7 @@
-"""Latents that someone brings: a .npy of rows, and beside it the ids of the candidates they belong to.
+"""Latents that the user computed, in place of a stream (``method: given``).
 
-Knows arrays; must not know torch, volumes or rounds.
+They come as two .npy files: one row of features per candidate, and the candidate id of each row. Knows arrays; must not
+know torch, volumes or rounds.
 """
 
 from __future__ import annotations
@@ -15,17 +16,19 @@ from twostream.models.streams.config import StreamConfig
 
 
 def read_given(config: StreamConfig, ids: np.ndarray) -> np.ndarray:
-    """The brought latents of some candidates.
+    """Read the latents of some candidates from the user's files.
 
     Args:
-        config: ``latents``: (M, D) of any float type; ``ids``: (M,) integers, each once.
-        ids: (N,) uint64, of the candidates.
+        config: names the files: ``latents``, (M, D) of any float type, and ``ids``, (M,) integers without duplicates.
+            The rows may be in any order, and there may be more than needed.
+        ids: (N,) uint64, ids of the candidates.
 
     Returns:
         (N, D) float32, in the order of ``ids``.
 
     Raises:
-        InputError: no such file, another shape, a NaN, or a candidate without a row.
+        InputError: a file is missing or has another shape or type, an id occurs twice, a candidate has no row, or its
+            row is not finite.
     """
     assert config.latents is not None and config.ids is not None
     latents, known = read_array(Path(config.latents)), read_array(Path(config.ids))
@@ -43,14 +46,15 @@ def read_given(config: StreamConfig, ids: np.ndarray) -> np.ndarray:
     if not found.all():
         missing = ids[~found]
         raise InputError(
-            f"{config.ids} lacks {len(missing)} of {len(ids)} candidates, {missing[0]} first; add a row for each and "
-            f"go on (their boxes and masks are in candidates.parquet)."
+            f"{config.ids} lacks {len(missing)} of {len(ids)} candidates, the first of them {missing[0]}. Add a row "
+            f"for each to both files and run the command again; boxes and masks are in candidates.parquet."
         )
-    with np.errstate(over="ignore"):  # said below, with the row
+    with np.errstate(over="ignore"):  # values beyond the range of float32 are reported below, with their candidate
         rows = latents[order[at]].astype(np.float32)
     bad = np.flatnonzero(~np.isfinite(rows).all(1))
     if len(bad):
         raise InputError(
-            f"{config.latents}: the row of candidate {ids[bad[0]]} is not finite; there are {len(bad)} such rows."
+            f"{config.latents}: the row of candidate {ids[bad[0]]} is not finite in float32 ({len(bad)} rows are not). "
+            f"Replace NaN, infinite and very large values."
         )
     return rows

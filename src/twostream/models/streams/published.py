@@ -1,6 +1,7 @@
-"""The ``TWOSTREAM:`` block of a PyTorch Connectomics configuration, read as it is printed.
+"""Settings of a VAE from the ``TWOSTREAM:`` block of a PyTorch Connectomics configuration, as published.
 
-Knows YAML and our own settings' names; must not know torch, projects or files beyond the one it reads.
+``twostream init --vae-config FILE`` translates such blocks into settings of a project. Knows YAML and the names of our
+settings; must not know torch or projects.
 """
 
 from __future__ import annotations
@@ -17,15 +18,15 @@ from twostream.base.errors import ConfigError
 
 
 class PublishedVae(Config):
-    """One VAE as published; defaults are those of the published code.
+    """The ``TWOSTREAM:`` block; names and defaults are those of the published code (docs/method.md, VAE).
 
     Attributes:
-        IMAGE_VAE: of raw images (unsupervised stream), else of masks (supervised stream).
-        LABEL_TYPE: "syn", synapses with odd labels before and even ones after; or "seg".
-        LATENT_DIM: features per patch.
-        HIDDEN_DIMS: channels of the stride-2 blocks.
-        WIDTH: side of the patch in pixels.
-        KLD_WEIGHT: of the KL divergence beside the mean squared error.
+        IMAGE_VAE: true: a VAE on raw images (unsupervised stream); false: on masks (supervised stream).
+        LABEL_TYPE: "syn": synapses, with odd labels for presynaptic and even labels for postsynaptic sides; or "seg".
+        LATENT_DIM: number of features per patch.
+        HIDDEN_DIMS: channels of the encoder's stride-2 blocks.
+        WIDTH: side of a patch in pixels.
+        KLD_WEIGHT: weight of the KL divergence, relative to the mean squared error.
     """
 
     IMAGE_VAE: bool
@@ -37,14 +38,16 @@ class PublishedVae(Config):
 
     @property
     def stream(self) -> str:
+        """Name of the stream that the VAE belongs to."""
         return "unsupervised" if self.IMAGE_VAE else "supervised"
 
 
 def read_published(path: Path) -> PublishedVae:
-    """The block of one file; whatever else the file holds is left alone.
+    """Read the ``TWOSTREAM:`` block of one file; its other blocks are not read.
 
     Raises:
-        ConfigError: no such file, no YAML, no ``TWOSTREAM:`` in it, or a value that makes no sense.
+        ConfigError: the file is missing or not YAML, it has no ``TWOSTREAM:`` block, or a key or value in the block is
+            not valid.
     """
     try:
         values = yaml.safe_load(path.read_text())
@@ -52,33 +55,44 @@ def read_published(path: Path) -> PublishedVae:
         raise ConfigError(f"{path} cannot be read as YAML: {error}.") from None
     block = values.get("TWOSTREAM") if isinstance(values, dict) else None
     if not isinstance(block, dict):
-        raise ConfigError(f"{path} holds no TWOSTREAM: block; pass a configuration of a VAE of PyTorch Connectomics.")
+        raise ConfigError(f"{path} has no TWOSTREAM: block; pass the configuration of a VAE of PyTorch Connectomics.")
     return parse_config(PublishedVae, block, source=f"{path}, TWOSTREAM")
 
 
 def published_overrides(paths: Sequence[Path], task: str) -> list[str]:
-    """``a.b=value`` settings that make the streams those of the files, for a project of ``task``.
+    """Translate published configurations into settings of a project.
+
+    Args:
+        paths: one file for each stream, or for one of them.
+        task: the project's task, to which LABEL_TYPE must fit.
+
+    Returns:
+        Settings as on the command line, such as "streams.supervised.latent_dim=16".
 
     Raises:
-        ConfigError: as ``read_published``; two files of one stream, of different widths, or of another task.
+        ConfigError: as ``read_published``; or two files are for the same stream, have different WIDTHs, or are for
+            another task.
     """
-    twice = next((path for i, path in enumerate(paths) if path in paths[:i]), None)
-    if twice is not None:
-        raise ConfigError(f"{twice} is given twice; pass one file for each stream.")
+    repeated = next((path for i, path in enumerate(paths) if path in paths[:i]), None)
+    if repeated is not None:
+        raise ConfigError(f"{repeated} is passed twice; pass one file for each stream.")
     blocks = {path: read_published(path) for path in paths}
     result: list[str] = []
     for path, block in blocks.items():
         same = [p for p, b in blocks.items() if b.stream == block.stream and p != path]
         if same:
-            raise ConfigError(f"{path} and {same[0]} both have IMAGE_VAE {block.IMAGE_VAE}; pass one of each kind.")
+            raise ConfigError(f"{path} and {same[0]} both have IMAGE_VAE {block.IMAGE_VAE}; pass one for each stream.")
         other = next((p for p, b in blocks.items() if block.WIDTH != b.WIDTH), None)
         if other is not None:
             raise ConfigError(
                 f"WIDTH is {block.WIDTH} in {path} and {blocks[other].WIDTH} in {other}; both streams see the same "
-                f"patches, so give both the same."
+                f"patches, so both need the same WIDTH."
             )
         if (block.LABEL_TYPE == "syn") != (task == "polarity"):
-            raise ConfigError(f"{path}: LABEL_TYPE is {block.LABEL_TYPE}, which does not go with --task {task}.")
+            raise ConfigError(
+                f"{path}: LABEL_TYPE is {block.LABEL_TYPE}, which does not fit --task {task}; syn is for polarity, seg "
+                f"for the other tasks."
+            )
         head = f"streams.{block.stream}"
         result += [
             f"{head}.method=vae", f"{head}.latent_dim={block.LATENT_DIM}", f"{head}.kld_weight={block.KLD_WEIGHT!r}",

@@ -1,8 +1,10 @@
-"""Self-supervision without reconstruction: SimCLR (Chen 2020) on raw patches.
+"""SimCLR (Chen 2020) on raw patches: self-supervised contrastive learning.
 
-Two views of a patch are drawn as two microscopes would have seen the same place; the encoder learns to recognise one by
-the other among all of the batch. What differs between views (orientation, small shifts and scales, staining, focus,
-noise) is what the feature forgets. Knows torch and patches; must not know candidates, volumes or rounds.
+Two augmented views are made of each patch, as if two microscopes had imaged the same place. The encoder learns features
+by which the two views of a patch are closer to each other than to all other views in the batch. The features therefore
+become insensitive to what differs between views: orientation, small shifts and scalings, staining, focus and noise.
+
+Knows torch and patches; must not know candidates, volumes or rounds.
 """
 
 from __future__ import annotations
@@ -20,19 +22,21 @@ from twostream.models.streams.contrast import contrastive_loss
 from twostream.models.streams.stream import Shape, Stream
 
 MAX_SCALE = 1.25
+"""Largest scaling of a view; the smallest is its inverse."""
 MAX_SHIFT = 0.1
-"""Of a view against the patch, as a share of its width: a synapse at the border of one view is not in the other."""
-CHANCES = ((0.8, imaging.grey), (0.5, imaging.noise), (0.2, imaging.motion_blur), (0.3, imaging.cut_blur))
+"""Largest shift of a view as a share of its width. With much larger shifts, an object may be in one view only."""
+GREY_OPERATIONS = ((0.8, imaging.grey), (0.5, imaging.noise), (0.2, imaging.motion_blur), (0.3, imaging.cut_blur))
+"""Probability of each augmentation of grey values."""
 
 
 class Simclr(Stream):
-    """Encoder, a linear layer to the feature, and a projection that only the loss sees.
+    """Encoder and a linear layer that gives the features; a projection of the features is used in the loss only.
 
     Args:
-        shape_PYX: planes of the patch, and its side in pixels twice, a multiple of 2 ** len(hidden_dims).
-        latent_dim: features per patch.
-        hidden_dims: channels of the stride-2 blocks.
-        temperature: of the loss.
+        shape_PYX: planes, height and width of a patch; height and width are equal, multiples of 2 ** len(hidden_dims).
+        latent_dim: D, number of features.
+        hidden_dims: channels of the encoder's stride-2 blocks.
+        temperature: temperature of the contrastive loss.
     """
 
     def __init__(
@@ -62,17 +66,18 @@ class Simclr(Stream):
         return np.stack([self.view(patch, rng) for _ in range(2)])
 
     def view(self, patch: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        return varied(patch, rng)
+        return augmented(patch, rng)
 
 
-def varied(patch: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """One view: turned by any angle, mirrored, shifted and scaled a little, and imaged anew.
+def augmented(patch: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """One view of a patch: rotated by any angle, mirrored, slightly shifted and scaled, with other grey values.
 
     Args:
-        patch: (P, W, W) float32 in [-1, 1]; its planes are moved alike.
+        patch: (P, W, W) float32 in [-1, 1]; all planes are transformed alike.
+        rng: source of randomness.
 
     Returns:
-        The same shape and range.
+        (P, W, W) float32 in [-1, 1].
     """
     width = patch.shape[-1]
     angle, scale = rng.uniform(0, 2 * math.pi), MAX_SCALE ** rng.uniform(-1, 1)
@@ -84,9 +89,9 @@ def varied(patch: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     view = np.stack(
         [cv2.warpAffine(plane, matrix, (width, width), flags=how, borderMode=cv2.BORDER_REFLECT_101) for plane in patch]
     )
-    # Grey values are varied as those of S, which are of deviation 1: a raw patch has about a third of that.
+    # The operations of ``imaging`` expect a standard deviation of 1; raw patches in [-1, 1] have about a third of that.
     view = 3 * view
-    for chance, vary in CHANCES:
-        if rng.random() < chance:
-            view = vary(view, rng)
+    for probability, operation in GREY_OPERATIONS:
+        if rng.random() < probability:
+            view = operation(view, rng)
     return np.clip(view / 3, -1, 1).astype(np.float32)

@@ -1,6 +1,7 @@
-"""What every stream is: an encoder of patches that learns from patches alone.
+"""The contract of a stream: an encoder of patches with a loss that needs no labels.
 
-Knows torch; must not know candidates, volumes or rounds. Patches are square, one channel per plane, in [-1, 1].
+In the suffixes of tensor names, B is the batch, P the planes of a patch (its channels), Y and X its pixels, D the
+features. Patches are square, with values in [-1, 1]. Knows torch; must not know candidates, volumes or rounds.
 """
 
 from __future__ import annotations
@@ -15,15 +16,19 @@ from torch import nn
 from twostream.models.streams.config import NUM_GROUPS
 
 Shape = tuple[int, int, int]
+"""Planes, height and width of a patch."""
 
 
 class Stream(nn.Module, ABC):
-    """An encoder with a loss of its own.
+    """A convolutional encoder; a subclass adds the layer that gives the features, and the loss.
 
     Args:
-        shape_PYX: planes of the patch, and its side in pixels twice, a multiple of 2 ** len(hidden_dims).
-        latent_dim: features per patch.
-        hidden_dims: channels of the stride-2 blocks of the encoder.
+        shape_PYX: planes, height and width of a patch; height and width are equal, multiples of 2 ** len(hidden_dims).
+        latent_dim: D, number of features.
+        hidden_dims: channels of the encoder's stride-2 blocks.
+
+    Attributes:
+        map_shape: (channels, height, width) of the encoder's output.
     """
 
     def __init__(self, shape_PYX: Shape, latent_dim: int, hidden_dims: Sequence[int]) -> None:  # noqa: N803 - the axes
@@ -37,27 +42,35 @@ class Stream(nn.Module, ABC):
 
     @property
     def map_size(self) -> int:
-        """Values of the encoder's last map."""
+        """Number of values in the encoder's output for one patch."""
         channels, height, width = self.map_shape
         return channels * height * width
 
     @abstractmethod
     def features(self, patch_BPYX: torch.Tensor) -> torch.Tensor:  # noqa: N803
-        """The feature used downstream, (B, D)."""
+        """Features of patches in [-1, 1], (B, D): the latents by which candidates are compared."""
 
     @abstractmethod
     def own_loss(self, views: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """Scalar: what the stream learns from a batch of raw patches, as ``views`` shows them to it."""
+        """Training loss of one batch.
+
+        Args:
+            views: a batch of what ``views`` returns, with the batch as first axis.
+            generator: on the CPU; the only source of randomness.
+
+        Returns:
+            Scalar.
+        """
 
     def views(self, patch: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """What one step sees of a (P, Y, X) float32 patch. Here: the patch itself."""
+        """The training input made of one (P, Y, X) float32 patch. Here: the patch itself."""
         return patch
 
     def view(self, patch: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """One way to see a (P, Y, X) float32 patch, of the same shape. Here: the patch itself."""
+        """An augmented (P, Y, X) float32 patch of the same shape. Here: the patch itself."""
         return patch
 
 
 def block(convolution: nn.Module, channels: int) -> nn.Sequential:
-    """Convolution, group normalisation, SiLU."""
+    """A layer: ``convolution``, then group normalisation of its ``channels``, then SiLU."""
     return nn.Sequential(convolution, nn.GroupNorm(min(NUM_GROUPS, channels), channels), nn.SiLU())

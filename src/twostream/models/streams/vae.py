@@ -1,6 +1,7 @@
-"""The variational autoencoder of both streams (Lin 2020, published code; Kingma and Welling 2014).
+"""The variational autoencoder of the published code (Lin 2020; Kingma and Welling 2014; docs/method.md, VAE).
 
-Knows torch; must not know candidates, volumes or rounds. Patches are square, one channel per plane, in [-1, 1].
+In the suffixes of tensor names, B is the batch, P the planes of a patch (its channels), Y and X its pixels, D the
+latent. Patches are square, with values in [-1, 1]. Knows torch; must not know candidates, volumes or rounds.
 """
 
 from __future__ import annotations
@@ -13,17 +14,17 @@ from torch import nn
 from twostream.models.streams.stream import Shape, Stream, block
 
 MAX_LOG_VARIANCE = 10.0
-"""Bound on the log-variance, both ways: exp() of an early, wild prediction must not overflow."""
+"""The log-variance is clipped to [-10, 10], because exp() of an extreme value early in training would overflow."""
 
 
 class Vae(Stream):
-    """Encoder and decoder; the feature is the mean of the latent.
+    """Encoder and decoder; the features of a patch are the mean of its latent distribution.
 
     Args:
-        shape_PYX: planes of the patch, and its side in pixels twice, a multiple of 2 ** len(hidden_dims).
-        latent_dim: features per patch.
-        hidden_dims: channels of the stride-2 blocks.
-        kld_weight: of the KL divergence, beside the mean squared error per pixel.
+        shape_PYX: planes, height and width of a patch; height and width are equal, multiples of 2 ** len(hidden_dims).
+        latent_dim: D, number of features.
+        hidden_dims: channels of the encoder's stride-2 blocks; the decoder has them in reverse order.
+        kld_weight: weight of the KL divergence, relative to the mean squared error per pixel.
     """
 
     def __init__(
@@ -55,13 +56,13 @@ class Vae(Stream):
         return vae_loss(views, self.decode(latent), mean, log_variance, self.kld_weight)
 
     def encode(self, patch_BPYX: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:  # noqa: N803
-        """Mean and log-variance of the latent, (B, D) each. The mean is the feature used downstream."""
+        """Mean and log-variance of the latent distribution, (B, D) each. The means are the features."""
         flat = self.encoder(patch_BPYX).flatten(1)
         log_variance = self.to_log_variance(flat).clamp(-MAX_LOG_VARIANCE, MAX_LOG_VARIANCE)
         return self.to_mean(flat), log_variance
 
     def decode(self, latent_BD: torch.Tensor) -> torch.Tensor:  # noqa: N803
-        """Patches (B, P, Y, X) in (-1, 1)."""
+        """Patches from latents, (B, P, Y, X) in (-1, 1)."""
         return self.decoder(self.from_latent(latent_BD).reshape(-1, *self.map_shape))
 
 
@@ -72,7 +73,21 @@ def vae_loss(
     log_variance_BD: torch.Tensor,  # noqa: N803
     kld_weight: float,
 ) -> torch.Tensor:
-    """Mean squared error per pixel + kld_weight * mean over the batch of KL(q || N(0, 1)) summed over the latent."""
+    """VAE loss: mean squared error per pixel + ``kld_weight`` * KL divergence.
+
+    The KL divergence is that of N(mean, exp(log-variance)) from N(0, 1) (Kingma and Welling 2014, appendix B), summed
+    over the latent and averaged over the batch.
+
+    Args:
+        patch_BPYX: float, the input.
+        reconstruction_BPYX: float, what the decoder made of it.
+        mean_BD: float, mean of the latent distribution.
+        log_variance_BD: float, its log-variance.
+        kld_weight: weight of the KL divergence.
+
+    Returns:
+        Scalar.
+    """
     reconstruction = torch.nn.functional.mse_loss(reconstruction_BPYX, patch_BPYX)
     divergence = -0.5 * (1 + log_variance_BD - mean_BD.square() - log_variance_BD.exp()).sum(1)
     return reconstruction + kld_weight * divergence.mean()
@@ -83,6 +98,6 @@ def sample_latent(
     log_variance_BD: torch.Tensor,  # noqa: N803
     generator: torch.Generator,
 ) -> torch.Tensor:
-    """Reparametrised draw, (B, D)."""
+    """Draw a latent, (B, D), with the reparametrisation trick (Kingma and Welling 2014, section 2.4)."""
     noise = torch.randn(mean_BD.shape, generator=generator).to(mean_BD)
     return mean_BD + noise * (0.5 * log_variance_BD).exp()
