@@ -35,7 +35,7 @@ from common.sets import open_real, open_synthetic
 from twostream.base.config import apply_overrides, parse_config
 from twostream.base.geometry import Box
 from twostream.candidates.candidate import Candidate, clean, extract
-from twostream.candidates.thresholds import CandidateConfig, Labelled, Thresholds, choose_thresholds
+from twostream.candidates.thresholds import CandidateConfig, LabelledBox, Thresholds, choose_thresholds
 from twostream.candidates.truth import Truth
 from twostream.models.segmentation.config import RefitConfig, SegmentationConfig, shapes_for
 from twostream.models.segmentation.lessons import Lesson, Lessons
@@ -60,7 +60,7 @@ MIN_OBJECTS = 10
 VAL_SHARE = 0.2
 FULL_TISSUE, QUICK_TISSUE = (32, 960, 1280), (16, 384, 640)
 LABELS_SIDE_PX = {"fafb": 214, "synthetic": 190}
-"""Labelled boxes of 1.5 and 2.9 percent of the full volumes."""
+"""LabelledBox boxes of 1.5 and 2.9 percent of the full volumes."""
 QUICK = (*(f"segmentation.{setting}" for setting in common_options.QUICK_S), "refit.num_steps=60")
 
 Answer = tuple[AnswerKind, tuple[Box, np.ndarray] | None]
@@ -89,8 +89,8 @@ class World:
     pool_box: Box
     data: Data
 
-    def labelled(self, box: Box) -> Labelled:
-        return Labelled(box, self.labels.read(box), None if self.ignore is None else self.ignore.read(box))
+    def labelled(self, box: Box) -> LabelledBox:
+        return LabelledBox(box, self.labels.read(box), None if self.ignore is None else self.ignore.read(box))
 
 
 def make_world(options: argparse.Namespace, name: str, seed: int, decoding: DecodingConfig) -> World:
