@@ -18,19 +18,13 @@ from twostream.candidates.table import to_table, write_table
 from twostream.project.ledger import Ledger
 from twostream.project.project import Project
 from twostream.project.records import Answer, Query
-from twostream.report.figures import mask_path, principal_plane, score_levels
-from twostream.report.report import (
-    COUNTS,
-    SCORES,
-    card,
-    duration,
-    formatted,
-    kind_of,
-    order,
-    reason_words,
-    rows_to_draw,
-    write_report,
-)
+from twostream.report import write_report
+from twostream.report.answer_styles import style_name
+from twostream.report.gallery import by_cluster, card, reason_words
+from twostream.report.latent_space import principal_plane, rows_to_draw, score_levels
+from twostream.report.pictures import mask_path
+from twostream.report.scores import COUNTS, SCORES
+from twostream.report.words import duration, formatted
 from twostream.task.answers import AnswerKind
 
 WIDTH = 32
@@ -265,7 +259,7 @@ def test_numbers() -> None:
 def test_order_is_by_cluster_then_as_asked() -> None:
     queries = [make_query(1), make_query(2, coarse=1, fine=0), make_query(3, coarse=0, fine=-1)]
     queries += [make_query(4, coarse=0, fine=2), make_query(5)]
-    assert [q.candidate.id for q in order(queries)] == [4, 3, 2, 1, 5]
+    assert [q.candidate.id for q in by_cluster(queries)] == [4, 3, 2, 1, 5]
 
 
 def test_reasons_in_words() -> None:
@@ -279,15 +273,15 @@ def test_reasons_in_words() -> None:
         "nothing was answered or chosen yet",
     ]
     assert reason_words({"by_class": True, "one_minus_margin": 0.25}) == ["by class: True", "one minus margin: 0.250"]
-    assert [q.candidate.id for q in order([first, make_query(2, coarse=0, fine=0)])] == [2, 1]
+    assert [q.candidate.id for q in by_cluster([first, make_query(2, coarse=0, fine=0)])] == [2, 1]
 
 
 def test_kind_of_several_answers() -> None:
     say = lambda kind, **more: Answer(1, AnswerKind(kind), "x", **more)  # noqa: E731
-    assert kind_of([]) == "open"
-    assert kind_of([say("true"), say("skipped")]) == "true"
-    assert kind_of([say("true"), say("nothing")]) == "disagree"
-    assert kind_of([say("true"), say("nothing"), say("shape", adjudicates=True)]) == "shape"
+    assert style_name([]) == "open"
+    assert style_name([say("true"), say("skipped")]) == "true"
+    assert style_name([say("true"), say("nothing")]) == "disagree"
+    assert style_name([say("true"), say("nothing"), say("shape", adjudicates=True)]) == "shape"
 
 
 def test_asked_candidates_are_always_drawn() -> None:

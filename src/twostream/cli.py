@@ -253,7 +253,7 @@ def run(
         project.relocate(**moved)
     outcome = run_loop(project, rounds=rounds, truth_uri=truth)
     if outcome.finished:
-        from twostream.report.report import write_report
+        from twostream.report import write_report
 
         print(f"done: {outcome.round} rounds asked and answered; report: {write_report([Project(directory)])}")
     else:
@@ -373,7 +373,7 @@ def report(
 ) -> None:
     """Curves, galleries and times as one self-contained report.html."""
     from twostream.project.project import Project
-    from twostream.report.report import write_report
+    from twostream.report import write_report
 
     print(write_report([Project(directory), *(Project(path) for path in beside or [])]))
 

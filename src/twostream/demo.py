@@ -21,7 +21,7 @@ from twostream.base.errors import InputError, TwoStreamError
 from twostream.base.geometry import grid
 from twostream.project.create import create_project, fork_project
 from twostream.project.project import CONFIG_NAME, Project
-from twostream.report.report import write_report
+from twostream.report import write_report
 from twostream.rounds.loop import run
 from twostream.volume import create_volume, open_volume
 

@@ -6,13 +6,11 @@ pictures name the page's CSS variables (``var(--ink)``), so one picture is legib
 
 from __future__ import annotations
 
-import base64
 import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import cv2
 import matplotlib
 import numpy as np
 from markupsafe import Markup, escape
@@ -51,10 +49,6 @@ _NAMES = (
 )
 _STAND_INS = {name: f"#fe{number:02x}ed" for number, name in enumerate(_NAMES)}
 """Matplotlib wants colours, the page wants variables: each variable is drawn in a colour of its own, then renamed."""
-SHEET_GAP = 4
-"""Pixels between the patches of a sheet."""
-_OUTLINE_SCALE = 4
-"""Masks are outlined at this many times their size, so that the outline runs along the edges of the pixels."""
 
 
 @dataclass(frozen=True)
@@ -78,12 +72,12 @@ class Marks:
 
     Attributes:
         rows: positions of the candidates.
-        kind: answer, a name of the style sheet's ``--answer-`` variables.
+        style_name: answer, a name of the style sheet's ``--answer-`` variables.
         marker: matplotlib marker.
     """
 
     rows: Sequence[int]
-    kind: str
+    style_name: str
     marker: str
 
 
@@ -157,7 +151,7 @@ def latent_panel(points: np.ndarray, level: np.ndarray, marks: Sequence[Marks], 
             y,
             s=130 if mark.marker == "*" else 66,  # a star fills little of its square
             marker=mark.marker,
-            color=_STAND_INS[f"answer-{mark.kind}"],
+            color=_STAND_INS[f"answer-{mark.style_name}"],
             edgecolors=_STAND_INS["paper"],
             linewidths=0.9,
             zorder=3,
@@ -168,77 +162,6 @@ def latent_panel(points: np.ndarray, level: np.ndarray, marks: Sequence[Marks], 
     for side, text in (("set_xlabel", "component 1"), ("set_ylabel", "component 2")):
         getattr(axes, side)(text, color=_STAND_INS["soft"], fontsize=8, labelpad=4)
     return _svg(figure, label)
-
-
-def principal_plane(latents: np.ndarray) -> tuple[np.ndarray, float]:
-    """The first two principal components of standardised latents.
-
-    Args:
-        latents: (N, D).
-
-    Returns:
-        (N, 2) places, and the share of the variance that they show (0 without variance).
-    """
-    latents = np.asarray(latents, np.float64)
-    if len(latents) == 0:
-        return np.zeros((0, 2)), 0.0
-    spread = latents.std(0)
-    # A dimension that the stream does not use has no spread; divided by it, noise would become the largest component.
-    used = spread > 1e-9
-    standard = (latents[:, used] - latents[:, used].mean(0)) / spread[used]
-    if standard.shape[1] == 0:
-        return np.zeros((len(latents), 2)), 0.0
-    left, singular, _ = np.linalg.svd(standard, full_matrices=False)
-    points = np.zeros((len(latents), 2))
-    kept = min(2, len(singular))
-    points[:, :kept] = left[:, :kept] * singular[:kept]
-    return points, float((singular[:kept] ** 2).sum() / (singular**2).sum())
-
-
-def score_levels(score: np.ndarray) -> tuple[np.ndarray, list[float]]:
-    """Steps of the colour scale over the range of the scores.
-
-    Args:
-        score: (N,) in [0, 1].
-
-    Returns:
-        (N,) int in 0..NUM_LEVELS-1, and the NUM_LEVELS + 1 edges of the steps.
-    """
-    low, high = (float(score.min()), float(score.max())) if len(score) else (0.0, 1.0)
-    if high - low < 1e-6:
-        low, high = 0.0, 1.0
-    edges = np.linspace(low, high, NUM_LEVELS + 1)
-    return np.clip(np.searchsorted(edges[1:-1], score, side="right"), 0, NUM_LEVELS - 1), edges.tolist()
-
-
-def patch_uri(image: np.ndarray) -> str:
-    """(W, W) uint8 patch, or (H, W, 4) with its opacity, as the data URI of a PNG."""
-    _, packed = cv2.imencode(".png", np.ascontiguousarray(image))
-    return "data:image/png;base64," + base64.b64encode(packed.tobytes()).decode()
-
-
-def sheet_uri(pictures: np.ndarray) -> str:
-    """(rows, columns, W, W) uint8 patches side by side, as the data URI of one PNG; what is between them is clear."""
-    rows, columns, height, width = pictures.shape
-    sheet = np.zeros((rows * (height + SHEET_GAP) - SHEET_GAP, columns * (width + SHEET_GAP) - SHEET_GAP, 2), np.uint8)
-    for row, column in np.ndindex(rows, columns):
-        y, x = row * (height + SHEET_GAP), column * (width + SHEET_GAP)
-        sheet[y : y + height, x : x + width, 0] = pictures[row, column]
-        sheet[y : y + height, x : x + width, 1] = 255
-    grey, opacity = sheet[..., 0], sheet[..., 1]
-    return patch_uri(np.stack([grey, grey, grey, opacity], axis=-1))
-
-
-def mask_path(mask: np.ndarray) -> str:
-    """The outline of a (H, W) mask along its pixels' edges, as data of an SVG path in pixels; "" where it is empty."""
-    large = np.kron(mask.astype(np.uint8), np.ones((_OUTLINE_SCALE, _OUTLINE_SCALE), np.uint8))
-    contours, _ = cv2.findContours(large, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
-    parts = []
-    for contour in contours:
-        # OpenCV walks through the centres of the border's pixels, half a (small) pixel inside.
-        corners = (contour[:, 0] + 0.5) / _OUTLINE_SCALE
-        parts.append("M" + "L".join(f"{x:.2f} {y:.2f}" for x, y in corners) + "Z")
-    return "".join(parts)
 
 
 def _calm(axes: Axes) -> None:
