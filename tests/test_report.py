@@ -25,7 +25,7 @@ from twostream.report.latent_space import principal_plane, rows_to_draw, score_l
 from twostream.report.pictures import mask_path
 from twostream.report.scores import COUNTS, SCORES
 from twostream.report.words import duration, formatted
-from twostream.task.answers import AnswerKind
+from twostream.task.answers import MEANING, AnswerKind, Meaning
 
 WIDTH = 32
 HOME = "/home/somebody/secret"
@@ -282,6 +282,16 @@ def test_kind_of_several_answers() -> None:
     assert style_name([say("true"), say("skipped")]) == "true"
     assert style_name([say("true"), say("nothing")]) == "disagree"
     assert style_name([say("true"), say("nothing"), say("shape", adjudicates=True)]) == "shape"
+
+
+def test_kinds_of_answers_that_another_package_registered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(MEANING, "blurred", Meaning(float("nan"), "", in_budget=True))
+    project = make_project(tmp_path / "a")
+    fill(project)
+    project.ledger.tell(Answer(project.ledger.queries()[4].id, "blurred", "bob", adjudicates=True))
+    text = write_report([project]).read_text()
+    assert '<span class="tone kind-blurred">◈&nbsp;1 blurred</span>' in text
+    assert ".kind-blurred { --tone: var(--answer-other); }" in text and "fill: var(--answer-other)" in text
 
 
 def test_asked_candidates_are_always_drawn() -> None:

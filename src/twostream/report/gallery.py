@@ -12,7 +12,7 @@ from typing import Any
 
 from twostream.project.project import Project
 from twostream.project.records import Answer, Query
-from twostream.report.answer_styles import ANSWER_STYLES, answers_by_query, style_name
+from twostream.report.answer_styles import answer_styles, answers_by_query, style_name
 from twostream.report.overview import series_number
 from twostream.report.pictures import mask_path, patch_uri
 from twostream.report.words import formatted, plural
@@ -92,8 +92,8 @@ def groups(cards: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def tally(style_names: Sequence[str]) -> list[tuple[str, int]]:
-    """(name, how often it occurs) of each style that occurs, in the order of ``ANSWER_STYLES``."""
-    return [(name, style_names.count(name)) for name in ANSWER_STYLES if name in style_names]
+    """(name, how often it occurs) of each style that occurs, in the order of ``answer_styles()``."""
+    return [(name, style_names.count(name)) for name in answer_styles() if name in style_names]
 
 
 def card(query: Query, answers: Sequence[Answer]) -> dict[str, Any]:
@@ -103,16 +103,16 @@ def card(query: Query, answers: Sequence[Answer]) -> dict[str, Any]:
         query: what was asked.
         answers: its current answers, oldest first.
     """
-    name = style_name(answers)
+    styles, name = answer_styles(), style_name(answers)
     coarse, fine = query.reason.get("coarse"), query.reason.get("fine")
     image, mask = query.patch.central
-    each = [f"{a.annotator}: {ANSWER_STYLES[str(a.kind)].text}" for a in answers] if name == "disagree" else []
+    each = [f"{a.annotator}: {styles[a.kind].text}" for a in answers] if name == "disagree" else []
     return {
         "id": query.candidate.id,
         "group": "audit, drawn at random" if query.is_audit else _group(coarse),
         "cluster": "" if fine is None or coarse == BY_CHANCE else "added" if fine < 0 else f"fine {fine}",
         "style_name": name,
-        "style": ANSWER_STYLES[name],
+        "style": styles[name],
         "score": formatted(query.candidate.score, 2),
         "strategy": query.strategy,
         "why": " · ".join(reason_words(query.reason)),

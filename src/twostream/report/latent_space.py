@@ -14,7 +14,7 @@ import numpy as np
 from twostream.candidates.table import read_table
 from twostream.models.streams.config import PICTURES_NAME
 from twostream.project.project import Project
-from twostream.report.answer_styles import ANSWER_STYLES, answers_by_query, style_name
+from twostream.report.answer_styles import answer_styles, answers_by_query, style_name
 from twostream.report.figures import NUM_LEVELS, Marks, latent_panel
 from twostream.report.pictures import sheet_uri
 from twostream.report.words import formatted
@@ -51,9 +51,12 @@ def latent_space(project: Project, name: str) -> dict[str, Any] | None:
         "num": len(ids),
         "num_drawn": len(rows),
         "num_asked": len(asked),
-        "num_marked": sum(len(mark.rows) for mark in marks),
-        "style_names": [mark.style_name for mark in marks],
-        "streams": [_stream_picture(project, round_number, stream, rows, level, marks, name) for stream in STREAMS],
+        "num_marked": sum(len(mark.rows) for mark in marks.values()),
+        "style_names": list(marks),
+        "streams": [
+            _stream_picture(project, round_number, stream, rows, level, list(marks.values()), name)
+            for stream in STREAMS
+        ],
         "score_ranges": [f"{formatted(a, digits)}–{formatted(b, digits)}" for a, b in pairwise(edges)],
     }
 
@@ -84,7 +87,7 @@ def newest_round_with_latents(project: Project) -> int | None:
 
 
 def asked_candidates(project: Project) -> dict[int, str]:
-    """{candidate id: key in ``ANSWER_STYLES``, from its newest query} of every candidate that was asked."""
+    """{candidate id: key in ``answer_styles()``, from its newest query} of every candidate that was asked."""
     answers = answers_by_query(project.ledger.current_answers())
     return {q.candidate.id: style_name(answers.get(q.id, [])) for q in project.ledger.queries()}
 
@@ -103,15 +106,23 @@ def rows_to_draw(ids: np.ndarray, asked: Iterable[int]) -> np.ndarray:
     return np.union1d(even, np.flatnonzero(np.isin(ids, list(asked)))).astype(np.int64)
 
 
-def marks_of(ids: Sequence[int], asked: Mapping[int, str]) -> list[Marks]:
-    """Marks for the candidates that were asked, one per style that occurs, in the order of ``ANSWER_STYLES``.
+def marks_of(ids: Sequence[int], asked: Mapping[int, str]) -> dict[str, Marks]:
+    """Marks for the candidates that were asked, one for each style that occurs.
 
     Args:
         ids: (N,) ids of the candidates that are drawn.
-        asked: {candidate id: key in ``ANSWER_STYLES``}.
+        asked: {candidate id: key in ``answer_styles()``}.
+
+    Returns:
+        {key in ``answer_styles()``: its marks}, in that order.
     """
-    rows = {name: [row for row, i in enumerate(ids) if asked.get(i) == name] for name in ANSWER_STYLES}
-    return [Marks(rows[name], name, ANSWER_STYLES[name].marker) for name in ANSWER_STYLES if rows[name]]
+    rows: dict[str, list[int]] = {}
+    for row, i in enumerate(ids):
+        if i in asked:
+            rows.setdefault(asked[i], []).append(row)
+    return {
+        name: Marks(rows[name], style.colour, style.marker) for name, style in answer_styles().items() if name in rows
+    }
 
 
 def principal_plane(latents: np.ndarray) -> tuple[np.ndarray, float]:

@@ -16,7 +16,7 @@ from twostream.base.atomic import write_text
 from twostream.base.errors import ProjectError
 from twostream.project.project import Project
 from twostream.query.stopping import WINDOW
-from twostream.report.answer_styles import ANSWER_STYLES
+from twostream.report.answer_styles import answer_styles
 from twostream.report.figures import NUM_LEVELS, NUM_SERIES
 from twostream.report.gallery import galleries, mask_legend, score_meaning
 from twostream.report.latent_space import latent_space, training_pictures
@@ -69,7 +69,7 @@ def template_values(projects: Sequence[Project]) -> dict[str, Any]:
         "series": [series_number(position) for position in range(len(projects))],
         "num_series": NUM_SERIES,
         "num_levels": NUM_LEVELS,
-        "answer_styles": ANSWER_STYLES,
+        "answer_styles": answer_styles(),
         "summary": summary(projects),
         "has_test_box": projects[0].config.boxes.test is not None,
         "facts": facts(projects, names),
