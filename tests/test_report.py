@@ -188,7 +188,7 @@ def test_new_project(tmp_path: Path) -> None:
     text = write_report([make_project(tmp_path / "new", task="mitochondria", test_box=False)]).read_text()
     assert Page(text).num_cards == 0
     assert "Nothing has been asked yet." in text and "No round has been scored yet." in text
-    assert "next step: train of round 0" in text and "There is no test box" in text
+    assert "<dt>next step of two-stream</dt><dd>train of round 0</dd>" in text and "There is no test box" in text
 
 
 def test_in_the_middle_of_a_round(tmp_path: Path) -> None:
@@ -223,7 +223,7 @@ def test_what_speaks_for_stopping(tmp_path: Path) -> None:
     text = write_report(projects).read_text()
     assert Page(text).stack == []
     section = text[text.index("<h2>When to stop</h2>") : text.index("<h2>What was asked</h2>")]
-    assert "There are no audits, so nothing measures it" in section and "labels right, audited" not in section
+    assert "There are no audits, so this share is not measured" in section and "labels right, audited" not in section
     assert '<td>-0.250</td><td>7 of 8</td><td>–</td><td class="left">go on</td>' in section
     assert '<td>0.996</td><td>7 of 8</td><td>0.999</td><td class="left">may stop</td>' in section
     assert '<td title="which knew 3 of 8 candidates">–</td><td>3 of 8</td>' in section
@@ -238,7 +238,7 @@ def test_audits_speak_for_stopping_where_there_are_some(tmp_path: Path) -> None:
           **stopping(audited=audit))  # fmt: skip
     text = write_report([project]).read_text()
     assert '0.990 (0.960 to 1.000) of 90</td><td class="left">may stop</td>' in text
-    assert "There are no audits, so nothing measures it" not in text
+    assert "There are no audits, so this share is not measured" not in text
 
 
 def test_projects_of_an_older_version_say_nothing_of_stopping(compared: tuple[list[Project], str]) -> None:
@@ -266,11 +266,11 @@ def test_reasons_in_words() -> None:
     by_chance = {"coarse": -1, "fine": -1, "stands_for": 1, "distance_to_center": None, "distance_to_answer": None}
     assert reason_words(by_chance | {"probability": 0.5}) == ["scorer's probability 0.50"]
     first = make_query(1, **by_chance)
-    assert (card(first, [])["group"], card(first, [])["cluster"]) == ("drawn by chance", "")
+    assert (card(first, [])["group"], card(first, [])["cluster"]) == ("drawn at random", "")
     assert reason_words({"stands_for": 1, "distance_to_center": None}) == ["stands for 1 candidate"]
     assert reason_words({"covers": 3, "distance": None}) == [
         "covers 3 candidates",
-        "nothing was answered or chosen yet",
+        "no other was answered or chosen before",
     ]
     assert reason_words({"by_class": True, "one_minus_margin": 0.25}) == ["by class: True", "one minus margin: 0.250"]
     assert [q.candidate.id for q in by_cluster([first, make_query(2, coarse=0, fine=0)])] == [2, 1]

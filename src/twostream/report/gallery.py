@@ -19,8 +19,8 @@ from twostream.report.words import formatted, plural
 from twostream.task import TASKS
 from twostream.task.answers import AnswerKind
 
-BY_CHANCE = -1
-"""Coarse cluster of the rows that the strategy two-stream drew at random."""
+DRAWN_AT_RANDOM = -1
+"""Coarse cluster of the queries that the strategy two-stream drew at random."""
 REASONS: dict[str, Callable[[Any], str]] = {
     "stands_for": lambda v: f"stands for {plural(v, 'candidate')}",
     "distance_to_center": lambda v: "" if v is None else f"{formatted(v, 2)} from its cluster's centre",
@@ -28,7 +28,9 @@ REASONS: dict[str, Callable[[Any], str]] = {
         "no answer in its cluster yet" if v is None else f"{formatted(v, 2)} from the nearest answer"
     ),
     "distance": lambda v: (
-        "nothing was answered or chosen yet" if v is None else f"{formatted(v, 2)} from all that is answered or chosen"
+        "no other was answered or chosen before"
+        if v is None
+        else f"{formatted(v, 2)} from the nearest answered or chosen one"
     ),
     "covers": lambda v: f"covers {plural(v, 'candidate')}",
     "mutual_information": lambda v: f"scorers disagree by {formatted(v, 3)} nats",
@@ -76,7 +78,7 @@ def by_cluster(queries: Sequence[Query]) -> list[Query]:
 
     def place(query: Query) -> tuple[float, float]:
         coarse, fine = query.reason.get("coarse"), query.reason.get("fine")
-        return math.inf if coarse in (None, BY_CHANCE) else coarse, math.inf if fine is None or fine < 0 else fine
+        return math.inf if coarse in (None, DRAWN_AT_RANDOM) else coarse, math.inf if fine is None or fine < 0 else fine
 
     return sorted(queries, key=place)
 
@@ -110,7 +112,11 @@ def card(query: Query, answers: Sequence[Answer]) -> dict[str, Any]:
     return {
         "id": query.candidate.id,
         "group": "audit, drawn at random" if query.is_audit else _group(coarse),
-        "cluster": "" if fine is None or coarse == BY_CHANCE else "added" if fine < 0 else f"fine {fine}",
+        "cluster": ""
+        if fine is None or coarse == DRAWN_AT_RANDOM
+        else "no fine cluster"
+        if fine < 0
+        else f"fine {fine}",
         "style_name": name,
         "style": styles[name],
         "score": formatted(query.candidate.score, 2),
@@ -129,7 +135,7 @@ def _group(coarse: int | None) -> str:
     """Name of the group of cards of a coarse cluster; "" for strategies without clusters."""
     if coarse is None:
         return ""
-    return "drawn by chance" if coarse == BY_CHANCE else f"coarse cluster {coarse}"
+    return "drawn at random" if coarse == DRAWN_AT_RANDOM else f"coarse cluster {coarse}"
 
 
 def patch_origin(query: Query) -> str:
@@ -145,7 +151,7 @@ def reason_words(reason: Mapping[str, Any]) -> list[str]:
         reason: ``Query.reason``; a reason that is not in ``REASONS`` is shown by its name.
     """
     hidden = {"coarse", "fine"}
-    if reason.get("coarse") == BY_CHANCE:  # what describes the cluster has no meaning then
+    if reason.get("coarse") == DRAWN_AT_RANDOM:  # then there is no cluster to describe
         hidden |= {"stands_for", "distance_to_center", "distance_to_answer"}
     words = [
         REASONS[k](v) if k in REASONS else f"{k.replace('_', ' ')}: {_value_text(v)}"
@@ -168,8 +174,8 @@ def score_meaning(project: Project) -> str:
     if source.kind == "probability":
         return "The score is the mean of the given foreground probability inside the mask."
     if source.kind == "segmentation":
-        return "The score is 0.5 throughout: a segmentation does not say how likely its objects are."
-    return "The score is the table's, or 0.5 throughout where it gives none."
+        return "Every score is 0.5, because a segmentation does not say how likely its objects are."
+    return "The score is the one in the table of objects; in a table without scores, every score is 0.5."
 
 
 def mask_legend(project: Project) -> list[tuple[str, str]]:

@@ -24,10 +24,10 @@ MAX_POINTS = 2000
 STREAMS = {"supervised": "supervised stream (masks)", "unsupervised": "unsupervised stream (raw image)"}
 """{name in file names: title}."""
 SHEETS = {
-    "reconstructions": ("Reconstructions", "patches above, what the stream's decoder makes of their latents below"),
-    "interpolations": ("From one patch to another", "decoded along the line between the latents of two of them"),
+    "reconstructions": ("Reconstructions", "above the patches, below what the decoder reconstructs from their latents"),
+    "interpolations": ("Interpolations", "decoded at points between the latents of two patches"),
     "samples": ("Samples", "decoded from latents drawn at random"),
-    "neighbours": ("Alike to the stream", "each row: a candidate, then those whose latents are nearest to its own"),
+    "neighbours": ("Nearest neighbours", "each row: a candidate, then the candidates with the nearest latents"),
 }
 """{array in the file of a stream's pictures: (title, meaning)}."""
 

@@ -66,7 +66,7 @@ def facts(projects: Sequence[Project], names: Sequence[str]) -> list[tuple[str, 
         ("voxel size", f"{' × '.join(f'{v:g}' for v in size)} nm (Z, Y, X)" if size else MISSING),
         ("labels box", boxes.labels or "none"),
         ("validation box", f"{boxes.val} (part of the labels box)" if boxes.val else "none"),
-        ("test box", boxes.test or "none: no truth covers one"),
+        ("test box", boxes.test or "none: no labels cover one"),
     ]
     if config.source:
         rows.insert(2, (f"{config.source.name}, in place of S", Uri.parse(config.source.uri).short))
@@ -79,11 +79,11 @@ def facts(projects: Sequence[Project], names: Sequence[str]) -> list[tuple[str, 
 
 
 def next_step(project: Project) -> str:
-    """What the project does next and what it waits for, in one sentence."""
+    """The next step of the project, and how many answers it waits for."""
     round_number, step = project.next_step()
     num_open = len(project.ledger.open_queries())
     waiting = f"; {plural(num_open, 'query', 'queries')} not answered yet" if num_open else ""
-    return f"next step: {step} of round {round_number}{waiting}"
+    return f"{step} of round {round_number}{waiting}"
 
 
 def _strategy_text(project: Project) -> str:

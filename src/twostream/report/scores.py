@@ -20,28 +20,31 @@ MetricsByRound = Mapping[int, Metrics]
 """{round: metrics} of a project."""
 
 COUNTS = {
-    "num_answers": ("answers", "answers paid for so far"),
-    "annotation_seconds": ("annotation", "time spent on all answers so far"),
+    "num_answers": ("answers", "answers so far that count in the budget"),
+    "annotation_seconds": ("annotation", "time that annotators have spent so far"),
     "num_candidates": ("candidates", "instances proposed in the whole image"),
     "num_truth": ("truth", "true objects in the test box"),
 }
 """{key of the metrics: (title, meaning)} of what a round counts."""
 SCORES = {
-    "candidate_recall": ("candidate recall", "share of the true objects that some candidate overlaps with IoU > 0.2"),
+    "candidate_recall": ("candidate recall", "share of the true objects that overlap a candidate with IoU > 0.2"),
     "candidate_accuracy": (
         "candidate accuracy",
-        "share of the candidates that are good: matched one-to-one with a true object at IoU ≥ 0.5, polarity right",
+        "share of the candidates that are good: matched one-to-one with a true object at IoU ≥ 0.5, with its polarity",
     ),
-    "roi_accuracy": ("ROI accuracy", "share of the candidates that overlap some true object with IoU > 0.2"),
+    "roi_accuracy": ("ROI accuracy", "share of the candidates that overlap a true object with IoU > 0.2"),
     "average_precision": (
         "average precision",
         "area under the precision-recall curve of the candidates, ranked by their score, over all true objects",
     ),
-    "instance_f1": ("instance F1", "F1 of the final segmentation's instances against the truth, one-to-one at IoU 0.5"),
+    "instance_f1": (
+        "instance F1",
+        "F1 of the final segmentation's instances, matched one-to-one with true objects at IoU ≥ 0.5",
+    ),
     "foreground_iou": ("foreground IoU", "intersection over union of the final segmentation and the truth, in voxels"),
     "curated_accuracy": (
         "curated accuracy",
-        "share of the whole pool whose label is right: the answer where there is one, else the shared scorer's guess",
+        "share of the pool whose label is right; the label is the answer or, without one, the scorer's prediction",
     ),
 }
 """{key of the scores: (title, meaning)} of the scores that the report shows."""

@@ -27,20 +27,20 @@ from twostream.report.words import MISSING, formatted
 CRITERIA = {
     "agreement": (
         "agreement with the round before",
-        "Cohen's kappa of the shared scorer's labels of two successive rounds, over the candidates of both: 1 where no "
-        "label changed, 0 where no more are alike than by chance (Bloodgood and Vijay-Shanker 2009)",
+        "Cohen's kappa between the scorer's labels in two successive rounds, over the candidates of both: 1 if no "
+        "label changed, 0 if they agree no more than by chance (Bloodgood and Vijay-Shanker 2009)",
         STABLE,
     ),
     "audited": (
         "labels right, audited",
-        "share of the audited candidates whose label by the scorer is the answer that it never saw, with Wilson's 95 "
-        "percent interval",
+        "share of the audited candidates whose label by the scorer is the annotator's answer, which the scorer never "
+        "saw; with Wilson's 95 percent interval",
         TARGET,
     ),
     "expected": (
-        "labels right, by the scorer's belief",
+        "labels right, expected by the scorer",
         "share of the unanswered labels that the scorer expects to be right, the mean of max(p, 1 − p), with a 95 "
-        "percent interval from a committee of scorers (Zhu, Wang and Hovy 2008): a belief, not a measurement",
+        "percent interval from a committee of scorers (Zhu, Wang and Hovy 2008); not a measurement",
         TARGET,
     ),
 }
