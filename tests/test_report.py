@@ -324,12 +324,14 @@ def test_mask_path_follows_the_pixels() -> None:
 
 
 def test_the_table_of_the_demonstration_fits_a_terminal(make_project, monkeypatch, capsys):
-    from twostream.demo import SHORT, _print_scores
+    from twostream.demo import SCORE_COLUMNS, _print_scores
 
     monkeypatch.setenv("COLUMNS", "80")
     project = make_project()
-    project.ledger.store_score(0, {"round": 0, "num_answers": 7, "scores": dict.fromkeys([*SHORT, "mean_iou"], 0.25)})
+    project.ledger.store_score(
+        0, {"round": 0, "num_answers": 7, "scores": dict.fromkeys([*SCORE_COLUMNS, "mean_iou"], 0.25)}
+    )
     _print_scores([project])
     text = capsys.readouterr().out
-    assert text.count("0.25") == len(SHORT) and "…" not in text
+    assert text.count("0.25") == len(SCORE_COLUMNS) and "…" not in text
     assert max(len(line) for line in text.splitlines()) <= 80
