@@ -1,4 +1,4 @@
-"""The command line: what comes out for what goes in, and one clear sentence for what does not fit."""
+"""The command line: what each command writes and prints, and one clear sentence for each error."""
 
 import ast
 import csv

@@ -1,4 +1,4 @@
-"""The report stands alone, shows every query and every score, and bears what is missing."""
+"""The report needs no other file, shows every query and every score, and copes with missing data."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ NASTY = "<script>alert('1 & 2')</script>"
 
 
 def make_project(root: Path, *, task: str = "polarity", strategy: str = "two-stream", test_box: bool = True) -> Project:
-    """A project folder without data: a report needs none."""
+    """A project folder without data; a report can be written without it."""
     root.mkdir()
     values = {
         "task": task,
@@ -67,7 +67,7 @@ def make_candidate(identity: int) -> Candidate:
 
 
 def fill(project: Project, *, scored: bool = True) -> None:
-    """Ask six, answer five; leave latents and, if wanted, metrics with a None."""
+    """Ask six queries, answer five, and store latents; with ``scored`` also metrics, one of which is None."""
     reasons = {"stands_for": 3, "distance_to_center": 1.25, "distance_to_answer": None, "probability": 0.75}
     queries = [make_query(i, coarse=i % 2, fine=i, **reasons) for i in range(1, 6)]
     queries.append(Query(make_candidate(6), make_patch(6), "audit", {}, is_audit=True))
@@ -102,7 +102,7 @@ def store(
 
 
 class Page(HTMLParser):
-    """Counts what a browser would fetch, and cards; notices tags that are left open."""
+    """Collects the addresses that a browser would fetch, counts cards, and fails on tags that do not match."""
 
     VOID = frozenset({"meta", "link", "br", "img", "input", "hr"})
 
@@ -208,12 +208,13 @@ def test_audit_in_place_of_a_test_box(tmp_path: Path) -> None:
     assert "<td>–</td><td>0.00 to 1.00</td><td>0</td>" in text
 
 
-def stopping(**said: object) -> dict[str, object]:
+def stopping(**criteria: object) -> dict[str, object]:
+    """The part of a round's metrics that holds the criteria for stopping; all None unless given."""
     nothing = {"learned": True, "num_pool": 8, "num_shared": 7, "agreement": None, "audited": None, "expected": None}
-    return {"stopping": nothing | said}
+    return {"stopping": nothing | criteria}
 
 
-def test_what_speaks_for_stopping(tmp_path: Path) -> None:
+def test_criteria_for_stopping(tmp_path: Path) -> None:
     projects = [make_project(tmp_path / "a"), make_project(tmp_path / "b", strategy="random")]
     belief = {"value": 0.9, "low": 0.8, "high": 0.95, "num": 6}
     store(projects[0], 0, 0, {})
@@ -231,7 +232,7 @@ def test_what_speaks_for_stopping(tmp_path: Path) -> None:
     assert 'aria-label="agreement with the round before against answers"' in section
 
 
-def test_audits_speak_for_stopping_where_there_are_some(tmp_path: Path) -> None:
+def test_audits_as_a_criterion_for_stopping(tmp_path: Path) -> None:
     project = make_project(tmp_path / "audited", test_box=False)
     audit = {"value": 0.99, "low": 0.96, "high": 1.0, "num": 90}
     store(project, 1, 4, {}, audit={"candidate_accuracy": 0.5, "interval": [0, 1], "num_audited": 90},
@@ -241,7 +242,7 @@ def test_audits_speak_for_stopping_where_there_are_some(tmp_path: Path) -> None:
     assert "There are no audits, so this share is not measured" not in text
 
 
-def test_projects_of_an_older_version_say_nothing_of_stopping(compared: tuple[list[Project], str]) -> None:
+def test_metrics_of_an_older_version_have_no_criteria_for_stopping(compared: tuple[list[Project], str]) -> None:
     assert "When to stop" not in compared[1]
 
 
@@ -323,7 +324,7 @@ def test_mask_path_follows_the_pixels() -> None:
     assert np.allclose(corners.min(0), (3, 2), atol=0.13) and np.allclose(corners.max(0), (7, 5), atol=0.13)
 
 
-def test_the_table_of_the_demonstration_fits_a_terminal(make_project, monkeypatch, capsys):
+def test_the_score_table_of_the_demonstration_fits_into_80_columns(make_project, monkeypatch, capsys):
     from twostream.demo import SCORE_COLUMNS, _print_scores
 
     monkeypatch.setenv("COLUMNS", "80")
