@@ -409,7 +409,7 @@ def test_a_lost_ledger_is_not_begun_again(tmp_path, toy_file):
         (["--set", "segmentation.loss.non_overlap=4"], "loss.non_overlap is for polarity"),
         (["--set", "segmentation.watch.patience=3"], "set every_steps as well"),
         (["--set", "segmentation.augment.rescale_range=[1.2,0.8]"], "expected the smaller factor first"),
-        (["--set", "segmentation.context_zyx=[1,200,200]"], "expected at most half of one"),
+        (["--set", "segmentation.context_zyx=[1,200,200]"], "expected at most half a window"),
         (["--set", "segmentation.patch_shape_zyx=[4,32]"], "segmentation.patch_shape_zyx has 2 values; one more"),
         (["--set", "decoding.channels=[contour]"], "expected foreground first"),
         (["--set", "segmentation.optimiser.name=sgd"], "the nearest valid one is 'segmentation.optimizer'"),
