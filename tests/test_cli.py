@@ -1,6 +1,8 @@
-"""The command line: what comes out for what goes in, and one clear sentence for what does not fit."""
+"""The command line: what each command writes and prints, and one clear sentence for each error."""
 
 import ast
+import csv
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -203,6 +205,38 @@ def test_steps_by_name_and_in_their_order(tmp_path, toy_file):
     assert call("report", root).exit_code == 0 and (root / "report.html").stat().st_size > 10_000
 
 
+def test_printed_commands_can_be_pasted_in_folders_with_spaces(tmp_path, toy_file, monkeypatch):
+    def paste(line):
+        name, *words = shlex.split(line[line.index("twostream ") :])
+        assert name == "twostream"
+        return done(call(*words))
+
+    def done(result):
+        assert result.exit_code == 0, result.output
+        return result.output.splitlines()
+
+    (tmp_path / "my lab").mkdir()
+    monkeypatch.chdir(tmp_path / "my lab")
+    made = done(init("first project", toy_file, "--labels-box", LABELS_BOX, "--budget", "3"))
+    assert made[-1].endswith("twostream run 'first project' --truth URI")
+    printed = paste(made[-2])
+    assert "waits for 3 answers" in printed[-5]
+    export, fill_in, answer, go_on = printed[-4:]
+    paste(export)
+    table = Path("queries_round_0.csv")
+    assert f"the column `kind` of {table};" in fill_in
+    with open(table, newline="") as file:
+        rows = list(csv.DictReader(file))
+    with open(table, "w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(row | {"kind": kind} for row, kind in zip(rows, ("true", "nothing", "true"), strict=True))
+    assert paste(answer) == ["3 answers recorded"]
+    assert "round 1 waits for 3 answers" in paste(go_on)[-5]
+    forked = done(call("fork", "first project", "second project", "--set", "query.strategy=random"))
+    assert "waits for 3 answers" in paste(forked[-1])[-5]
+
+
 def test_a_dry_run_says_what_would_be_trained_and_trains_nothing(tmp_path, toy_file):
     root = tmp_path / "p"
     assert init(root, toy_file).exit_code == 0
@@ -375,7 +409,7 @@ def test_a_lost_ledger_is_not_begun_again(tmp_path, toy_file):
         (["--set", "segmentation.loss.non_overlap=4"], "loss.non_overlap is for polarity"),
         (["--set", "segmentation.watch.patience=3"], "set every_steps as well"),
         (["--set", "segmentation.augment.rescale_range=[1.2,0.8]"], "expected the smaller factor first"),
-        (["--set", "segmentation.context_zyx=[1,200,200]"], "expected at most half of one"),
+        (["--set", "segmentation.context_zyx=[1,200,200]"], "expected at most half a window"),
         (["--set", "segmentation.patch_shape_zyx=[4,32]"], "segmentation.patch_shape_zyx has 2 values; one more"),
         (["--set", "decoding.channels=[contour]"], "expected foreground first"),
         (["--set", "segmentation.optimiser.name=sgd"], "the nearest valid one is 'segmentation.optimizer'"),

@@ -14,7 +14,7 @@ from twostream.models.streams.config import StreamConfig, StreamsConfig
 from twostream.models.streams.fit import new_stream
 from twostream.models.streams.given import read_given
 from twostream.models.streams.pictures import pictures
-from twostream.report.report import write_report
+from twostream.report import write_report
 from twostream.rounds.loop import run
 from twostream.task import get_task
 from twostream.volume import MemoryVolume

@@ -1,4 +1,4 @@
-"""The report stands alone, shows every query and every score, and bears what is missing."""
+"""The report needs no other file, shows every query and every score, and copes with missing data."""
 
 from __future__ import annotations
 
@@ -18,20 +18,14 @@ from twostream.candidates.table import to_table, write_table
 from twostream.project.ledger import Ledger
 from twostream.project.project import Project
 from twostream.project.records import Answer, Query
-from twostream.report.figures import mask_path, principal_plane, score_levels
-from twostream.report.report import (
-    COUNTS,
-    SCORES,
-    card,
-    duration,
-    formatted,
-    kind_of,
-    order,
-    reason_words,
-    rows_to_draw,
-    write_report,
-)
-from twostream.task.answers import AnswerKind
+from twostream.report import write_report
+from twostream.report.answer_styles import style_name
+from twostream.report.gallery import by_cluster, card, reason_words
+from twostream.report.latent_space import principal_plane, rows_to_draw, score_levels
+from twostream.report.pictures import mask_path
+from twostream.report.scores import COUNTS, SCORES
+from twostream.report.words import duration, formatted
+from twostream.task.answers import MEANING, AnswerKind, Meaning
 
 WIDTH = 32
 HOME = "/home/somebody/secret"
@@ -39,7 +33,7 @@ NASTY = "<script>alert('1 & 2')</script>"
 
 
 def make_project(root: Path, *, task: str = "polarity", strategy: str = "two-stream", test_box: bool = True) -> Project:
-    """A project folder without data: a report needs none."""
+    """A project folder without data; a report can be written without it."""
     root.mkdir()
     values = {
         "task": task,
@@ -73,7 +67,7 @@ def make_candidate(identity: int) -> Candidate:
 
 
 def fill(project: Project, *, scored: bool = True) -> None:
-    """Ask six, answer five; leave latents and, if wanted, metrics with a None."""
+    """Ask six queries, answer five, and store latents; with ``scored`` also metrics, one of which is None."""
     reasons = {"stands_for": 3, "distance_to_center": 1.25, "distance_to_answer": None, "probability": 0.75}
     queries = [make_query(i, coarse=i % 2, fine=i, **reasons) for i in range(1, 6)]
     queries.append(Query(make_candidate(6), make_patch(6), "audit", {}, is_audit=True))
@@ -108,7 +102,7 @@ def store(
 
 
 class Page(HTMLParser):
-    """Counts what a browser would fetch, and cards; notices tags that are left open."""
+    """Collects the addresses that a browser would fetch, counts cards, and fails on tags that do not match."""
 
     VOID = frozenset({"meta", "link", "br", "img", "input", "hr"})
 
@@ -194,7 +188,7 @@ def test_new_project(tmp_path: Path) -> None:
     text = write_report([make_project(tmp_path / "new", task="mitochondria", test_box=False)]).read_text()
     assert Page(text).num_cards == 0
     assert "Nothing has been asked yet." in text and "No round has been scored yet." in text
-    assert "next step: train of round 0" in text and "There is no test box" in text
+    assert "<dt>next step of two-stream</dt><dd>train of round 0</dd>" in text and "There is no test box" in text
 
 
 def test_in_the_middle_of_a_round(tmp_path: Path) -> None:
@@ -214,12 +208,13 @@ def test_audit_in_place_of_a_test_box(tmp_path: Path) -> None:
     assert "<td>–</td><td>0.00 to 1.00</td><td>0</td>" in text
 
 
-def stopping(**said: object) -> dict[str, object]:
+def stopping(**criteria: object) -> dict[str, object]:
+    """The part of a round's metrics that holds the criteria for stopping; all None unless given."""
     nothing = {"learned": True, "num_pool": 8, "num_shared": 7, "agreement": None, "audited": None, "expected": None}
-    return {"stopping": nothing | said}
+    return {"stopping": nothing | criteria}
 
 
-def test_what_speaks_for_stopping(tmp_path: Path) -> None:
+def test_criteria_for_stopping(tmp_path: Path) -> None:
     projects = [make_project(tmp_path / "a"), make_project(tmp_path / "b", strategy="random")]
     belief = {"value": 0.9, "low": 0.8, "high": 0.95, "num": 6}
     store(projects[0], 0, 0, {})
@@ -229,7 +224,7 @@ def test_what_speaks_for_stopping(tmp_path: Path) -> None:
     text = write_report(projects).read_text()
     assert Page(text).stack == []
     section = text[text.index("<h2>When to stop</h2>") : text.index("<h2>What was asked</h2>")]
-    assert "There are no audits, so nothing measures it" in section and "labels right, audited" not in section
+    assert "There are no audits, so this share is not measured" in section and "labels right, audited" not in section
     assert '<td>-0.250</td><td>7 of 8</td><td>–</td><td class="left">go on</td>' in section
     assert '<td>0.996</td><td>7 of 8</td><td>0.999</td><td class="left">may stop</td>' in section
     assert '<td title="which knew 3 of 8 candidates">–</td><td>3 of 8</td>' in section
@@ -237,17 +232,17 @@ def test_what_speaks_for_stopping(tmp_path: Path) -> None:
     assert 'aria-label="agreement with the round before against answers"' in section
 
 
-def test_audits_speak_for_stopping_where_there_are_some(tmp_path: Path) -> None:
+def test_audits_as_a_criterion_for_stopping(tmp_path: Path) -> None:
     project = make_project(tmp_path / "audited", test_box=False)
     audit = {"value": 0.99, "low": 0.96, "high": 1.0, "num": 90}
     store(project, 1, 4, {}, audit={"candidate_accuracy": 0.5, "interval": [0, 1], "num_audited": 90},
           **stopping(audited=audit))  # fmt: skip
     text = write_report([project]).read_text()
     assert '0.990 (0.960 to 1.000) of 90</td><td class="left">may stop</td>' in text
-    assert "There are no audits, so nothing measures it" not in text
+    assert "There are no audits, so this share is not measured" not in text
 
 
-def test_projects_of_an_older_version_say_nothing_of_stopping(compared: tuple[list[Project], str]) -> None:
+def test_metrics_of_an_older_version_have_no_criteria_for_stopping(compared: tuple[list[Project], str]) -> None:
     assert "When to stop" not in compared[1]
 
 
@@ -265,29 +260,39 @@ def test_numbers() -> None:
 def test_order_is_by_cluster_then_as_asked() -> None:
     queries = [make_query(1), make_query(2, coarse=1, fine=0), make_query(3, coarse=0, fine=-1)]
     queries += [make_query(4, coarse=0, fine=2), make_query(5)]
-    assert [q.candidate.id for q in order(queries)] == [4, 3, 2, 1, 5]
+    assert [q.candidate.id for q in by_cluster(queries)] == [4, 3, 2, 1, 5]
 
 
 def test_reasons_in_words() -> None:
     by_chance = {"coarse": -1, "fine": -1, "stands_for": 1, "distance_to_center": None, "distance_to_answer": None}
     assert reason_words(by_chance | {"probability": 0.5}) == ["scorer's probability 0.50"]
     first = make_query(1, **by_chance)
-    assert (card(first, [])["group"], card(first, [])["cluster"]) == ("drawn by chance", "")
+    assert (card(first, [])["group"], card(first, [])["cluster"]) == ("drawn at random", "")
     assert reason_words({"stands_for": 1, "distance_to_center": None}) == ["stands for 1 candidate"]
     assert reason_words({"covers": 3, "distance": None}) == [
         "covers 3 candidates",
-        "nothing was answered or chosen yet",
+        "no other was answered or chosen before",
     ]
     assert reason_words({"by_class": True, "one_minus_margin": 0.25}) == ["by class: True", "one minus margin: 0.250"]
-    assert [q.candidate.id for q in order([first, make_query(2, coarse=0, fine=0)])] == [2, 1]
+    assert [q.candidate.id for q in by_cluster([first, make_query(2, coarse=0, fine=0)])] == [2, 1]
 
 
 def test_kind_of_several_answers() -> None:
     say = lambda kind, **more: Answer(1, AnswerKind(kind), "x", **more)  # noqa: E731
-    assert kind_of([]) == "open"
-    assert kind_of([say("true"), say("skipped")]) == "true"
-    assert kind_of([say("true"), say("nothing")]) == "disagree"
-    assert kind_of([say("true"), say("nothing"), say("shape", adjudicates=True)]) == "shape"
+    assert style_name([]) == "open"
+    assert style_name([say("true"), say("skipped")]) == "true"
+    assert style_name([say("true"), say("nothing")]) == "disagree"
+    assert style_name([say("true"), say("nothing"), say("shape", adjudicates=True)]) == "shape"
+
+
+def test_kinds_of_answers_that_another_package_registered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(MEANING, "blurred", Meaning(float("nan"), "", in_budget=True))
+    project = make_project(tmp_path / "a")
+    fill(project)
+    project.ledger.tell(Answer(project.ledger.queries()[4].id, "blurred", "bob", adjudicates=True))
+    text = write_report([project]).read_text()
+    assert '<span class="tone kind-blurred">◈&nbsp;1 blurred</span>' in text
+    assert ".kind-blurred { --tone: var(--answer-other); }" in text and "fill: var(--answer-other)" in text
 
 
 def test_asked_candidates_are_always_drawn() -> None:
@@ -319,13 +324,15 @@ def test_mask_path_follows_the_pixels() -> None:
     assert np.allclose(corners.min(0), (3, 2), atol=0.13) and np.allclose(corners.max(0), (7, 5), atol=0.13)
 
 
-def test_the_table_of_the_demonstration_fits_a_terminal(make_project, monkeypatch, capsys):
-    from twostream.demo import SHORT, _print_scores
+def test_the_score_table_of_the_demonstration_fits_into_80_columns(make_project, monkeypatch, capsys):
+    from twostream.demo import SCORE_COLUMNS, _print_scores
 
     monkeypatch.setenv("COLUMNS", "80")
     project = make_project()
-    project.ledger.store_score(0, {"round": 0, "num_answers": 7, "scores": dict.fromkeys([*SHORT, "mean_iou"], 0.25)})
+    project.ledger.store_score(
+        0, {"round": 0, "num_answers": 7, "scores": dict.fromkeys([*SCORE_COLUMNS, "mean_iou"], 0.25)}
+    )
     _print_scores([project])
     text = capsys.readouterr().out
-    assert text.count("0.25") == len(SHORT) and "…" not in text
+    assert text.count("0.25") == len(SCORE_COLUMNS) and "…" not in text
     assert max(len(line) for line in text.splitlines()) <= 80

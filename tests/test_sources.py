@@ -205,7 +205,7 @@ def test_the_test_box_is_scored_with_truth(tmp_path, toy_file, theirs, kind):
         words = ["--segmentation", truth]
     wide = ["segmentation.context_zyx=[1,32,32]"]
     result = done(init(tmp_path / "p", toy_file, *words, "--test-box", TEST_BOX, sets=wide))
-    assert "the test box is scored in runs with --truth alone" in result.output
+    assert "the test box is scored only in runs with --truth" in result.output
     done(call("run", tmp_path / "p", "--rounds", "0", "--truth", truth))
     project = Project(tmp_path / "p")
     scores = project.ledger.scores()[0]["scores"]

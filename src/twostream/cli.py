@@ -1,73 +1,86 @@
-"""The command line: a thin porch. Each command reads its options and calls one function.
+"""The command line. Each command reads its options, calls one function and prints what it returns.
 
-Heavy rooms (torch, matplotlib) are imported inside the commands that need them, so that ``--help`` and ``status``
-answer at once and everywhere.
+Modules that take long to import (torch, matplotlib) are imported inside the commands that need them, so that ``--help``
+and ``status`` answer at once, even where torch is not installed.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import shlex
 import sys
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-# Threads that wait by spinning make a shared machine ten times slower; this must be said before torch is loaded.
+# Threads that wait by spinning make a shared machine ten times slower; this must be set before torch is loaded.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from twostream import __version__
 from twostream.base.errors import InputError, TwoStreamError
 
+if TYPE_CHECKING:
+    from twostream.project.project import Project
+
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+
+def _uri(option: str, text: str) -> Any:
+    """An option that takes the URI of a volume."""
+    return typer.Option(option, metavar="URI", help=text)
+
+
+def _box(option: str, text: str) -> Any:
+    """An option that takes a box of voxels."""
+    return typer.Option(option, metavar="Z0:Z1,Y0:Y1,X0:X1", help=text)
+
 
 Dir = Annotated[Path, typer.Argument(metavar="DIR", help="The project folder.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
-Truth = Annotated[
-    Optional[str],
-    typer.Option("--truth", metavar="URI", help="Labels of the whole image; a simulated annotator answers by them."),
-]
-Set = Annotated[
-    Optional[list[str]], typer.Option("--set", metavar="A.B=VALUE", help="Override a setting; may be repeated.")
+Truth = Annotated[Optional[str], _uri("--truth", "Labels of the whole image; a simulated annotator answers by them.")]
+Overrides = Annotated[
+    Optional[list[str]], typer.Option("--set", metavar="A.B=VALUE", help="Change a setting; may be repeated.")
 ]
 
 
-def _helpful(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Errors of ours become one sentence and exit status 1; with --debug they keep their traceback."""
+def _errors_as_sentences(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Print an error as one sentence and exit with status 1; with --debug, let it pass with its traceback."""
 
     @wraps(command)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         try:
             return command(*args, **kwargs)
-        except TwoStreamError as error:
-            if kwargs.get("debug"):
-                raise
-            print(f"twostream: {error}", file=sys.stderr)
-            raise typer.Exit(1) from None
         except (typer.Exit, typer.Abort, typer.BadParameter, BrokenPipeError):
             raise
         except Exception as error:
             if kwargs.get("debug"):
                 raise
-            print(f"twostream: {_sentence(error)}", file=sys.stderr)
+            text = str(error) if isinstance(error, TwoStreamError) else _foreign_error_text(error)
+            print(f"twostream: {text}", file=sys.stderr)
             raise typer.Exit(1) from None
 
     return wrapped
 
 
-def _sentence(error: Exception) -> str:
-    """Words for an error that is not ours."""
+def _foreign_error_text(error: Exception) -> str:
+    """A sentence for an error that is not a ``TwoStreamError``."""
     words = " ".join(str(error).split())
     if isinstance(error, OSError):
         hint = {errno.ENOSPC: " The disk is full.", errno.EROFS: " The file system is read-only."}
         return f"the system refused: {words}.{hint.get(error.errno or 0, '')}"
     return (
-        f"unexpected {type(error).__name__}: {words}. Nothing half-done counts as done; the traceback that --debug "
-        f"shows helps us to mend it."
+        f"unexpected {type(error).__name__}: {words}. A step that was interrupted does not count as done. Please "
+        f"report this error with the traceback that --debug shows."
     )
+
+
+def _command(*words: object) -> str:
+    """A command that can be pasted into a shell, whatever its paths contain."""
+    return shlex.join(["twostream", *map(str, words)])
 
 
 @app.callback(invoke_without_command=True)
@@ -79,71 +92,65 @@ def main(version: Annotated[bool, typer.Option("--version", help="Print the vers
 
 
 @app.command()
-@_helpful
+@_errors_as_sentences
 def demo(
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder to make.")] = Path("demo"),
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder to create, or to continue in.")] = Path(
+        "demo"
+    ),
     task: Annotated[
         str, typer.Option("--task", metavar="polarity|mitochondria", help="What to look for.")
     ] = "polarity",
-    rounds: Annotated[int, typer.Option("--rounds", help="Batches to ask.")] = 3,
-    seed: Annotated[int, typer.Option("--seed", help="Of the tissue and of everything random.")] = 0,
+    rounds: Annotated[int, typer.Option("--rounds", help="Number of rounds; each asks one batch of queries.")] = 3,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the tissue and of everything random.")] = 0,
     debug: Debug = False,
 ) -> None:
-    """The whole loop on synthetic tissue with a simulated annotator, beside asking at random; ends with a report."""
+    """Run the whole loop on synthetic tissue. A simulated annotator answers; random queries are run for comparison."""
     from twostream.demo import run_demo
 
     run_demo(out, task=task, rounds=rounds, seed=seed)
 
 
 @app.command()
-@_helpful
+@_errors_as_sentences
 def init(
     directory: Dir,
-    image: Annotated[
-        Optional[str], typer.Option("--image", metavar="URI", help="Grey values, uint8 (Z, Y, X).")
+    image: Annotated[Optional[str], _uri("--image", "Image: grey values, uint8 (Z, Y, X).")] = None,
+    task: Annotated[
+        Optional[str], typer.Option("--task", metavar="mitochondria|cleft|polarity", help="What to look for.")
     ] = None,
-    task: Annotated[Optional[str], typer.Option("--task", metavar="mitochondria|cleft|polarity")] = None,
     recipe: Annotated[
-        Optional[str], typer.Option("--recipe", metavar="NAME", help="A published configuration; with --data.")
+        Optional[str], typer.Option("--recipe", metavar="NAME", help="A published configuration; needs --data.")
     ] = None,
     data: Annotated[
-        Optional[Path], typer.Option("--data", metavar="DATA_DIR", help="What `twostream data get` has filled.")
+        Optional[Path], typer.Option("--data", metavar="DATA_DIR", help="Folder that `twostream data get` has filled.")
     ] = None,
     labels: Annotated[
-        Optional[str], typer.Option("--labels", metavar="URI", help="Integer labels of the image's extent.")
+        Optional[str], _uri("--labels", "Integer labels of the image's extent; S is trained on them.")
     ] = None,
-    probability: Annotated[
-        Optional[str], typer.Option("--probability", metavar="URI", help="Another model's probability, in place of S.")
-    ] = None,
-    segmentation: Annotated[
-        Optional[str], typer.Option("--segmentation", metavar="URI", help="Instance labels to check, in place of S.")
-    ] = None,
+    probability: Annotated[Optional[str], _uri("--probability", "Another model's probability, in place of S.")] = None,
+    segmentation: Annotated[Optional[str], _uri("--segmentation", "Instance labels to check, in place of S.")] = None,
     objects: Annotated[
         Optional[str], typer.Option("--objects", metavar="TABLE", help="CSV or Parquet of objects, in place of S.")
     ] = None,
-    labels_box: Annotated[
-        Optional[str], typer.Option("--labels-box", metavar="Z0:Z1,Y0:Y1,X0:X1", help="What S may learn from.")
-    ] = None,
-    val_box: Annotated[
-        Optional[str], typer.Option("--val-box", metavar="Z0:Z1,Y0:Y1,X0:X1", help="Part of it kept for thresholds.")
-    ] = None,
-    test_box: Annotated[
-        Optional[str], typer.Option("--test-box", metavar="Z0:Z1,Y0:Y1,X0:X1", help="Never learned from, never asked.")
-    ] = None,
+    labels_box: Annotated[Optional[str], _box("--labels-box", "Where S may learn from the labels.")] = None,
+    val_box: Annotated[Optional[str], _box("--val-box", "Part of the labels box, kept to choose thresholds.")] = None,
+    test_box: Annotated[Optional[str], _box("--test-box", "Scored; never trained on and never asked about.")] = None,
     voxel_size: Annotated[
-        Optional[str], typer.Option("--voxel-size", metavar="Z,Y,X", help="In nm, where the file does not say.")
+        Optional[str], typer.Option("--voxel-size", metavar="Z,Y,X", help="In nm, for files that do not state it.")
     ] = None,
-    preset: Annotated[str, typer.Option("--preset", metavar="laptop|paper")] = "laptop",
-    seed: Annotated[int, typer.Option("--seed")] = 0,
+    preset: Annotated[
+        str, typer.Option("--preset", metavar="laptop|paper", help="Sizes of models and length of training.")
+    ] = "laptop",
+    seed: Annotated[int, typer.Option("--seed", help="Seed of everything random.")] = 0,
     budget: Annotated[int, typer.Option("--budget", help="Answers per round.")] = 50,
     vae_config: Annotated[
         Optional[list[Path]],
         typer.Option("--vae-config", metavar="FILE", help="YAML with a TWOSTREAM: block; once for each VAE."),
     ] = None,
-    set_: Set = None,
+    set_: Overrides = None,
     debug: Debug = False,
 ) -> None:
-    """Make a project: check the volumes, freeze the boxes, write twostream.yaml."""
+    """Make a project. Checks the volumes, fixes the boxes and writes twostream.yaml."""
     from twostream.project.create import create_project
 
     given: dict[str, Any] = {"task": task, "image": image, "labels": labels}
@@ -152,99 +159,116 @@ def init(
         from twostream.project.recipes import founding_arguments
 
         given = founding_arguments(recipe, data, preset=preset, given=given)
-    if given["image"] is None or given["task"] is None:
-        raise InputError("init needs --image URI and --task NAME, or --recipe NAME and --data DATA_DIR.")
-    if given["labels"] is None and (probability or segmentation or objects) is None:
-        raise InputError(
-            "init needs --labels URI: S is trained on them. Pass a volume of the image's extent, 0 where unlabelled; "
-            "or bring somebody else's output in place of S: --probability URI, --segmentation URI or --objects TABLE."
-        )
-    published = []
-    if vae_config:
-        from twostream.models.streams.published import published_overrides
-
-        published = published_overrides(vae_config, given["task"])
+    sources: dict[str, Any] = {"probability": probability, "segmentation": segmentation, "objects": objects}
+    _check_init(given, sources)
     project = create_project(
         directory,
         **given,
-        probability=probability,
-        segmentation=segmentation,
-        objects=objects,
-        voxel_size_nm=_numbers(voxel_size),
+        **sources,
+        voxel_size_nm=_voxel_size_nm(voxel_size),
         preset=preset,
         seed=seed,
         budget=budget,
-        overrides=[*published, *(set_ or [])],
+        overrides=[*_published_overrides(vae_config, given["task"]), *(set_ or [])],
     )
-    boxes = project.config.boxes
+    _print_new_project(directory, project)
+
+
+def _check_init(given: dict[str, Any], sources: dict[str, Any]) -> None:
+    """Raise InputError where ``init`` lacks an option."""
+    if given["image"] is None or given["task"] is None:
+        raise InputError("init needs --image URI and --task NAME, or --recipe NAME and --data DATA_DIR.")
+    if given["labels"] is None and not any(sources.values()):
+        raise InputError(
+            "init needs --labels URI: S is trained on them. Pass a volume of the image's extent, 0 where unlabelled; "
+            "or bring another model's output in place of S: --probability URI, --segmentation URI or --objects TABLE."
+        )
+
+
+def _published_overrides(paths: list[Path] | None, task: str) -> list[str]:
+    """Overrides from configuration files of the published code."""
+    if not paths:
+        return []
+    from twostream.models.streams.published import published_overrides
+
+    return published_overrides(paths, task)
+
+
+def _print_new_project(directory: Path, project: Project) -> None:
+    """Print what ``init`` has understood, and the next command."""
+    boxes, source = project.config.boxes, project.config.source
     print(
         f"{directory / 'twostream.yaml'} written: {project.task.name}, {project.image.shape_zyx} voxels "
         f"of {project.image.voxel_size_nm} nm (Z, Y, X)"
     )
     print(
         f"labels box {boxes.labels or 'none'} · validation box {boxes.val or 'none'} "
-        f"· test box {boxes.test or 'none: a random audit share instead'}"
+        f"· test box {boxes.test or 'none; audits, drawn at random, estimate the accuracy'}"
     )
-    if source := project.config.source:
-        print(f"{source.name} {source.uri} in place of S: nothing is trained but the streams")
+    if source:
+        print(f"{source.name} {source.uri} in place of S: only the streams are trained")
     if boxes.test and not boxes.labels:
-        print("the test box is scored in runs with --truth alone: there are no labels")
+        print("there are no labels, so the test box is scored only in runs with --truth")
     if project.leaves_nothing_to_ask:
-        print("labels box, test box and its guard cover the image: S can be trained and scored, but nothing is left")
-        print(f"to ask; a smaller --labels-box leaves a pool. next: twostream run {directory} --rounds 0")
+        print("The labels box and the test box with its guard cover the whole image: S can be trained and scored, but")
+        print("no candidate can be asked about. To ask, make a project with a smaller --labels-box.")
+        print(f"next, to train and score S: {_command('run', directory, '--rounds', 0)}")
         return
-    print(f"next: twostream run {directory} --truth URI (simulated annotator), or twostream run {directory}")
+    print(f"next, if people answer: {_command('run', directory)}")
+    print(
+        f"next, if a simulated annotator answers by the labels at URI: {_command('run', directory, '--truth', 'URI')}"
+    )
 
 
-data_app = typer.Typer(no_args_is_help=True, help="Public data sets: list them, fetch them.")
+data_app = typer.Typer(no_args_is_help=True, help="List and fetch public data sets.")
 app.add_typer(data_app, name="data")
 
 
 @data_app.command("list")
-@_helpful
+@_errors_as_sentences
 def data_list(debug: Debug = False) -> None:
-    """The public data sets that can be fetched by name."""
+    """List the public data sets that can be fetched by name."""
     from twostream.volume.datasets import table
 
     print(table())
 
 
 @data_app.command("get")
-@_helpful
+@_errors_as_sentences
 def data_get(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="As `twostream data list` has it.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the set; see `twostream data list`.")],
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="Folder for the HDF5 files.")],
     url: Annotated[
-        Optional[str], typer.Option("--url", metavar="URL", help="A mirror: the folder that holds the set's files.")
+        Optional[str],
+        typer.Option("--url", metavar="URL", help="Another address of the folder that holds the set's files."),
     ] = None,
     voxel_size: Annotated[
-        Optional[str], typer.Option("--voxel-size", metavar="Z,Y,X", help="In nm, where the set's own is wrong.")
+        Optional[str], typer.Option("--voxel-size", metavar="Z,Y,X", help="In nm, in place of the set's own.")
     ] = None,
     debug: Debug = False,
 ) -> None:
-    """Fetch a public data set and make HDF5 files of it; what is there already is not fetched again."""
+    """Fetch a public data set and write it as HDF5 files; files that exist are not fetched again."""
     from twostream.volume.datasets import find_dataset, get_dataset
 
-    paths = get_dataset(name, directory, url=url, voxel_size_nm=_numbers(voxel_size))
+    paths = get_dataset(name, directory, url=url, voxel_size_nm=_voxel_size_nm(voxel_size))
     print("\n".join(map(str, paths)))
-    print(f"next: twostream init PROJECT --recipe {find_dataset(name).recipe} --data {directory}")
+    init_command = _command("init", "PROJECT", "--recipe", find_dataset(name).recipe, "--data", directory)
+    print(f"next, with a folder of your choice as PROJECT: {init_command}")
 
 
 @app.command()
-@_helpful
+@_errors_as_sentences
 def run(
     directory: Dir,
-    rounds: Annotated[Optional[int], typer.Option("--rounds", metavar="N", help="Batches to ask in all.")] = None,
+    rounds: Annotated[
+        Optional[int], typer.Option("--rounds", metavar="N", help="Rounds in all, counted from the first.")
+    ] = None,
     truth: Truth = None,
-    image: Annotated[
-        Optional[str], typer.Option("--image", metavar="URI", help="Where the image is now, if it was moved.")
-    ] = None,
-    labels: Annotated[
-        Optional[str], typer.Option("--labels", metavar="URI", help="Where the labels are now, if they were moved.")
-    ] = None,
+    image: Annotated[Optional[str], _uri("--image", "Where the image is now, if it was moved.")] = None,
+    labels: Annotated[Optional[str], _uri("--labels", "Where the labels are now, if they were moved.")] = None,
     debug: Debug = False,
 ) -> None:
-    """Do every step that is due; stop where a person must answer. Killed and called again, it goes on."""
+    """Do every step that is due, and stop where people must answer. A run that was killed continues when repeated."""
     from twostream.project.project import Project
     from twostream.rounds.loop import run as run_loop
 
@@ -253,27 +277,28 @@ def run(
         project.relocate(**moved)
     outcome = run_loop(project, rounds=rounds, truth_uri=truth)
     if outcome.finished:
-        from twostream.report.report import write_report
+        from twostream.report import write_report
 
         print(f"done: {outcome.round} rounds asked and answered; report: {write_report([Project(directory)])}")
     else:
-        print(
-            f"round {outcome.round} waits for {outcome.num_open} answers. Next: answer them "
-            f"(`twostream export {directory} --what queries --format csv -o queries.csv`, fill in the column `kind`, "
-            f"`twostream answer {directory} queries.csv`), then `twostream run {directory}`."
-        )
+        table = f"queries_round_{outcome.round}.csv"
+        print(f"round {outcome.round} waits for {outcome.num_open} answers. To answer:")
+        print(f"1. {_command('export', directory, '--what', 'queries', '--format', 'csv', '-o', table)}")
+        print(f"2. fill in the column `kind` of {table}; `twostream answer --help` lists the kinds")
+        print(f"3. {_command('answer', directory, table)}")
+        print(f"4. {_command('run', directory)}")
 
 
 @app.command()
-@_helpful
+@_errors_as_sentences
 def train(
     directory: Dir,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print what would be trained: parameters, crop, steps, memory.")
+        bool, typer.Option("--dry-run", help="Only print what would be trained: parameters, crop, steps, memory.")
     ] = False,
     debug: Debug = False,
 ) -> None:
-    """Train S on the labelled box (round 0)."""
+    """Train the segmentation model S on the labels box (round 0)."""
     from twostream.project.project import Project
     from twostream.rounds.loop import run_step
 
@@ -287,22 +312,24 @@ def train(
 
 
 @app.command()
-@_helpful
+@_errors_as_sentences
 def tune(
     directory: Dir,
-    write: Annotated[bool, typer.Option("--write", help="Put the best setting into twostream.yaml.")] = False,
+    write: Annotated[bool, typer.Option("--write", help="Write the best setting into twostream.yaml.")] = False,
     debug: Debug = False,
 ) -> None:
-    """Try thresholds and decoding on the validation box, best first."""
+    """Try thresholds and decoding settings. They are scored on the validation box and listed, best first."""
     from twostream.project.project import Project
     from twostream.rounds.tune import tune_project
 
     print("\n".join(tune_project(Project(directory), write=write)))
 
 
-def _step_command(name: str, text: str) -> None:
+def _add_step_command(name: str, text: str) -> None:
+    """Add a command that does one step of the current round."""
+
     @app.command(name, help=text)
-    @_helpful
+    @_errors_as_sentences
     def command(directory: Dir, debug: Debug = False) -> None:
         from twostream.project.project import Project
         from twostream.rounds.loop import run_step
@@ -312,24 +339,26 @@ def _step_command(name: str, text: str) -> None:
 
 
 for _name, _text in (
-    ("predict", "S over the whole image."),
-    ("propose", "Probability to candidates."),
-    ("embed", "Both streams see every candidate (round 0 trains them first)."),
-    ("suggest", "Score the round, then choose and ask the next batch."),
-    ("refit", "Fine-tune S and the unsupervised stream on the answers; opens the next round."),
+    ("predict", "Apply S to the whole image."),
+    ("propose", "Turn the probability into candidates."),
+    ("embed", "Encode every candidate with both streams. Round 0 trains the streams first."),
+    ("suggest", "Score the round, then choose the next batch of queries."),
+    ("refit", "Fine-tune S and the unsupervised stream on the answers. This opens the next round."),
 ):
-    _step_command(_name, _text)
+    _add_step_command(_name, _text)
 
 
 @app.command()
-@_helpful
+@_errors_as_sentences
 def answer(
     directory: Dir,
     table: Annotated[Path, typer.Argument(metavar="CSV", help="Columns query, kind; optional reason, seconds.")],
-    annotator: Annotated[str, typer.Option("--annotator", help="Who answered.")] = os.environ.get("USER", "annotator"),
+    annotator: Annotated[str, typer.Option("--annotator", help="Name of the person who answered.")] = os.environ.get(
+        "USER", "annotator"
+    ),
     debug: Debug = False,
 ) -> None:
-    """Record answers from a table of queries and kinds: true, nothing, shape, swapped, unsure, skipped."""
+    """Record answers from a table. Kinds of answers: true, nothing, shape, swapped, unsure, skipped."""
     from twostream.project.project import Project
     from twostream.project.tables import read_answers
 
@@ -337,25 +366,26 @@ def answer(
 
 
 @app.command()
-@_helpful
+@_errors_as_sentences
 def fork(
     directory: Dir,
-    target: Annotated[Path, typer.Argument(metavar="NEW", help="Folder to make.")],
-    set_: Set = None,
+    target: Annotated[Path, typer.Argument(metavar="NEW", help="Folder to create.")],
+    set_: Overrides = None,
     debug: Debug = False,
 ) -> None:
-    """A second project that shares round 0, to compare strategies: --set query.strategy=random."""
+    """Make a second project that shares round 0. To compare strategies, pass --set query.strategy=random."""
     from twostream.project.create import fork_project
     from twostream.project.project import Project
 
     fork_project(Project(directory), target, set_ or [])
-    print(f"{target} shares round 0 of {directory}; next: twostream run {target}")
+    print(f"{target} shares round 0 of {directory}")
+    print(f"next: {_command('run', target)}")
 
 
 @app.command()
-@_helpful
+@_errors_as_sentences
 def status(directory: Dir, debug: Debug = False) -> None:
-    """What is done, what is due, what waits for whom."""
+    """Show what is done and what comes next."""
     from twostream.project.project import Project
     from twostream.project.status import status_lines
 
@@ -363,31 +393,39 @@ def status(directory: Dir, debug: Debug = False) -> None:
 
 
 @app.command()
-@_helpful
+@_errors_as_sentences
 def report(
     directory: Dir,
     beside: Annotated[
-        Optional[list[Path]], typer.Option("--beside", metavar="DIR", help="Another project to compare.")
+        Optional[list[Path]],
+        typer.Option("--beside", metavar="DIR", help="Another project to compare with; may be repeated."),
     ] = None,
     debug: Debug = False,
 ) -> None:
-    """Curves, galleries and times as one self-contained report.html."""
+    """Write report.html, a self-contained page of scores, queries and times."""
     from twostream.project.project import Project
-    from twostream.report.report import write_report
+    from twostream.report import write_report
 
     print(write_report([Project(directory), *(Project(path) for path in beside or [])]))
 
 
 @app.command()
-@_helpful
+@_errors_as_sentences
 def export(
     directory: Dir,
-    what: Annotated[str, typer.Option("--what", metavar="answers|queries|candidates|segmentation|dataset")],
-    output: Annotated[Path, typer.Option("-o", "--output", metavar="PATH")],
-    format_: Annotated[Optional[str], typer.Option("--format", metavar="csv|jsonl|parquet|zarr|hdf5")] = None,
+    what: Annotated[
+        str, typer.Option("--what", metavar="answers|queries|candidates|segmentation|dataset", help="What to write.")
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="PATH", help="New file or folder.")],
+    format_: Annotated[
+        Optional[str],
+        typer.Option(
+            "--format", metavar="csv|jsonl|parquet|zarr|hdf5", help="Taken from the ending of PATH by default."
+        ),
+    ] = None,
     debug: Debug = False,
 ) -> None:
-    """Take results out: tables as CSV, JSONL or Parquet, volumes as OME-Zarr or HDF5."""
+    """Write results to files. Tables: CSV, JSONL or Parquet; volumes: OME-Zarr or HDF5."""
     from twostream.project.export import export as export_
     from twostream.project.project import Project
 
@@ -395,39 +433,52 @@ def export(
 
 
 @app.command()
-@_helpful
+@_errors_as_sentences
 def query(
     supervised: Annotated[
         Path,
         typer.Option(
-            "--supervised", metavar="A.npy", help="(N, Ds) latents; .npy, or .npz with one array or one of that name."
+            "--supervised",
+            metavar="A.npy",
+            help="(N, Ds) latents; .npy, or .npz with one array or one called supervised.",
         ),
     ],
     unsupervised: Annotated[Path, typer.Option("--unsupervised", metavar="B.npy", help="(N, Du) latents.")],
-    output: Annotated[Path, typer.Option("-o", "--output", metavar="rows.csv", help="Rows and why; must not exist.")],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", metavar="rows.csv", help="New file: the rows, with reasons.")
+    ],
     answered: Annotated[
-        Optional[Path], typer.Option("--answered", metavar="ROWS.txt", help="Rows answered already, one per line.")
+        Optional[Path], typer.Option("--answered", metavar="ROWS.txt", help="Rows that are answered, one per line.")
     ] = None,
     probability: Annotated[
-        Optional[Path], typer.Option("--probability", metavar="P.npy", help="(N,) or (M, N), probability of a True.")
+        Optional[Path], typer.Option("--probability", metavar="P.npy", help="(N,) or (M, N) probabilities of True.")
     ] = None,
     position: Annotated[
-        Optional[Path], typer.Option("--position-nm", metavar="ZYX.npy", help="(N, 3), where candidates lie.")
+        Optional[Path], typer.Option("--position-nm", metavar="ZYX.npy", help="(N, 3) positions of the candidates.")
     ] = None,
-    clusters: Annotated[tuple[int, int], typer.Option("--clusters", metavar="COARSE FINE")] = (100, 10),
-    budget: Annotated[Optional[int], typer.Option("--budget", help="Rows wanted (default: COARSE x FINE).")] = None,
-    strategy: Annotated[str, typer.Option("--strategy", help="Any name of docs/extending.md.")] = "two-stream",
-    variant: Annotated[Optional[str], typer.Option("--variant", metavar="corrected|published|adaptive")] = None,
+    clusters: Annotated[
+        tuple[int, int], typer.Option("--clusters", metavar="COARSE FINE", help="Clusters on each level.")
+    ] = (100, 10),
+    budget: Annotated[
+        Optional[int], typer.Option("--budget", help="Number of rows to choose (default: COARSE x FINE).")
+    ] = None,
+    strategy: Annotated[
+        str, typer.Option("--strategy", help="Name of a strategy; docs/extending.md lists them.")
+    ] = "two-stream",
+    variant: Annotated[
+        Optional[str], typer.Option("--variant", metavar="corrected|published|adaptive", help="Of two-stream.")
+    ] = None,
     first: Annotated[
         Optional[str], typer.Option("--first", metavar="supervised|unsupervised", help="Stream of the coarse level.")
     ] = None,
     set_: Annotated[
-        Optional[list[str]], typer.Option("--set", metavar="NAME=VALUE", help="Its settings (docs/query.md).")
+        Optional[list[str]],
+        typer.Option("--set", metavar="NAME=VALUE", help="A setting of the strategy (docs/query.md)."),
     ] = None,
-    seed: Annotated[int, typer.Option("--seed")] = 0,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of everything random.")] = 0,
     debug: Debug = False,
 ) -> None:
-    """Choose rows from latents alone, without a project: .npy or .npz in, CSV out."""
+    """Choose rows of latents, without a project. Reads .npy or .npz and writes CSV."""
     from twostream.base.config import apply_overrides
     from twostream.project.query_files import query_files
 
@@ -450,7 +501,8 @@ def query(
     print(f"{len(chosen.rows)} rows written to {output}")
 
 
-def _numbers(text: str | None) -> list[float] | None:
+def _voxel_size_nm(text: str | None) -> list[float] | None:
+    """(z, y, x) nm from the text of --voxel-size; None where it was not given."""
     if text is None:
         return None
     try:

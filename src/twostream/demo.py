@@ -1,7 +1,7 @@
-"""The demonstration: the whole loop on synthetic tissue with a simulated annotator, beside asking at random.
+"""The demonstration: the whole loop on synthetic tissue, with a simulated annotator, by two-stream and at random.
 
-Knows the loop, the tissue and a terminal. The demo folder is a project like any other; the random run that shares
-its round 0 lies inside it.
+Knows the loop, synthetic tissue and the terminal. The demo folder is a project like any other. A second project, which
+shares its round 0 and asks at random, lies inside it.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from twostream.base.errors import InputError, TwoStreamError
 from twostream.base.geometry import grid
 from twostream.project.create import create_project, fork_project
 from twostream.project.project import CONFIG_NAME, Project
-from twostream.report.report import write_report
+from twostream.report import write_report
 from twostream.rounds.loop import run
 from twostream.volume import create_volume, open_volume
 
-# A demonstration has ten minutes on two cores for seven models; pixels and steps are what it saves on.
+# With coarse pixels and few steps of training, three rounds take less than ten minutes on two cores.
 COMMON = (
     "num_threads=1",
     "segmentation.max_pixel_size_nm=16",
@@ -38,14 +38,14 @@ COMMON = (
 
 @dataclass(frozen=True)
 class Scene:
-    """What is shown for one task.
+    """Tissue and settings of the demonstration of one task.
 
     Attributes:
-        labels: kind of truth that the tissue gives.
-        shape_zyx: voxels of tissue; mitochondria are fewer than synapses, so they get more.
-        labels_box: where S learns first.
+        labels: which labels of the synthetic tissue are the truth.
+        shape_zyx: voxels of tissue; larger for mitochondria, which are rarer than synapses.
+        labels_box: where S is trained in round 0, as Z0:Z1,Y0:Y1,X0:X1.
         budget: answers per round.
-        overrides: settings of the project.
+        overrides: settings of the project, as ``a.b=value``.
     """
 
     labels: str
@@ -71,7 +71,7 @@ SCENES = {
         (*COMMON, "segmentation.num_steps=200", "refit.num_steps=80"),
     ),
 }
-SHORT = {
+SCORE_COLUMNS = {
     "candidate_recall": "cand.\nrec.",
     "candidate_accuracy": "cand.\nacc.",
     "roi_accuracy": "roi\nacc.",
@@ -80,23 +80,25 @@ SHORT = {
     "foreground_iou": "fg.\nIoU",
     "curated_accuracy": "cur.\nacc.",
 }
-"""The scores that a terminal of 80 columns has room for; the others are in the report."""
+"""{score: heading} of the scores that fit into a terminal of 80 columns; the report shows them with their meanings."""
 
 
 def run_demo(out: Path, *, task: str, rounds: int, seed: int) -> Path:
-    """Run the demonstration in ``out``, or go on with one that was stopped.
+    """Run the demonstration in ``out``, or continue one that was stopped.
 
     Args:
-        out: folder; made if need be.
+        out: folder, created if it does not exist.
         task: "polarity" or "mitochondria".
-        rounds: batches to ask.
-        seed: of the tissue and of the project.
+        rounds: how many batches of queries to ask, at least 1.
+        seed: seed of the tissue and of the project.
 
     Returns:
-        The report.
+        Path of the report.
 
     Raises:
-        InputError: another task, or ``out`` holds a demonstration of other settings.
+        InputError: the task is another one, ``rounds`` is less than 1, or ``out`` holds a demonstration with another
+            task or seed.
+        TwoStreamError: the project that asks at random failed; its log says why.
     """
     if task not in SCENES:
         raise InputError(f"--task is {task!r}; expected one of {', '.join(SCENES)}.")
@@ -107,38 +109,39 @@ def run_demo(out: Path, *, task: str, rounds: int, seed: int) -> Path:
     image, labels = (_tissue(out, kind, seed, scene.shape_zyx) for kind in ("image", scene.labels))
     project = _project(out, task, seed, image, labels)
     run(project, rounds=0, truth_uri=labels)
-    rival = out / "random"
-    if not (rival / CONFIG_NAME).exists():
-        fork_project(project, rival, ["query.strategy=random"])
-    _run_both(project, Project(rival), rounds, labels)
-    projects = [project, Project(rival)]
+    at_random = out / "random"
+    if not (at_random / CONFIG_NAME).exists():
+        fork_project(project, at_random, ["query.strategy=random"])
+    _run_both(project, Project(at_random), rounds, labels)
+    projects = [project, Project(at_random)]
     _print_scores(projects)
     report = write_report(projects)
     Console().print(f"One seed: an illustration, not evidence. Report: {report}")
     return report
 
 
-def _run_both(project: Project, rival: Project, rounds: int, truth_uri: str) -> None:
-    """Both strategies at once, one core each: the rival as a process of its own, with a log beside it."""
-    log = rival.root / "run.log"
-    command = [sys.executable, "-m", "twostream", "run", str(rival.root), "--rounds", str(rounds), "--truth", truth_uri]
-    progress.say(f"asking by {rival.config.query.strategy} beside it, in a second process (see {log})")
+def _run_both(project: Project, at_random: Project, rounds: int, truth_uri: str) -> None:
+    """Run both projects at the same time, one core each: the random one in a second process that writes a log."""
+    root = at_random.root
+    log = root / "run.log"
+    command = [sys.executable, "-m", "twostream", "run", str(root), "--rounds", str(rounds), "--truth", truth_uri]
+    progress.say(f"the same with random queries, in a second process (see {log})")
     with open(log, "w") as handle:
-        other = subprocess.Popen(command, stdout=handle, stderr=handle)
+        process = subprocess.Popen(command, stdout=handle, stderr=handle)
         try:
             run(project, rounds=rounds, truth_uri=truth_uri)
-            if other.poll() is None:
-                progress.say(f"waiting for the {rival.config.query.strategy} run")
-            status = other.wait()
+            if process.poll() is None:
+                progress.say("waiting for the run with random queries")
+            status = process.wait()
         finally:
-            # A run that is interrupted takes its companion along; both go on where they stopped when called again.
-            other.terminate()
+            # Interrupting the demonstration stops both runs; both continue when it is called again.
+            process.terminate()
     if status != 0:
-        raise TwoStreamError(f"the {rival.config.query.strategy} run failed; its last words are in {log}.")
+        raise TwoStreamError(f"the run with random queries failed; see {log}. Repeat the command to continue.")
 
 
 def _tissue(out: Path, kind: str, seed: int, shape_zyx: tuple[int, int, int]) -> str:
-    """Synthetic tissue as OME-Zarr in the demo folder; its URI."""
+    """Write synthetic tissue, or its labels, as OME-Zarr into the demo folder, unless it is there; return its URI."""
     path = out / "tissue" / f"{kind}.zarr"
     z, y, x = shape_zyx
     if not path.exists():
@@ -150,7 +153,7 @@ def _tissue(out: Path, kind: str, seed: int, shape_zyx: tuple[int, int, int]) ->
                 str(partial), shape_zyx=source.shape_zyx, dtype=source.dtype, voxel_size_nm=source.voxel_size_nm
             )
             blocks = list(grid(source.box, (16, 128, 128)))
-            with progress.task(f"grow tissue: {kind}", total=len(blocks)) as advance:
+            with progress.task(f"make tissue: {kind}", total=len(blocks)) as advance:
                 for block in blocks:
                     target.write(block.write_box, source.read(block.write_box))
                     advance(1)
@@ -160,7 +163,7 @@ def _tissue(out: Path, kind: str, seed: int, shape_zyx: tuple[int, int, int]) ->
 
 
 def _check_free(out: Path, task: str, seed: int) -> None:
-    """Raise InputError where ``out`` holds a demonstration of something else."""
+    """Raise InputError where ``out`` holds a demonstration with another task or seed."""
     if not (out / CONFIG_NAME).exists():
         return
     config = Project(out).config
@@ -172,6 +175,7 @@ def _check_free(out: Path, task: str, seed: int) -> None:
 
 
 def _project(out: Path, task: str, seed: int, image: str, labels: str) -> Project:
+    """The project in ``out``, created if it does not exist."""
     if (out / CONFIG_NAME).exists():
         return Project(out)
     scene = SCENES[task]
@@ -188,17 +192,19 @@ def _project(out: Path, task: str, seed: int, image: str, labels: str) -> Projec
 
 
 def _print_scores(projects: list[Project]) -> None:
+    """Print the scores of each round of each project as a table."""
     table = Table(
-        title="Scores on the test box, by what was asked",
-        caption="cand. candidates · rec. recall · acc. accuracy · cur. curated pool; definitions are in the report",
+        title="Scores by number of answers",
+        caption="cand. candidate · rec. recall · acc. accuracy · inst. instance · fg. foreground · cur. curated; "
+        "measured on the test box, curated accuracy on the pool; the report explains them",
         box=box.SIMPLE,
         padding=(0, 1, 0, 0),
     )
-    for column in ("", "round", "asked", *SHORT.values()):
+    for column in ("", "round", "answers", *SCORE_COLUMNS.values()):
         table.add_column(column, justify="right" if column else "left", no_wrap=not column)
     for project in projects:
         for round_number, metrics in project.ledger.scores().items():
-            values = [metrics["scores"].get(name) for name in SHORT]
+            values = [metrics["scores"].get(name) for name in SCORE_COLUMNS]
             shown = ["–" if value is None else f"{value:.2f}" for value in values]
             table.add_row(project.config.query.strategy, str(round_number), str(metrics["num_answers"]), *shown)
         table.add_section()

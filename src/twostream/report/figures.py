@@ -1,18 +1,16 @@
-"""Pictures of the report, as text that stands inside an HTML page: curves, latent space, patches and mask outlines.
+"""Plots as SVG that stands inside an HTML page: curves against answers, and candidates in latent space.
 
-Knows numpy, OpenCV and matplotlib's objects; must not know projects, ledgers or files. Nothing here fixes a colour:
-pictures name the page's CSS variables (``var(--ink)``), so one picture is legible in light and in dark mode.
+Knows numpy and matplotlib's objects; must not know projects, ledgers or files. No plot holds a colour of its own: it
+names the page's CSS variables (``var(--ink)``), so that it is legible in light and in dark mode.
 """
 
 from __future__ import annotations
 
-import base64
 import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import cv2
 import matplotlib
 import numpy as np
 from markupsafe import Markup, escape
@@ -20,50 +18,35 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from twostream.report.answer_styles import ANSWER_COLOURS
+
 NUM_SERIES = 6
-"""Strategy colours that the style sheet holds; further ones begin again, told apart by their marks."""
+"""Colours, markers and dashes for curves; with more projects than that, they repeat."""
 NUM_LEVELS = 5
-"""Steps of the colour scale of scores: as many as the eye still tells apart in a dot of a few pixels."""
+"""Levels of the colour scale of scores: as many as can be told apart in a dot of a few pixels."""
 SERIES_MARKERS = "osD^vP"
 SERIES_DASHES = ("-", (0, (4, 2)), (0, (1.5, 1.5)), (0, (5, 1.5, 1, 1.5)), (0, (8, 2)), (0, (2, 1)))
-_NAMES = (
+_VARIABLES = (
     "ink",
     "soft",
     "line",
     "paper",
     *(f"series-{i}" for i in range(NUM_SERIES)),
     *(f"level-{i}" for i in range(NUM_LEVELS)),
-    *(
-        f"answer-{kind}"
-        for kind in (
-            "true",
-            "nothing",
-            "shape",
-            "swapped",
-            "corrected",
-            "missed",
-            "unsure",
-            "skipped",
-            "open",
-            "disagree",
-        )
-    ),
+    *(f"answer-{colour}" for colour in ANSWER_COLOURS),
 )
-_STAND_INS = {name: f"#fe{number:02x}ed" for number, name in enumerate(_NAMES)}
-"""Matplotlib wants colours, the page wants variables: each variable is drawn in a colour of its own, then renamed."""
-SHEET_GAP = 4
-"""Pixels between the patches of a sheet."""
-_OUTLINE_SCALE = 4
-"""Masks are outlined at this many times their size, so that the outline runs along the edges of the pixels."""
+_STAND_INS = {name: f"#fe{number:02x}ed" for number, name in enumerate(_VARIABLES)}
+"""{CSS variable: the colour it is drawn in}. Matplotlib takes colours, not variables: each variable gets a colour that
+occurs nowhere else, and ``_svg`` replaces that colour by the variable."""
 
 
 @dataclass(frozen=True)
 class Curve:
-    """One line of a panel.
+    """One curve of a panel.
 
     Attributes:
-        series: number of the colour and mark, 0 first.
-        x: (N,) answers.
+        series: number of the colour, marker and dashes, 0 first.
+        x: (N,) numbers of answers.
         y: (N,) values, NaN where there is none.
     """
 
@@ -74,16 +57,16 @@ class Curve:
 
 @dataclass(frozen=True)
 class Marks:
-    """Candidates to be marked among others.
+    """Candidates that are marked in the same way.
 
     Attributes:
-        rows: positions of the candidates.
-        kind: answer, a name of the style sheet's ``--answer-`` variables.
-        marker: matplotlib marker.
+        rows: their rows in the points that are drawn.
+        colour: one of ``ANSWER_COLOURS``.
+        marker: matplotlib's name of the marker.
     """
 
     rows: Sequence[int]
-    kind: str
+    colour: str
     marker: str
 
 
@@ -91,14 +74,15 @@ def curve_panel(curves: Sequence[Curve], *, label: str, is_share: bool, target: 
     """A small panel of values against answers, as inline SVG.
 
     Args:
-        curves: lines; those without a value are left out.
-        label: what a screen reader says.
-        is_share: values lie in [0, 1]: the axis shows all of it, so that panels compare. Agreements may lie below 0.
-        target: a value to be reached, drawn as a line.
+        curves: one per project.
+        label: description for screen readers.
+        is_share: the values are at most 1. The axis then always spans 0 to 1, so that panels can be compared; it
+            extends below 0 where a value is negative, as agreements can be.
+        target: a value to be reached, drawn as a dotted line.
     """
     figure = Figure(figsize=(3.1, 2.0))
     axes = figure.add_axes((0.12, 0.2, 0.85, 0.74))
-    _calm(axes)
+    _hide_frame(axes)
     for curve in curves:
         colour = _STAND_INS[f"series-{curve.series % NUM_SERIES}"]
         axes.plot(
@@ -131,24 +115,24 @@ def curve_panel(curves: Sequence[Curve], *, label: str, is_share: bool, target: 
 
 
 def latent_panel(points: np.ndarray, level: np.ndarray, marks: Sequence[Marks], *, label: str) -> Markup:
-    """Candidates in the plane, coloured by score, the asked ones marked, as inline SVG.
+    """Candidates in a plane, coloured by score, with marks on those that were asked, as inline SVG.
 
     Args:
-        points: (N, 2) places.
-        level: (N,) int, step of the colour scale, 0..NUM_LEVELS-1.
-        marks: the asked ones.
-        label: what a screen reader says.
+        points: (N, 2) floats.
+        level: (N,) ints, level of the colour scale, 0..NUM_LEVELS-1.
+        marks: the candidates that were asked.
+        label: description for screen readers.
     """
     figure = Figure(figsize=(4.6, 3.7))
     axes = figure.add_axes((0.07, 0.08, 0.91, 0.9))
-    _calm(axes)
+    _hide_frame(axes)
     size = float(np.clip(900 / max(len(points), 1) ** 0.6, 8, 36))
-    # A dot under a sign would only spoil the sign's shape.
-    asked = np.zeros(len(points), bool)
-    asked[[row for mark in marks for row in mark.rows]] = True
-    for step in range(NUM_LEVELS):
-        x, y = points[(level == step) & ~asked].T
-        colour = _STAND_INS[f"level-{step}"]
+    # Marked candidates get no dot: it would blur the shape of the marker above it.
+    marked = np.zeros(len(points), bool)
+    marked[[row for mark in marks for row in mark.rows]] = True
+    for number in range(NUM_LEVELS):
+        x, y = points[(level == number) & ~marked].T
+        colour = _STAND_INS[f"level-{number}"]
         axes.scatter(x, y, s=size, color=colour, edgecolors=_STAND_INS["paper"], linewidths=0.5)
     for mark in marks:
         x, y = points[list(mark.rows)].T
@@ -157,7 +141,7 @@ def latent_panel(points: np.ndarray, level: np.ndarray, marks: Sequence[Marks], 
             y,
             s=130 if mark.marker == "*" else 66,  # a star fills little of its square
             marker=mark.marker,
-            color=_STAND_INS[f"answer-{mark.kind}"],
+            color=_STAND_INS[f"answer-{mark.colour}"],
             edgecolors=_STAND_INS["paper"],
             linewidths=0.9,
             zorder=3,
@@ -170,79 +154,8 @@ def latent_panel(points: np.ndarray, level: np.ndarray, marks: Sequence[Marks], 
     return _svg(figure, label)
 
 
-def principal_plane(latents: np.ndarray) -> tuple[np.ndarray, float]:
-    """The first two principal components of standardised latents.
-
-    Args:
-        latents: (N, D).
-
-    Returns:
-        (N, 2) places, and the share of the variance that they show (0 without variance).
-    """
-    latents = np.asarray(latents, np.float64)
-    if len(latents) == 0:
-        return np.zeros((0, 2)), 0.0
-    spread = latents.std(0)
-    # A dimension that the stream does not use has no spread; divided by it, noise would become the largest component.
-    used = spread > 1e-9
-    standard = (latents[:, used] - latents[:, used].mean(0)) / spread[used]
-    if standard.shape[1] == 0:
-        return np.zeros((len(latents), 2)), 0.0
-    left, singular, _ = np.linalg.svd(standard, full_matrices=False)
-    points = np.zeros((len(latents), 2))
-    kept = min(2, len(singular))
-    points[:, :kept] = left[:, :kept] * singular[:kept]
-    return points, float((singular[:kept] ** 2).sum() / (singular**2).sum())
-
-
-def score_levels(score: np.ndarray) -> tuple[np.ndarray, list[float]]:
-    """Steps of the colour scale over the range of the scores.
-
-    Args:
-        score: (N,) in [0, 1].
-
-    Returns:
-        (N,) int in 0..NUM_LEVELS-1, and the NUM_LEVELS + 1 edges of the steps.
-    """
-    low, high = (float(score.min()), float(score.max())) if len(score) else (0.0, 1.0)
-    if high - low < 1e-6:
-        low, high = 0.0, 1.0
-    edges = np.linspace(low, high, NUM_LEVELS + 1)
-    return np.clip(np.searchsorted(edges[1:-1], score, side="right"), 0, NUM_LEVELS - 1), edges.tolist()
-
-
-def patch_uri(image: np.ndarray) -> str:
-    """(W, W) uint8 patch, or (H, W, 4) with its opacity, as the data URI of a PNG."""
-    _, packed = cv2.imencode(".png", np.ascontiguousarray(image))
-    return "data:image/png;base64," + base64.b64encode(packed.tobytes()).decode()
-
-
-def sheet_uri(pictures: np.ndarray) -> str:
-    """(rows, columns, W, W) uint8 patches side by side, as the data URI of one PNG; what is between them is clear."""
-    rows, columns, height, width = pictures.shape
-    sheet = np.zeros((rows * (height + SHEET_GAP) - SHEET_GAP, columns * (width + SHEET_GAP) - SHEET_GAP, 2), np.uint8)
-    for row, column in np.ndindex(rows, columns):
-        y, x = row * (height + SHEET_GAP), column * (width + SHEET_GAP)
-        sheet[y : y + height, x : x + width, 0] = pictures[row, column]
-        sheet[y : y + height, x : x + width, 1] = 255
-    grey, opacity = sheet[..., 0], sheet[..., 1]
-    return patch_uri(np.stack([grey, grey, grey, opacity], axis=-1))
-
-
-def mask_path(mask: np.ndarray) -> str:
-    """The outline of a (H, W) mask along its pixels' edges, as data of an SVG path in pixels; "" where it is empty."""
-    large = np.kron(mask.astype(np.uint8), np.ones((_OUTLINE_SCALE, _OUTLINE_SCALE), np.uint8))
-    contours, _ = cv2.findContours(large, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
-    parts = []
-    for contour in contours:
-        # OpenCV walks through the centres of the border's pixels, half a (small) pixel inside.
-        corners = (contour[:, 0] + 0.5) / _OUTLINE_SCALE
-        parts.append("M" + "L".join(f"{x:.2f} {y:.2f}" for x, y in corners) + "Z")
-    return "".join(parts)
-
-
-def _calm(axes: Axes) -> None:
-    """No frame but two quiet axes."""
+def _hide_frame(axes: Axes) -> None:
+    """Remove the frame but for two axes in a soft colour."""
     axes.patch.set_visible(False)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
@@ -253,15 +166,15 @@ def _calm(axes: Axes) -> None:
 
 
 def _svg(figure: Figure, label: str) -> Markup:
-    """The figure as inline SVG: text as text, colours as variables, no address of anything."""
+    """The figure as inline SVG: text stays text, colours become CSS variables, and it holds no web address."""
     figure.patch.set_visible(False)
     buffer = io.StringIO()
-    # Ids derive from the salt: with a label each, two pictures of one page never share a definition.
+    # With a fixed salt, matplotlib gives the same ids to the same figure whenever it is drawn.
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": label}):
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     text = buffer.getvalue()
     text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
-    # Within HTML the parser knows SVG; the namespaces would only be addresses in a page that shall hold none.
+    # HTML parsers know SVG without its namespaces, which are web addresses.
     text = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", text)
     text = re.sub(r'(<svg[^>]*?)\swidth="[^"]*"', r"\1", text, count=1)
     text = re.sub(r'(<svg[^>]*?)\sheight="[^"]*"', r"\1", text, count=1)
