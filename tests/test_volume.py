@@ -10,7 +10,8 @@ import pytest
 
 from twostream.base.errors import VolumeError
 from twostream.base.geometry import Box
-from twostream.volume import MemoryVolume, create_volume, open_ignore_mask, open_volume, read_padded
+from twostream.volume import MemoryVolume, create_volume, open_ignore_mask, open_volume, read_padded, register_format
+from twostream.volume.formats import FORMATS
 from twostream.volume.uri import Uri, absolute_uri, portable_uri
 
 SIZE = (40.0, 4.0, 4.0)
@@ -226,3 +227,89 @@ def test_invalid_writes_are_refused(tmp_path, marked):
     with pytest.raises(VolumeError, match="open for reading only"):
         readonly = open_volume(str(tmp_path / "a.zarr"))
         readonly.write(readonly.box, np.zeros((2, 3, 4), np.uint8))
+
+
+@pytest.fixture
+def formats():
+    """The table of formats, as it was once the test is over."""
+    before = dict(FORMATS)
+    yield FORMATS
+    FORMATS.clear()
+    FORMATS.update(before)
+
+
+def opens_nothing(uri, voxel_size_nm=None):
+    return MemoryVolume(np.zeros((1, 2, 3), np.uint8), SIZE, uri)
+
+
+def test_a_format_from_outside_is_known_to_every_uri(formats):
+    register_format("raw", opens_nothing, suffixes=(".raw", ".zarr.raw"))
+    for uri, driver, path in (
+        ("a/x.raw", "raw", "a/x.raw"),
+        ("a/X.RAW", "raw", "a/X.RAW"),
+        ("a/x.zarr.raw/", "raw", "a/x.zarr.raw/"),  # the longest ending decides
+        ("raw://a/x.dat", "raw", "a/x.dat"),
+    ):
+        parsed = Uri.parse(uri)
+        assert (parsed.driver, parsed.path, str(parsed)) == (driver, path, uri) and parsed.is_path
+        assert open_volume(uri).uri == uri
+    assert portable_uri("raw:///lab/p/x.dat", Path("/lab/p")) == "raw://x.dat"
+    assert Uri.parse("x.raw:em").driver == ""  # one array per file: no dataset
+
+
+def test_a_format_with_datasets_has_them_under_any_ending(formats, tmp_path, marked):
+    uri = hdf5(tmp_path / "a.h5", marked, voxel_size_nm=SIZE)
+    (tmp_path / "a.h5").rename(tmp_path / "a.mat")
+    uri = "hdf5://" + uri.replace(".h5", ".mat")
+    volume = open_volume(uri)
+    assert volume.uri == uri and Uri.parse(uri).short == "a.mat:em"
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(volume)).read(volume.box), marked)
+    assert Uri.parse("hdf5://a.mat").dataset == Uri.parse("a.h5").dataset == "main"
+    with pytest.raises(VolumeError, match=r"cannot tell the format of 'a\.h5:'"):
+        open_volume("a.h5:")
+
+
+@pytest.mark.parametrize(
+    ("driver", "suffixes", "sentence"),
+    [
+        ("hdf5", (), r"driver 'hdf5' is registered already, by twostream\.volume\._hdf5\.Hdf5Volume; choose another"),
+        ("raw", (".zarr",), "suffix '.zarr' of driver 'raw' belongs to driver 'zarr'; leave it out"),
+        ("raw", ("raw",), "suffix of driver 'raw' is 'raw'; expected lower case with its dot"),
+        ("Raw", (), "driver is 'Raw'; expected lower-case letters"),
+        ("ra:w", (), "driver is 'ra:w'; expected lower-case letters"),
+    ],
+)
+def test_a_format_that_clashes_is_refused(formats, driver, suffixes, sentence):
+    before = dict(formats)
+    with pytest.raises(VolumeError, match=sentence):
+        register_format(driver, opens_nothing, suffixes=suffixes)
+    assert formats == before
+
+
+def test_a_format_may_be_registered_again(formats):
+    for _ in range(2):  # a cell of a notebook that runs twice
+        register_format("raw", opens_nothing, suffixes=(".raw",))
+    assert open_volume("x.raw").uri == "x.raw"
+
+
+def test_what_opens_and_what_can_be_created_is_said(formats):
+    register_format("raw", opens_nothing, suffixes=(".raw",))
+    known = (
+        r"a path that ends in one of \.h5, \.hdf5, \.hdf, \.raw, \.zarr, "
+        r"or one of the drivers hdf5://, raw://, synthetic://, zarr://"
+    )
+    for uri in ("image.jpg", "s3://bucket/x.zarr"):
+        with pytest.raises(VolumeError, match=f"cannot tell the format of '{uri}'; expected {known}"):
+            open_volume(uri)
+    settings = {"shape_zyx": (1, 2, 3), "dtype": np.uint8, "voxel_size_nm": SIZE}
+    for uri, sentence in (("x.raw", "raw is only read; expected"), ("x.jpg", "expected")):
+        with pytest.raises(
+            VolumeError, match=rf"cannot create '{uri}'; {sentence} a path that ends in one of \.zarr, or"
+        ):
+            create_volume(uri, **settings)
+
+
+def test_a_voxel_size_that_is_given_twice_must_agree():
+    assert open_volume("synthetic://shape=1,2,3", (30, 8, 8)).voxel_size_nm == (30.0, 8.0, 8.0)
+    with pytest.raises(VolumeError, match=r"says its voxels are \(30.0, 8.0, 8.0\) nm, --voxel-size says \(40.0, 4.0"):
+        open_volume("synthetic://shape=1,2,3", SIZE)
