@@ -10,7 +10,8 @@ import pytest
 
 from twostream.base.errors import VolumeError
 from twostream.base.geometry import Box
-from twostream.volume import MemoryVolume, create_volume, open_ignore_mask, open_volume, read_padded, register_format
+from twostream.testing import VolumeExam
+from twostream.volume import MemoryVolume, create_volume, open_ignore_mask, open_volume, register_format
 from twostream.volume.formats import FORMATS
 from twostream.volume.uri import Uri, absolute_uri, portable_uri
 
@@ -75,77 +76,102 @@ def hdf5(path, array, **attributes):
     return f"{path}:em"
 
 
-class VolumeExam:
-    """What every format must do; a subclass says how to make one."""
-
-    def make(self, tmp_path, array):
-        raise NotImplementedError
-
-    def test_the_odd_voxel_is_where_it_was(self, tmp_path, marked):
-        volume = self.make(tmp_path, marked)
-        assert volume.shape_zyx == marked.shape
-        assert volume.voxel_size_nm == SIZE
-        assert volume.dtype == np.uint8
-        assert np.argwhere(volume.read(volume.box)).tolist() == [[3, 11, 29]]
-        assert volume.read(Box((3, 11, 29), (1, 1, 1))).item() == 200
-
-    def test_a_box_outside_is_refused(self, tmp_path, marked):
-        with pytest.raises(VolumeError, match=r"cannot read box 0:6,0:1,0:1 .* the volume holds 0:5,0:17,0:33"):
-            self.make(tmp_path, marked).read(Box((0, 0, 0), (6, 1, 1)))
-
-    def test_it_travels_to_another_process(self, tmp_path, marked):
-        volume = pickle.loads(pickle.dumps(self.make(tmp_path, marked)))
-        assert volume.voxel_size_nm == SIZE
-        np.testing.assert_array_equal(volume.read(volume.box), marked)
-
-    def test_padding_mirrors(self, tmp_path, marked):
-        padded = read_padded(self.make(tmp_path, marked), Box((-1, -2, 25), (7, 21, 12)))
-        expected = np.pad(marked, [(1, 1), (2, 2), (0, 4)], mode="symmetric")[:, :, 25:]
-        np.testing.assert_array_equal(padded, expected)
-
-
 class TestMemory(VolumeExam):
-    def make(self, tmp_path, array):
-        return MemoryVolume(array, SIZE)
+    in_memory = True
+    writes = True
+
+    def make(self, folder, array, voxel_size_nm):
+        return MemoryVolume(array, voxel_size_nm)
+
+    def create(self, folder, *, shape_zyx, dtype, voxel_size_nm, num_channels):
+        shape = ((num_channels,) if num_channels else ()) + shape_zyx
+        return MemoryVolume(np.zeros(shape, dtype), voxel_size_nm)
 
 
 class TestHdf5(VolumeExam):
-    def make(self, tmp_path, array):
-        return open_volume(hdf5(tmp_path / "a.h5", array, voxel_size_nm=SIZE))
+    def make(self, folder, array, voxel_size_nm):
+        return open_volume(hdf5(folder / "a.h5", array, voxel_size_nm=voxel_size_nm))
+
+
+class TestHdf5WithoutVoxelSize(VolumeExam):
+    states_voxel_size = False
+
+    def make(self, folder, array, voxel_size_nm):
+        return open_volume(hdf5(folder / "a.h5", array), voxel_size_nm)
+
+
+class TestHdf5InChunks(VolumeExam):
+    def make(self, folder, array, voxel_size_nm):
+        with h5py.File(folder / "a.hdf5", "w") as file:
+            chunks = (1,) * (array.ndim - 3) + (2, 8, 8)
+            file.create_dataset("volumes/em", data=array, chunks=chunks, compression="gzip", shuffle=True)
+            file.attrs["resolution"] = voxel_size_nm
+        return open_volume(f"{folder}/a.hdf5:volumes/em")
+
+
+class TestZarr3OfOthers(VolumeExam):
+    states_voxel_size = False
+
+    def make(self, folder, array, voxel_size_nm):
+        import zarr
+
+        chunks = (1,) * (array.ndim - 3) + (2, 8, 8)
+        shards = (1,) * (array.ndim - 3) + (4, 16, 16)
+        stored = zarr.create_array(
+            folder / "b.zarr", shape=array.shape, chunks=chunks, shards=shards, dtype=array.dtype, zarr_format=3
+        )
+        stored[:] = array
+        return open_volume(str(folder / "b.zarr"), voxel_size_nm)
+
+
+class TestZarr2OfOthers(VolumeExam):
+    """An OME-Zarr image in a folder whose name does not tell."""
+
+    def make(self, folder, array, voxel_size_nm):
+        import zarr
+
+        group = zarr.open_group(folder / "image", mode="w", zarr_format=2)
+        stored = group.create_array(
+            "s0", shape=array.shape, chunks=(1,) * (array.ndim - 3) + (2, 8, 8), dtype=array.dtype
+        )
+        stored[:] = array
+        axes = [{"name": name, "type": "space", "unit": "micrometer"} for name in "zyx"]
+        scale = [v / 1000 for v in voxel_size_nm]
+        if array.ndim == 4:
+            axes, scale = [{"name": "c", "type": "channel"}, *axes], [1.0, *scale]
+        transforms = [{"type": "scale", "scale": scale}]
+        datasets = [{"path": "s0", "coordinateTransformations": transforms}]
+        group.attrs["multiscales"] = [{"version": "0.4", "axes": axes, "datasets": datasets}]
+        return open_volume(str(folder / "image"))
 
 
 class TestZarr(VolumeExam):
-    def make(self, tmp_path, array):
-        volume = create_volume(str(tmp_path / "a.zarr"), shape_zyx=array.shape, dtype=array.dtype, voxel_size_nm=SIZE)
+    writes = True
+
+    def make(self, folder, array, voxel_size_nm):
+        channels = array.shape[0] if array.ndim == 4 else 0
+        volume = self.create(
+            folder,
+            shape_zyx=array.shape[-3:],
+            dtype=array.dtype,
+            voxel_size_nm=voxel_size_nm,
+            num_channels=channels,
+        )
         volume.write(volume.box, array)
-        return open_volume(str(tmp_path / "a.zarr"))
+        return open_volume(str(folder / "a.zarr"))
+
+    def create(self, folder, **settings):
+        return create_volume(str(folder / "a.zarr"), **settings)
 
     def test_zarr_python_reads_the_same(self, tmp_path, marked):
         import zarr
 
-        self.make(tmp_path, marked)
+        self.make(tmp_path, marked, SIZE)
         group = zarr.open_group(tmp_path / "a.zarr", mode="r")
         np.testing.assert_array_equal(group["0"][:], marked)
         image = json.loads((tmp_path / "a.zarr" / ".zattrs").read_text())["multiscales"][0]
         assert [a["name"] for a in image["axes"]] == ["z", "y", "x"]
         assert image["datasets"][0]["coordinateTransformations"][0]["scale"] == list(SIZE)
-
-    def test_zarr_3_array_written_by_zarr_python(self, tmp_path, marked):
-        import zarr
-
-        array = zarr.create_array(tmp_path / "b.zarr", shape=marked.shape, chunks=(2, 8, 8), dtype="u1", zarr_format=3)
-        array[:] = marked
-        volume = open_volume(str(tmp_path / "b.zarr"), SIZE)
-        np.testing.assert_array_equal(volume.read(volume.box), marked)
-
-    def test_channels(self, tmp_path):
-        array = np.arange(2 * 3 * 4 * 5, dtype=np.uint8).reshape(2, 3, 4, 5)
-        volume = create_volume(
-            str(tmp_path / "c.zarr"), shape_zyx=array.shape[1:], dtype=np.uint8, voxel_size_nm=SIZE, num_channels=2
-        )
-        volume.write(volume.box, array)
-        assert open_volume(str(tmp_path / "c.zarr")).num_channels == 2
-        np.testing.assert_array_equal(volume.read(Box((1, 0, 2), (1, 4, 3))), array[:, 1:2, :, 2:])
 
 
 class TestSynthetic:
