@@ -338,6 +338,7 @@ class LedgerExam:
         assert state(other) == state(ledger)
         other.tell(told(1, AnswerKind.TRUE, "bob"))
         assert state(other) == state(ledger) and ledger.counts().open == 1
+        assert [q.id for q in ledger.open_queries()] == [2] and ledger.verdicts()[1].y == 1.0
         with pytest.raises(LedgerError, match="bob has answered query 1 already"):
             ledger.tell(told(1, AnswerKind.TRUE, "bob"))
 
