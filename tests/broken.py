@@ -157,7 +157,7 @@ class Lends(Npy):
 
 
 class TestLends(NpyExam):
-    kind, fails = Lends, "test_what_is_read_belongs_to_the_reader"
+    kind, fails = Lends, "test_arrays_that_were_read_may_be_changed"
 
 
 class ReadOnlyArrays(Npy):
@@ -166,7 +166,7 @@ class ReadOnlyArrays(Npy):
 
 
 class TestReadOnlyArrays(NpyExam):
-    kind, fails = ReadOnlyArrays, "test_what_is_read_belongs_to_the_reader"
+    kind, fails = ReadOnlyArrays, "test_arrays_that_were_read_may_be_changed"
 
 
 class OnePosition(Npy):
@@ -188,7 +188,7 @@ class TakesVoxelsAlong(Npy):
 
 
 class TestTakesVoxelsAlong(NpyExam):
-    kind, fails = TakesVoxelsAlong, "test_it_travels_to_another_process"
+    kind, fails = TakesVoxelsAlong, "test_it_can_be_pickled"
 
 
 class TakesAnySize(Npy):
@@ -248,7 +248,7 @@ class WrittenExam(NpyExam):
         shape = ((num_channels,) if num_channels else ()) + shape_zyx
         return self.make(folder, np.zeros(shape, dtype), voxel_size_nm)
 
-    def test_what_is_only_read_refuses_to_be_written(self):
+    def test_a_volume_opened_for_reading_cannot_be_written(self):
         """This format has one class for both."""
 
 
@@ -283,7 +283,7 @@ class Casts(Written):
 
 
 class TestCasts(WrittenExam):
-    kind, fails = Casts, "test_what_does_not_fit_is_refused_and_changes_nothing"
+    kind, fails = Casts, "test_invalid_writes_are_refused_and_change_nothing"
 
 
 class TestCreatesOver(WrittenExam):
@@ -351,7 +351,7 @@ class TestWraps(ExecutorExam):
 
 
 class TestStopsSilently(ExecutorExam):
-    fails = "test_an_exception_that_ends_iterations_does_not_end_this_one"
+    fails = "test_a_stop_iteration_in_a_block_is_an_error"
 
     def make(self):
         return Engine(lambda fn, blocks: map(lambda block: (block, fn(block)), blocks))  # noqa: C417
@@ -372,7 +372,7 @@ class TestMixesUp(ExecutorExam):
 
 
 class TestDropsEqual(ExecutorExam):
-    fails = "test_equal_blocks_are_blocks_of_their_own"
+    fails = "test_equal_blocks_are_all_run"
 
     def make(self):
         return Engine(lambda fn, blocks: [(block, fn(block)) for block in dict.fromkeys(blocks)])
@@ -404,7 +404,7 @@ class Breaks(InProcess):
 
 
 class TestBreaks(ExecutorExam):
-    fails = "test_it_is_of_use_after_an_error_and_after_an_early_stop"
+    fails = "test_it_works_after_an_error_and_after_an_early_stop"
 
     def make(self):
         return Breaks()
@@ -470,7 +470,7 @@ class TestGlobalSeed(StrategyExam):
 
 
 class TestMemory(StrategyExam):
-    name, fails = "broken-memory", "test_an_object_remembers_nothing"
+    name, fails = "broken-memory", "test_a_strategy_object_keeps_no_state"
 
 
 class TestChanges(StrategyExam):
@@ -535,7 +535,7 @@ class SwappedSides(SynapsePolarity):
 
 
 class TestSwappedSides(BrokenTask):
-    kind, fails = SwappedSides, "test_a_target_decodes_to_what_it_was_made_of"
+    kind, fails = SwappedSides, "test_decoding_a_target_restores_the_labels"
 
 
 class FirstLabelOnly(Mitochondria):
@@ -544,7 +544,7 @@ class FirstLabelOnly(Mitochondria):
 
 
 class TestFirstLabelOnly(BrokenTask):
-    kind, fails = FirstLabelOnly, "test_a_target_does_not_depend_on_names"
+    kind, fails = FirstLabelOnly, "test_a_target_does_not_depend_on_label_numbers"
 
 
 class Shrinks(Mitochondria):
@@ -576,7 +576,7 @@ class ShortSighted(SynapsePolarity):
 
 
 class TestShortSighted(BrokenTask):
-    kind, fails = ShortSighted, "test_a_target_looks_no_farther_than_it_says"
+    kind, fails = ShortSighted, "test_a_target_depends_on_nothing_beyond_its_reach"
 
     def objects(self, task):
         labels = super().objects(task)
@@ -590,7 +590,7 @@ class Joins(Mitochondria):
 
 
 class TestJoins(BrokenTask):
-    kind, fails = Joins, "test_a_target_decodes_to_what_it_was_made_of"
+    kind, fails = Joins, "test_decoding_a_target_restores_the_labels"
 
 
 class Swells(Mitochondria):
@@ -609,7 +609,7 @@ class Forgiving(Mitochondria):
 
 
 class TestForgiving(BrokenTask):
-    kind, fails = Forgiving, "test_the_truth_rule_is_that_of_a_count_by_voxels"
+    kind, fails = Forgiving, "test_the_truth_rule_equals_a_count_of_voxels"
 
 
 class AnyWayRound(SynapsePolarity):
@@ -618,7 +618,7 @@ class AnyWayRound(SynapsePolarity):
 
 
 class TestAnyWayRound(BrokenTask):
-    kind, fails = AnyWayRound, "test_the_truth_rule_is_that_of_a_count_by_voxels"
+    kind, fails = AnyWayRound, "test_the_truth_rule_equals_a_count_of_voxels"
 
 
 class PostFirst(SynapsePolarity):
@@ -644,7 +644,7 @@ class WrongBackground(Mitochondria):
 
 
 class TestWrongBackground(BrokenTask):
-    kind, fails = WrongBackground, "test_background_is_what_no_object_gives"
+    kind, fails = WrongBackground, "test_background_levels_are_those_of_an_empty_volume"
 
 
 # -- ledgers ------------------------------------------------------------------------------------------------------
@@ -663,7 +663,7 @@ class OneByOne(Ledger):
 
 
 class TestOneByOne(BrokenLedger):
-    kind, fails = OneByOne, "test_what_contradicts_is_refused_and_changes_nothing"
+    kind, fails = OneByOne, "test_invalid_answers_are_refused_and_change_nothing"
 
 
 class Buffers(Ledger):
@@ -682,7 +682,7 @@ class Buffers(Ledger):
 
 
 class TestBuffers(BrokenLedger):
-    kind, fails = Buffers, "test_a_process_that_is_killed_leaves_all_that_it_was_told"
+    kind, fails = Buffers, "test_recorded_answers_survive_a_kill"
 
 
 class Caches(Ledger):
@@ -692,7 +692,7 @@ class Caches(Ledger):
 
 
 class TestCaches(BrokenLedger):
-    kind, fails = Caches, "test_somebody_else_sees_everything_at_once"
+    kind, fails = Caches, "test_a_second_opening_sees_changes_at_once"
 
 
 class NewestWins(Ledger):
@@ -741,7 +741,7 @@ class PaysForEverything(Ledger):
 
 
 class TestPaysForEverything(BrokenLedger):
-    kind, fails = PaysForEverything, "test_every_kind_of_answer_is_what_its_meaning_says"
+    kind, fails = PaysForEverything, "test_every_kind_of_answer_has_its_meaning"
 
 
 class BeginsAgain(Ledger):
@@ -750,7 +750,7 @@ class BeginsAgain(Ledger):
 
 
 class TestBeginsAgain(BrokenLedger):
-    kind, fails = BeginsAgain, "test_a_lost_ledger_is_not_begun_again"
+    kind, fails = BeginsAgain, "test_a_missing_ledger_is_an_error"
 
 
 class Racing(Ledger):
@@ -775,7 +775,7 @@ class Racing(Ledger):
 
 
 class TestRacing(BrokenLedger):
-    kind, fails = Racing, "test_of_eight_threads_with_one_answer_one_is_heard"
+    kind, fails = Racing, "test_eight_threads_answer_a_query_only_once"
 
 
 class AnywhereDrawn(Ledger):

@@ -104,7 +104,7 @@ class ExecutorExam:
         done = list(executor.map(Once(tmp_path), blocks))
         assert len(done) == len(blocks) == len(list(tmp_path.iterdir()))
 
-    def test_equal_blocks_are_blocks_of_their_own(self, executor: Executor) -> None:
+    def test_equal_blocks_are_all_run(self, executor: Executor) -> None:
         assert sorted(executor.map(double, [1.0, 1.0, 2.0, 1.0])) == [(1.0, 2.0)] * 3 + [(2.0, 4.0)]
 
     def test_any_iterable_will_do(self, executor: Executor) -> None:
@@ -136,13 +136,13 @@ class ExecutorExam:
             list(executor.map(Fails(blocks[which].write_box, error), blocks))
         assert type(caught.value) is type(error) and caught.value.args == error.args
 
-    def test_an_exception_that_ends_iterations_does_not_end_this_one(self, executor: Executor) -> None:
+    def test_a_stop_iteration_in_a_block_is_an_error(self, executor: Executor) -> None:
         """Where an engine hands on StopIteration as it came, the run looks finished with blocks left out."""
         blocks = list(grid(BOX, BLOCK_ZYX))
         with pytest.raises(RuntimeError):
             list(executor.map(Fails(blocks[3].write_box, StopIteration()), blocks))
 
-    def test_it_is_of_use_after_an_error_and_after_an_early_stop(self, executor: Executor) -> None:
+    def test_it_works_after_an_error_and_after_an_early_stop(self, executor: Executor) -> None:
         blocks = list(grid(BOX, BLOCK_ZYX))
         with pytest.raises(ValueError, match="broken"):
             list(executor.map(Fails(blocks[0].write_box, ValueError("broken")), blocks))

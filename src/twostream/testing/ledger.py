@@ -175,7 +175,7 @@ class LedgerExam:
 
     # -- answers --------------------------------------------------------------------------------------------------
 
-    def test_every_kind_of_answer_is_what_its_meaning_says(self, ledger: Ledger, tmp_path: Path) -> None:
+    def test_every_kind_of_answer_has_its_meaning(self, ledger: Ledger, tmp_path: Path) -> None:
         kinds = about_a_query()
         ledger.ask(0, [query(i) for i in range(1, len(kinds) + 1)])
         assert all(math.isnan(v.y) and not v.askable and v.kind is None for v in ledger.verdicts().values())
@@ -258,7 +258,7 @@ class LedgerExam:
         counts = ledger.counts()
         assert (counts.asked, counts.open, counts.answers) == (2, 1, 1)
 
-    def test_what_contradicts_is_refused_and_changes_nothing(self, ledger: Ledger) -> None:
+    def test_invalid_answers_are_refused_and_change_nothing(self, ledger: Ledger) -> None:
         ledger.ask(0, [query(1), query(2)])
         good = told(2, AnswerKind.TRUE)
         mask = DRAWING[1]
@@ -328,11 +328,11 @@ class LedgerExam:
 
     # -- several at once, and kills -------------------------------------------------------------------------------
 
-    def test_a_lost_ledger_is_not_begun_again(self, tmp_path: Path) -> None:
+    def test_a_missing_ledger_is_an_error(self, tmp_path: Path) -> None:
         with pytest.raises(LedgerError, match="is missing"):
             self.open(tmp_path)
 
-    def test_somebody_else_sees_everything_at_once(self, ledger: Ledger, tmp_path: Path) -> None:
+    def test_a_second_opening_sees_changes_at_once(self, ledger: Ledger, tmp_path: Path) -> None:
         other = self.open(tmp_path)
         ledger.ask(0, [query(1), query(2)])
         assert state(other) == state(ledger)
@@ -342,7 +342,7 @@ class LedgerExam:
         with pytest.raises(LedgerError, match="bob has answered query 1 already"):
             ledger.tell(told(1, AnswerKind.TRUE, "bob"))
 
-    def test_a_process_that_is_killed_leaves_all_that_it_was_told(self, ledger: Ledger, tmp_path: Path) -> None:
+    def test_recorded_answers_survive_a_kill(self, ledger: Ledger, tmp_path: Path) -> None:
         ledger.ask(0, [query(i) for i in range(1, NUM_CANDIDATES + 1)])
         context = multiprocessing.get_context("spawn")
         mine, its = context.Pipe(duplex=False)
@@ -393,7 +393,7 @@ class LedgerExam:
         assert {a.query for a in ledger.all_answers()} == set(waiting)
 
     @pytest.mark.parametrize("shared", [True, False], ids=["one object", "eight objects"])
-    def test_of_eight_threads_with_one_answer_one_is_heard(self, ledger: Ledger, tmp_path: Path, shared: bool) -> None:
+    def test_eight_threads_answer_a_query_only_once(self, ledger: Ledger, tmp_path: Path, shared: bool) -> None:
         ledger.ask(0, [query(i) for i in range(1, 11)])
 
         def work(_: int) -> int:

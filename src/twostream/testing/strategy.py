@@ -74,7 +74,7 @@ class StrategyExam:
         np.testing.assert_array_equal(y, before[1])
         np.testing.assert_array_equal(p, before[2])
 
-    def test_an_object_remembers_nothing(self) -> None:
+    def test_a_strategy_object_keeps_no_state(self) -> None:
         place = np.random.default_rng(1).random((60, 3))
         strategy, (streams, y, p) = self.strategy(), self.pool()
         rows = strategy.query(streams, y, batch_size=9, probability=p, position_nm=place)
@@ -144,7 +144,7 @@ class StrategyExam:
                 array[:, :2] = -1
         assert len(set(self.ask(streams, y, p, 20).tolist())) == 20
 
-    def test_certain_scorers(self) -> None:
+    def test_probabilities_that_are_all_0_or_1(self) -> None:
         streams, y, p = self.pool()
         for certain in (np.round(p), np.zeros_like(p), np.ones_like(p), np.full_like(p, 0.5)):
             assert len(set(self.ask(streams, y, certain, 20).tolist())) == 20

@@ -12,7 +12,8 @@ from twostream.base.errors import InputError
 from twostream.task import CERTAIN, GOOD_IOU, IGNORE, NOTHING_SHARE, Judgement, Task
 from twostream.task.answers import AnswerKind
 from twostream.task.metrics import Overlaps
-from twostream.task.task import IGNORED_SHARE, MAX_LABEL
+from twostream.task.metrics.detection import IGNORED_SHARE
+from twostream.task.task import MAX_LABEL
 
 VOXEL_SIZE_NM = (30.0, 8.0, 8.0)
 SHAPE_ZYX = (8, 48, 64)
@@ -127,7 +128,7 @@ class TaskExam:
             near[tuple(slice(a, b + 1) for a, b in zip(where.min(0), where.max(0), strict=True))] = True
         assert (foreground[~near] == 0).all()
 
-    def test_a_target_does_not_depend_on_names(self, task: Task) -> None:
+    def test_a_target_does_not_depend_on_label_numbers(self, task: Task) -> None:
         labels = self.objects(task)
         target = task.target(labels)
         for dtype in (np.uint8, np.uint16, np.int32, np.int64, np.uint64):
@@ -135,7 +136,7 @@ class TaskExam:
         large = np.where(labels > 0, labels.astype(np.uint64) + np.uint64(10**12), np.uint64(0))
         np.testing.assert_array_equal(task.target(large), target)
 
-    def test_background_is_what_no_object_gives(self, task: Task) -> None:
+    def test_background_levels_are_those_of_an_empty_volume(self, task: Task) -> None:
         empty = np.zeros((3, 8, 9), np.uint32)
         level, target = task.background, task.target(empty)
         assert level.shape == (len(task.channels),) and level.dtype == np.uint8
@@ -152,7 +153,7 @@ class TaskExam:
             flipped = np.flip(task.target(np.flip(labels, axis)).astype(int), axis + 1)
             assert abs(flipped - target).max() <= 1
 
-    def test_a_target_looks_no_farther_than_it_says(self, task: Task) -> None:
+    def test_a_target_depends_on_nothing_beyond_its_reach(self, task: Task) -> None:
         """What lies beyond ``reach_voxels`` does not change it: samples of a training are cut out with that margin."""
         labels = self.objects(task)
         target, num_compared = task.target(labels).astype(int), 0
@@ -174,7 +175,7 @@ class TaskExam:
 
     # -- decoding -------------------------------------------------------------------------------------------------
 
-    def test_a_target_decodes_to_what_it_was_made_of(self, task: Task) -> None:
+    def test_decoding_a_target_restores_the_labels(self, task: Task) -> None:
         labels = self.objects(task)
         target = task.target(labels)
         decoded = task.decode(np.where(target == IGNORE, 0, target).astype(np.uint8), 0.5)
@@ -201,7 +202,7 @@ class TaskExam:
 
     # -- labels and truth -----------------------------------------------------------------------------------------
 
-    def test_the_truth_rule_is_that_of_a_count_by_voxels(self, task: Task) -> None:
+    def test_the_truth_rule_equals_a_count_of_voxels(self, task: Task) -> None:
         seen = set()
         for seed in range(NUM_WORLDS):
             segmentation, truth, ignore = world(task.num_sides, seed)
@@ -221,6 +222,8 @@ class TaskExam:
         instances = task.instances(values)
         expected = values if task.num_sides == 1 else np.array([[[0, 1, 1, 2, 2, 4, 127, 128]]])
         np.testing.assert_array_equal(instances, expected)
+        assert [task.instance_of(v) for v in values.ravel().tolist()] == expected.ravel().tolist()
+        assert task.values_of(7) == ((7,) if task.num_sides == 1 else (13, 14))
         labels = self.objects(task)
         for n in sorted(set(task.instances(labels).flat) - {0}):
             mask = task.crop(labels, n)
@@ -241,7 +244,7 @@ class TaskExam:
             with pytest.raises(InputError, match="none has both sides"):
                 task.check_values({0, 2, 4, 7}, "a.h5:labels")
 
-    def test_it_travels_to_another_process(self, task: Task) -> None:
+    def test_it_can_be_pickled(self, task: Task) -> None:
         arrived, labels = pickle.loads(pickle.dumps(task)), self.objects(task)
         assert arrived.voxel_size_nm == task.voxel_size_nm and arrived.channels == task.channels
         np.testing.assert_array_equal(arrived.target(labels), task.target(labels))

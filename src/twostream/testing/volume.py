@@ -155,7 +155,7 @@ class VolumeExam:
             with pytest.raises(VolumeError, match=rf"cannot read box {box} .* the volume holds 0:5,0:17,0:33"):
                 volume.read(box)
 
-    def test_what_is_read_belongs_to_the_reader(self, tmp_path: Path) -> None:
+    def test_arrays_that_were_read_may_be_changed(self, tmp_path: Path) -> None:
         array = sample()
         volume = self.make(tmp_path, array, VOXEL_SIZE_NM)
         found = volume.read(volume.box)
@@ -175,7 +175,7 @@ class VolumeExam:
         expected = np.pad(array, [(1, 1), (2, 2), (0, 4)], mode="symmetric")[:, :, 25:]
         np.testing.assert_array_equal(padded, expected)
 
-    def test_it_travels_to_another_process(self, tmp_path: Path) -> None:
+    def test_it_can_be_pickled(self, tmp_path: Path) -> None:
         array = np.random.default_rng(0).integers(0, 255, (8, 128, 128), np.uint8)
         volume = self.make(tmp_path, array, VOXEL_SIZE_NM)
         volume.read(Box((0, 0, 0), (1, 1, 1)))  # whatever is opened late is open now
@@ -188,7 +188,7 @@ class VolumeExam:
         assert (arrived.shape_zyx, arrived.voxel_size_nm, arrived.dtype) == ((8, 128, 128), VOXEL_SIZE_NM, np.uint8)
         np.testing.assert_array_equal(arrived.read(arrived.box), array)
 
-    def test_what_is_only_read_refuses_to_be_written(self, tmp_path: Path) -> None:
+    def test_a_volume_opened_for_reading_cannot_be_written(self, tmp_path: Path) -> None:
         if self.in_memory:
             pytest.skip("a volume in memory may be written")
         array = sample()
@@ -273,7 +273,7 @@ class VolumeExam:
         other = volume if self.in_memory else open_volume(volume.uri, self._told)
         return lambda: other.read(other.box)
 
-    def test_a_new_volume_is_zero_and_as_it_was_ordered(self, tmp_path: Path) -> None:
+    def test_a_new_volume_is_zero_and_has_the_requested_shape(self, tmp_path: Path) -> None:
         volume = self._new(tmp_path, num_channels=2 if self.has_channels else 0)
         assert (volume.shape_zyx, volume.voxel_size_nm, volume.dtype) == (SHAPE_ZYX, VOXEL_SIZE_NM, np.uint8)
         assert volume.num_channels == (2 if self.has_channels else 0)
@@ -292,7 +292,7 @@ class VolumeExam:
             np.testing.assert_array_equal(volume.read(volume.box), expected, err_msg=f"box {box}")
         np.testing.assert_array_equal(self._reader(volume)(), expected, strict=True)
 
-    def test_what_does_not_fit_is_refused_and_changes_nothing(self, tmp_path: Path) -> None:
+    def test_invalid_writes_are_refused_and_change_nothing(self, tmp_path: Path) -> None:
         volume = self._new(tmp_path)
         box = Box((1, 2, 3), (2, 3, 4))
         for wrong in (np.ones((2, 3, 4), np.uint16), np.ones((4, 3, 2), np.uint8), np.ones((1, 3, 4), np.uint8)):
@@ -303,7 +303,7 @@ class VolumeExam:
                 volume.write(outside, np.ones(outside.shape_zyx, np.uint8))
         assert not volume.read(volume.box).any()
 
-    def test_it_is_written_from_another_process_as_well(self, tmp_path: Path) -> None:
+    def test_a_pickled_copy_can_write(self, tmp_path: Path) -> None:
         volume, array = self._new(tmp_path), sample()
         if self.in_memory:
             pytest.skip("a volume in memory travels by value")
