@@ -342,7 +342,7 @@ def test_query_on_an_archive_with_any_strategy(tmp_path):
     refused(call(*words), "cannot be read as .npy or .npz")
 
 
-LIGHT = ("base", "query", "volume", "task", "candidates", "project", "report", "cli")
+LIGHT = ("base", "query", "volume", "task", "candidates", "project", "report", "testing", "cli")
 """Rooms that work without torch: every module of theirs is imported, whatever it imports in turn."""
 
 

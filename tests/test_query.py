@@ -1,6 +1,5 @@
-"""Strategies: the published selections, and the exam that every strategy takes."""
+"""Strategies: the published selections, and ours take the exam of a strategy."""
 
-import json
 from pathlib import Path
 from typing import ClassVar
 
@@ -11,6 +10,7 @@ from twostream.base.errors import InputError
 from twostream.query import STRATEGIES, Entropy, Random, Scorer, TwoStream, get_strategy, register_strategy
 from twostream.query.budget import share_budget
 from twostream.query.strategy import Strategy
+from twostream.testing import StrategyExam
 
 GOLDEN = sorted((Path(__file__).parent / "golden").glob("two_stream_*.npz"))
 
@@ -25,133 +25,6 @@ def test_the_published_selections_are_matched_exactly(path, variant):
     X = {"supervised": data["supervised"], "unsupervised": data["unsupervised"]}  # noqa: N806
     strategy = TwoStream(num_clusters=(coarse, fine), variant=variant)
     np.testing.assert_array_equal(strategy.query(X, y, batch_size=coarse * fine), data[variant])
-
-
-class StrategyExam:
-    """What every strategy must do; a subclass names one, and its settings."""
-
-    name: str
-    settings: ClassVar[dict] = {}
-
-    def strategy(self, seed=0):
-        return get_strategy(self.name, self.settings, random_state=seed)
-
-    def pool(self, number=60, num_answered=10, seed=0):
-        """Two streams, answers, and the probabilities of three scorers."""
-        rng = np.random.default_rng(seed)
-        X = {"supervised": rng.normal(size=(number, 3)), "unsupervised": rng.normal(size=(number, 5))}  # noqa: N806
-        y = np.full(number, np.nan)
-        y[rng.choice(number, num_answered, replace=False)] = np.arange(num_answered) % 2
-        return X, y, rng.random((3, number))
-
-    def ask(self, X, y, p, batch_size, **settings):  # noqa: N803
-        settings = {"position_nm": np.random.default_rng(1).random((len(y), 3))} | settings
-        return self.strategy().query(X, y, batch_size=batch_size, probability=p, **settings)
-
-    @pytest.mark.parametrize("batch_size", [1, 7, 12, 50])
-    def test_exact_count_without_repeats_among_the_askable(self, batch_size):
-        X, y, p = self.pool()  # noqa: N806
-        excluded = np.zeros(len(y), bool)
-        excluded[:5] = True
-        rows = self.ask(X, y, p, batch_size, excluded=excluded)
-        askable = np.flatnonzero(np.isnan(y) & ~excluded)
-        assert rows.dtype == np.int64
-        assert len(rows) == len(set(rows.tolist())) == min(batch_size, len(askable))
-        assert set(rows.tolist()) <= set(askable.tolist())
-
-    def test_same_seed_same_rows_and_the_pool_untouched(self):
-        X, y, p = self.pool()  # noqa: N806
-        before = {k: v.copy() for k, v in X.items()}, y.copy(), p.copy()
-        np.testing.assert_array_equal(self.ask(X, y, p, 9), self.ask(X, y, p, 9))
-        for name in X:
-            np.testing.assert_array_equal(X[name], before[0][name])
-        np.testing.assert_array_equal(y, before[1])
-        np.testing.assert_array_equal(p, before[2])
-
-    def test_the_order_of_the_rows_does_not_matter(self):
-        if self.strategy().keeps_row_order:
-            pytest.skip("published and corrected see rows as the script did")
-        X, y, p = self.pool()  # noqa: N806
-        place, order = np.random.default_rng(1).random((len(y), 3)), np.random.default_rng(2).permutation(len(y))
-        rows = self.ask(X, y, p, 9, position_nm=place)
-        moved = {name: array[order] for name, array in X.items()}
-        again = self.ask(moved, y[order], p[:, order], 9, position_nm=place[order])
-        assert order[again].tolist() == rows.tolist()
-
-    def test_nothing_need_be_answered(self):
-        X, y, p = self.pool(30, 0)  # noqa: N806
-        assert len(set(self.ask(X, y, p, 9).tolist())) == 9
-
-    def test_empty_and_short_pools(self):
-        X, y, p = self.pool(8, 8)  # noqa: N806
-        assert len(self.ask(X, y, p, 3)) == 0
-        X, y, p = self.pool(8, 5)  # noqa: N806
-        assert sorted(self.ask(X, y, p, 30).tolist()) == np.flatnonzero(np.isnan(y)).tolist()
-
-    def test_one_row(self):
-        X, y, p = self.pool(1, 0)  # noqa: N806
-        assert self.ask(X, y, p, 5).tolist() == [0]
-
-    @pytest.mark.parametrize("what", ["all rows equal", "many rows equal", "one cluster", "constant columns"])
-    def test_rows_that_do_not_differ_much(self, what):
-        X, y, p = self.pool(40, 6)  # noqa: N806
-        for array in X.values():
-            if what == "all rows equal":
-                array[:] = 3
-            elif what == "many rows equal":
-                array[5:] = array[:5].repeat(7, axis=0)
-            elif what == "one cluster":
-                array[:] = 100 + 1e-9 * array
-            else:
-                array[:, :2] = -1
-        assert len(set(self.ask(X, y, p, 20).tolist())) == 20
-
-    def test_certain_scorers(self):
-        X, y, p = self.pool()  # noqa: N806
-        assert len(set(self.ask(X, y, np.round(p), 20).tolist())) == 20
-        assert len(set(self.ask(X, y, np.zeros_like(p), 20).tolist())) == 20
-
-    def test_one_scorer_or_several(self):
-        X, y, p = self.pool()  # noqa: N806
-        if self.strategy().needs_ensemble:
-            with pytest.raises(InputError, match="needs probabilities by two scorers or more"):
-                self.ask(X, y, p[0], 5)
-        else:
-            np.testing.assert_array_equal(self.ask(X, y, p[0], 5), self.ask(X, y, p[:1], 5))
-
-    def test_half_precision_and_files(self, tmp_path):
-        X, y, p = self.pool()  # noqa: N806
-        X = {name: array.astype(np.float16) for name, array in X.items()}  # noqa: N806
-        rows = self.ask(X, y, p, 9)
-        for name, array in X.items():
-            np.save(tmp_path / f"{name}.npy", array)
-        mapped = {name: np.load(tmp_path / f"{name}.npy", mmap_mode="r") for name in X}
-        np.testing.assert_array_equal(self.ask(mapped, y, p, 9), rows)
-
-    def test_nan_is_refused_with_its_row(self):
-        X, y, p = self.pool()  # noqa: N806
-        X["unsupervised"][17, 2] = np.nan
-        with pytest.raises(InputError, match=r"stream 'unsupervised' is not finite in row 17 \(1 such rows\)"):
-            self.ask(X, y, p, 5)
-
-    def test_unknown_settings_are_refused(self):
-        with pytest.raises(InputError, match=f"strategy '{self.name}' has no setting 'colour'"):
-            get_strategy(self.name, {**self.settings, "colour": 1})
-
-    def test_utilities_are_nan_where_nothing_may_be_asked(self):
-        X, y, p = self.pool()  # noqa: N806
-        excluded = np.arange(len(y)) < 5
-        rows, utilities = self.strategy().query(
-            X, y, batch_size=5, probability=p, excluded=excluded, position_nm=np.zeros((len(y), 3)),
-            return_utilities=True,
-        )  # fmt: skip
-        assert utilities.shape == y.shape and np.isnan(utilities[excluded | ~np.isnan(y)]).all() and len(rows) == 5
-
-    def test_every_row_has_a_reason_of_plain_values(self):
-        X, y, p = self.pool()  # noqa: N806
-        selection = self.strategy().suggest(X, y, batch_size=9, probability=p, position_nm=np.zeros((len(y), 3)))
-        assert len(selection.reasons) == len(selection.rows)
-        json.dumps(selection.reasons, allow_nan=False)
 
 
 class TestTwoStreamExam(StrategyExam):

@@ -4,9 +4,50 @@ import numpy as np
 import pytest
 
 from twostream.base.errors import ConfigError, InputError
-from twostream.task import CERTAIN, Mitochondria, SynapsePolarity, get_task
+from twostream.task import CERTAIN, DecodingConfig, Mitochondria, SynapsePolarity, SynapticCleft, get_task
 from twostream.task.answers import MEANING, AnswerKind
 from twostream.task.metrics import Overlaps
+from twostream.testing import TaskExam
+
+
+class TestMitochondria(TaskExam):
+    def make(self, voxel_size_nm):
+        return Mitochondria(voxel_size_nm)
+
+
+class TestMitochondriaOfThreeChannels(TaskExam):
+    def make(self, voxel_size_nm):
+        return Mitochondria(voxel_size_nm, DecodingConfig(channels=("foreground", "contour", "distance")))
+
+
+class TestMitochondriaByComponents(TaskExam):
+    def make(self, voxel_size_nm):
+        return Mitochondria(voxel_size_nm, DecodingConfig(method="components"))
+
+
+class TestClefts(TaskExam):
+    def make(self, voxel_size_nm):
+        return SynapticCleft(voxel_size_nm)
+
+
+class TestPolarity(TaskExam):
+    def make(self, voxel_size_nm):
+        return SynapsePolarity(voxel_size_nm)
+
+
+class TestPolarityAcrossAGap(TaskExam):
+    """Sides with a cleft of four voxels between them."""
+
+    def make(self, voxel_size_nm):
+        return SynapsePolarity(voxel_size_nm)
+
+    def objects(self, task):
+        labels = super().objects(task)
+        pre = labels % 2 == 1
+        for step in (-1, 1):
+            for shift in (1, 2):
+                labels[(labels > 0) & ~pre & np.roll(pre, step * shift, axis=2)] = 0
+        return labels
 
 
 def judge(task, segmentation, truth, ignore=None):

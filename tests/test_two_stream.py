@@ -6,12 +6,12 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
-from test_query import StrategyExam
 from threadpoolctl import threadpool_limits
 
 from twostream.base.errors import InputError
 from twostream.query import TwoStream
 from twostream.query.budget import apportion
+from twostream.testing import StrategyExam
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 from common.published import as_published
@@ -43,50 +43,42 @@ def test_an_oversize_coarse_cluster_is_read_by_blocks(monkeypatch):
         assert [r["stands_for"] for r in parts.reasons] == [r["stands_for"] for r in whole.reasons]
 
 
-class VariantExam(StrategyExam):
-    """The exam again, for what the default settings do not touch."""
+SMALL = {"num_clusters": (4, 3)}
 
-    __test__ = False
+
+class TestAdaptive(StrategyExam):
     name = "two-stream"
-    settings: ClassVar[dict]
-
-    def strategy(self, seed=0):
-        return TwoStream(num_clusters=(4, 3), random_state=seed, **self.settings)
+    settings: ClassVar = SMALL | {"variant": "adaptive"}
 
 
-class TestAdaptive(VariantExam):
-    __test__ = True
-    settings: ClassVar[dict] = {"variant": "adaptive"}
+class TestAdaptiveUnsupervisedFirst(StrategyExam):
+    name = "two-stream"
+    settings: ClassVar = SMALL | {"variant": "adaptive", "first": "unsupervised", "share": "even", "random_share": 0.3}
 
 
-class TestAdaptiveUnsupervisedFirst(VariantExam):
-    __test__ = True
-    settings: ClassVar[dict] = {"variant": "adaptive", "first": "unsupervised", "share": "even", "random_share": 0.3}
+class TestAdaptiveBySpread(StrategyExam):
+    name = "two-stream"
+    settings: ClassVar = SMALL | {"variant": "adaptive", "share": "spread", "standardise": False}
 
 
-class TestAdaptiveBySpread(VariantExam):
-    __test__ = True
-    settings: ClassVar[dict] = {"variant": "adaptive", "share": "spread", "standardise": False}
+class TestAdaptiveByError(StrategyExam):
+    name = "two-stream"
+    settings: ClassVar = SMALL | {"variant": "adaptive", "share": "error", "weight": "uncertainty"}
 
 
-class TestAdaptiveByError(VariantExam):
-    __test__ = True
-    settings: ClassVar[dict] = {"variant": "adaptive", "share": "error", "weight": "uncertainty"}
+class TestAdaptiveOnAShare(StrategyExam):
+    name = "two-stream"
+    settings: ClassVar = SMALL | {"variant": "adaptive", "exact": False}
 
 
-class TestAdaptiveOnAShare(VariantExam):
-    __test__ = True
-    settings: ClassVar[dict] = {"variant": "adaptive", "exact": False}
+class TestCorrectedOnAShare(StrategyExam):
+    name = "two-stream"
+    settings: ClassVar = SMALL | {"exact": False}
 
 
-class TestCorrectedOnAShare(VariantExam):
-    __test__ = True
-    settings: ClassVar[dict] = {"exact": False}
-
-
-class TestPublished(VariantExam):
-    __test__ = True
-    settings: ClassVar[dict] = {"variant": "published"}
+class TestPublished(StrategyExam):
+    name = "two-stream"
+    settings: ClassVar = SMALL | {"variant": "published"}
 
 
 @pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)

@@ -10,7 +10,9 @@ import pytest
 
 from twostream.base.errors import VolumeError
 from twostream.base.geometry import Box
-from twostream.volume import MemoryVolume, create_volume, open_ignore_mask, open_volume, read_padded
+from twostream.testing import VolumeExam
+from twostream.volume import MemoryVolume, create_volume, open_ignore_mask, open_volume, register_format
+from twostream.volume.formats import FORMATS
 from twostream.volume.uri import Uri, absolute_uri, portable_uri
 
 SIZE = (40.0, 4.0, 4.0)
@@ -74,77 +76,102 @@ def hdf5(path, array, **attributes):
     return f"{path}:em"
 
 
-class VolumeExam:
-    """What every format must do; a subclass says how to make one."""
-
-    def make(self, tmp_path, array):
-        raise NotImplementedError
-
-    def test_the_odd_voxel_is_where_it_was(self, tmp_path, marked):
-        volume = self.make(tmp_path, marked)
-        assert volume.shape_zyx == marked.shape
-        assert volume.voxel_size_nm == SIZE
-        assert volume.dtype == np.uint8
-        assert np.argwhere(volume.read(volume.box)).tolist() == [[3, 11, 29]]
-        assert volume.read(Box((3, 11, 29), (1, 1, 1))).item() == 200
-
-    def test_a_box_outside_is_refused(self, tmp_path, marked):
-        with pytest.raises(VolumeError, match=r"cannot read box 0:6,0:1,0:1 .* the volume holds 0:5,0:17,0:33"):
-            self.make(tmp_path, marked).read(Box((0, 0, 0), (6, 1, 1)))
-
-    def test_it_travels_to_another_process(self, tmp_path, marked):
-        volume = pickle.loads(pickle.dumps(self.make(tmp_path, marked)))
-        assert volume.voxel_size_nm == SIZE
-        np.testing.assert_array_equal(volume.read(volume.box), marked)
-
-    def test_padding_mirrors(self, tmp_path, marked):
-        padded = read_padded(self.make(tmp_path, marked), Box((-1, -2, 25), (7, 21, 12)))
-        expected = np.pad(marked, [(1, 1), (2, 2), (0, 4)], mode="symmetric")[:, :, 25:]
-        np.testing.assert_array_equal(padded, expected)
-
-
 class TestMemory(VolumeExam):
-    def make(self, tmp_path, array):
-        return MemoryVolume(array, SIZE)
+    in_memory = True
+    writes = True
+
+    def make(self, folder, array, voxel_size_nm):
+        return MemoryVolume(array, voxel_size_nm)
+
+    def create(self, folder, *, shape_zyx, dtype, voxel_size_nm, num_channels):
+        shape = ((num_channels,) if num_channels else ()) + shape_zyx
+        return MemoryVolume(np.zeros(shape, dtype), voxel_size_nm)
 
 
 class TestHdf5(VolumeExam):
-    def make(self, tmp_path, array):
-        return open_volume(hdf5(tmp_path / "a.h5", array, voxel_size_nm=SIZE))
+    def make(self, folder, array, voxel_size_nm):
+        return open_volume(hdf5(folder / "a.h5", array, voxel_size_nm=voxel_size_nm))
+
+
+class TestHdf5WithoutVoxelSize(VolumeExam):
+    states_voxel_size = False
+
+    def make(self, folder, array, voxel_size_nm):
+        return open_volume(hdf5(folder / "a.h5", array), voxel_size_nm)
+
+
+class TestHdf5InChunks(VolumeExam):
+    def make(self, folder, array, voxel_size_nm):
+        with h5py.File(folder / "a.hdf5", "w") as file:
+            chunks = (1,) * (array.ndim - 3) + (2, 8, 8)
+            file.create_dataset("volumes/em", data=array, chunks=chunks, compression="gzip", shuffle=True)
+            file.attrs["resolution"] = voxel_size_nm
+        return open_volume(f"{folder}/a.hdf5:volumes/em")
+
+
+class TestZarr3OfOthers(VolumeExam):
+    states_voxel_size = False
+
+    def make(self, folder, array, voxel_size_nm):
+        import zarr
+
+        chunks = (1,) * (array.ndim - 3) + (2, 8, 8)
+        shards = (1,) * (array.ndim - 3) + (4, 16, 16)
+        stored = zarr.create_array(
+            folder / "b.zarr", shape=array.shape, chunks=chunks, shards=shards, dtype=array.dtype, zarr_format=3
+        )
+        stored[:] = array
+        return open_volume(str(folder / "b.zarr"), voxel_size_nm)
+
+
+class TestZarr2OfOthers(VolumeExam):
+    """An OME-Zarr image in a folder whose name does not tell."""
+
+    def make(self, folder, array, voxel_size_nm):
+        import zarr
+
+        group = zarr.open_group(folder / "image", mode="w", zarr_format=2)
+        stored = group.create_array(
+            "s0", shape=array.shape, chunks=(1,) * (array.ndim - 3) + (2, 8, 8), dtype=array.dtype
+        )
+        stored[:] = array
+        axes = [{"name": name, "type": "space", "unit": "micrometer"} for name in "zyx"]
+        scale = [v / 1000 for v in voxel_size_nm]
+        if array.ndim == 4:
+            axes, scale = [{"name": "c", "type": "channel"}, *axes], [1.0, *scale]
+        transforms = [{"type": "scale", "scale": scale}]
+        datasets = [{"path": "s0", "coordinateTransformations": transforms}]
+        group.attrs["multiscales"] = [{"version": "0.4", "axes": axes, "datasets": datasets}]
+        return open_volume(str(folder / "image"))
 
 
 class TestZarr(VolumeExam):
-    def make(self, tmp_path, array):
-        volume = create_volume(str(tmp_path / "a.zarr"), shape_zyx=array.shape, dtype=array.dtype, voxel_size_nm=SIZE)
+    writes = True
+
+    def make(self, folder, array, voxel_size_nm):
+        channels = array.shape[0] if array.ndim == 4 else 0
+        volume = self.create(
+            folder,
+            shape_zyx=array.shape[-3:],
+            dtype=array.dtype,
+            voxel_size_nm=voxel_size_nm,
+            num_channels=channels,
+        )
         volume.write(volume.box, array)
-        return open_volume(str(tmp_path / "a.zarr"))
+        return open_volume(str(folder / "a.zarr"))
+
+    def create(self, folder, **settings):
+        return create_volume(str(folder / "a.zarr"), **settings)
 
     def test_zarr_python_reads_the_same(self, tmp_path, marked):
         import zarr
 
-        self.make(tmp_path, marked)
+        self.make(tmp_path, marked, SIZE)
         group = zarr.open_group(tmp_path / "a.zarr", mode="r")
         np.testing.assert_array_equal(group["0"][:], marked)
         image = json.loads((tmp_path / "a.zarr" / ".zattrs").read_text())["multiscales"][0]
         assert [a["name"] for a in image["axes"]] == ["z", "y", "x"]
         assert image["datasets"][0]["coordinateTransformations"][0]["scale"] == list(SIZE)
-
-    def test_zarr_3_array_written_by_zarr_python(self, tmp_path, marked):
-        import zarr
-
-        array = zarr.create_array(tmp_path / "b.zarr", shape=marked.shape, chunks=(2, 8, 8), dtype="u1", zarr_format=3)
-        array[:] = marked
-        volume = open_volume(str(tmp_path / "b.zarr"), SIZE)
-        np.testing.assert_array_equal(volume.read(volume.box), marked)
-
-    def test_channels(self, tmp_path):
-        array = np.arange(2 * 3 * 4 * 5, dtype=np.uint8).reshape(2, 3, 4, 5)
-        volume = create_volume(
-            str(tmp_path / "c.zarr"), shape_zyx=array.shape[1:], dtype=np.uint8, voxel_size_nm=SIZE, num_channels=2
-        )
-        volume.write(volume.box, array)
-        assert open_volume(str(tmp_path / "c.zarr")).num_channels == 2
-        np.testing.assert_array_equal(volume.read(Box((1, 0, 2), (1, 4, 3))), array[:, 1:2, :, 2:])
 
 
 class TestSynthetic:
@@ -226,3 +253,89 @@ def test_invalid_writes_are_refused(tmp_path, marked):
     with pytest.raises(VolumeError, match="open for reading only"):
         readonly = open_volume(str(tmp_path / "a.zarr"))
         readonly.write(readonly.box, np.zeros((2, 3, 4), np.uint8))
+
+
+@pytest.fixture
+def formats():
+    """The table of formats, as it was once the test is over."""
+    before = dict(FORMATS)
+    yield FORMATS
+    FORMATS.clear()
+    FORMATS.update(before)
+
+
+def opens_nothing(uri, voxel_size_nm=None):
+    return MemoryVolume(np.zeros((1, 2, 3), np.uint8), SIZE, uri)
+
+
+def test_a_format_from_outside_is_known_to_every_uri(formats):
+    register_format("raw", opens_nothing, suffixes=(".raw", ".zarr.raw"))
+    for uri, driver, path in (
+        ("a/x.raw", "raw", "a/x.raw"),
+        ("a/X.RAW", "raw", "a/X.RAW"),
+        ("a/x.zarr.raw/", "raw", "a/x.zarr.raw/"),  # the longest ending decides
+        ("raw://a/x.dat", "raw", "a/x.dat"),
+    ):
+        parsed = Uri.parse(uri)
+        assert (parsed.driver, parsed.path, str(parsed)) == (driver, path, uri) and parsed.is_path
+        assert open_volume(uri).uri == uri
+    assert portable_uri("raw:///lab/p/x.dat", Path("/lab/p")) == "raw://x.dat"
+    assert Uri.parse("x.raw:em").driver == ""  # one array per file: no dataset
+
+
+def test_a_format_with_datasets_has_them_under_any_ending(formats, tmp_path, marked):
+    uri = hdf5(tmp_path / "a.h5", marked, voxel_size_nm=SIZE)
+    (tmp_path / "a.h5").rename(tmp_path / "a.mat")
+    uri = "hdf5://" + uri.replace(".h5", ".mat")
+    volume = open_volume(uri)
+    assert volume.uri == uri and Uri.parse(uri).short == "a.mat:em"
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(volume)).read(volume.box), marked)
+    assert Uri.parse("hdf5://a.mat").dataset == Uri.parse("a.h5").dataset == "main"
+    with pytest.raises(VolumeError, match=r"cannot tell the format of 'a\.h5:'"):
+        open_volume("a.h5:")
+
+
+@pytest.mark.parametrize(
+    ("driver", "suffixes", "sentence"),
+    [
+        ("hdf5", (), r"driver 'hdf5' is registered already, by twostream\.volume\._hdf5\.Hdf5Volume; choose another"),
+        ("raw", (".zarr",), "suffix '.zarr' of driver 'raw' belongs to driver 'zarr'; leave it out"),
+        ("raw", ("raw",), "suffix of driver 'raw' is 'raw'; expected lower case with its dot"),
+        ("Raw", (), "driver is 'Raw'; expected lower-case letters"),
+        ("ra:w", (), "driver is 'ra:w'; expected lower-case letters"),
+    ],
+)
+def test_a_format_that_clashes_is_refused(formats, driver, suffixes, sentence):
+    before = dict(formats)
+    with pytest.raises(VolumeError, match=sentence):
+        register_format(driver, opens_nothing, suffixes=suffixes)
+    assert formats == before
+
+
+def test_a_format_may_be_registered_again(formats):
+    for _ in range(2):  # a cell of a notebook that runs twice
+        register_format("raw", opens_nothing, suffixes=(".raw",))
+    assert open_volume("x.raw").uri == "x.raw"
+
+
+def test_what_opens_and_what_can_be_created_is_said(formats):
+    register_format("raw", opens_nothing, suffixes=(".raw",))
+    known = (
+        r"a path that ends in one of \.h5, \.hdf5, \.hdf, \.raw, \.zarr, "
+        r"or one of the drivers hdf5://, raw://, synthetic://, zarr://"
+    )
+    for uri in ("image.jpg", "s3://bucket/x.zarr"):
+        with pytest.raises(VolumeError, match=f"cannot tell the format of '{uri}'; expected {known}"):
+            open_volume(uri)
+    settings = {"shape_zyx": (1, 2, 3), "dtype": np.uint8, "voxel_size_nm": SIZE}
+    for uri, sentence in (("x.raw", "raw is only read; expected"), ("x.jpg", "expected")):
+        with pytest.raises(
+            VolumeError, match=rf"cannot create '{uri}'; {sentence} a path that ends in one of \.zarr, or"
+        ):
+            create_volume(uri, **settings)
+
+
+def test_a_voxel_size_that_is_given_twice_must_agree():
+    assert open_volume("synthetic://shape=1,2,3", (30, 8, 8)).voxel_size_nm == (30.0, 8.0, 8.0)
+    with pytest.raises(VolumeError, match=r"says its voxels are \(30.0, 8.0, 8.0\) nm, --voxel-size says \(40.0, 4.0"):
+        open_volume("synthetic://shape=1,2,3", SIZE)

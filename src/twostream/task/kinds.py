@@ -93,9 +93,18 @@ class SynapsePolarity(Task):
     def target(self, segmentation: np.ndarray) -> np.ndarray:
         pre = segmentation % 2 == 1
         post = (segmentation > 0) & ~pre
-        gap_px = 2 * round(self.decoding.cleft_nm / max(self.voxel_size_nm[1:]) / 2) + 1
-        union = with_clefts(segmentation, self.instances(segmentation), gap_px)
+        union = with_clefts(segmentation, self.instances(segmentation), self._gap_px)
         return np.stack([binary(pre), binary(post), binary(union)])
+
+    @property
+    def _gap_px(self) -> int:
+        """Widest gap between the sides that the union spans, odd."""
+        return 2 * round(self.decoding.cleft_nm / max(self.voxel_size_nm[1:]) / 2) + 1
+
+    @property
+    def reach_voxels(self) -> tuple[int, int, int]:
+        # A closing looks half its width around a voxel twice: once to dilate and once to erode.
+        return 1, max(self._gap_px - 1, 1), max(self._gap_px - 1, 1)
 
     @property
     def background(self) -> np.ndarray:

@@ -7,8 +7,19 @@ Knows file formats, boxes and voxel sizes; must not know tasks, models or projec
 """
 
 from twostream.volume._memory import MemoryVolume
+from twostream.volume.formats import register_format
 from twostream.volume.open import create_volume, open_ignore_mask, open_volume
-from twostream.volume.volume import Volume, read_padded
+from twostream.volume.volume import Volume, agreed_voxel_size, read_padded
 from twostream.volume.windows import read_windows
 
-__all__ = ["MemoryVolume", "Volume", "create_volume", "open_ignore_mask", "open_volume", "read_padded", "read_windows"]
+__all__ = [
+    "MemoryVolume",
+    "Volume",
+    "agreed_voxel_size",
+    "create_volume",
+    "open_ignore_mask",
+    "open_volume",
+    "read_padded",
+    "read_windows",
+    "register_format",
+]

@@ -16,17 +16,17 @@ from typing import Any
 import h5py
 import numpy as np
 
-from twostream.base.errors import NoVoxelSizeError, VolumeError
+from twostream.base.errors import VolumeError
 from twostream.base.geometry import Box
-from twostream.volume.volume import Volume, check_voxel_size
+from twostream.volume.uri import Uri
+from twostream.volume.volume import Volume, agreed_voxel_size
 
 
 class Hdf5Volume(Volume):
     """A dataset of an HDF5 file, opened for reading.
 
     Args:
-        path: the HDF5 file.
-        dataset: name of the dataset in it.
+        uri: ``file.h5:dataset``, or ``hdf5://file:dataset`` for a file with another ending.
         voxel_size_nm: (z, y, x) in nm, needed if the file does not state it; must agree with the file if it does.
 
     Raises:
@@ -35,9 +35,10 @@ class Hdf5Volume(Volume):
         NoVoxelSizeError: no voxel size is known.
     """
 
-    def __init__(self, path: Path, dataset: str, voxel_size_nm: Sequence[float] | None) -> None:
-        self.uri = f"{path}:{dataset}"
-        self._open(path, dataset)
+    def __init__(self, uri: str, voxel_size_nm: Sequence[float] | None = None) -> None:
+        parsed = Uri.parse(uri)
+        self.uri = str(parsed)
+        self._open(Path(parsed.path), parsed.dataset)
         shape = self._dataset.shape
         self.num_channels = shape[0] if len(shape) == 4 else 0
         z, y, x = shape[-3:]
@@ -46,7 +47,9 @@ class Hdf5Volume(Volume):
         if self._dataset.chunks:
             cz, cy, cx = self._dataset.chunks[-3:]
             self.chunk_shape_zyx = (cz, cy, cx)
-        self.voxel_size_nm = self._voxel_size(voxel_size_nm)
+        self.voxel_size_nm = agreed_voxel_size(
+            self._stored_voxel_size(), voxel_size_nm, self.uri, "attributes voxel_size_nm or resolution"
+        )
 
     def _open(self, path: Path, dataset: str) -> None:
         if not path.is_file():
@@ -66,28 +69,12 @@ class Hdf5Volume(Volume):
             raise VolumeError(f"{self.uri} has shape {item.shape}; expected (Z, Y, X) or (C, Z, Y, X).")
         self._dataset = item
 
-    def _voxel_size(self, given: Sequence[float] | None) -> tuple[float, float, float]:
-        stored = None
+    def _stored_voxel_size(self) -> list[float] | None:
         for attributes in (self._dataset.attrs, self._file.attrs):
             for name in ("voxel_size_nm", "resolution"):
-                if stored is None and name in attributes:
-                    stored = check_voxel_size(np.asarray(attributes[name]).tolist(), self.uri)
-        if given is None and stored is None:
-            raise NoVoxelSizeError(
-                f"{self.uri} states no voxel size (attribute voxel_size_nm or resolution); "
-                f"pass --voxel-size Z,Y,X in nanometres."
-            )
-        if given is None:
-            assert stored is not None
-            return stored
-        checked = check_voxel_size(given, "--voxel-size")
-        if stored is not None and not np.allclose(stored, checked, rtol=1e-3):
-            swapped = " Z and X look swapped." if np.allclose(stored[::-1], checked, rtol=1e-3) else ""
-            raise VolumeError(
-                f"{self.uri} says its voxels are {stored} nm, --voxel-size says {checked} (Z, Y, X).{swapped} "
-                f"Omit the option, or correct the attribute in the file."
-            )
-        return checked
+                if name in attributes:
+                    return list(np.atleast_1d(attributes[name]).tolist())
+        return None
 
     def _read(self, box: Box) -> np.ndarray:
         try:
@@ -97,12 +84,13 @@ class Hdf5Volume(Volume):
 
     def __reduce__(self) -> Any:
         # An open file cannot be pickled: another process opens the file again.
-        return Hdf5Volume, (Path(self._file.filename), self._dataset.name.lstrip("/"), self.voxel_size_nm)
+        return Hdf5Volume, (self.uri, self.voxel_size_nm)
 
 
-def has_dataset(path: Path, dataset: str) -> bool:
-    """Whether ``path`` is a file that holds an HDF5 dataset of this name."""
-    if not path.is_file():
+def has_dataset(uri: str) -> bool:
+    """Whether ``uri`` names a dataset of an HDF5 file that is there."""
+    parsed = Uri.parse(uri)
+    if not Path(parsed.path).is_file():
         return False
-    with h5py.File(path, "r") as file:
-        return isinstance(file.get(dataset), h5py.Dataset)
+    with h5py.File(parsed.path, "r") as file:
+        return isinstance(file.get(parsed.dataset), h5py.Dataset)

@@ -5,6 +5,7 @@ Knows the options of such a URI; must not know how tissue is generated (that is 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -14,7 +15,7 @@ from twostream.base.errors import VolumeError
 from twostream.base.geometry import Box
 from twostream.volume.synthetic import Tissue
 from twostream.volume.uri import Uri
-from twostream.volume.volume import Volume, check_voxel_size
+from twostream.volume.volume import Volume, agreed_voxel_size
 
 KINDS = ("image", "synapses", "clefts", "mitochondria", "neurites")
 DEFAULTS = {"seed": "0", "kind": "image", "shape": "32,512,512", "offset": "0,0,0", "voxel_size": "30,8,8"}
@@ -32,7 +33,7 @@ class SyntheticVolume(Volume):
         VolumeError: an option is unknown or has an invalid value.
     """
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, uri: str, voxel_size_nm: Sequence[float] | None = None) -> None:
         self.uri = uri
         options = dict(parse_qsl(Uri.parse(uri).path, keep_blank_values=True))
         unknown = sorted(set(options) - set(DEFAULTS))
@@ -52,7 +53,7 @@ class SyntheticVolume(Volume):
         self._region = region
         self.shape_zyx = region.shape_zyx
         self.num_channels = 0
-        self.voxel_size_nm = check_voxel_size(voxel_size, uri)
+        self.voxel_size_nm = agreed_voxel_size(voxel_size, voxel_size_nm, uri)
         self._render = getattr(Tissue(seed=seed, voxel_size_nm=self.voxel_size_nm), options["kind"])
         self.dtype = np.dtype(np.uint8 if options["kind"] == "image" else np.uint64)
 

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 import tensorstore
 
-from twostream.base.errors import NoVoxelSizeError, VolumeError
+from twostream.base.errors import VolumeError
 from twostream.base.geometry import Box
 from twostream.volume.uri import Uri
-from twostream.volume.volume import Volume, VoxelSize, check_voxel_size
+from twostream.volume.volume import Volume, VoxelSize, agreed_voxel_size, check_voxel_size
 
 NM_PER_UNIT = {"nanometer": 1.0, "angstrom": 0.1, "micrometer": 1e3, "millimeter": 1e6, "meter": 1e9}
 DEFAULT_CHUNK_ZYX = (16, 128, 128)
@@ -30,7 +30,7 @@ class ZarrVolume(Volume):
     """A Zarr array, or the level of an OME-Zarr image that has the highest resolution.
 
     Args:
-        path: folder of the array or image.
+        uri: folder of the array or image.
         voxel_size_nm: (z, y, x) in nm, needed if the metadata do not state it; must agree with them if they do.
         writable: whether ``write`` is allowed.
 
@@ -40,7 +40,8 @@ class ZarrVolume(Volume):
         NoVoxelSizeError: no voxel size is known.
     """
 
-    def __init__(self, path: Path, voxel_size_nm: Sequence[float] | None = None, *, writable: bool = False) -> None:
+    def __init__(self, uri: str, voxel_size_nm: Sequence[float] | None = None, *, writable: bool = False) -> None:
+        path = Path(Uri.parse(uri).path)
         self.uri = f"zarr://{path}"
         self._writable = writable
         if not path.exists():
@@ -57,16 +58,7 @@ class ZarrVolume(Volume):
         # Zarr 3 may store several chunks in one file, a shard. The unit of decoding is still the chunk.
         cz, cy, cx = self._store.chunk_layout.read_chunk.shape[-3:]
         self.chunk_shape_zyx = (cz, cy, cx)
-        if voxel_size_nm is None and stored is None:
-            raise NoVoxelSizeError(f"{self.uri} states no voxel size; pass --voxel-size Z,Y,X in nanometres.")
-        given = stored if voxel_size_nm is None else voxel_size_nm
-        assert given is not None
-        self.voxel_size_nm = check_voxel_size(given, self.uri)
-        if stored is not None and not np.allclose(stored, self.voxel_size_nm, rtol=1e-3):
-            raise VolumeError(
-                f"{self.uri} says its voxels are {stored} nm, --voxel-size says {self.voxel_size_nm} (Z, Y, X). "
-                f"Omit the option, or correct the metadata."
-            )
+        self.voxel_size_nm = agreed_voxel_size(stored, voxel_size_nm, self.uri)
 
     def _read(self, box: Box) -> np.ndarray:
         try:
@@ -80,21 +72,28 @@ class ZarrVolume(Volume):
         self._store[(..., *box.slices)].write(np.ascontiguousarray(array)).result()
 
     def __reduce__(self) -> Any:
-        return _reopen, (Uri.parse(self.uri).path, self.voxel_size_nm, self._writable)
+        return _reopen, (self.uri, self.voxel_size_nm, self._writable)
 
 
-def _reopen(path: str, voxel_size_nm: VoxelSize, writable: bool) -> ZarrVolume:
-    return ZarrVolume(Path(path), voxel_size_nm, writable=writable)
+def _reopen(uri: str, voxel_size_nm: VoxelSize, writable: bool) -> ZarrVolume:
+    return ZarrVolume(uri, voxel_size_nm, writable=writable)
+
+
+def is_zarr(path: str) -> bool:
+    """Whether ``path`` is a folder with Zarr metadata."""
+    folder = Path(path)
+    return folder.is_dir() and any((folder / name).exists() for name in (".zgroup", ".zarray", "zarr.json"))
 
 
 def create_zarr(
-    path: Path, shape_zyx: Sequence[int], dtype: Any, voxel_size_nm: Sequence[float], num_channels: int
+    uri: str, *, shape_zyx: Sequence[int], dtype: Any, voxel_size_nm: Sequence[float], num_channels: int = 0
 ) -> ZarrVolume:
     """Create an OME-Zarr 0.4 image with one resolution level, zero everywhere; for the arguments see ``create_volume``.
 
     Raises:
-        VolumeError: ``path`` exists, or the voxel size is not valid.
+        VolumeError: something is at ``uri`` already, or the voxel size is not valid.
     """
+    path = Path(Uri.parse(uri).path)
     voxel_size = check_voxel_size(voxel_size_nm, str(path))
     if path.exists():
         raise VolumeError(f"{path} exists already; remove it or choose another name.")
@@ -119,7 +118,7 @@ def create_zarr(
     multiscale = {"version": "0.4", "axes": axes, "datasets": [{"path": "0", "coordinateTransformations": transform}]}
     (path / ".zgroup").write_text(json.dumps({"zarr_format": 2}))
     (path / ".zattrs").write_text(json.dumps({"multiscales": [multiscale]}, indent=1))
-    return ZarrVolume(path, writable=True)
+    return ZarrVolume(uri, writable=True)
 
 
 def _open_store(path: Path, uri: str) -> Any:

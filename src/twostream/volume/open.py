@@ -1,9 +1,15 @@
-"""From a URI to a volume: the one place that chooses a format."""
+"""From a URI to a volume, by the table of formats; our own formats are entered here.
+
+driver       open for reading                            create for writing
+hdf5         FILE.h5:DATASET, .hdf5, .hdf                no
+zarr         .zarr, or a folder with Zarr metadata       .zarr
+synthetic    synthetic://seed=...                        no
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,29 +17,38 @@ import numpy as np
 from twostream.base.errors import VolumeError
 from twostream.volume._hdf5 import Hdf5Volume, has_dataset
 from twostream.volume._synthetic import SyntheticVolume
-from twostream.volume._zarr import ZarrVolume, create_zarr
+from twostream.volume._zarr import ZarrVolume, create_zarr, is_zarr
+from twostream.volume.formats import FORMATS, Format, register_format
 from twostream.volume.uri import Uri
 from twostream.volume.volume import Volume
+
+register_format(
+    "hdf5",
+    Hdf5Volume,
+    suffixes=(".h5", ".hdf5", ".hdf"),
+    default_dataset="main",  # the name under which this field's single-dataset files store their array
+)
+register_format("zarr", ZarrVolume, suffixes=(".zarr",), create=create_zarr, recognises=is_zarr)
+register_format("synthetic", SyntheticVolume, is_path=False)
 
 
 def open_volume(uri: str, voxel_size_nm: Sequence[float] | None = None) -> Volume:
     """Open a volume for reading.
 
     Args:
-        uri: ``file.h5:dataset``, ``zarr://path`` or ``path.zarr``, or ``synthetic://seed=...``.
+        uri: ``file.h5:dataset``, ``path.zarr``, ``synthetic://seed=...``, or ``driver://path`` of a registered format.
         voxel_size_nm: (z, y, x) in nm, for files that do not state it; must agree with those that do.
 
     Raises:
         VolumeError: nothing there, another format, no voxel size, or two that disagree.
     """
     parsed = Uri.parse(uri)
-    if parsed.driver == "synthetic":
-        return SyntheticVolume(uri)
-    if parsed.driver == "hdf5":
-        return Hdf5Volume(Path(parsed.path), parsed.dataset, voxel_size_nm)
-    if parsed.driver == "zarr" or (not parsed.has_scheme and _is_inside_zarr(parsed.path)):
-        return ZarrVolume(Path(parsed.path), voxel_size_nm)
-    raise VolumeError(f"cannot tell the format of {uri!r}; expected FILE.h5:DATASET, a .zarr folder or synthetic://...")
+    found = FORMATS.get(parsed.driver)
+    if found is None and not parsed.has_scheme:
+        found = next((f for f in FORMATS.values() if f.recognises and f.recognises(parsed.path)), None)
+    if found is None:
+        raise VolumeError(f"cannot tell the format of {uri!r}; expected {_expected(FORMATS.values())}.")
+    return found.open(str(parsed), voxel_size_nm)
 
 
 def open_ignore_mask(uri: str, voxel_size_nm: Sequence[float] | None = None) -> Volume | None:
@@ -42,32 +57,38 @@ def open_ignore_mask(uri: str, voxel_size_nm: Sequence[float] | None = None) -> 
     In HDF5 it stands beside the labels as ``<dataset>_ignore``, 1 = ignore; None where there is no such dataset.
     """
     parsed = Uri.parse(uri)
-    if parsed.driver != "hdf5" or not has_dataset(Path(parsed.path), f"{parsed.dataset}_ignore"):
-        return None
-    return Hdf5Volume(Path(parsed.path), f"{parsed.dataset}_ignore", voxel_size_nm)
+    beside = str(replace(parsed, dataset=f"{parsed.dataset}_ignore"))
+    return Hdf5Volume(beside, voxel_size_nm) if parsed.driver == "hdf5" and has_dataset(beside) else None
 
 
 def create_volume(
     uri: str, *, shape_zyx: Sequence[int], dtype: Any, voxel_size_nm: Sequence[float], num_channels: int = 0
 ) -> Volume:
-    """Create a volume for writing: a ``.zarr`` folder, OME-Zarr 0.4, zero until written.
+    """Create a volume for writing, zero until written; a ``.zarr`` folder is OME-Zarr 0.4.
 
     Args:
-        uri: path that ends in ``.zarr``; must not exist.
+        uri: as for ``open_volume``, of a format that can be created; nothing may be there. ``.partial`` behind the
+            ending is overlooked: a folder is written under that name first, and renamed once it is whole.
         shape_zyx: voxels.
         dtype: of the voxels.
         voxel_size_nm: (z, y, x) in nm.
         num_channels: 0 for (Z, Y, X), else C for (C, Z, Y, X).
 
     Raises:
-        VolumeError: the target exists, or has another format.
+        VolumeError: the target exists, or its format is not known or cannot be created.
     """
-    path = Uri.parse(uri).path
-    if not path.rstrip("/").endswith((".zarr", ".partial")):
-        raise VolumeError(f"cannot create {uri!r}; expected a path that ends in .zarr.")
-    return create_zarr(Path(path), shape_zyx, np.dtype(dtype), voxel_size_nm, num_channels)
+    found = FORMATS.get(Uri.parse(uri.removesuffix(".partial")).driver)
+    if found is None or found.create is None:
+        creatable = [f for f in FORMATS.values() if f.create]
+        what = f"{found.driver} is only read; " if found else ""
+        raise VolumeError(f"cannot create {uri!r}; {what}expected {_expected(creatable)}.")
+    return found.create(
+        uri, shape_zyx=shape_zyx, dtype=np.dtype(dtype), voxel_size_nm=voxel_size_nm, num_channels=num_channels
+    )
 
 
-def _is_inside_zarr(folder: str) -> bool:
-    path = Path(folder)
-    return path.is_dir() and any((path / name).exists() for name in (".zgroup", ".zarray", "zarr.json"))
+def _expected(formats: Iterable[Format]) -> str:
+    """The endings and drivers of ``formats``, for an error."""
+    known = sorted(formats, key=lambda f: f.driver)
+    suffixes = ", ".join(suffix for f in known for suffix in f.suffixes)
+    return f"a path that ends in one of {suffixes}, or one of the drivers {', '.join(f.driver + '://' for f in known)}"

@@ -1,10 +1,11 @@
 """The grammar of volume URIs, written once: which driver, which path, which dataset inside the file.
 
     file.h5:dataset         HDF5; the dataset is ``main`` where none is named
-    path.zarr               Zarr or OME-Zarr; also zarr://path for a folder with another ending
+    path.zarr               Zarr or OME-Zarr
     synthetic://seed=...    generated tissue
+    driver://path           any registered format, for a file or folder with another ending
 
-Knows text and paths; must not open anything.
+Which drivers and endings there are is in the table of formats. Knows text and paths; must not open anything.
 """
 
 from __future__ import annotations
@@ -13,9 +14,7 @@ import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-HDF5_SUFFIXES = (".h5", ".hdf5", ".hdf")
-DEFAULT_DATASET = "main"
-"""The name under which this field's single-dataset HDF5 files store their array."""
+from twostream.volume.formats import FORMATS, format_of_path
 
 
 @dataclass(frozen=True)
@@ -23,9 +22,9 @@ class Uri:
     """A volume URI in its parts.
 
     Attributes:
-        driver: "hdf5", "zarr", "synthetic", another scheme as it was written, or "" where the text names none.
-        path: of the file or folder; for a scheme without files, all that stands behind ``://``.
-        dataset: name inside an HDF5 file, else "".
+        driver: of the format, or an unregistered scheme as it was written; "" without a scheme and a known ending.
+        path: of the file or folder; for a driver without files, all that stands behind ``://``.
+        dataset: name inside a file that holds several arrays, else "".
         has_scheme: whether the text began with ``driver://``.
     """
 
@@ -39,18 +38,19 @@ class Uri:
         """Read a URI; any text is one, and a driver that is not known is for ``open_volume`` to refuse."""
         scheme, separator, rest = text.partition("://")
         if separator:
-            return cls(scheme, rest, has_scheme=True)
+            known = FORMATS.get(scheme)
+            return cls(scheme, *_split(rest, known.default_dataset if known else None), has_scheme=True)
         path, separator, dataset = text.rpartition(":")
-        if separator and path.lower().endswith(HDF5_SUFFIXES):
-            return cls("hdf5", path, dataset)
-        if text.lower().endswith(HDF5_SUFFIXES):
-            return cls("hdf5", text, DEFAULT_DATASET)
-        return cls("zarr" if text.rstrip("/").endswith(".zarr") else "", text)
+        holder = format_of_path(path) if separator and dataset else None
+        if holder and holder.default_dataset:
+            return cls(holder.driver, path, dataset)
+        known = format_of_path(text)
+        return cls(known.driver if known else "", text, (known.default_dataset if known else None) or "")
 
     @property
     def is_path(self) -> bool:
         """Whether it names a file or folder of this machine."""
-        return not self.has_scheme or self.driver == "zarr"
+        return not self.has_scheme or (self.driver in FORMATS and FORMATS[self.driver].is_path)
 
     def __str__(self) -> str:
         scheme = f"{self.driver}://" if self.has_scheme else ""
@@ -62,6 +62,14 @@ class Uri:
         if not self.is_path:
             return str(self)
         return Path(self.path).name + (f":{self.dataset}" if self.dataset else "")
+
+
+def _split(rest: str, default_dataset: str | None) -> tuple[str, str]:
+    """Path and dataset of what stands behind ``driver://``."""
+    if default_dataset is None:
+        return rest, ""
+    path, separator, dataset = rest.rpartition(":")
+    return (path, dataset) if separator and dataset else (rest, default_dataset)
 
 
 def absolute_uri(text: str, folder: Path | None = None) -> str:

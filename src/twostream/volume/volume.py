@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from twostream.base.errors import VolumeError
+from twostream.base.errors import NoVoxelSizeError, VolumeError
 from twostream.base.geometry import Box
 
 VoxelSize = tuple[float, float, float]
@@ -157,3 +157,33 @@ def check_voxel_size(value: Sequence[float], source: str) -> VoxelSize:
             f"Did you pass X, Y, Z? The pixels of a section are square, so Y and X should be similar."
         )
     return z, y, x
+
+
+def agreed_voxel_size(
+    stored: Sequence[float] | None, given: Sequence[float] | None, uri: str, place: str = "metadata"
+) -> VoxelSize:
+    """The voxel size of a volume, (z, y, x) nm, from what its file states and what the user says.
+
+    Args:
+        stored: as the file states it, None where it does not.
+        given: as the user says it, None where they do not.
+        uri: the volume; opens the error message.
+        place: where in the file its size would be; for the error message.
+
+    Raises:
+        NoVoxelSizeError: neither is there.
+        VolumeError: they differ by more than a thousandth, or one of them is not valid.
+    """
+    if stored is None and given is None:
+        raise NoVoxelSizeError(f"{uri} states no voxel size in its {place}; pass --voxel-size Z,Y,X in nanometres.")
+    in_file = None if stored is None else check_voxel_size(stored, uri)
+    told = None if given is None else check_voxel_size(given, "--voxel-size")
+    if in_file is not None and told is not None and not np.allclose(in_file, told, rtol=1e-3):
+        swapped = " Z and X look swapped." if np.allclose(in_file[::-1], told, rtol=1e-3) else ""
+        raise VolumeError(
+            f"{uri} says its voxels are {in_file} nm, --voxel-size says {told} (Z, Y, X).{swapped} "
+            f"Omit the option, or correct the file's {place}."
+        )
+    size = told or in_file
+    assert size is not None
+    return size

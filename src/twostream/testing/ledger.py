@@ -1,0 +1,410 @@
+"""The exam of a ledger."""
+
+from __future__ import annotations
+
+import math
+import multiprocessing
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from twostream.base.errors import LedgerError
+from twostream.base.geometry import Box
+from twostream.candidates.candidate import Candidate
+from twostream.candidates.patches import PatchPair
+from twostream.project.ledger import Ledger
+from twostream.project.records import Answer, Query
+from twostream.task import Mitochondria, SynapsePolarity, Task
+from twostream.task.answers import MEANING, AnswerKind
+
+NUM_THREADS = 8
+NUM_CANDIDATES = 200
+ACKNOWLEDGED_BEFORE_THE_KILL = 20
+CANDIDATE = ("label", "box", "mask", "score")
+PATCH = ("image", "mask", "angle_deg", "section", "padded")
+DRAWING = Box((0, 0, 0), (1, 2, 2)), np.ones((1, 2, 2), np.uint8)
+
+
+def query(candidate: int, **settings: Any) -> Query:
+    """A query about ``candidate``, all of whose values differ from those of another candidate."""
+    mask = np.array([[[1, 0], [2, 1]]], np.uint8)
+    image = (np.arange(48, dtype=np.uint8) + np.uint8(candidate % 200)).reshape(3, 4, 4)
+    sides = np.stack([np.eye(4, dtype=np.int8) * -1] * 3)
+    return Query(
+        Candidate(candidate, 5 + candidate, Box((1, 2, candidate), mask.shape), mask, 0.5 + 0.5 / (1 + candidate)),
+        PatchPair(image, sides, 12.5 + candidate, 1, 0.25),
+        "two-stream",
+        {"coarse": 3, "distance": None, "utility": candidate / 7},
+        **settings,
+    )
+
+
+def told(query_id: int | None, kind: str, annotator: str = "ann", **settings: Any) -> Answer:
+    """An answer of any kind, with a drawing where the kind needs one."""
+    if MEANING[kind].teaches == "drawn":
+        settings.setdefault("drawing", DRAWING)
+    return Answer(query_id, kind, annotator, **settings)
+
+
+def about_a_query() -> list[str]:
+    """The kinds of answers that a query may get, those of other packages too."""
+    return [kind for kind in MEANING if kind != AnswerKind.MISSED]
+
+
+def same(a: float, b: float) -> bool:
+    return a == b or (math.isnan(a) and math.isnan(b))
+
+
+def state(ledger: Ledger) -> tuple[Any, ...]:
+    """All that a ledger says, as values that can be compared."""
+    verdicts = {i: (str(v.y), v.kind, v.askable) for i, v in ledger.verdicts().items()}
+    answers = [(a.id, a.query, a.kind, a.annotator, a.supersedes) for a in ledger.all_answers()]
+    return [q.id for q in ledger.queries()], [q.id for q in ledger.open_queries()], answers, verdicts, ledger.counts()
+
+
+def keep_telling(exam: LedgerExam, folder: Path, acknowledged: Connection) -> None:
+    """Answer one query after the other, two at a time, and say so after each pair, until killed."""
+    ledger = exam.open(folder)
+    waiting = [q.id for q in ledger.open_queries()]
+    for pair in zip(waiting[::2], waiting[1::2], strict=True):
+        ledger.tell_all([told(i, AnswerKind.TRUE) for i in pair])
+        acknowledged.send(pair)
+
+
+class LedgerExam:
+    """What every ledger must do.
+
+    Supply ``open``. The test class must be importable by its module's name, because a process of its own uses it.
+
+    Examined: that ids are given once and a repeated registration changes nothing; that a round asks once, all of its
+    batch or nothing, only about registered candidates that may be asked; that snapshots come back as they were asked;
+    open queries in order; every kind of answer, registered ones too, with its y, its place in the budget and whether
+    it may be asked again; asking again; several annotators, for every pair of kinds; superseding; what is refused, and
+    that it changes nothing; that nothing is forgotten; audits; drawings; steps and scores; that a second opening sees
+    everything at once; a process that is killed between its answers; eight threads, on one object and on eight.
+    """
+
+    def open(
+        self,
+        folder: Path,
+        *,
+        create: bool = False,
+        image_box: Callable[[], Box | None] | None = None,
+        task: type[Task] | None = None,
+    ) -> Ledger:
+        """The ledger in ``folder``, always the same one; the arguments are those of ``Ledger``."""
+        raise NotImplementedError
+
+    @pytest.fixture
+    def ledger(self, tmp_path: Path) -> Ledger:
+        """A new ledger whose round 0 has the candidates 1 to 200."""
+        ledger = self.open(tmp_path, create=True)
+        ledger.register(0, range(1, NUM_CANDIDATES + 1))
+        return ledger
+
+    def refused(self, ledger: Ledger, sentence: str, act: Callable[..., Any], *arguments: Any) -> None:
+        """``act`` raises a LedgerError that says ``sentence``, and changes nothing."""
+        before = state(ledger)
+        with pytest.raises(LedgerError, match=sentence):
+            act(*arguments)
+        assert state(ledger) == before
+
+    # -- registering and asking -----------------------------------------------------------------------------------
+
+    def test_ids_are_given_once_and_the_same_however_often_asked(self, tmp_path: Path) -> None:
+        ledger = self.open(tmp_path, create=True)
+        assert ledger.next_id(0) == 1
+        for _ in range(2):  # a step that is repeated after a kill
+            ledger.register(0, [1, 2, 3])
+        assert ledger.next_id(0) == 1 and ledger.next_id(1) == 4
+        ledger.register(1, [2, 4, 5])
+        assert ledger.next_id(2) == 6 and self.open(tmp_path).next_id(2) == 6
+        for ids in ([7], [6, 6], [6, 8], [0, 6], [-1]):
+            with pytest.raises(LedgerError, match="repeat or leave gaps; new ones start at 6"):
+                ledger.register(2, ids)
+        with pytest.raises(LedgerError, match="has registered 2 new ids, now 1 came"):
+            ledger.register(1, [2, 4])
+        assert ledger.next_id(3) == 6
+
+    def test_a_snapshot_comes_back_as_it_was_asked(self, ledger: Ledger, tmp_path: Path) -> None:
+        asked = [query(7), query(2, is_audit=True), query(9, volume="block-7", task="cleft")]
+        ledger.ask(0, asked)
+        for reader in (ledger, self.open(tmp_path)):
+            found = reader.open_queries()
+            assert [q.candidate.id for q in found] == [7, 2, 9]  # the order of asking, which a strategy chose
+            for q, original in zip(found, asked, strict=True):
+                assert (q.strategy, q.reason, q.is_audit) == (original.strategy, original.reason, original.is_audit)
+                assert (q.round, q.volume) == (0, original.volume)
+                assert reader.query(q.id).candidate.id == original.candidate.id
+                for part, attributes in (("candidate", CANDIDATE), ("patch", PATCH)):
+                    for name in attributes:
+                        value, wanted = (getattr(getattr(whole, part), name) for whole in (q, original))
+                        assert type(value) is type(wanted) and np.array_equal(value, wanted), name
+                        assert np.asarray(value).dtype == np.asarray(wanted).dtype, name
+            assert found[2].task == "cleft" and len({q.id for q in found}) == 3
+        ledger.tell(told(found[2].id, AnswerKind.TRUE))
+        (answer,) = ledger.all_answers()
+        assert (answer.query, answer.candidate, answer.round) == (found[2].id, 9, 0)
+        assert (answer.volume, answer.task) == ("block-7", "cleft") and answer.answered_at
+
+    def test_a_round_asks_once_and_only_what_may_be_asked(self, ledger: Ledger) -> None:
+        for _ in range(2):  # a step that is repeated after a kill
+            ledger.ask(0, [query(1), query(2)])
+        assert ledger.counts().asked == 2
+        self.refused(ledger, "round 0 has asked 2 candidates already", ledger.ask, 0, [query(3)])
+        self.refused(ledger, "round 0 has asked 2 candidates already", ledger.ask, 0, [query(2), query(1)])
+        self.refused(ledger, "candidate 777 was never registered", ledger.ask, 1, [query(3), query(777)])
+        # Candidate 1 waits for its answer; candidate 3 of the same batch must not be asked either.
+        self.refused(ledger, "candidate 1 has been asked before", ledger.ask, 1, [query(3), query(1)])
+        ledger.ask(1, [query(3)])
+        assert [q.candidate.id for q in ledger.queries(1)] == [3] and len(ledger.queries()) == 3
+
+    def test_audits_stay_audits(self, ledger: Ledger) -> None:
+        ledger.ask(0, [query(1), query(2, is_audit=True)])
+        ledger.tell_all([told(q.id, AnswerKind.SKIPPED) for q in ledger.open_queries()])
+        for other in (query(1, is_audit=True), query(2)):
+            self.refused(ledger, "cannot change between audit and ordinary query", ledger.ask, 1, [other])
+        ledger.ask(1, [query(1), query(2, is_audit=True)])
+        assert [q.round for q in ledger.newest_queries(2).values()] == [1, 1]
+        assert [q.round for q in ledger.newest_queries(1).values()] == [0, 0]
+
+    # -- answers --------------------------------------------------------------------------------------------------
+
+    def test_every_kind_of_answer_has_its_meaning(self, ledger: Ledger, tmp_path: Path) -> None:
+        kinds = about_a_query()
+        ledger.ask(0, [query(i) for i in range(1, len(kinds) + 1)])
+        assert all(math.isnan(v.y) and not v.askable and v.kind is None for v in ledger.verdicts().values())
+        num_paid = 0
+        for q, kind in zip(ledger.open_queries(), kinds, strict=True):
+            meaning = MEANING[kind]
+            ledger.tell(told(q.id, kind, seconds=2.0, reason="why"))
+            num_paid += meaning.in_budget
+            for reader in (ledger, self.open(tmp_path)):
+                verdict = reader.verdicts()[q.candidate.id]
+                assert same(verdict.y, meaning.y), kind
+                assert (verdict.kind, verdict.askable, verdict.teaches) == (
+                    kind,
+                    meaning.may_be_asked_again,
+                    meaning.teaches,
+                )
+                assert verdict.answer is not None and verdict.answer.seconds == 2.0 and verdict.answer.reason == "why"
+                assert q.id not in {other.id for other in reader.open_queries()}
+                assert reader.spent()[0] == num_paid
+        assert ledger.spent()[1] == 2.0 * len(kinds)
+        for number, kind in enumerate(kinds, start=1):
+            if MEANING[kind].may_be_asked_again:
+                ledger.ask(number, [query(number)])
+                assert [q.candidate.id for q in ledger.open_queries()] == [number]
+                ledger.tell(told(ledger.open_queries()[0].id, AnswerKind.TRUE))
+                assert ledger.verdicts()[number].y == 1.0
+            else:
+                self.refused(ledger, "has been asked before", ledger.ask, number, [query(number)])
+
+    def test_two_annotators(self, ledger: Ledger) -> None:
+        pairs = [(a, b) for a in about_a_query() for b in about_a_query()]
+        ledger.ask(0, [query(i) for i in range(1, len(pairs) + 1)])
+        for q, (a, b) in zip(ledger.open_queries(), pairs, strict=True):
+            ledger.tell_all([told(q.id, a, "ann"), told(q.id, b, "bob")])
+        verdicts = ledger.verdicts()
+        for number, (a, b) in enumerate(pairs, start=1):
+            verdict = verdicts[number]
+            opinions = [kind for kind in (a, b) if kind != AnswerKind.SKIPPED] or [a]
+            values = [MEANING[kind].y for kind in opinions]
+            agreed = values[0] == values[-1] or len(set(opinions)) == 1
+            assert same(verdict.y, values[0] if agreed else math.nan), (a, b)
+            assert verdict.kind == (opinions[0] if len(set(opinions)) == 1 else None), (a, b)
+            alone = MEANING[opinions[0]].teaches if len(set(opinions)) == 1 else "ignore" if verdict.y == 0 else ""
+            assert verdict.teaches == alone, (a, b)
+            assert verdict.askable == (MEANING[a].may_be_asked_again and MEANING[b].may_be_asked_again), (a, b)
+        assert ledger.counts().answers == 2 * len(pairs)
+
+    def test_an_adjudicating_answer_decides(self, ledger: Ledger) -> None:
+        ledger.ask(0, [query(1)])
+        for annotator, kind in (("ann", AnswerKind.TRUE), ("bob", AnswerKind.SHAPE)):
+            ledger.tell(told(1, kind, annotator))
+        assert math.isnan(ledger.verdicts()[1].y) and ledger.verdicts()[1].answer is None
+        ledger.tell(told(1, AnswerKind.CORRECTED, "eve", adjudicates=True))
+        ledger.tell(told(1, AnswerKind.TRUE, "tom"))
+        verdict = ledger.verdicts()[1]
+        assert (verdict.y, verdict.kind) == (0.0, AnswerKind.CORRECTED)
+        assert verdict.answer is not None and verdict.answer.annotator == "eve"
+        ledger.tell(told(1, AnswerKind.TRUE, "ann", adjudicates=True))  # whoever answered may adjudicate as well
+        assert ledger.verdicts()[1].y == 1.0
+
+    def test_a_changed_mind_supersedes_and_nothing_is_forgotten(self, ledger: Ledger) -> None:
+        ledger.ask(0, [query(1), query(2)])
+        first = ledger.tell(told(1, AnswerKind.TRUE, seconds=3.0))
+        self.refused(
+            ledger,
+            rf"ann has answered query 1 already \(answer {first}\)",
+            ledger.tell,
+            told(1, AnswerKind.NOTHING),
+        )
+        second = ledger.tell(told(1, AnswerKind.NOTHING, seconds=2.0, supersedes=first))
+        assert ledger.verdicts()[1].y == 0.0 and ledger.spent() == (1, 5.0)
+        for query_id, supersedes in ((1, first), (2, second), (1, 999)):
+            answer = told(query_id, AnswerKind.TRUE, supersedes=supersedes)
+            self.refused(ledger, "no current answer", ledger.tell, answer)
+        third = ledger.tell(told(1, AnswerKind.SHAPE, supersedes=second))
+        assert first < second < third
+        assert [a.id for a in ledger.current_answers()] == [third] == [a.id for a in ledger.current_answers(1)]
+        history = [(a.id, a.kind, a.supersedes) for a in ledger.all_answers()]
+        assert history == [(first, "true", None), (second, "nothing", first), (third, "shape", second)]
+        counts = ledger.counts()
+        assert (counts.asked, counts.open, counts.answers) == (2, 1, 1)
+
+    def test_invalid_answers_are_refused_and_change_nothing(self, ledger: Ledger) -> None:
+        ledger.ask(0, [query(1), query(2)])
+        good = told(2, AnswerKind.TRUE)
+        mask = DRAWING[1]
+        for sentence, bad in (
+            ("there is no query 9", told(9, AnswerKind.TRUE)),
+            ("only 'missed' has none", told(None, AnswerKind.TRUE)),
+            ("only 'missed' has none", told(1, AnswerKind.MISSED)),
+            ("expected a time of at least 0", told(1, AnswerKind.TRUE, seconds=-1.0)),
+            ("expected a time of at least 0", told(1, AnswerKind.TRUE, seconds=math.nan)),
+            ("an answer 'maybe' came", Answer(1, "maybe", "ann")),
+            ("needs a drawn mask", Answer(1, AnswerKind.CORRECTED, "ann")),
+            ("a drawn mask is", told(1, AnswerKind.CORRECTED, drawing=(DRAWING[0], mask[:, :, :1]))),
+            ("a drawn mask is", told(1, AnswerKind.CORRECTED, drawing=(DRAWING[0], 0 * mask))),
+            ("a drawn mask is", told(1, AnswerKind.CORRECTED, drawing=(DRAWING[0], mask > 0))),
+        ):
+            self.refused(ledger, sentence, ledger.tell, bad)
+            self.refused(ledger, sentence, ledger.tell_all, [good, bad])
+        with pytest.raises(LedgerError, match="there is no query 9"):
+            ledger.query(9)
+        assert len(ledger.tell_all([good, told(1, AnswerKind.SHAPE)])) == 2
+
+    def test_drawings_come_back_and_fit_the_image_and_the_task(self, tmp_path: Path) -> None:
+        box = Box((2, 3, 4), (1, 2, 2))
+        outside, mask = Box((0, 7, 7), (1, 2, 2)), np.array([[[0, 1], [1, 1]]], np.uint8)
+        tasks: Sequence[type[Task]] = (Mitochondria, SynapsePolarity)
+        for task in tasks:
+            folder = tmp_path / task.name
+            folder.mkdir()
+            ledger = self.open(folder, create=True, image_box=lambda: Box.whole((4, 8, 8)), task=task)
+            for sentence, drawing in (
+                ("outside the image, which holds 0:4,0:8,0:8", (outside, mask)),
+                (f"holds the value {task.num_sides + 1}; expected 0 outside and 1", (box, mask * (task.num_sides + 1))),
+            ):
+                answer = told(None, AnswerKind.MISSED, drawing=drawing)
+                self.refused(ledger, sentence, ledger.tell, answer)
+            ledger.tell(told(None, AnswerKind.MISSED, drawing=(box, mask * task.num_sides), volume="block-7"))
+            (answer,) = self.open(folder).current_answers()
+            assert answer.drawing is not None and answer.drawing[0] == box
+            np.testing.assert_array_equal(answer.drawing[1], mask * task.num_sides, strict=True)
+            assert (answer.query, answer.candidate, answer.volume, answer.task) == (None, None, "block-7", task.name)
+            assert ledger.spent()[0] == 1 and ledger.verdicts() == {}
+            ledger.register(0, [1])
+            ledger.ask(0, [query(1)])
+            assert ledger.query(ledger.open_queries()[0].id).task == task.name
+
+    def test_verdicts_of_some_candidates_are_those_of_all(self, ledger: Ledger) -> None:
+        ledger.ask(0, [query(i) for i in (5, 3, 1, 2, 4)])
+        ledger.tell_all([told(i, kind) for i, kind in ((1, "true"), (2, "shape"), (3, "skipped"))])
+        every = ledger.verdicts()
+        assert list(every) == [1, 2, 3, 4, 5]
+        for ids in ([5, 4, 77], [], [1, 3]):
+            some = ledger.verdicts(ids)
+            assert list(some) == sorted(set(ids) & set(every))
+            assert all(same(v.y, every[i].y) and v.kind == every[i].kind for i, v in some.items())
+
+    def test_steps_and_scores_are_recorded_once(self, ledger: Ledger, tmp_path: Path) -> None:
+        ledger.store_score(0, {"a": 1.0})
+        ledger.store_score(0, {"a": 1.0})  # a step that is repeated after a kill
+        with pytest.raises(LedgerError, match="scored already"):
+            ledger.store_score(0, {"a": 2.0})
+        ledger.finish_step(0, "train", 1.5, {"num_steps": 3})
+        ledger.finish_step(0, "predict", 2.5, {})
+        expected = {(0, "train"): {"num_steps": 3, "seconds": 1.5}, (0, "predict"): {"seconds": 2.5}}
+        for reader in (ledger, self.open(tmp_path)):
+            assert reader.scores() == {0: {"a": 1.0}}
+            assert reader.finished_steps() == expected and list(reader.finished_steps()) == list(expected)
+
+    # -- several at once, and kills -------------------------------------------------------------------------------
+
+    def test_a_missing_ledger_is_an_error(self, tmp_path: Path) -> None:
+        with pytest.raises(LedgerError, match="is missing"):
+            self.open(tmp_path)
+
+    def test_a_second_opening_sees_changes_at_once(self, ledger: Ledger, tmp_path: Path) -> None:
+        other = self.open(tmp_path)
+        ledger.ask(0, [query(1), query(2)])
+        assert state(other) == state(ledger)
+        other.tell(told(1, AnswerKind.TRUE, "bob"))
+        assert state(other) == state(ledger) and ledger.counts().open == 1
+        assert [q.id for q in ledger.open_queries()] == [2] and ledger.verdicts()[1].y == 1.0
+        with pytest.raises(LedgerError, match="bob has answered query 1 already"):
+            ledger.tell(told(1, AnswerKind.TRUE, "bob"))
+
+    def test_recorded_answers_survive_a_kill(self, ledger: Ledger, tmp_path: Path) -> None:
+        ledger.ask(0, [query(i) for i in range(1, NUM_CANDIDATES + 1)])
+        context = multiprocessing.get_context("spawn")
+        mine, its = context.Pipe(duplex=False)
+        process = context.Process(target=keep_telling, args=(self, tmp_path, its))
+        process.start()
+        its.close()
+        acknowledged: set[int] = set()
+        try:
+            while len(acknowledged) < ACKNOWLEDGED_BEFORE_THE_KILL:
+                assert mine.poll(120), "the process that answers said nothing for two minutes"
+                acknowledged.update(mine.recv())
+        finally:
+            process.kill()
+            process.join()
+        while mine.poll():
+            try:
+                acknowledged.update(mine.recv())
+            except EOFError:
+                break
+        reader = self.open(tmp_path)
+        answered = {a.query for a in reader.all_answers()}
+        assert acknowledged <= answered
+        assert len(answered) % 2 == 0 and len(answered - acknowledged) <= 2  # told together, there together
+        assert {q.id for q in reader.open_queries()} == {q.id for q in reader.queries()} - answered
+        waiting = reader.open_queries()
+        reader.tell_all([told(q.id, AnswerKind.NOTHING) for q in waiting])
+        assert reader.counts().answers == NUM_CANDIDATES and reader.counts().open == 0
+
+    @pytest.mark.parametrize("shared", [True, False], ids=["one object", "eight objects"])
+    def test_eight_threads_lose_nothing(self, ledger: Ledger, tmp_path: Path, shared: bool) -> None:
+        ledger.ask(0, [query(i) for i in range(1, NUM_CANDIDATES + 1)])
+        waiting = [q.id for q in ledger.open_queries()]
+
+        def work(worker: int) -> list[int]:
+            mine = ledger if shared else self.open(tmp_path)
+            ids = []
+            for number, query_id in enumerate(waiting[worker::NUM_THREADS]):
+                ids.append(mine.tell(told(query_id, AnswerKind.TRUE, f"ann{worker}")))
+                if number % 5 == 0:  # what a page asks for between two answers
+                    assert query_id not in {q.id for q in mine.open_queries()}
+                    assert mine.verdicts([mine.query(query_id).candidate.id]).popitem()[1].y == 1.0
+                    assert mine.counts().answers >= len(ids)
+            return ids
+
+        with ThreadPoolExecutor(NUM_THREADS) as pool:
+            ids = [i for found in pool.map(work, range(NUM_THREADS)) for i in found]
+        assert len(set(ids)) == NUM_CANDIDATES == len(ledger.all_answers()) and ledger.open_queries() == []
+        assert {a.query for a in ledger.all_answers()} == set(waiting)
+
+    @pytest.mark.parametrize("shared", [True, False], ids=["one object", "eight objects"])
+    def test_eight_threads_answer_a_query_only_once(self, ledger: Ledger, tmp_path: Path, shared: bool) -> None:
+        ledger.ask(0, [query(i) for i in range(1, 11)])
+
+        def work(_: int) -> int:
+            mine, num_heard = ledger if shared else self.open(tmp_path), 0
+            for query_id in range(1, 11):
+                try:
+                    mine.tell(told(query_id, AnswerKind.TRUE))
+                    num_heard += 1
+                except LedgerError as error:
+                    assert f"has answered query {query_id} already" in str(error)
+            return num_heard
+
+        with ThreadPoolExecutor(NUM_THREADS) as pool:
+            assert sum(pool.map(work, range(NUM_THREADS))) == 10 == len(ledger.all_answers())
