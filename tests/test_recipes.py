@@ -22,7 +22,7 @@ from twostream.volume.datasets import DATASETS
 
 ROOT = Path(__file__).parent.parent
 PUBLISHED = {
-    # filters, training crop, crops per step, steps, learning rate, rejection, flips (METHOD section 8)
+    # filters, training crop, crops per step, steps, learning rate, rejection, flips (docs/method.md, Configurations)
     "cremi_cleft": ((32, 64, 96, 128, 160), (17, 257, 257), 2 * 3, 150_000, 0.02, 1000, 8),
     "jwr15_polarity": ((32, 64, 96, 128, 192), (17, 257, 257), 2 * 2, 200_000, 0.04, 2000, 1),
     "lucchi_mitochondria": ((28, 36, 48, 64, 80), (112, 112, 112), 2 * 4, 100_000, 0.04, 0, 16),

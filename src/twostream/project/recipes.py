@@ -2,7 +2,7 @@
 
 Knows data sets, tasks, boxes and settings; must not know how a project is made, nor torch.
 
-A recipe has two forms. ``paper`` holds the published values (METHOD section 8: the configurations of PyTorch
+A recipe has two forms. ``paper`` holds the published values (docs/method.md, Configurations: those of PyTorch
 Connectomics at b927a5d) on top of the preset ``paper``; it wants a GPU. ``laptop`` holds the package's own defaults,
 trained to the end (2,500 steps, within 20 minutes on 2 cores): what it reaches is in LOG.md.
 

@@ -134,7 +134,7 @@ PAPER_VAE = {
 }
 PRESETS: dict[str, dict[str, Any]] = {
     "laptop": {},
-    # METHOD sections 5 and 8: the published sizes. They want a GPU.
+    # The published sizes (docs/method.md, VAE and Configurations). They want a GPU.
     "paper": {
         "segmentation": {
             "filters": [32, 64, 96, 128, 160],
