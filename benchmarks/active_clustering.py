@@ -50,8 +50,10 @@ def main() -> None:
     parser.add_argument("--answers", type=int, default=40)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1], help="of the streams")
     parser.add_argument("--tissue-seed", type=int, default=1, help="of synthetic tissue")
-    parser.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS))
-    options = common_options.parse(parser, full={"answers": 100, "seeds": [0, 1, 2, 3, 4], "tissue_seed": 0})
+    parser.add_argument("--ways", nargs="+", choices=list(WAYS), default=["own loss", "both"])
+    options = common_options.parse(
+        parser, full={"answers": 100, "seeds": [0, 1, 2, 3, 4], "ways": list(WAYS), "tissue_seed": 0}
+    )
     use_threads(options.threads)
     results = Results("active_clustering", options)
     for name in common_options.chosen_sets(options, weak.WEAK_SETS):
