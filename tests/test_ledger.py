@@ -190,3 +190,15 @@ def test_a_kind_of_another_package(asking):
         Meaning(0.0, "everything", True)
     with pytest.raises(InputError, match=r"expected 1, 0, or NaN"):
         Meaning(0.5, "", True)
+
+
+def test_a_skipped_candidate_that_waits_again_is_not_asked_a_third_time(asking):
+    asking.ask(0, [query(1)])
+    tell(asking, 1, "skipped")
+    assert asking.verdicts()[1].askable
+    asking.ask(1, [query(1)])
+    assert not asking.verdicts()[1].askable
+    with pytest.raises(LedgerError, match="candidate 1 has been asked before"):
+        asking.ask(2, [query(1)])
+    tell(asking, 2, "true")
+    assert asking.verdicts()[1].y == 1.0 and not asking.verdicts()[1].askable

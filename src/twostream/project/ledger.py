@@ -19,7 +19,7 @@ import json
 import math
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -343,6 +343,8 @@ class Ledger:
     def verdicts(self, ids: Iterable[int] | None = None) -> dict[int, Verdict]:
         """{candidate id: what all its answers come to} of every candidate that was ever asked about.
 
+        A candidate with an open query may not be asked again, even if it was skipped in an earlier round.
+
         Args:
             ids: only of these candidates; None takes all.
         """
@@ -356,7 +358,11 @@ class Ledger:
             by_candidate.setdefault(row["candidate"], []).append(_answer(row))
         asked = self._database.rows(f"SELECT DISTINCT candidate FROM query WHERE {among} ORDER BY candidate", *values)
         found = {row["candidate"]: Verdict(math.nan, None, askable=False) for row in asked}  # without an answer yet
-        return found | {candidate: adjudicate(answers) for candidate, answers in by_candidate.items()}
+        found |= {candidate: adjudicate(answers) for candidate, answers in by_candidate.items()}
+        for row in self._database.rows("SELECT candidate FROM waiting CROSS JOIN query ON query.id = waiting.query"):
+            if row["candidate"] in found:
+                found[row["candidate"]] = replace(found[row["candidate"]], askable=False)
+        return found
 
     def spent(self) -> tuple[int, float]:
         """Answers that count in the budget, and the seconds of annotation of all answers.
