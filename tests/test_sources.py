@@ -457,7 +457,7 @@ def test_without_active_clustering_the_stream_stays_the_same_and_no_message_says
     off = ["streams.active_clustering.num_steps=0"]
     done(init(root, toy_file, *words_for("segmentation", theirs), sets=off))
     result = done(call("run", root, "--rounds", "2", "--truth", f"{toy_file}:mitochondria"))
-    assert "stands in its place; what learns is the scorer" in result.stderr and "streams learn" not in result.stderr
+    assert "stands in its place; only the scorer learns" in result.stderr and "streams learn" not in result.stderr
     assert "the scorer learns from answers" in (root / "report.html").read_text()
     first, last = (np.load(root / "rounds" / f"{n:03d}" / "latents_unsupervised.npy") for n in (0, 2))
     np.testing.assert_array_equal(first, last)
