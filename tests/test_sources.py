@@ -103,7 +103,7 @@ def test_the_loop_runs_without_s_and_without_labels(finished):
     assert not list(project.root.glob("rounds/*/checkpoint*"))
     assert f"no S is trained: a {project.config.source.name} stands in its place" in said
     assert ("threshold 0.5 (without labels, set candidates.threshold)" in said) == (kind == "probability")
-    assert ("dust is not dropped" in said) == (kind != "probability")
+    assert ("are candidates, small ones too" in said) == (kind != "probability")
     assert ("each has the score 0.5" in said) == (kind == "segmentation")
     for number in range(3):
         metrics = project.ledger.scores()[number]

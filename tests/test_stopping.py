@@ -27,7 +27,7 @@ from twostream.query.stopping import (
     recent_agreement,
 )
 from twostream.rounds.pool import RoundPool
-from twostream.rounds.score import POOL_NAME, _stopping
+from twostream.rounds.score import POOL_NAME, stopping_criteria
 from twostream.task.metrics import wilson_interval
 
 
@@ -220,7 +220,7 @@ def test_enough_is_when_the_lower_end_is_enough():
 
 
 class Rounds:
-    """What ``_stopping`` needs of a project; candidates move a little from round to round, some are new."""
+    """What ``stopping_criteria`` needs of a project; candidates move a little from round to round, some are new."""
 
     def __init__(self, folder, number=60):
         rng = np.random.default_rng(0)
@@ -251,35 +251,35 @@ class Rounds:
 def test_a_round_is_compared_with_the_one_before(tmp_path):
     rounds = Rounds(tmp_path)
     first, second = rounds.pool(range(60), range(12)), rounds.pool(range(20, 70), range(20, 40))
-    assert _stopping(rounds, 0, first) == {}
-    said = _stopping(rounds, 1, second)
+    assert stopping_criteria(rounds, 0, first) == {}
+    said = stopping_criteria(rounds, 1, second)
     assert (said["learned"], said["num_pool"], said["num_shared"]) == (True, 50, 40)
     labels = first.probability[20:] >= 0.5, second.probability[:40] >= 0.5
     assert (
         said["agreement"] == pytest.approx(kappa_by_counting(*(v.tolist() for v in labels))) and said["agreement"] < 1
     )
     assert said["audited"] is None and said["expected"]["num"] == 30
-    assert _stopping(rounds, 1, second) == said  # killed after the file was written, and done again
+    assert stopping_criteria(rounds, 1, second) == said  # killed after the file was written, and done again
     assert not list(tmp_path.rglob("*.partial"))
 
 
 def test_nothing_is_said_of_what_cannot_be_said(tmp_path):
     rounds = Rounds(tmp_path)
-    _stopping(rounds, 0, rounds.pool(range(60), []))
-    said = _stopping(rounds, 1, rounds.pool(range(60), range(12)))
+    stopping_criteria(rounds, 0, rounds.pool(range(60), []))
+    said = stopping_criteria(rounds, 1, rounds.pool(range(60), range(12)))
     assert said["learned"] and said["agreement"] is None and said["num_shared"] is None  # round 0 had learned nothing
     rounds.path(1, POOL_NAME).unlink()  # an older version left no such file
-    assert _stopping(rounds, 2, rounds.pool(range(60), range(20)))["agreement"] is None
-    unlearned = _stopping(rounds, 3, rounds.pool(range(60), []))
+    assert stopping_criteria(rounds, 2, rounds.pool(range(60), range(20)))["agreement"] is None
+    unlearned = stopping_criteria(rounds, 3, rounds.pool(range(60), []))
     assert not unlearned["learned"] and unlearned["expected"] is None and unlearned["agreement"] is None
-    everything = _stopping(rounds, 4, rounds.pool(range(20), range(20)))
+    everything = stopping_criteria(rounds, 4, rounds.pool(range(20), range(20)))
     assert everything["learned"] and everything["expected"] is None
 
 
 def test_audits_measure_the_labels_and_teach_nothing(tmp_path):
     rounds = Rounds(tmp_path)
     pool = rounds.pool(range(60), range(12), audited=range(50, 60))
-    said = _stopping(rounds, 1, pool)
+    said = stopping_criteria(rounds, 1, pool)
     right = np.sum((pool.probability[50:] >= 0.5) == rounds.truth[50:60])
     assert said["audited"]["num"] == 10 and said["audited"]["value"] == right / 10
     assert said["expected"]["num"] == 38
@@ -290,7 +290,7 @@ def scored(**said):
     return {"scores": {}, "stopping": nothing | said}
 
 
-def test_status_says_what_speaks_for_stopping():
+def test_status_shows_the_criteria_for_stopping():
     audit = {"value": 0.9, "low": 0.7, "high": 0.97, "num": 20}
     belief = {"value": 0.98, "low": 0.95, "high": 1.0, "num": 30}
     scores = {0: {"scores": {}}, 1: scored(agreement=0.97), 2: scored(agreement=0.995), 3: scored(agreement=0.985)}
