@@ -65,7 +65,7 @@ def test_instance_labels_are_no_synapses(tmp_path):
         file.attrs["voxel_size_nm"] = (30, 16, 16)
         file["image"], file["mitochondria"] = np.zeros(labels.shape, np.uint8), labels
     result = init(tmp_path / "p", tmp_path / "t.h5", "--task", "polarity", "--labels-box", "0:4,0:150,0:200")
-    refused(result, "the two sides of a synapse lie 640 nm apart as a rule", "without polarity?")
+    refused(result, "labels 2n-1 and 2n lie 640 nm apart (median)", "without polarity?")
 
 
 def test_the_laptop_preset_fits_patches_to_mitochondria(tmp_path, toy_file):

@@ -104,7 +104,7 @@ def test_the_loop_runs_without_s_and_without_labels(finished):
     assert f"no S is trained: a {project.config.source.name} stands in its place" in said
     assert ("threshold 0.5 (without labels, set candidates.threshold)" in said) == (kind == "probability")
     assert ("are candidates, small ones too" in said) == (kind != "probability")
-    assert ("each has the score 0.5" in said) == (kind == "segmentation")
+    assert ("each gets the score 0.5" in said) == (kind == "segmentation")
     for number in range(3):
         metrics = project.ledger.scores()[number]
         assert metrics["num_answers"] == 6 * number and metrics["audit"]["num_audited"] == number
@@ -410,7 +410,7 @@ def test_wrong_channels_extents_and_label_conventions_are_errors(tmp_path, toy_f
 
 def test_options_that_exclude_each_other_are_errors(tmp_path, toy_file, theirs):
     two = [*words_for("segmentation", theirs), *words_for("objects", theirs)]
-    refused(init(tmp_path / "p", toy_file, *two), "--segmentation and --objects came together", "Choose one")
+    refused(init(tmp_path / "p", toy_file, *two), "--segmentation and --objects were given; only one", "Choose one")
     refused(init(tmp_path / "p", toy_file), "init needs --labels", "--probability URI, --segmentation URI or --objects")
     result = init(tmp_path / "p", toy_file, *words_for("objects", theirs), "--labels-box", LABELS_BOX)
     refused(result, "--labels-box and --val-box are regions of labels")
