@@ -85,7 +85,7 @@ def test_a_newer_schema_is_refused(ledger):
 
 
 def first_version(path):
-    """A ledger as the version before wrote it: three queries, two of them answered, one of these answers changed."""
+    """A ledger as the version before wrote it: three queries, two of them answered, one of them changed."""
     connection = sqlite3.connect(path)
     for statement in _first_version():
         connection.execute(statement)
