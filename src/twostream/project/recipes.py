@@ -216,7 +216,8 @@ _MITOEM_ABOUT = (
     "Mitochondria of {what}, 8 x 8 x 30 nm; S predicts foreground and contour (published: BC). The labels box is the "
     "published training sections without the last 8, which are a guard; its last 40 sections are the validation box. "
     "The test box is the published validation sections 400-499. The published test sections 500-999 have no public "
-    "labels; candidates are asked there. The contour target is `decoding.contour_nm` wide; the published width is in pixels."
+    "labels; candidates are asked there. The contour target is `decoding.contour_nm` wide; the published one is given "
+    "in pixels."
 )
 
 RECIPES: dict[str, Recipe] = {
