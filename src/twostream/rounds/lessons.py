@@ -21,9 +21,14 @@ from twostream.volume import Volume, read_padded
 
 
 def collect(ledger: Ledger, before_round: int) -> tuple[list[Lesson], np.ndarray]:
-    """Lessons from all answers to queries that were asked before ``before_round``; audits give none.
+    """Lessons from the answers to queries of earlier rounds, and from objects that were missed there.
 
-    Nor do candidates whose annotators disagree, and answers that say nothing about voxels (*unsure*, *skipped*).
+    Audits give none. Nor do candidates about whose ``y`` annotators disagree, and answers that say nothing about voxels
+    (*unsure*, *skipped*).
+
+    Args:
+        ledger: the ledger.
+        before_round: only queries of rounds before this one.
 
     Returns:
         The L lessons, oldest first, and (L,) int64, the round in which each was asked.
@@ -52,13 +57,13 @@ def lessons_of(
     lessons: Sequence[Lesson] = (),
     previous_probability: Volume | None = None,
 ) -> Lessons:
-    """The training data of S in this project: labelled box, ``lessons``, and pseudo-labels from the previous S.
+    """The training data of S in this project: the labels box, ``lessons``, and pseudo-labels by the previous S.
 
     Args:
         project: gives labels, boxes and settings.
-        segmenter: gives the extent of a crop.
+        segmenter: gives the shape of a crop.
         lessons: answered masks, oldest first.
-        previous_probability: (C, Z, Y, X) uint8, prediction of the previous round's S; None: no pseudo-labels.
+        previous_probability: (C, Z, Y, X) uint8, 255 = 1, by the S of the previous round; None gives no pseudo-labels.
     """
     labels_box, val_box = project.boxes.labelled
     hold = project.config.refit.hold
@@ -169,7 +174,12 @@ class LessonCrops:
 
 @dataclass(frozen=True)
 class LabelledCrops:
-    """Draws training crops of the labels box."""
+    """Draws training crops of the labels box.
+
+    Attributes:
+        lessons: the labels box; its lessons are not used.
+        config: says which crops are drawn again.
+    """
 
     lessons: Lessons
     config: SegmentationConfig
