@@ -101,7 +101,7 @@ def test_a_different_volume_is_refused_as_the_new_location(lab, tmp_path):
         file["fine"].attrs["voxel_size_nm"] = (30.0, 5.0, 5.0)
     before = (project.root / "twostream.yaml").read_text()
     for dataset, sentence in (
-        ("image", "they must be alike"),
+        ("image", "they must be equal"),
         ("fine", "has voxels of"),
         ("none", "no dataset 'none'"),
     ):

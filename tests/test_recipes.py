@@ -16,7 +16,7 @@ from twostream.cli import app
 from twostream.models.segmentation.config import fold_for
 from twostream.models.segmentation.network import strides_for, total_stride
 from twostream.project.project import Project
-from twostream.project.recipes import RECIPES, find_recipe, founding_arguments
+from twostream.project.recipes import RECIPES, find_recipe, recipe_arguments
 from twostream.project.settings import ProjectConfig
 from twostream.volume.datasets import DATASETS
 
@@ -156,7 +156,7 @@ def test_the_laptop_form_uses_part_of_wide_sections(tmp_path):
         file.create_dataset("image", (125, 1250, 1250), np.uint8)
     given = dict.fromkeys(("task", "image", "labels", "labels_box", "val_box", "test_box"))
     for preset, width in (("laptop", 640), ("paper", 1250)):
-        arguments = founding_arguments("cremi_cleft", tmp_path, preset=preset, given=given)
+        arguments = recipe_arguments("cremi_cleft", tmp_path, preset=preset, given=given)
         assert arguments["labels_box"] == f"0:92,0:{width},0:{width}"
         assert arguments["test_box"] == f"100:125,0:{width},0:{width}"
 
@@ -166,13 +166,13 @@ def test_the_laptop_form_leaves_candidates_to_ask(tmp_path):
     with h5py.File(tmp_path / "jwr15_vol3.h5", "w") as file:
         file.attrs["voxel_size_nm"] = (30, 8, 8)
         file.create_dataset("image", (96, 1000, 1100), np.uint8)
-    arguments = founding_arguments("jwr15_polarity", tmp_path, preset="laptop", given=given)
+    arguments = recipe_arguments("jwr15_polarity", tmp_path, preset="laptop", given=given)
     assert arguments["labels_box"] == "0:96,0:500,0:512" and arguments["test_box"] == "0:96,0:1000,880:1100"
-    assert "labels_box" not in founding_arguments("jwr15_polarity", tmp_path, preset="paper", given=given)
+    assert "labels_box" not in recipe_arguments("jwr15_polarity", tmp_path, preset="paper", given=given)
     with h5py.File(tmp_path / "lucchi_train.h5", "w") as file:
         file.attrs["voxel_size_nm"] = (5, 5, 5)
         file.create_dataset("image", (165, 768, 1024), np.uint8)
-    arguments = founding_arguments("lucchi_mitochondria", tmp_path, preset="laptop", given=given)
+    arguments = recipe_arguments("lucchi_mitochondria", tmp_path, preset="laptop", given=given)
     assert arguments["labels_box"] == "0:107,0:512,0:512" and arguments["test_box"] == "135:165,0:512,0:512"
 
 

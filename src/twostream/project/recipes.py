@@ -126,7 +126,7 @@ def find_recipe(name: str) -> Recipe:
     return RECIPES[name]
 
 
-def founding_arguments(
+def recipe_arguments(
     name: str | None, data: Path | None, *, preset: str, given: Mapping[str, str | None]
 ) -> dict[str, Any]:
     """Arguments of ``create.create_project`` for a recipe.
