@@ -104,9 +104,9 @@ def run_step(project: Project, step: str, *, truth_uri: str | None = None) -> tu
         if due == "score" and step in ("suggest", "score"):
             truth = open_truth(project, truth_uri) if truth_uri else None
             perform(project, round_number, "score", truth)
-            due = "suggest" if step == "suggest" else due
             if step == "score":
                 return round_number, True
+            due = "suggest"
         if due == "answer" and step == "refit" and not project.ledger.open_queries():
             _finish_answer_step(project, round_number)
             round_number, due = project.next_step()
