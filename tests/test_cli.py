@@ -47,7 +47,7 @@ def test_init_freezes_the_boxes(tmp_path, toy_file):
     refused(init(tmp_path / "p", toy_file), "holds a project already")
 
 
-def test_labels_that_teach_nothing_are_refused(tmp_path, toy_file):
+def test_labels_boxes_without_anything_to_train_on_are_refused(tmp_path, toy_file):
     def make(*words):
         return init(tmp_path / "p", toy_file, *words)
 
@@ -55,7 +55,7 @@ def test_labels_that_teach_nothing_are_refused(tmp_path, toy_file):
     refused(make("--labels-box", "0:8,0:24,0:24", "--val-box", "0:8,1:24,0:24"), "left to train on", "pass --val-box")
 
 
-def test_instance_labels_are_no_synapses(tmp_path):
+def test_instance_labels_are_refused_for_polarity(tmp_path):
     labels = np.zeros((4, 200, 200), np.uint8)
     for value in range(1, 17):
         y, x = divmod(value - 1, 4)
@@ -65,11 +65,11 @@ def test_instance_labels_are_no_synapses(tmp_path):
         file.attrs["voxel_size_nm"] = (30, 16, 16)
         file["image"], file["mitochondria"] = np.zeros(labels.shape, np.uint8), labels
     result = init(tmp_path / "p", tmp_path / "t.h5", "--task", "polarity", "--labels-box", "0:4,0:150,0:200")
-    refused(result, "the two sides of a synapse lie 640 nm apart as a rule", "without polarity?")
+    refused(result, "labels 2n-1 and 2n lie 640 nm apart (median)", "without polarity?")
 
 
 def test_the_laptop_preset_fits_patches_to_mitochondria(tmp_path, toy_file):
-    """Measured in LOG.md; what is set by hand wins, and the paper's sizes stay the paper's."""
+    """The values were measured (LOG.md). Options override them, and the preset "paper" keeps the published sizes."""
     for i, (words, widths, steps) in enumerate(
         (
             ([], 1.6, 1000),
@@ -90,7 +90,7 @@ def test_default_labels_box_stays_clear_of_the_guard(tmp_path, toy_file):
     boxes = Project(tmp_path / "p").boxes
     labels_box, test_box = boxes.labels, boxes.test
     assert test_box is not None and test_box.offset_zyx == (0, 0, 192)
-    assert labels_box.stop_zyx[2] == 192 - 32  # a patch of 16 pixels, fitted to a large object: twice as wide
+    assert labels_box.stop_zyx[2] == 192 - 32  # a patch of 16 pixels, which is twice as wide around a large object
 
 
 @pytest.mark.parametrize(
@@ -113,12 +113,12 @@ def test_default_labels_box_stays_clear_of_the_guard(tmp_path, toy_file):
         (["--set", "segmentation.filters=[8,8]"], {}, ["segmentation.filters"]),
     ],
 )
-def test_init_explains_what_does_not_fit(tmp_path, toy_file, words, settings, sentences):
+def test_init_explains_wrong_options(tmp_path, toy_file, words, settings, sentences):
     refused(init(tmp_path / "p", toy_file, *words, **settings), *sentences)
     assert not (tmp_path / "p" / "twostream.yaml").exists()
 
 
-def test_volumes_that_do_not_fit(tmp_path, toy_file):
+def test_volumes_that_do_not_fit_are_refused(tmp_path, toy_file):
     path = tmp_path / "other.h5"
     with h5py.File(path, "w") as file:
         file["small"] = np.ones((4, 8, 8), np.uint8)
@@ -147,7 +147,7 @@ def test_volumes_that_do_not_fit(tmp_path, toy_file):
     refused(call(*image[:-1], "axons", "--labels", f"{toy_file}:mitochondria"), "task")
 
 
-def test_a_yaml_that_was_edited_wrongly(tmp_path, toy_file):
+def test_mistakes_in_the_yaml_are_explained(tmp_path, toy_file):
     init(tmp_path / "p", toy_file, "--labels-box", LABELS_BOX)
     path = tmp_path / "p" / "twostream.yaml"
     good = path.read_text()
@@ -187,7 +187,7 @@ def test_steps_by_name_and_in_their_order(tmp_path, toy_file):
     ):
         answers.write_text(text)
         refused(call("answer", root, answers, "--annotator", "ann"), sentence)
-    assert "round 0 waits for 5 of 5" in call("status", root).output  # a bad table records nothing
+    assert "round 0 waits for 5 of 5" in call("status", root).output  # a table with an error records nothing
     answers.write_text(
         "query,kind,seconds\n"
         + "".join(f"{i},{k},2\n" for i, k in zip(range(1, 6), ["true", "nothing"] * 3, strict=False))
@@ -237,7 +237,7 @@ def test_printed_commands_can_be_pasted_in_folders_with_spaces(tmp_path, toy_fil
     assert "waits for 3 answers" in paste(forked[-1])[-5]
 
 
-def test_a_dry_run_says_what_would_be_trained_and_trains_nothing(tmp_path, toy_file):
+def test_a_dry_run_describes_the_training_and_trains_nothing(tmp_path, toy_file):
     root = tmp_path / "p"
     assert init(root, toy_file).exit_code == 0
     result = call("train", root, "--dry-run")
@@ -247,7 +247,7 @@ def test_a_dry_run_says_what_would_be_trained_and_trains_nothing(tmp_path, toy_f
     assert not (root / "rounds").exists() and "train" in call("status", root).output
 
 
-def test_tuning_tries_the_validation_box_and_writes_only_when_told(tmp_path, toy_file):
+def test_tune_writes_settings_only_with_write(tmp_path, toy_file):
     root = tmp_path / "p"
     assert init(root, toy_file, "--labels-box", LABELS_BOX).exit_code == 0
     refused(call("tune", root), "has no probability yet", "twostream predict")
@@ -293,7 +293,7 @@ def test_query_on_files(tmp_path):
         assert result.exit_code == 0, result.output
         rows = [int(line.split(",")[0]) for line in out.read_text().splitlines()[1:]]
         assert out.read_text().startswith("row,") and rows == data[variant].tolist()
-    (tmp_path / "rows.txt").write_text("\ufeff", encoding="utf-8")  # what Windows writes before anything else
+    (tmp_path / "rows.txt").write_text("\ufeff", encoding="utf-8")  # the byte order mark that Windows writes first
     assert call(*words, "--answered", tmp_path / "rows.txt", "--budget", "7", "-o", tmp_path / "b.csv").exit_code == 0
     assert len((tmp_path / "b.csv").read_text().splitlines()) == 8
     refused(call(*words, "-o", tmp_path / "b.csv"), "exists already")
@@ -315,7 +315,7 @@ def test_query_on_files(tmp_path):
     assert not list(tmp_path.glob("c.csv*"))
 
 
-def test_query_on_an_archive_with_any_strategy(tmp_path):
+def test_query_on_npz_files_with_other_strategies(tmp_path):
     data = np.load(Path(__file__).parent / "golden" / "two_stream_0.npz")
     number = len(data["supervised"])
     both, output = tmp_path / "both.npz", tmp_path / "rows.csv"
@@ -343,11 +343,11 @@ def test_query_on_an_archive_with_any_strategy(tmp_path):
 
 
 LIGHT = ("base", "query", "volume", "task", "candidates", "project", "report", "testing", "cli")
-"""Rooms that work without torch: every module of theirs is imported, whatever it imports in turn."""
+"""Packages that must work without torch. All of their modules are imported, with everything that these import."""
 
 
 @pytest.mark.parametrize("room", LIGHT)
-def test_what_a_laptop_needs_imports_no_torch(room):
+def test_light_packages_do_not_import_torch(room):
     code = (
         f"import importlib, pkgutil, sys, twostream.{room} as room\n"
         "for found in pkgutil.walk_packages(getattr(room, '__path__', []), room.__name__ + '.'):\n"
@@ -379,7 +379,7 @@ def test_help_lists_every_command():
         assert name in text
 
 
-def test_a_lost_ledger_is_not_begun_again(tmp_path, toy_file):
+def test_a_missing_ledger_is_not_replaced(tmp_path, toy_file):
     root = tmp_path / "p"
     assert init(root, toy_file, "--labels-box", LABELS_BOX).exit_code == 0
     assert call("train", root).exit_code == 0

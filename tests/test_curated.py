@@ -1,4 +1,4 @@
-"""The curated data set: what is removed, kept and drawn, where one or several people have answered."""
+"""The curated data set: which objects are kept and removed after the answers of one or two annotators."""
 
 import csv
 
@@ -11,12 +11,19 @@ from twostream.task.answers import AnswerKind
 from twostream.volume import open_volume
 
 
-def test_the_verdicts_y_decides_what_is_removed(lab, tmp_path):  # noqa: F811
+def test_y_of_the_verdict_decides_what_is_removed(lab, tmp_path):  # noqa: F811
     project = project_in(lab)
     run_until_asked(project)
     queries = project.ledger.open_queries()
-    said = [("true",), ("nothing",), ("nothing", "shape"), ("true", "nothing"), ("unsure",), ("true", "true")]
-    for query, kinds in zip(queries, said, strict=True):
+    kinds_of_queries = [
+        ("true",),
+        ("nothing",),
+        ("nothing", "shape"),
+        ("true", "nothing"),
+        ("unsure",),
+        ("true", "true"),
+    ]
+    for query, kinds in zip(queries, kinds_of_queries, strict=True):
         for annotator, kind in zip(("ann", "eve"), kinds, strict=False):
             project.ledger.tell(Answer(query.id, AnswerKind(kind), annotator))
     export(project, "dataset", tmp_path / "d", None)

@@ -1,4 +1,4 @@
-"""Candidates to latents: S's own features, latents that someone brings, and pictures of what a stream has learned."""
+"""From candidates to latents: features of S, given latents, other patches, and pictures of what a stream learned."""
 
 import numpy as np
 import pytest
@@ -36,7 +36,7 @@ def blob(offset, shape):
 
 
 def test_features_of_s_are_the_weighted_mean_and_deviation_of_its_decoder():
-    """One window over a small image: recomputed voxel by voxel from the hooked activations."""
+    """In an image of one window the features are computed again, voxel by voxel, from the decoder's activations."""
     segmenter, config = small_s()
     image = np.random.default_rng(0).integers(0, 255, (8, 32, 32)).astype(np.uint8)
     box, mask = blob((2, 5, 6), (3, 9, 7))
@@ -50,7 +50,7 @@ def test_features_of_s_are_the_weighted_mean_and_deviation_of_its_decoder():
     inside = np.zeros(image.shape)
     inside[box.slices] = mask
     folded = inside.reshape(8, 16, 2, 16, 2).mean((2, 4))
-    # The Gaussian of a window of which prediction takes the middle most seriously.
+    # Prediction weights a window by a Gaussian, most in its middle.
     from monai.data.utils import compute_importance_map
 
     weight = folded * compute_importance_map((8, 16, 16), mode="gaussian", sigma_scale=0.125).numpy()
@@ -66,7 +66,7 @@ def test_features_of_s_are_the_weighted_mean_and_deviation_of_its_decoder():
     np.testing.assert_allclose(features[0], np.concatenate(means + deviations), rtol=1e-3, atol=1e-4)
 
 
-def test_features_of_s_do_not_depend_on_who_else_is_asked_for():
+def test_features_of_s_do_not_depend_on_the_other_instances():
     segmenter, config = small_s()
     image = MemoryVolume(np.random.default_rng(1).integers(0, 255, (8, 90, 101)).astype(np.uint8), SIZE_NM)
     instances = [blob((1, 3, 4), (3, 9, 7)), blob((0, 40, 30), (8, 30, 40)), blob((5, 80, 95), (3, 10, 6))]
@@ -77,15 +77,15 @@ def test_features_of_s_do_not_depend_on_who_else_is_asked_for():
     assert pooled_features(segmenter, image, [], config).shape == (0, together.shape[1])
 
 
-def brought(tmp_path, latents, ids):
+def given_stream(tmp_path, latents, ids):
     np.save(tmp_path / "z.npy", latents)
     np.save(tmp_path / "ids.npy", ids)
     return StreamConfig(method="given", latents=str(tmp_path / "z.npy"), ids=str(tmp_path / "ids.npy"))
 
 
-def test_brought_latents_are_found_by_id(tmp_path):
+def test_given_latents_are_found_by_id(tmp_path):
     latents = np.arange(8, dtype=np.float16).reshape(4, 2)
-    config = brought(tmp_path, latents, np.array([30, 10, 40, 20]))
+    config = given_stream(tmp_path, latents, np.array([30, 10, 40, 20]))
     found = read_given(config, np.array([10, 40, 30], np.uint64))
     assert found.dtype == np.float32 and found.tolist() == [[2, 3], [4, 5], [0, 1]]
 
@@ -102,9 +102,9 @@ def test_brought_latents_are_found_by_id(tmp_path):
         (np.full((3, 1), np.nan), np.array([1, 5, 9]), "row of candidate 1 is not finite"),
     ],
 )
-def test_brought_latents_that_do_not_fit_are_refused(tmp_path, latents, ids, sentence):
+def test_given_latents_that_do_not_fit_are_refused(tmp_path, latents, ids, sentence):
     with pytest.raises(InputError, match=sentence):
-        read_given(brought(tmp_path, latents, ids), np.array([1, 5, 9], np.uint64))
+        read_given(given_stream(tmp_path, latents, ids), np.array([1, 5, 9], np.uint64))
 
 
 def test_missing_and_pickled_files_are_refused(tmp_path):
@@ -129,12 +129,12 @@ def test_missing_and_pickled_files_are_refused(tmp_path):
         ({"unsupervised": {"latents": "a.npy", "ids": "b.npy"}}, "if method is given"),
     ],
 )
-def test_settings_that_make_no_sense_are_refused(settings, sentence):
+def test_contradicting_stream_settings_are_refused(settings, sentence):
     with pytest.raises(ValueError, match=sentence):
         StreamsConfig(**settings)
 
 
-def test_pictures_show_patches_beside_what_the_stream_makes_of_them():
+def test_pictures_show_patches_and_their_reconstructions():
     rng = np.random.default_rng(0)
     patches = rng.uniform(-1, 1, (20, 3, 32, 32)).astype(np.float32)
     patches[7] = patches[3]
@@ -155,7 +155,7 @@ def test_pictures_show_patches_beside_what_the_stream_makes_of_them():
     assert pictures(simclr, patches[:3], seed=1)["neighbours"].shape == (3, 3, 32, 32)
 
 
-OTHER_WAYS = {
+VARIANTS = {
     "features of S, orthogonal planes": [
         "streams.supervised.method=s",
         "patches.planes=orthogonal",
@@ -166,9 +166,9 @@ OTHER_WAYS = {
 }
 
 
-@pytest.mark.parametrize("way", OTHER_WAYS)
-def test_the_loop_runs_with_streams_of_other_kinds(make_project, toy_file, way):
-    project = make_project(overrides=OTHER_WAYS[way])
+@pytest.mark.parametrize("way", VARIANTS)
+def test_the_loop_runs_with_other_streams_and_patches(make_project, toy_file, way):
+    project = make_project(overrides=VARIANTS[way])
     assert run(project, rounds=1, truth_uri=f"{toy_file}:mitochondria").finished
     planes = project.config.patches.num_planes
     for number in range(2):
@@ -185,39 +185,39 @@ def test_the_loop_runs_with_streams_of_other_kinds(make_project, toy_file, way):
         assert latents[0].shape[1] == 2 * (8 + 4)
 
 
-def test_the_loop_waits_for_the_latents_that_someone_brings(make_project, toy_file, tmp_path):
+def test_the_loop_waits_for_given_latents(make_project, toy_file, tmp_path):
     """Rows are brought for round 0; round 1 names what it lacks, loses nothing, and goes on once they are there."""
     given = {"latents": tmp_path / "z.npy", "ids": tmp_path / "ids.npy"}
     overrides = ["streams.unsupervised.method=given", *(f"streams.unsupervised.{k}={v}" for k, v in given.items())]
     project = make_project(overrides=overrides)
 
-    def bring(number, but=0):
+    def supply(number, without=0):
         ids = read_table(project.path(number, "candidates.parquet"))["id"].to_numpy()
         known = np.load(given["ids"]) if given["ids"].exists() else np.zeros(0, np.int64)
-        every = np.union1d(known, ids[but:])
+        every = np.union1d(known, ids[without:])
         np.save(given["ids"], every)
         np.save(given["latents"], np.random.default_rng(0).normal(size=(len(every), 5)).astype(np.float32))
 
     truth_uri = f"{toy_file}:mitochondria"
     with pytest.raises(InputError, match=r"streams\.unsupervised, round 0: .*z\.npy cannot be read"):
         run(project, rounds=1, truth_uri=truth_uri)
-    bring(0, but=3)
+    supply(0, without=3)
     with pytest.raises(
         InputError, match=r"round 0: .* lacks 3 of \d+ candidates, the first of them 1. Add a row for each"
     ):
         run(project, rounds=1, truth_uri=truth_uri)
-    bring(0)
+    supply(0)
     try:
         run(project, rounds=1, truth_uri=truth_uri)
-    except InputError as error:  # S has changed, and proposes what it did not propose before
+    except InputError as error:  # S has changed and proposes new candidates
         assert "round 1" in str(error) and "candidates" in str(error)
-        bring(1)
+        supply(1)
     assert run(project, rounds=1, truth_uri=truth_uri).finished
     assert np.load(project.path(1, "latents_unsupervised.npy")).shape[1] == 5
     assert not project.path(0, "unsupervised.ckpt").exists()
 
 
-def test_features_of_s_need_an_s(make_project, toy_file):
+def test_features_of_s_are_refused_if_a_source_replaces_s(make_project, toy_file):
     with pytest.raises(ConfigError, match="but a segmentation stands in its place"):
         make_project(
             segmentation=f"{toy_file}:mitochondria", labels=None, labels_box=None,

@@ -1,4 +1,4 @@
-"""The whole loop: twice the same, killed at any moment the same, and never a glance at the test box."""
+"""The whole loop: the same results twice, and after a kill at any moment; the test box is never used."""
 
 import json
 import os
@@ -26,7 +26,7 @@ ROUND_FILES = {
 
 
 def outcome(root):
-    """All that two runs must share: queries, answers, scores, latents; times excepted."""
+    """What two runs must have in common: queries, answers, scores and latents, but no times."""
     project = Project(root)
     queries = [(q.round, q.candidate.id, str(q.candidate.box), q.reason, q.is_audit) for q in project.ledger.queries()]
     answers = [(a.query, a.candidate, a.kind) for a in project.ledger.all_answers()]
@@ -41,7 +41,7 @@ def truth(toy_file):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, toy_file, truth):
-    """An undisturbed run of two rounds."""
+    """A run of two rounds that is not interrupted."""
     from conftest import LABELS_BOX, TEST_BOX, TINY
 
     from twostream.project.create import create_project
@@ -61,7 +61,7 @@ def finished(tmp_path_factory, toy_file, truth):
     return project
 
 
-def test_n_batches_leave_n_plus_one_scored_rounds(finished):
+def test_n_batches_give_n_plus_1_scored_rounds(finished):
     for number in range(3):
         names = {path.name for path in finished.round_dir(number).iterdir()}
         assert names >= ROUND_FILES
@@ -85,7 +85,7 @@ def test_s_finds_the_blobs_and_doubts_none(finished):
     assert 0.4 < scores["candidate_accuracy"] < 1.0
 
 
-def test_rows_agree_between_table_ids_and_latents(finished):
+def test_the_candidate_table_ids_and_latents_have_the_same_rows(finished):
     for number in range(3):
         table = read_table(finished.path(number, "candidates.parquet"))
         ids = np.load(finished.path(number, "ids.npy"))
@@ -98,7 +98,7 @@ def test_rows_agree_between_table_ids_and_latents(finished):
             assert latents.shape == (len(ids), width) and latents.dtype == np.float32
 
 
-def test_labels_are_the_values_in_the_segmentation(finished):
+def test_labels_of_candidates_are_the_values_in_the_segmentation(finished):
     from twostream.volume import open_volume
 
     segmentation = open_volume(str(finished.path(2, "segmentation.zarr")))
@@ -106,7 +106,7 @@ def test_labels_are_the_values_in_the_segmentation(finished):
         np.testing.assert_array_equal(segmentation.read(candidate.box) == candidate.label, candidate.mask > 0)
 
 
-def test_nothing_near_the_test_box_or_in_the_labels_was_asked(finished):
+def test_no_candidate_in_the_labels_box_or_near_the_test_box_was_asked(finished):
     labels_box, test_box = finished.boxes.labels, finished.boxes.test
     asked = finished.ledger.queries()
     assert len(asked) == 12 and len({q.candidate.id for q in asked}) == 12
@@ -126,7 +126,7 @@ def test_answers_follow_the_truth_rule(finished, truth):
     assert len(set(kinds.values())) > 1  # blobs and decoys were both asked
 
 
-def test_two_runs_are_the_same(finished, make_project, truth):
+def test_two_runs_give_the_same_results(finished, make_project, truth):
     again = make_project()
     run(again, rounds=2, truth_uri=truth)
     assert outcome(again.root) == outcome(finished.root)
@@ -144,8 +144,8 @@ MOMENTS = {
 }
 
 
-def test_killed_at_any_moment_it_ends_the_same(finished, make_project, truth):
-    """One run, killed with SIGKILL as soon as each moment shows, and started again each time."""
+def test_a_run_killed_at_any_moment_gives_the_same_results(finished, make_project, truth):
+    """A run is killed with SIGKILL as soon as the file of each moment exists, and started again each time."""
     project = make_project("killed")
     command = [sys.executable, "-m", "twostream", "run", str(project.root), "--rounds", "2", "--truth", truth]
     survived = []
@@ -162,11 +162,11 @@ def test_killed_at_any_moment_it_ends_the_same(finished, make_project, truth):
         process.stderr.close()
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert len(survived) < len(MOMENTS) / 2, survived  # else this test kills nothing
+    assert len(survived) < len(MOMENTS) / 2, survived  # otherwise this test kills next to nothing
     assert outcome(project.root) == outcome(finished.root)
 
 
-def test_a_fork_shares_round_0_and_goes_its_own_way(finished, make_project, truth, tmp_path):
+def test_a_fork_shares_round_0_and_asks_its_own_queries(finished, make_project, truth, tmp_path):
     project = make_project()
     run(project, rounds=0, truth_uri=truth)
     fork = fork_project(project, tmp_path / "fork", ["query.strategy=random"])
@@ -234,7 +234,7 @@ def test_without_a_test_box_audits_estimate_accuracy(make_project, truth, toy_fi
     assert trained_on and not trained_on & {str(q.candidate.box) for q in audits}
 
 
-def test_the_pool_runs_dry_with_a_sentence(make_project, truth, capfd):
+def test_an_empty_pool_is_explained(make_project, truth, capfd):
     project = make_project(budget=500)
     with pytest.raises(ProjectError, match=r"no candidate is left to ask in round [12]"):
         run(project, rounds=3, truth_uri=truth)
@@ -242,7 +242,7 @@ def test_the_pool_runs_dry_with_a_sentence(make_project, truth, capfd):
     assert 0 < len(project.ledger.queries()) < 100
 
 
-def test_where_all_is_labelled_s_is_trained_and_scored_all_the_same(make_project, truth, capfd):
+def test_s_is_trained_and_scored_if_everything_is_labelled(make_project, truth, capfd):
     project = make_project(labels_box="0:8,0:96,0:176", overrides=("segmentation.num_steps=60",))
     assert project.leaves_nothing_to_ask
     assert run(project, rounds=0, truth_uri=truth).finished
@@ -252,13 +252,13 @@ def test_where_all_is_labelled_s_is_trained_and_scored_all_the_same(make_project
         run(project, rounds=1, truth_uri=truth)
 
 
-def test_no_candidates_is_said(make_project):
+def test_no_proposed_candidates_is_explained(make_project):
     project = make_project(overrides=("candidates.min_object_nm3=1e15", "segmentation.num_steps=1"))
     with pytest.raises(ProjectError, match="S proposed no candidates in round 0"):
         run(project, rounds=1)
 
 
-def test_two_processes_do_not_meet(make_project):
+def test_a_second_process_is_refused(make_project):
     project = make_project()
     with project.locked(), pytest.raises(ProjectError, match="another process is at work"):
         run(Project(project.root), rounds=1)
@@ -297,7 +297,7 @@ def test_exports(finished, tmp_path):
             assert (inside == query.candidate.id).mean() > 0.9
 
 
-def test_what_is_frozen_cannot_be_changed_later(make_project):
+def test_frozen_settings_cannot_be_changed_later(make_project):
     project = make_project()
     run(project, rounds=0)
     path = project.root / "twostream.yaml"

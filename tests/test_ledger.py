@@ -1,4 +1,4 @@
-"""The only memory: what is told is kept, what contradicts is refused."""
+"""The ledger in SQLite: the tests that every ledger must pass, and what concerns its file."""
 
 import sqlite3
 
@@ -46,7 +46,7 @@ def tell(ledger, number, kind, annotator="ann", **settings):
     return ledger.tell(Answer(number, AnswerKind(kind), annotator, **settings))
 
 
-def test_ids_stay_within_what_javascript_holds(ledger):
+def test_ids_stay_below_the_largest_integer_of_javascript(ledger):
     ledger._database.connection.execute("INSERT INTO registration VALUES (0, 1, ?)", (MAX_ID,))
     with pytest.raises(LedgerError, match="largest a browser can hold"):
         ledger.register(1, [MAX_ID + 1])
@@ -84,8 +84,8 @@ def test_a_newer_schema_is_refused(ledger):
         Ledger(ledger.path)
 
 
-def first_version(path):
-    """A ledger as the version before wrote it: three queries, two of them answered, one of these answers changed."""
+def write_schema_1(path):
+    """A ledger of schema 1: three queries, two of them answered; one answer was changed."""
     connection = sqlite3.connect(path)
     for statement in _first_version():
         connection.execute(statement)
@@ -108,9 +108,9 @@ def first_version(path):
     connection.close()
 
 
-def test_a_ledger_of_the_version_before_is_migrated(tmp_path):
+def test_a_ledger_of_schema_1_is_migrated(tmp_path):
     path = tmp_path / "ledger.sqlite"
-    first_version(path)
+    write_schema_1(path)
     ledger = Ledger(path, task=Mitochondria)
     assert ledger._database.row("PRAGMA user_version")[0] == SCHEMA_VERSION
     assert [q.candidate.id for q in ledger.open_queries()] == [3]
@@ -122,9 +122,9 @@ def test_a_ledger_of_the_version_before_is_migrated(tmp_path):
         ledger._database.connection.execute("UPDATE query SET task = 'cleft'")
 
 
-def test_a_migration_that_is_cut_short_changes_nothing(tmp_path, monkeypatch):
+def test_a_failed_migration_changes_nothing(tmp_path, monkeypatch):
     path = tmp_path / "ledger.sqlite"
-    first_version(path)
+    write_schema_1(path)
 
     def fails(task):
         yield "CREATE TABLE half (id INTEGER)"
@@ -139,7 +139,7 @@ def test_a_migration_that_is_cut_short_changes_nothing(tmp_path, monkeypatch):
     assert len(Ledger(path).queries()) == 3
 
 
-def test_locked_is_not_damaged(asking):
+def test_a_locked_ledger_is_not_called_damaged(asking):
     asking.ask(0, [query(1)])
     other = sqlite3.connect(asking.path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
@@ -150,8 +150,8 @@ def test_locked_is_not_damaged(asking):
     assert tell(impatient, 1, "true") == 1
 
 
-def test_what_is_asked_for_is_found_by_an_index(asking):
-    """Costs do not grow with what has been answered: nothing that tell or open_queries does scans a growing table."""
+def test_telling_and_reading_use_indices(asking):
+    """Neither ``tell`` nor ``open_queries`` scans a whole table, so their time does not grow with the answers."""
     asking.ask(0, [query(1), query(2)])
     seen = []
     asking._database.connection.set_trace_callback(seen.append)
@@ -166,7 +166,7 @@ def test_what_is_asked_for_is_found_by_an_index(asking):
             assert not row["detail"].startswith(("SCAN answer", "SCAN query", "SCAN drawing")), statement
 
 
-def test_a_kind_of_another_package(asking):
+def test_another_package_can_register_a_kind_of_answer(asking):
     try:
         register_answer_kind("artefact", Meaning(0.0, "background", True))
         register_answer_kind("artefact", Meaning(0.0, "background", True))  # twice is no error

@@ -1,4 +1,4 @@
-"""A project can be moved, alone or together with its data, and goes on as if nothing had happened."""
+"""A project can be moved, alone or together with its data, and then gives the same results."""
 
 import shutil
 
@@ -17,7 +17,7 @@ from twostream.rounds.loop import run
 
 @pytest.fixture
 def lab(tmp_path, toy_file):
-    """A folder that holds the data; projects are made beside it, with a segmentation in place of S."""
+    """A folder with the data in ``data/``. Projects are made in it, with a segmentation in place of S."""
     (tmp_path / "lab" / "data").mkdir(parents=True)
     shutil.copy(toy_file, tmp_path / "lab" / "data" / "toy.h5")
     return tmp_path / "lab"
@@ -40,23 +40,24 @@ def asked(project):
     return [(q.round, q.candidate.id) for q in project.ledger.queries()]
 
 
-def on(project, rounds):
+def run_rounds(project, rounds):
+    """Run with a simulated annotator; (round, candidate) of all queries."""
     run(project, rounds=rounds, truth_uri=project.locate("source", project.config.source.uri))
     return asked(project)
 
 
-def test_moved_together_with_its_data_it_goes_on(lab, tmp_path):
-    undisturbed = on(project_in(lab, "undisturbed"), 2)
+def test_a_project_moved_together_with_its_data_continues(lab, tmp_path):
+    unmoved = run_rounds(project_in(lab, "unmoved"), 2)
     project = project_in(lab)
     assert project.config.image.uri == "../data/toy.h5:image"
     assert project.config.source.uri == "../data/toy.h5:mitochondria"
-    on(project, 1)
+    run_rounds(project, 1)
     lab.rename(tmp_path / "elsewhere")
     moved = Project(tmp_path / "elsewhere" / "project")
-    assert on(moved, 2) == undisturbed and len(undisturbed) == 12
+    assert run_rounds(moved, 2) == unmoved and len(unmoved) == 12
 
 
-def test_data_inside_a_project_goes_with_it(lab, tmp_path):
+def test_data_inside_a_project_moves_with_it(lab, tmp_path):
     (lab / "project").mkdir()
     shutil.copytree(lab / "data", lab / "project" / "data")
     data = lab / "project" / "data" / "toy.h5"
@@ -68,7 +69,7 @@ def test_data_inside_a_project_goes_with_it(lab, tmp_path):
     assert Project(tmp_path / "alone").image.shape_zyx == SHAPE_ZYX
 
 
-def test_data_that_is_gone_is_named_and_the_advice_works(toy_file, tmp_path):
+def test_missing_data_is_named_and_the_printed_advice_works(toy_file, tmp_path):
     data = tmp_path / "data.h5"
     shutil.copy(toy_file, data)
     root = tmp_path / "lab" / "project"  # the data is neither inside nor beside it
@@ -90,9 +91,9 @@ def test_data_that_is_gone_is_named_and_the_advice_works(toy_file, tmp_path):
     assert (root / "twostream.yaml.old").is_file()
 
 
-def test_another_volume_is_not_taken_for_the_moved_one(lab, tmp_path):
+def test_a_different_volume_is_refused_as_the_new_location(lab, tmp_path):
     project = project_in(lab)
-    on(project, 0)
+    run_rounds(project, 0)
     with h5py.File(tmp_path / "other.h5", "w") as file:
         file.attrs["voxel_size_nm"] = VOXEL_SIZE_NM
         file["image"] = np.zeros((8, 96, 96), np.uint8)
@@ -100,7 +101,7 @@ def test_another_volume_is_not_taken_for_the_moved_one(lab, tmp_path):
         file["fine"].attrs["voxel_size_nm"] = (30.0, 5.0, 5.0)
     before = (project.root / "twostream.yaml").read_text()
     for dataset, sentence in (
-        ("image", "they must be alike"),
+        ("image", "they must be equal"),
         ("fine", "has voxels of"),
         ("none", "no dataset 'none'"),
     ):
@@ -113,24 +114,24 @@ def test_another_volume_is_not_taken_for_the_moved_one(lab, tmp_path):
 
 def test_a_fork_finds_the_data_of_its_origin(lab, tmp_path):
     project = project_in(lab)
-    on(project, 0)
+    run_rounds(project, 0)
     fork = fork_project(project, project.root / "deeper" / "fork", ["query.strategy=random"])
     assert fork.config.image.uri == str(lab / "data" / "toy.h5") + ":image"  # neither inside nor beside the fork
     beside = fork_project(project, lab / "fork", ["query.strategy=random"])
     assert beside.config.image.uri == "../data/toy.h5:image"
     assert fork.image.shape_zyx == beside.image.shape_zyx == SHAPE_ZYX
-    on(beside, 1)
+    run_rounds(beside, 1)
 
 
-def test_projects_of_the_version_before_hold_absolute_paths_and_go_on(lab):
+def test_projects_with_absolute_paths_continue(lab):
     project = project_in(lab)
     path = project.root / "twostream.yaml"
     values = yaml.safe_load(path.read_text())
     for name in ("image", "source"):
         values[name]["uri"] = project.locate(name, values[name]["uri"])
     path.write_text(yaml.safe_dump(values))
-    on(project, 0)
+    run_rounds(project, 0)
     values["source"]["uri"] = "../data/toy.h5:image"  # another volume than round 0 was made with
     path.write_text(yaml.safe_dump(values))
     with pytest.raises(ProjectError, match=r"source\.uri .* it is frozen"):
-        on(Project(project.root), 1)
+        run_rounds(Project(project.root), 1)

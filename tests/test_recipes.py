@@ -1,4 +1,4 @@
-"""Recipes: each parses, holds the published values, makes a project of its data set, and one of them trains."""
+"""Recipes: each has the published values and makes a project of its data set; one of them is trained."""
 
 import re
 import shutil
@@ -16,7 +16,7 @@ from twostream.cli import app
 from twostream.models.segmentation.config import fold_for
 from twostream.models.segmentation.network import strides_for, total_stride
 from twostream.project.project import Project
-from twostream.project.recipes import RECIPES, find_recipe, founding_arguments
+from twostream.project.recipes import RECIPES, find_recipe, recipe_arguments
 from twostream.project.settings import ProjectConfig
 from twostream.volume.datasets import DATASETS
 
@@ -59,7 +59,7 @@ def configuration(recipe, preset):
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """Every volume a recipe names, with its number of sections and voxel size, and tiny planes."""
+    """Every volume that a recipe names, with its number of sections and voxel size but small sections."""
     folder = tmp_path_factory.mktemp("data")
     for recipe in RECIPES.values():
         dataset = DATASETS[recipe.dataset]
@@ -101,7 +101,7 @@ def test_the_paper_form_holds_the_published_values(recipe):
     assert (config.streams.unsupervised.latent_dim, config.streams.supervised.latent_dim) == (1024, 16)
     voxel_size = DATASETS[recipe.dataset].voxel_size_nm
     fold = fold_for(voxel_size, s.max_pixel_size_nm)
-    assert fold == (1, 1, 1)  # the published network sees the voxels as they are
+    assert fold == (1, 1, 1)  # the published network works on the voxels as they are
     strides, _ = strides_for(voxel_size, fold, len(s.filters), recipe.num_sections or 100)
     stride = total_stride(fold, strides)
     assert all(p % n == 0 for p, n in zip(s.patch_shape_zyx, stride, strict=True))
@@ -117,13 +117,13 @@ def test_mitoem_predicts_contours_as_published():
 
 
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=lambda r: r.name)
-def test_the_laptop_form_is_the_package_default_trained_to_its_end(recipe):
+def test_the_laptop_form_is_the_default_with_a_longer_training(recipe):
     default = ProjectConfig.model_fields["segmentation"].default
     longer = {"num_steps": 2500, "test_time_flips": 8, "exclusive": recipe.task == "polarity"}
     assert configuration(recipe, "laptop").segmentation == default.model_copy(update=longer)
 
 
-def test_data_sets_and_recipes_name_each_other():
+def test_every_data_set_names_its_recipe_and_the_reverse():
     assert {d.recipe: d.name for d in DATASETS.values()} == {r.name: r.dataset for r in RECIPES.values()}
     for recipe in RECIPES.values():
         assert recipe.volume in DATASETS[recipe.dataset].volumes
@@ -134,13 +134,13 @@ def test_data_sets_and_recipes_name_each_other():
 
 @pytest.mark.parametrize("preset", ["laptop", "paper"])
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=lambda r: r.name)
-def test_each_makes_a_project(tmp_path, data, recipe, preset):
+def test_each_recipe_makes_a_project(tmp_path, data, recipe, preset):
     words = ["--recipe", recipe.name, "--data", data, "--preset", preset]
     result = init(tmp_path / "p", *words)
     assert result.exit_code == 0, result.output
     project = Project(tmp_path / "p")
     assert project.task.name == recipe.task and project.image.voxel_size_nm == DATASETS[recipe.dataset].voxel_size_nm
-    assert project.config.segmentation.filters == (4, 8, 8)  # --set is the last word
+    assert project.config.segmentation.filters == (4, 8, 8)  # --set overrides the recipe
     assert project.config.segmentation.optimizer.name == ("sgd" if preset == "paper" else "adamw")
     labels, val, test = project.boxes.labels, project.boxes.val, project.boxes.test
     assert labels.contains(val) and test is not None and not test.intersects(labels)
@@ -150,33 +150,33 @@ def test_each_makes_a_project(tmp_path, data, recipe, preset):
             assert box == Box((start, 0, 0), (stop - start, 24, 32))
 
 
-def test_the_laptop_form_keeps_to_a_part_of_wide_planes(tmp_path):
+def test_the_laptop_form_uses_part_of_wide_sections(tmp_path):
     with h5py.File(tmp_path / "cremi_a.h5", "w") as file:
         file.attrs["voxel_size_nm"] = (40, 4, 4)
         file.create_dataset("image", (125, 1250, 1250), np.uint8)
     given = dict.fromkeys(("task", "image", "labels", "labels_box", "val_box", "test_box"))
     for preset, width in (("laptop", 640), ("paper", 1250)):
-        arguments = founding_arguments("cremi_cleft", tmp_path, preset=preset, given=given)
+        arguments = recipe_arguments("cremi_cleft", tmp_path, preset=preset, given=given)
         assert arguments["labels_box"] == f"0:92,0:{width},0:{width}"
         assert arguments["test_box"] == f"100:125,0:{width},0:{width}"
 
 
-def test_the_laptop_form_leaves_something_to_ask(tmp_path):
+def test_the_laptop_form_leaves_candidates_to_ask(tmp_path):
     given = dict.fromkeys(("task", "image", "labels", "labels_box", "val_box", "test_box"))
     with h5py.File(tmp_path / "jwr15_vol3.h5", "w") as file:
         file.attrs["voxel_size_nm"] = (30, 8, 8)
         file.create_dataset("image", (96, 1000, 1100), np.uint8)
-    arguments = founding_arguments("jwr15_polarity", tmp_path, preset="laptop", given=given)
+    arguments = recipe_arguments("jwr15_polarity", tmp_path, preset="laptop", given=given)
     assert arguments["labels_box"] == "0:96,0:500,0:512" and arguments["test_box"] == "0:96,0:1000,880:1100"
-    assert "labels_box" not in founding_arguments("jwr15_polarity", tmp_path, preset="paper", given=given)
+    assert "labels_box" not in recipe_arguments("jwr15_polarity", tmp_path, preset="paper", given=given)
     with h5py.File(tmp_path / "lucchi_train.h5", "w") as file:
         file.attrs["voxel_size_nm"] = (5, 5, 5)
         file.create_dataset("image", (165, 768, 1024), np.uint8)
-    arguments = founding_arguments("lucchi_mitochondria", tmp_path, preset="laptop", given=given)
+    arguments = recipe_arguments("lucchi_mitochondria", tmp_path, preset="laptop", given=given)
     assert arguments["labels_box"] == "0:107,0:512,0:512" and arguments["test_box"] == "135:165,0:512,0:512"
 
 
-def test_boxes_given_by_hand_are_the_last_word(tmp_path, data):
+def test_given_boxes_replace_those_of_the_recipe(tmp_path, data):
     words = ["--recipe", "lucchi_mitochondria", "--data", data]
     result = init(tmp_path / "p", *words, "--labels-box", "0:60,0:24,0:32", "--test-box", "100:165,0:24,0:32")
     assert result.exit_code == 0, result.output
@@ -185,7 +185,7 @@ def test_boxes_given_by_hand_are_the_last_word(tmp_path, data):
     assert labels.stop_zyx[0] == 60 and test.offset_zyx[0] == 100
 
 
-def test_a_recipe_trains_and_the_documented_lines_apply_it(tmp_path, data, monkeypatch, capsys):
+def test_a_recipe_trains_and_the_documented_code_applies_s(tmp_path, data, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data").mkdir()
     shutil.copy(data / "lucchi_train.h5", tmp_path / "data" / "lucchi_test.h5")
@@ -200,7 +200,7 @@ def test_a_recipe_trains_and_the_documented_lines_apply_it(tmp_path, data, monke
     assert (tmp_path / "lucchi_test.zarr").is_dir()
 
 
-def test_the_documented_table_is_that_of_the_recipes():
+def test_the_documented_table_agrees_with_the_recipes():
     text = (ROOT / "docs" / "recipes.md").read_text()
     cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|")]
     rows = {first: rest for first, *rest in cells}
@@ -228,7 +228,7 @@ def refused(result, *sentences):
         assert sentence in " ".join(result.stderr.split())
 
 
-def test_what_does_not_fit_is_explained(tmp_path, data):
+def test_wrong_options_are_explained(tmp_path, data):
     root = tmp_path / "p"
     refused(init(root, "--recipe", "cremi_cleft"), "needs --data DATA_DIR", "`twostream data get cremi DATA_DIR`")
     refused(init(root, "--recipe", "cremi_clef", "--data", data), "did you mean 'cremi_cleft'?", "mitoem_h")

@@ -103,8 +103,8 @@ def test_the_loop_runs_without_s_and_without_labels(finished):
     assert not list(project.root.glob("rounds/*/checkpoint*"))
     assert f"no S is trained: a {project.config.source.name} stands in its place" in said
     assert ("threshold 0.5 (without labels, set candidates.threshold)" in said) == (kind == "probability")
-    assert ("dust is not dropped" in said) == (kind != "probability")
-    assert ("each has the score 0.5" in said) == (kind == "segmentation")
+    assert ("are candidates, small ones too" in said) == (kind != "probability")
+    assert ("each gets the score 0.5" in said) == (kind == "segmentation")
     for number in range(3):
         metrics = project.ledger.scores()[number]
         assert metrics["num_answers"] == 6 * number and metrics["audit"]["num_audited"] == number
@@ -410,7 +410,7 @@ def test_wrong_channels_extents_and_label_conventions_are_errors(tmp_path, toy_f
 
 def test_options_that_exclude_each_other_are_errors(tmp_path, toy_file, theirs):
     two = [*words_for("segmentation", theirs), *words_for("objects", theirs)]
-    refused(init(tmp_path / "p", toy_file, *two), "--segmentation and --objects came together", "Choose one")
+    refused(init(tmp_path / "p", toy_file, *two), "--segmentation and --objects were given; only one", "Choose one")
     refused(init(tmp_path / "p", toy_file), "init needs --labels", "--probability URI, --segmentation URI or --objects")
     result = init(tmp_path / "p", toy_file, *words_for("objects", theirs), "--labels-box", LABELS_BOX)
     refused(result, "--labels-box and --val-box are regions of labels")
@@ -457,7 +457,7 @@ def test_without_active_clustering_the_stream_stays_the_same_and_no_message_says
     off = ["streams.active_clustering.num_steps=0"]
     done(init(root, toy_file, *words_for("segmentation", theirs), sets=off))
     result = done(call("run", root, "--rounds", "2", "--truth", f"{toy_file}:mitochondria"))
-    assert "stands in its place; what learns is the scorer" in result.stderr and "streams learn" not in result.stderr
+    assert "stands in its place; only the scorer learns" in result.stderr and "streams learn" not in result.stderr
     assert "the scorer learns from answers" in (root / "report.html").read_text()
     first, last = (np.load(root / "rounds" / f"{n:03d}" / "latents_unsupervised.npy") for n in (0, 2))
     np.testing.assert_array_equal(first, last)

@@ -1,4 +1,4 @@
-"""What a round gives a strategy, and what it keeps of how the strategy chose."""
+"""What the step `suggest` gives a strategy and records of its choice, and what `score` keeps of the pool."""
 
 from __future__ import annotations
 
@@ -10,41 +10,41 @@ from twostream.rounds.pool import NUM_MEMBERS, pool_of
 from twostream.rounds.score import POOL_NAME
 
 
-def test_a_strategy_is_given_a_committee_and_places_and_its_notes_are_kept(make_project, toy_file, capfd):
+def test_a_strategy_gets_a_committee_and_positions_and_its_notes_are_recorded(make_project, toy_file, capfd):
     seen = []
 
-    @register_strategy("watcher")
-    class Watcher(Strategy):
+    @register_strategy("recording")
+    class Recording(Strategy):
         needs_ensemble = needs_position = True
 
         def _select(self, pool, batch_size, rng):
             seen.append(pool)
-            reasons = [{"place": i} for i in range(batch_size)]
-            notes = ("nothing was hidden from it",)
+            reasons = [{"position": i} for i in range(batch_size)]
+            notes = ("a note by the strategy",)
             return Selection(pool.askable[:batch_size], np.full(len(pool.y), np.nan), reasons, notes)
 
     try:
-        project = make_project(overrides=("query.strategy=watcher",))
+        project = make_project(overrides=("query.strategy=recording",))
         run(project, rounds=1, truth_uri=f"{toy_file}:mitochondria")
     finally:
-        del STRATEGIES["watcher"]
+        del STRATEGIES["recording"]
     (given,) = seen
     pool = pool_of(project, 0)
     assert given.probability.shape == (NUM_MEMBERS, len(pool.y))
     boxes = [c.box for c in pool.candidates]
-    middles = [[(o + s / 2) for o, s in zip(b.offset_zyx, b.shape_zyx, strict=True)] for b in boxes]
-    np.testing.assert_allclose(given.position_nm, np.array(middles) * (30, 10, 10))
+    centres = [[(o + s / 2) for o, s in zip(b.offset_zyx, b.shape_zyx, strict=True)] for b in boxes]
+    np.testing.assert_allclose(given.position_nm, np.array(centres) * (30, 10, 10))
     asked = {q.candidate.id: q.reason for q in project.ledger.queries(0)}
-    before = {c.id: p for c, p in zip(pool.candidates, pool.probability, strict=True)}
+    probability = {c.id: p for c, p in zip(pool.candidates, pool.probability, strict=True)}
     for position, (identity, reason) in enumerate(asked.items()):
-        assert reason == {"place": position, "probability": round(float(before[identity]), 4)}
-    assert project.ledger.finished_steps()[0, "suggest"]["notes"] == ["nothing was hidden from it"]
-    assert "  nothing was hidden from it" in capfd.readouterr().err
+        assert reason == {"position": position, "probability": round(float(probability[identity]), 4)}
+    assert project.ledger.finished_steps()[0, "suggest"]["notes"] == ["a note by the strategy"]
+    assert "  a note by the strategy" in capfd.readouterr().err
 
     assert "stopping" not in project.ledger.scores()[0]
-    said = project.ledger.scores()[1]["stopping"]
+    criteria = project.ledger.scores()[1]["stopping"]
     later = pool_of(project, 1)
-    assert said["num_pool"] == len(later.y) and said["agreement"] is None  # round 0 had no answers
+    assert criteria["num_pool"] == len(later.y) and criteria["agreement"] is None  # round 0 had no answers
     with np.load(project.path(1, POOL_NAME)) as stored:
-        assert stored["ids"].tolist() == [c.id for c in later.candidates] and stored["learned"] == said["learned"]
+        assert stored["ids"].tolist() == [c.id for c in later.candidates] and stored["learned"] == criteria["learned"]
         np.testing.assert_array_equal(stored["probability"], later.probability)

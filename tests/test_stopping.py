@@ -1,4 +1,4 @@
-"""When to stop: each criterion against brute force, and in simulated runs in which it should and should not fire."""
+"""The criteria for stopping: compared with brute force, and with what they should advise in simulated runs."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from twostream.query.stopping import (
     recent_agreement,
 )
 from twostream.rounds.pool import RoundPool
-from twostream.rounds.score import POOL_NAME, _stopping
+from twostream.rounds.score import POOL_NAME, stopping_criteria
 from twostream.task.metrics import wilson_interval
 
 
 def kappa_by_counting(before, now):
-    """Cohen 1960, from the table of four counts."""
+    """Kappa from the shares of the four pairs of labels (Cohen 1960)."""
     pairs = list(zip(before, now, strict=True))
     share = {ab: pairs.count(ab) / len(pairs) for ab in [(a, b) for a in (False, True) for b in (False, True)]}
     observed = share[False, False] + share[True, True]
@@ -43,7 +43,7 @@ def kappa_by_counting(before, now):
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_kappa_is_cohens(seed):
+def test_kappa_equals_the_formula_and_scikit_learn(seed):
     rng = np.random.default_rng(seed)
     before = rng.random(rng.integers(5, 60)) < rng.uniform(0.2, 0.8)
     now = before ^ (rng.random(len(before)) < rng.uniform(0, 0.6))
@@ -54,7 +54,7 @@ def test_kappa_is_cohens(seed):
     assert kappa(~before, ~now) == pytest.approx(kappa(before, now))
 
 
-def test_kappa_at_its_ends():
+def test_kappa_of_equal_opposite_constant_and_empty_labels():
     half = np.arange(10) < 5
     assert kappa(half, half) == 1 and kappa(half, ~half) == -1
     assert kappa(np.ones(6, bool), np.arange(6) < 3) == 0
@@ -64,7 +64,7 @@ def test_kappa_at_its_ends():
         kappa(np.zeros(3, bool), np.zeros(4, bool))
 
 
-def test_candidates_are_compared_by_their_ids():
+def test_agreement_compares_candidates_with_the_same_id():
     rng = np.random.default_rng(0)
     ids_before, ids_now = rng.permutation(60)[:40], rng.permutation(60)[:45]
     before, now = rng.random(40), rng.random(45)
@@ -75,7 +75,7 @@ def test_candidates_are_compared_by_their_ids():
     assert found == pytest.approx(kappa_by_counting(*zip(*pairs, strict=True)))
 
 
-def test_a_pool_that_is_mostly_new_is_not_compared():
+def test_agreement_is_undefined_if_most_candidates_are_new():
     p = np.tile([0.2, 0.8], 5)
     assert agreement(np.arange(10), p, np.arange(5, 15), p) == (pytest.approx(-0.48 / 0.52), 5)
     found, number = agreement(np.arange(10), p, np.arange(6, 16), p)
@@ -84,7 +84,7 @@ def test_a_pool_that_is_mostly_new_is_not_compared():
     assert math.isnan(found) and number == 0
 
 
-def test_the_mean_is_over_the_last_rounds_and_all_of_them():
+def test_recent_agreement_needs_every_one_of_the_last_rounds():
     assert recent_agreement([0.1, 1.0, 0.99, 0.98]) == pytest.approx(0.99)
     for too_little in ([], [1.0, 1.0], [1.0, None, 1.0], [1.0, 1.0, math.nan]):
         assert math.isnan(recent_agreement(too_little)) and not has_stabilised(too_little)
@@ -96,7 +96,7 @@ def test_the_mean_is_over_the_last_rounds_and_all_of_them():
 
 
 class Run:
-    """Rounds of asking in a pool of which one column tells the truth, the surer the steeper."""
+    """Simulated rounds in a pool. The first column of X predicts the truth, the better the larger ``steepness`` is."""
 
     def __init__(self, steepness, seed=0, number=400):
         rng = np.random.default_rng(seed)
@@ -106,7 +106,7 @@ class Run:
         self.y = np.where(np.arange(number) < 10, self.truth, np.nan)
 
     def rounds(self, number):
-        """(agreements so far, probability, answers) of every round."""
+        """(agreements so far, probability) of every round; then 10 candidates are asked by entropy."""
         agreements, before = [], None
         for _ in range(number):
             p = Scorer().predict(self.X, self.y, **self.known)
@@ -119,7 +119,7 @@ class Run:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_it_fires_where_there_is_something_to_learn_and_it_has_been_learned(seed):
+def test_labels_stabilise_once_the_scorer_has_learned(seed):
     run = Run(steepness=1e9, seed=seed)
     fired = [number for number, (agreements, _) in enumerate(run.rounds(25)) if has_stabilised(agreements)]
     assert fired and fired[0] > WINDOW
@@ -128,8 +128,8 @@ def test_it_fires_where_there_is_something_to_learn_and_it_has_been_learned(seed
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_it_does_not_fire_while_labels_still_change(seed):
-    """Answers at random: whatever the scorer learns, the next answers unlearn."""
+def test_labels_do_not_stabilise_while_they_still_change(seed):
+    """The truth is random, so that what the scorer learns from some answers is contradicted by the next."""
     run = Run(steepness=0, seed=seed)
     assert not any(has_stabilised(agreements) for agreements, _ in run.rounds(12))
 
@@ -137,11 +137,11 @@ def test_it_does_not_fire_while_labels_still_change(seed):
 # -- how many labels are right ----------------------------------------------------------------------------------------
 
 
-def test_audits_are_counted_and_their_interval_is_wilsons():
+def test_the_audited_share_has_wilsons_interval():
     p, y = np.array([0.5, 0.9, 0.4, 0.2, 0.7]), np.array([1, 0, 0, 0, 1])
     found = audited_right(p, y)
     assert (found.value, found.num) == (0.8, 5)
-    assert (found.low, found.high) == pytest.approx(wilson_interval(4, 5), abs=1e-5)  # there z is 1.96
+    assert (found.low, found.high) == pytest.approx(wilson_interval(4, 5), abs=1e-5)  # which rounds z to 1.96
     z, share = 1.959964, 0.8
     middle, half = share + z**2 / 10, z * math.sqrt(share * 0.2 / 5 + z**2 / 100)
     assert (found.low, found.high) == pytest.approx(
@@ -152,7 +152,7 @@ def test_audits_are_counted_and_their_interval_is_wilsons():
     assert audited_right(p, y, confidence=0.5).low > found.low
 
 
-def test_the_expected_share_is_summed_over_candidates_and_members():
+def test_the_expected_share_equals_its_formula():
     rng = np.random.default_rng(0)
     p, committee = rng.random(30), rng.random((7, 30))
     found = expected_right(p, committee, confidence=0.9)
@@ -164,7 +164,7 @@ def test_the_expected_share_is_summed_over_candidates_and_members():
     assert (found.low, found.high) == pytest.approx((found.value - half, min(1, found.value + half)))
 
 
-def test_the_expected_share_at_its_ends():
+def test_the_expected_share_of_certain_undecided_and_no_labels():
     sure = np.array([0.0, 1, 1])
     assert expected_right(sure, np.tile(sure, (3, 1))) == Estimate(1, 1, 1, 3)
     blind = expected_right(np.full(4, 0.5), np.array([np.zeros(4), np.ones(4)]))
@@ -176,7 +176,7 @@ def test_the_expected_share_at_its_ends():
             expected_right(p, committee)
 
 
-def test_the_interval_holds_the_truth_where_the_scorer_is_right_about_the_world():
+def test_the_interval_contains_the_truth_if_the_scorers_model_is_right():
     from test_scorer import World
 
     inside, widths = [], []
@@ -191,8 +191,8 @@ def test_the_interval_holds_the_truth_where_the_scorer_is_right_about_the_world(
     assert np.mean(inside) >= 0.9 and np.mean(widths) < 0.5
 
 
-def test_a_belief_is_no_measurement():
-    """A kind of candidate that nobody asked about, and that is the other way round: only audits find out."""
+def test_the_expected_share_can_be_wrong_where_audits_are_right():
+    """Candidates that nobody asked about follow the opposite rule. The scorer cannot know this; audits show it."""
     rng = np.random.default_rng(0)
     X = rng.normal(size=(600, 2))  # noqa: N806
     unasked = X[:, 1] > 0.3
@@ -208,11 +208,11 @@ def test_a_belief_is_no_measurement():
     assert measured.low <= np.mean((p >= 0.5) == truth, where=rest) <= measured.high
 
 
-def test_enough_is_when_the_lower_end_is_enough():
+def test_the_lower_end_of_the_interval_must_reach_the_target():
     assert is_right_enough(Estimate(0.97, TARGET, 0.99, 9))
     assert not is_right_enough(Estimate(0.97, TARGET - 0.001, 0.99, 9))
     assert is_right_enough(Estimate(0.9, 0.85, 0.95, 9), target=0.85)
-    assert not is_right_enough(audited_right(np.ones(72), np.ones(72)))  # so many audits in a row are not yet enough
+    assert not is_right_enough(audited_right(np.ones(72), np.ones(72)))  # 72 correct audits in a row are not enough
     assert is_right_enough(audited_right(np.ones(73), np.ones(73)))
 
 
@@ -220,14 +220,14 @@ def test_enough_is_when_the_lower_end_is_enough():
 
 
 class Rounds:
-    """What ``_stopping`` needs of a project; candidates move a little from round to round, some are new."""
+    """The part of a project that ``stopping_criteria`` uses. Features change a little from round to round."""
 
     def __init__(self, folder, number=60):
         rng = np.random.default_rng(0)
         self.folder, self.features = folder, rng.normal(size=(2 * number, 3))
         self.truth = (self.features[:, 0] > 0).astype(float)
-        self.said = {}
-        self.ledger = SimpleNamespace(verdicts=lambda: {i: SimpleNamespace(y=y) for i, y in self.said.items()})
+        self.answers = {}
+        self.ledger = SimpleNamespace(verdicts=lambda: {i: SimpleNamespace(y=y) for i, y in self.answers.items()})
 
     def path(self, number, name):
         (self.folder / str(number)).mkdir(exist_ok=True)
@@ -238,7 +238,7 @@ class Rounds:
 
     def pool(self, ids, answered, audited=()):
         ids, rng = np.asarray(ids), np.random.default_rng(len(answered))
-        self.said = {i: self.truth[i] for i in (*answered, *audited)}
+        self.answers = {i: self.truth[i] for i in (*answered, *audited)}
         X = self.features[ids] + rng.normal(0, 0.01, (len(ids), 3))  # noqa: N806
         y = np.array([self.truth[i] if i in answered else math.nan for i in ids])
         excluded = np.isin(ids, [*answered, *audited])
@@ -248,53 +248,58 @@ class Rounds:
         return RoundPool(candidates, {"a": X}, y, excluded, p, score, size, np.zeros((len(ids), 3)))
 
 
-def test_a_round_is_compared_with_the_one_before(tmp_path):
+def test_a_round_is_compared_with_the_previous_round(tmp_path):
     rounds = Rounds(tmp_path)
     first, second = rounds.pool(range(60), range(12)), rounds.pool(range(20, 70), range(20, 40))
-    assert _stopping(rounds, 0, first) == {}
-    said = _stopping(rounds, 1, second)
-    assert (said["learned"], said["num_pool"], said["num_shared"]) == (True, 50, 40)
+    assert stopping_criteria(rounds, 0, first) == {}
+    criteria = stopping_criteria(rounds, 1, second)
+    assert (criteria["learned"], criteria["num_pool"], criteria["num_shared"]) == (True, 50, 40)
     labels = first.probability[20:] >= 0.5, second.probability[:40] >= 0.5
     assert (
-        said["agreement"] == pytest.approx(kappa_by_counting(*(v.tolist() for v in labels))) and said["agreement"] < 1
+        criteria["agreement"] == pytest.approx(kappa_by_counting(*(v.tolist() for v in labels)))
+        and criteria["agreement"] < 1
     )
-    assert said["audited"] is None and said["expected"]["num"] == 30
-    assert _stopping(rounds, 1, second) == said  # killed after the file was written, and done again
+    assert criteria["audited"] is None and criteria["expected"]["num"] == 30
+    assert (
+        stopping_criteria(rounds, 1, second) == criteria
+    )  # as after a kill between writing the file and recording the scores
     assert not list(tmp_path.rglob("*.partial"))
 
 
-def test_nothing_is_said_of_what_cannot_be_said(tmp_path):
+def test_undefined_criteria_are_none(tmp_path):
     rounds = Rounds(tmp_path)
-    _stopping(rounds, 0, rounds.pool(range(60), []))
-    said = _stopping(rounds, 1, rounds.pool(range(60), range(12)))
-    assert said["learned"] and said["agreement"] is None and said["num_shared"] is None  # round 0 had learned nothing
-    rounds.path(1, POOL_NAME).unlink()  # an older version left no such file
-    assert _stopping(rounds, 2, rounds.pool(range(60), range(20)))["agreement"] is None
-    unlearned = _stopping(rounds, 3, rounds.pool(range(60), []))
+    stopping_criteria(rounds, 0, rounds.pool(range(60), []))
+    criteria = stopping_criteria(rounds, 1, rounds.pool(range(60), range(12)))
+    assert (
+        criteria["learned"] and criteria["agreement"] is None and criteria["num_shared"] is None
+    )  # the scorer of round 0 had learned nothing
+    rounds.path(1, POOL_NAME).unlink()  # older versions wrote no such file
+    assert stopping_criteria(rounds, 2, rounds.pool(range(60), range(20)))["agreement"] is None
+    unlearned = stopping_criteria(rounds, 3, rounds.pool(range(60), []))
     assert not unlearned["learned"] and unlearned["expected"] is None and unlearned["agreement"] is None
-    everything = _stopping(rounds, 4, rounds.pool(range(20), range(20)))
+    everything = stopping_criteria(rounds, 4, rounds.pool(range(20), range(20)))
     assert everything["learned"] and everything["expected"] is None
 
 
-def test_audits_measure_the_labels_and_teach_nothing(tmp_path):
+def test_audits_measure_labels_and_are_not_learned_from(tmp_path):
     rounds = Rounds(tmp_path)
     pool = rounds.pool(range(60), range(12), audited=range(50, 60))
-    said = _stopping(rounds, 1, pool)
+    criteria = stopping_criteria(rounds, 1, pool)
     right = np.sum((pool.probability[50:] >= 0.5) == rounds.truth[50:60])
-    assert said["audited"]["num"] == 10 and said["audited"]["value"] == right / 10
-    assert said["expected"]["num"] == 38
+    assert criteria["audited"]["num"] == 10 and criteria["audited"]["value"] == right / 10
+    assert criteria["expected"]["num"] == 38
 
 
-def scored(**said):
+def scored(**criteria):
     nothing = {"learned": True, "num_pool": 50, "num_shared": 48, "agreement": None, "audited": None, "expected": None}
-    return {"scores": {}, "stopping": nothing | said}
+    return {"scores": {}, "stopping": nothing | criteria}
 
 
-def test_status_says_what_speaks_for_stopping():
+def test_status_shows_the_criteria_for_stopping():
     audit = {"value": 0.9, "low": 0.7, "high": 0.97, "num": 20}
-    belief = {"value": 0.98, "low": 0.95, "high": 1.0, "num": 30}
+    expected = {"value": 0.98, "low": 0.95, "high": 1.0, "num": 30}
     scores = {0: {"scores": {}}, 1: scored(agreement=0.97), 2: scored(agreement=0.995), 3: scored(agreement=0.985)}
-    scores[4] = scored(agreement=1.0, audited=audit, expected=belief)
+    scores[4] = scored(agreement=1.0, audited=audit, expected=expected)
     assert stopping_lines(scores, 0) == []
     assert stopping_lines(scores, 1) == [
         "  stopping: predictions agree 0.970 with the round before (stop at 0.99 over 3 rounds): go on"
@@ -311,7 +316,7 @@ def test_status_says_what_speaks_for_stopping():
 
 
 @pytest.mark.parametrize(
-    ("said", "why"),
+    ("criteria", "why"),
     [
         ({"learned": False, "num_shared": None}, "the scorer needs a true and a false answer"),
         ({"num_shared": None}, "which had learned nothing to compare with"),
@@ -319,8 +324,8 @@ def test_status_says_what_speaks_for_stopping():
         ({}, "all labels are the same"),
     ],
 )
-def test_status_says_why_rounds_cannot_be_compared(said, why):
-    scores = {1: scored(agreement=1.0), 2: scored(agreement=1.0), 3: scored(**said)}
+def test_status_says_why_rounds_cannot_be_compared(criteria, why):
+    scores = {1: scored(agreement=1.0), 2: scored(agreement=1.0), 3: scored(**criteria)}
     assert stopping_lines(scores, 3) == [
         f"  stopping: predictions cannot be compared with the round before ({why}): go on"
     ]

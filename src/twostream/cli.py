@@ -156,9 +156,9 @@ def init(
     given: dict[str, Any] = {"task": task, "image": image, "labels": labels}
     given |= {"labels_box": labels_box, "val_box": val_box, "test_box": test_box}
     if recipe is not None or data is not None:
-        from twostream.project.recipes import founding_arguments
+        from twostream.project.recipes import recipe_arguments
 
-        given = founding_arguments(recipe, data, preset=preset, given=given)
+        given = recipe_arguments(recipe, data, preset=preset, given=given)
     sources: dict[str, Any] = {"probability": probability, "segmentation": segmentation, "objects": objects}
     _check_init(given, sources)
     project = create_project(

@@ -107,7 +107,7 @@ def choose_thresholds(
     """
     if labels is None or validation is None:
         threshold = config.threshold or DEFAULT_THRESHOLD
-        final, recall, min_score = threshold, None, 0.0
+        final, recall, min_score = config.final_threshold or threshold, None, 0.0
     else:
         level = probability[(slice(None), *labels.box.slices)]
         threshold, recall = proposing_threshold(level, labels.labels, labels.ignore, task, config, min_voxels)

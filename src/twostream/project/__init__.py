@@ -1,1 +1,1 @@
-"""The project: its folder, its settings, its ledger; how one is made or forked; tables in and out."""
+"""The project: its folder, settings and ledger, how it is made or forked, and the files that leave and enter it."""

@@ -1,4 +1,7 @@
-"""The curated data set."""
+"""The curated data set: the objects of a round, corrected by the answers, as a volume and a table.
+
+Knows candidates, answers and volumes; must not import torch.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,21 @@ from twostream.volume import create_volume
 
 
 def export_dataset(project: Project, output: Path) -> str:
-    """The curated data set: segmentation.zarr (value = id; polarity 2*id-1 and 2*id), objects.csv, dataset.json."""
+    """Write the curated data set of the newest round into a folder.
+
+    ``segmentation.zarr`` is (Z, Y, X) uint64 with the id of the object as its value (polarity: 2*id-1 presynaptic,
+    2*id postsynaptic). ``objects.csv`` has a row per object with its provenance. ``dataset.json`` describes the whole.
+
+    Args:
+        project: the project.
+        output: folder to make.
+
+    Returns:
+        One line that says what was written.
+
+    Raises:
+        ProjectError: no round has proposed candidates yet.
+    """
     round_number = latest_round(project, "propose")
     objects = curated_objects(project, round_number)
 
@@ -33,16 +50,15 @@ def export_dataset(project: Project, output: Path) -> str:
         volume = create_volume(str(path / "segmentation.zarr"), shape_zyx=shape, dtype=np.uint64, voxel_size_nm=size)
         for identity, box, mask, _ in objects:
             values = volume.read(box)
-            painted = mask.astype(np.uint64)
-            value = np.uint64(identity)
-            labels = painted * value if project.task.num_sides == 1 else np.uint64(2) * value - (np.uint64(2) - painted)
+            side, value = mask.astype(np.uint64), np.uint64(identity)
+            labels = side * value if project.task.num_sides == 1 else np.uint64(2) * value - (np.uint64(2) - side)
             volume.write(box, np.where(mask > 0, labels, values))
         rows = []
         for identity, box, _, row in objects:
-            # Later objects are painted over earlier ones: what an answer has replaced is gone, and is not listed.
-            left = int((project.task.instances(volume.read(box)) == identity).sum())
-            if left:
-                rows.append(row | {"num_voxels": left})
+            # Later objects are painted over earlier ones. An object that was painted over completely is not listed.
+            num_voxels = int((project.task.instances(volume.read(box)) == identity).sum())
+            if num_voxels:
+                rows.append(row | {"num_voxels": num_voxels})
         rows = with_source_ids(project, rows, key="id")
         write_rows(rows, path / "objects.csv", "csv")
         write_text(path / "dataset.json", json.dumps(_dataset_facts(project, round_number, rows), indent=1) + "\n")
@@ -54,11 +70,16 @@ def export_dataset(project: Project, output: Path) -> str:
 def curated_objects(project: Project, round_number: int) -> list[tuple[int, Box, np.ndarray, dict[str, Any]]]:
     """Objects of the curated data set, in the order in which they are painted: answered ones last, on top.
 
-    The verdict's ``y`` decides what is removed: 0 is gone (a correction stands as it was drawn), 1 stands as it was
-    asked about, and where ``y`` is NaN (nobody answered, was sure, or the annotators disagree) S's candidate stands.
+    ``y`` of the verdict decides. With 1 the object is kept as it was asked about; with 0 it is removed, or replaced by
+    what the annotator drew. With NaN (no answer, nobody was sure, or annotators disagree) the candidate of the round
+    is kept. Missed objects are added, with ids above those of all candidates.
+
+    Args:
+        project: the project.
+        round_number: round whose candidates are used.
 
     Returns:
-        (id, box, mask (Z, Y, X) uint8, provenance row) for each. Added objects get ids above all candidates'.
+        (id, box, mask (Z, Y, X) uint8, row of ``objects.csv``) of each object.
     """
     verdicts = project.ledger.verdicts()
     queries = {query.candidate.id: query for query in project.ledger.queries()}
@@ -90,7 +111,11 @@ def curated_objects(project: Project, round_number: int) -> list[tuple[int, Box,
 def _object(
     candidate: Candidate, box: Box, mask: np.ndarray, query: Query | None = None, answer: Answer | None = None
 ) -> tuple[int, Box, np.ndarray, dict[str, Any]]:
-    """One object with its provenance; asked about and without a deciding answer, its sides are disputed."""
+    """One object with its row of ``objects.csv``.
+
+    Its origin is the kind of answer that counts; "model" if it was not asked about; "disputed" if its annotators agree
+    about ``y`` but not about the kind.
+    """
     row = {
         "id": candidate.id,
         "box": str(box),
@@ -105,10 +130,11 @@ def _object(
 
 
 def _dataset_facts(project: Project, round_number: int, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Content of ``dataset.json``."""
     metrics = project.ledger.scores().get(round_number, {})
     scores = metrics.get("scores", {})
     answered = sum(row["origin"] != "model" for row in rows)
-    facts = {
+    return {
         "task": project.config.task,
         "value": "id" if TASKS[project.config.task].num_sides == 1 else "presynaptic 2*id-1, postsynaptic 2*id",
         "voxel_size_nm_zyx": list(project.image.voxel_size_nm),
@@ -121,4 +147,3 @@ def _dataset_facts(project: Project, round_number: int, rows: Sequence[dict[str,
         if scores
         else None,
     }
-    return facts

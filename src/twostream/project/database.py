@@ -1,7 +1,7 @@
-"""The SQLite file under the ledger: a connection for every thread, its tables and their versions, errors in words.
+"""The SQLite file of the ledger: its tables and their versions, one connection per thread, errors as sentences.
 
-Every table is append-only: triggers refuse updates and deletes. The one exception is ``waiting``, an index of the
-queries without an answer, which triggers keep in step with ``query`` and ``answer``.
+Rows can only be added: triggers refuse updates and deletions. The one exception is the table ``waiting``, which lists
+the queries without an answer and is kept up to date by triggers on ``query`` and ``answer``.
 
 Knows SQL; must not know what candidates or answers mean.
 """
@@ -18,7 +18,8 @@ from typing import Any
 
 from twostream.base.errors import LedgerError
 
-_FIRST = {
+SCHEMA_VERSION = 2
+_FIRST_TABLES = {
     "registration": "round INTEGER PRIMARY KEY, first_id INTEGER NOT NULL, num_ids INTEGER NOT NULL",
     "query": """id INTEGER PRIMARY KEY, round INTEGER NOT NULL, candidate INTEGER NOT NULL, position INTEGER NOT NULL,
         strategy TEXT NOT NULL, is_audit INTEGER NOT NULL, reason TEXT NOT NULL, label INTEGER NOT NULL,
@@ -37,7 +38,8 @@ _FIRST = {
 
 
 def _first_version() -> Iterator[str]:
-    for table, columns in _FIRST.items():
+    """Statements that make the tables of schema 1 in an empty file."""
+    for table, columns in _FIRST_TABLES.items():
         yield f"CREATE TABLE {table} ({columns})"
         for verb in ("UPDATE", "DELETE"):
             yield (
@@ -47,7 +49,7 @@ def _first_version() -> Iterator[str]:
 
 
 def _second_version(task: str) -> Iterator[str]:
-    """Volume and task of every row; indices for what a server asks; the queries that wait for an answer."""
+    """Statements from schema 1 to 2: volume and task of each row, indices, and the table ``waiting``."""
     name = task.replace("'", "''")
     for table in ("query", "answer"):
         yield f"ALTER TABLE {table} ADD COLUMN volume TEXT NOT NULL DEFAULT 'image'"
@@ -64,22 +66,19 @@ def _second_version(task: str) -> Iterator[str]:
     )
 
 
-SCHEMA_VERSION = 2
-
-
 class _Connection(sqlite3.Connection):
-    """A connection that can be referred to weakly, so that it goes with its thread."""
+    """A connection that allows weak references, so that it is closed when its thread ends."""
 
 
 class Database:
-    """The file at ``path``, brought to the current schema.
+    """The file at ``path``, migrated to the current schema.
 
-    Every thread gets a connection of its own, and writers wait for each other.
+    Every thread has its own connection; writers wait for each other.
 
     Args:
-        path: the file; made where it is missing.
-        task: name of the task, for rows of older versions, which do not state it.
-        timeout_seconds: how long to wait for another writer.
+        path: the SQLite file; made if it is missing.
+        task: name of the task, for rows of schema 1, which do not state it.
+        timeout_seconds: how long to wait while another process writes.
 
     Raises:
         LedgerError: the file is not a ledger, is damaged or locked, cannot be written, or has a newer schema.
@@ -96,8 +95,8 @@ class Database:
         """This thread's connection."""
         found: sqlite3.Connection | None = getattr(self._local, "connection", None)
         if found is None:
-            with self._in_words():
-                # Another thread uses it only to close it.
+            with self._errors_as_sentences():
+                # ``close`` closes it from another thread, which SQLite would refuse otherwise.
                 found = sqlite3.connect(
                     self.path,
                     timeout=self._timeout,
@@ -114,30 +113,34 @@ class Database:
 
     def rows(self, statement: str, *values: Any) -> list[sqlite3.Row]:
         """All rows of a SELECT."""
-        with self._in_words():
+        with self._errors_as_sentences():
             return self.connection.execute(statement, values).fetchall()
 
     def row(self, statement: str, *values: Any) -> sqlite3.Row | None:
-        """The first row of a SELECT; None without any."""
-        with self._in_words():
+        """The first row of a SELECT; None if there is none."""
+        with self._errors_as_sentences():
             found: sqlite3.Row | None = self.connection.execute(statement, values).fetchone()
             return found
 
     def insert(self, table: str, **values: Any) -> int:
-        """Add a row; its id."""
+        """Add a row to ``table``.
+
+        Returns:
+            The id of the row.
+        """
         names, marks = ", ".join(values), ", ".join("?" * len(values))
-        with self._in_words():
+        with self._errors_as_sentences():
             cursor = self.connection.execute(f"INSERT INTO {table} ({names}) VALUES ({marks})", tuple(values.values()))
             return int(cursor.lastrowid or 0)
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """All that is done inside is on disk at the end, or nothing of it; other writers wait."""
-        with self._in_words():
+        """Run the statements inside as one: at the end all of them are on disk, or none. Other writers wait."""
+        with self._errors_as_sentences():
             self.connection.execute("BEGIN IMMEDIATE")
         try:
             yield
-            with self._in_words():
+            with self._errors_as_sentences():
                 self.connection.execute("COMMIT")
         except BaseException:
             if self.connection.in_transaction:
@@ -145,19 +148,20 @@ class Database:
             raise
 
     def close(self) -> None:
-        """Close the connections of all threads; whoever asks again gets a new one."""
+        """Close the connections of all threads. A thread that goes on gets a new one."""
         for connection in list(self._open):
             connection.close()
         self._local = threading.local()
 
     def _migrate(self, task: str) -> None:
+        """Bring the file to ``SCHEMA_VERSION``, in one transaction."""
         if self._version() == SCHEMA_VERSION:
             return
         with self.transaction():
-            version = self._version()  # another process may have been faster
+            version = self._version()  # again, because another process may have migrated the file meanwhile
             if version > SCHEMA_VERSION:
                 raise LedgerError(
-                    f"{self.path} has schema {version}; this version reads up to {SCHEMA_VERSION}. Upgrade."
+                    f"{self.path} has schema {version}; this version reads up to {SCHEMA_VERSION}. Upgrade twostream."
                 )
             steps = [_first_version, lambda: _second_version(task)]
             for step in steps[version:]:
@@ -171,8 +175,8 @@ class Database:
         return int(row[0])
 
     @contextmanager
-    def _in_words(self) -> Iterator[None]:
-        """SQLite's errors as sentences; what breaks a rule of the tables stays as it is, a fault of ours."""
+    def _errors_as_sentences(self) -> Iterator[None]:
+        """Turn SQLite's errors into sentences, except IntegrityError, which shows a fault in this program."""
         try:
             yield
         except sqlite3.IntegrityError:
@@ -181,17 +185,23 @@ class Database:
             code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
             if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
                 raise LedgerError(
-                    f"{self.path} is locked by another program, which has not let go of it for {self._timeout:g} s. "
-                    f"Close whatever holds it open (another viewer, a backup) and try again; nothing was changed."
+                    f"{self.path} is locked by another program, which has not released it for {self._timeout:g} s. "
+                    f"Close the program that holds it (another viewer, a backup) and try again; nothing was changed."
                 ) from None
             if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
-                raise LedgerError(f"{self.path} is no ledger: {error}. Is it another file, or damaged?") from None
+                raise LedgerError(
+                    f"{self.path} is no ledger: {error}. Restore it from a copy if it is damaged."
+                ) from None
             if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
                 raise LedgerError(
-                    f"{self.path} cannot be written ({error}). Make the file and its folder writable for you."
+                    f"{self.path} cannot be written ({error}). Make the file and its folder writable for your account."
                 ) from None
             if code == sqlite3.SQLITE_FULL:
-                raise LedgerError(f"{self.path} cannot grow: the disk is full. Nothing was changed.") from None
+                raise LedgerError(
+                    f"{self.path} cannot grow because the disk is full. Nothing was changed; free some space."
+                ) from None
             if code == sqlite3.SQLITE_IOERR:
-                raise LedgerError(f"{self.path}: the disk failed ({error}). Nothing was changed.") from None
+                raise LedgerError(
+                    f"{self.path} cannot be read or written: the disk failed ({error}). Nothing was changed."
+                ) from None
             raise

@@ -1,4 +1,7 @@
-"""`twostream export`: what leaves a project as files, each by one name."""
+"""The command `export`: parts of a project written as files, each under one name.
+
+Knows tables, volumes and the ledger; must not import torch.
+"""
 
 from __future__ import annotations
 
@@ -18,23 +21,30 @@ from twostream.project.project import Project
 from twostream.project.tables import answer_row, latest_round, query_row, with_source_ids, write_rows
 from twostream.volume import open_volume
 
-FORMATS = {
+FORMATS: dict[str, tuple[str, ...]] = {
     "answers": ("csv", "jsonl"),
     "queries": ("csv", "jsonl"),
     "candidates": ("csv", "jsonl", "parquet"),
     "segmentation": ("zarr", "hdf5"),
     "dataset": ("zarr",),
 }
+"""{what can be exported: formats, the default first}."""
 
 
 def export(project: Project, what: str, output: Path, format_: str | None) -> str:
-    """Write ``what`` to ``output``; see ``FORMATS``.
+    """Write a part of a project to a file or folder.
+
+    Args:
+        project: the project.
+        what: a key of ``FORMATS``. "queries" are the open queries, with an empty column ``kind`` to fill in.
+        output: path to write; must not exist.
+        format_: one of ``FORMATS[what]``; None takes the one that the ending of ``output`` names, else the first.
 
     Returns:
         One line that says what was written.
 
     Raises:
-        InputError: no such export or format, or the output exists.
+        InputError: there is no such export or format, or the output exists.
         ProjectError: there is nothing to export yet.
     """
     if what not in FORMATS:
@@ -55,11 +65,13 @@ def export(project: Project, what: str, output: Path, format_: str | None) -> st
 
 
 def _format_of(output: Path, formats: Sequence[str]) -> str:
+    """The one of ``formats`` that the ending of ``output`` names, else the first."""
     suffix = {"h5": "hdf5"}.get(output.suffix.lstrip("."), output.suffix.lstrip("."))
     return suffix if suffix in formats else formats[0]
 
 
 def _rows(project: Project, what: str) -> list[dict[str, Any]]:
+    """Rows of the table ``what``: all answers, the open queries, or the candidates of the newest round."""
     if what == "answers":
         return with_source_ids(project, [answer_row(answer) for answer in project.ledger.all_answers()])
     if what == "queries":
@@ -71,6 +83,7 @@ def _rows(project: Project, what: str) -> list[dict[str, Any]]:
 
 
 def _export_segmentation(project: Project, output: Path, format_: str) -> str:
+    """Write the newest segmentation as a Zarr folder, or as the dataset ``main`` of an HDF5 file."""
     round_number = latest_round(project, "propose")
     volume = open_volume(str(project.path(round_number, "segmentation.zarr")))
     if format_ == "zarr":
@@ -81,4 +94,4 @@ def _export_segmentation(project: Project, output: Path, format_: str) -> str:
             dataset = file.create_dataset("main", data=volume.read(volume.box), compression="gzip", chunks=True)
             dataset.attrs["voxel_size_nm"] = volume.voxel_size_nm
         os.replace(partial, output)
-    return f"segmentation of round {round_number} written to {output} (label = column `label` of the candidates)"
+    return f"segmentation of round {round_number} written to {output}; its values are the candidates' `label`"

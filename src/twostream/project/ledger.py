@@ -1,13 +1,13 @@
-"""The ledger: one SQLite file that remembers what was proposed, asked, answered, done and scored.
+"""The ledger: one SQLite file that records what was proposed, asked, answered, done and scored.
 
-Append-only: a mistake is mended by an answer that supersedes another, never by forgetting. Several threads and
-processes may use it at once. What it costs to ask and to tell does not grow with what has been answered.
+Rows are only added. A wrong answer is corrected by a new answer that supersedes it; nothing is deleted. Several threads
+and processes may use the file at once. The time of ``ask`` and ``tell`` does not grow with the number of answers.
 
-    registration  which new ids the candidates of a round brought
-    query         a candidate that was asked about, with a snapshot of it: box, mask, patch pair
-    drawing       a mask drawn by an annotator
-    answer        what somebody said about a query (or a missed object, which has no query)
-    step          a step of a round that is done: its output stands under its final name
+    registration  how many new ids the candidates of a round were given, and the first of them
+    query         a candidate that was asked about, with a copy of its box, mask and patch pair
+    drawing       a mask that an annotator drew
+    answer        an annotator's answer to a query, or an object that was missed, which has no query
+    step          a finished step of a round
     score         the metrics of a round
 
 Knows ids, answers and time; must not know torch, volumes or strategies.
@@ -37,22 +37,22 @@ from twostream.task import Task
 from twostream.task.answers import MEANING, AnswerKind, answer_kind
 
 MAX_ID = 2**53 - 1
-"""The largest whole number that JavaScript, and so a web page, can hold exactly."""
-ANSWERS = (
+"""The largest integer that JavaScript, and so a web page, can hold exactly."""
+_ANSWERS = (
     "SELECT answer.*, drawing.box AS drawn_box, drawing.mask AS drawn_mask "
     "FROM answer LEFT JOIN drawing ON drawing.id = answer.drawing"
 )
-CURRENT = "NOT EXISTS (SELECT 1 FROM answer AS later WHERE later.supersedes = answer.id)"
+_CURRENT = "NOT EXISTS (SELECT 1 FROM answer AS later WHERE later.supersedes = answer.id)"
 
 
 @dataclass(frozen=True)
 class Counts:
-    """How far the annotators have come.
+    """Numbers of queries and answers.
 
     Attributes:
-        asked: queries.
+        asked: all queries.
         open: queries without an answer.
-        answers: answers that no other one supersedes.
+        answers: answers that no other answer supersedes.
     """
 
     asked: int
@@ -61,16 +61,15 @@ class Counts:
 
 
 class Ledger:
-    """Open the ledger at ``path``.
+    """The ledger in the file ``path``.
 
     Args:
-        path: the file.
-        create: make it if it is not there. Without this a missing ledger is an error: it is the only memory, and a
-            project that has lost it must not begin again over its own rounds.
-        image_box: gives the extent of the image, in which drawings must lie; None where it is not known.
-        task: what the candidates are; None where it is not known. Drawn masks may hold as many values as its objects
-            have sides.
-        timeout_seconds: how long to wait for another writer.
+        path: the SQLite file.
+        create: whether to make the file if it is missing. Without it a missing file is an error, because a project that
+            has lost its ledger must not start again and overwrite its rounds.
+        image_box: returns the box of the image, inside which drawings must lie, or None if it is not known.
+        task: the task, whose number of sides limits the values of drawn masks; None if it is not known.
+        timeout_seconds: how long to wait while another process writes.
 
     Raises:
         LedgerError: the file is missing, is not a ledger, is locked, or was written by a newer version.
@@ -94,23 +93,28 @@ class Ledger:
         self._database = Database(path, task=task.name if task else "", timeout_seconds=timeout_seconds)
 
     def close(self) -> None:
-        """Close the file in all threads; it is opened again when it is used again."""
+        """Close the connections of all threads. The ledger can still be used; it connects again."""
         self._database.close()
 
     # -- candidates -----------------------------------------------------------------------------------------------
 
     def next_id(self, round_number: int) -> int:
-        """The first id that no round before ``round_number`` has given: the same however often it is asked."""
+        """The first id that no round before ``round_number`` has used. Repeating the round gives the same id."""
         row = self._database.row("SELECT MAX(first_id + num_ids) FROM registration WHERE round < ?", round_number)
         return (row and row[0]) or 1
 
     def register(self, round_number: int, ids: Sequence[int]) -> None:
-        """Record the ids of a round's candidates; those from ``next_id`` on are new and must be consecutive.
+        """Record the ids of a round's candidates.
 
-        Registering the same ids for the same round again is no error: a step may be repeated after a kill.
+        Registering the same ids for the same round again changes nothing: a step may be repeated after a kill.
+
+        Args:
+            round_number: the round.
+            ids: ids of its candidates. Those from ``next_id`` on are new, and must be consecutive.
 
         Raises:
-            LedgerError: repeated ids, a gap, an id too large, or another registration for the round.
+            LedgerError: an id is repeated, left out, below 1 or above ``MAX_ID``, or the round has registered another
+                number of new ids before.
         """
         first = self.next_id(round_number)
         new = sorted(i for i in ids if i >= first)
@@ -130,13 +134,17 @@ class Ledger:
     # -- queries --------------------------------------------------------------------------------------------------
 
     def ask(self, round_number: int, queries: Sequence[Query]) -> None:
-        """Put the batch of a round before the annotators, all of it or nothing.
+        """Record the batch of a round as open queries, all of them or none.
 
-        Asking again for a round that has asked is no error if the candidates are the same.
+        Asking the same candidates for the same round again changes nothing.
+
+        Args:
+            round_number: the round.
+            queries: the batch, in the order in which annotators should see it.
 
         Raises:
-            LedgerError: the round has asked others, or a candidate is unknown, not to be asked again, or was asked as
-                an audit before and is not now (or the reverse: an audit must stay a random draw).
+            LedgerError: the round has asked about other candidates before; or a candidate was never registered, may not
+                be asked again, or was an audit before and now is none (or the reverse: audits are a random sample).
         """
         ids = [q.candidate.id for q in queries]
         first_free = self.next_id(round_number + 1)
@@ -150,9 +158,9 @@ class Ledger:
                 raise LedgerError(f"round {round_number} has asked {len(asked)} candidates already; it asks only once.")
             if asked:
                 return
-            barred = sorted(i for i, verdict in self.verdicts(ids).items() if not verdict.askable)
-            if barred:
-                raise LedgerError(f"candidate {barred[0]} has been asked before and is not to be asked again.")
+            closed = sorted(i for i, verdict in self.verdicts(ids).items() if not verdict.askable)
+            if closed:
+                raise LedgerError(f"candidate {closed[0]} has been asked before and is not to be asked again.")
             audited = self._asked_as_audit(ids)
             for position, query in enumerate(queries):
                 if audited.get(query.candidate.id, query.is_audit) != query.is_audit:
@@ -160,6 +168,7 @@ class Ledger:
                 self._insert_query(round_number, position, query)
 
     def _asked_as_audit(self, ids: Sequence[int]) -> dict[int, bool]:
+        """{candidate id: whether its newest query was an audit} of those among ``ids`` that were asked before."""
         rows = self._database.rows(
             "SELECT candidate, is_audit FROM query WHERE candidate IN (SELECT value FROM json_each(?)) ORDER BY round",
             json.dumps(list(ids)),
@@ -192,7 +201,7 @@ class Ledger:
         )
 
     def query(self, query_id: int) -> Query:
-        """One query.
+        """The query with the id ``query_id``.
 
         Raises:
             LedgerError: there is no such query.
@@ -203,7 +212,7 @@ class Ledger:
         return _query(row)
 
     def queries(self, round_number: int | None = None) -> list[Query]:
-        """All queries (of one round), in the order in which they were asked."""
+        """Queries of all rounds, or of one round, in the order in which they were asked."""
         rows = (
             self._database.rows("SELECT * FROM query ORDER BY round, position")
             if round_number is None
@@ -212,7 +221,7 @@ class Ledger:
         return [_query(row) for row in rows]
 
     def newest_queries(self, before_round: int) -> dict[int, Query]:
-        """{candidate id: its newest query} of all rounds before ``before_round``, by id."""
+        """{candidate id: its newest query} over all rounds before ``before_round``, sorted by candidate id."""
         rows = self._database.rows(
             "SELECT * FROM query WHERE round = (SELECT MAX(round) FROM query AS other "
             "WHERE other.candidate = query.candidate AND other.round < ?) ORDER BY candidate",
@@ -228,7 +237,7 @@ class Ledger:
         return [_query(row) for row in rows]
 
     def counts(self) -> Counts:
-        """How many queries were asked and are open, and how many answers count."""
+        """Numbers of queries, of open queries, and of answers that are not superseded."""
         row = self._database.row(
             "SELECT (SELECT COUNT(*) FROM query), (SELECT COUNT(*) FROM waiting), "
             "(SELECT COUNT(*) - COUNT(supersedes) FROM answer)"
@@ -239,20 +248,24 @@ class Ledger:
     # -- answers --------------------------------------------------------------------------------------------------
 
     def tell(self, answer: Answer) -> int:
-        """Record an answer; it is on disk when this returns.
+        """Record an answer. It is on disk when this method returns.
 
         Returns:
-            The answer's id.
+            The id of the answer.
 
         Raises:
-            LedgerError: no such query, a second answer by the same annotator that does not supersede the first,
-                a superseded answer to another query, a drawing that is missing, not in the image or not a mask of the
-                task, or *swapped* where objects have no sides.
+            LedgerError: there is no such query; the annotator has answered it before and does not supersede that
+                answer; the superseded answer belongs to another query or is itself superseded; a drawing is missing,
+                lies outside the image or is not a mask of the task; or *swapped* comes for objects without sides.
         """
         return self.tell_all([answer])[0]
 
     def tell_all(self, answers: Sequence[Answer]) -> list[int]:
-        """Record several answers, all of them or none; see ``tell``."""
+        """Record several answers, all of them or none; see ``tell``.
+
+        Returns:
+            The ids of the answers.
+        """
         for answer in answers:
             answer.check()
             self._check_fit(answer)
@@ -260,10 +273,10 @@ class Ledger:
             return [self._tell(answer) for answer in answers]
 
     def _check_fit(self, answer: Answer) -> None:
-        """Raise LedgerError where an answer does not fit the image or the task."""
+        """Raise LedgerError if an answer does not fit the image or the task."""
         num_sides = self._task.num_sides if self._task else None
         if num_sides == 1 and answer.kind == AnswerKind.SWAPPED:
-            raise LedgerError("an answer 'swapped' came, but these objects have no sides; answer 'true' or 'shape'.")
+            raise LedgerError("an answer is 'swapped', but these objects have no sides; answer 'true' or 'shape'.")
         if answer.drawing is None:
             return
         box, mask = answer.drawing
@@ -279,7 +292,7 @@ class Ledger:
             raise LedgerError(f"a drawn mask holds the value {top}; expected 0 outside and {wanted}.")
 
     def _tell(self, answer: Answer) -> int:
-        about = self._about(answer)
+        subject = self._subject(answer)
         self._check_superseding(answer)
         drawing = None
         if answer.drawing is not None:
@@ -296,10 +309,10 @@ class Ledger:
             answered_at=_now(),
             supersedes=answer.supersedes,
             adjudicates=int(answer.adjudicates),
-            **about,
+            **subject,
         )
 
-    def _about(self, answer: Answer) -> dict[str, Any]:
+    def _subject(self, answer: Answer) -> dict[str, Any]:
         """Candidate, round, volume and task that an answer is about."""
         if answer.query is None:
             row = self._database.row("SELECT MAX(round) FROM query")
@@ -311,15 +324,17 @@ class Ledger:
         return dict(row)
 
     def _check_superseding(self, answer: Answer) -> None:
+        """Raise LedgerError if an answer supersedes the wrong one, or the annotator's earlier answer stands."""
         current = {
             row["id"]: row["annotator"]
             for row in self._database.rows(
-                f"SELECT id, annotator FROM answer WHERE query IS ? AND {CURRENT} ORDER BY id", answer.query
+                f"SELECT id, annotator FROM answer WHERE query IS ? AND {_CURRENT} ORDER BY id", answer.query
             )
         }
         if answer.supersedes is not None and answer.supersedes not in current:
             raise LedgerError(
-                f"answer {answer.supersedes} cannot be superseded: it is no current answer to this query."
+                f"answer {answer.supersedes} cannot be superseded: it is no current answer to this query. "
+                f"Supersede the newest answer."
             )
         earlier = [i for i, name in current.items() if name == answer.annotator and i != answer.supersedes]
         if answer.query is not None and earlier and not answer.adjudicates:
@@ -329,31 +344,34 @@ class Ledger:
             )
 
     def current_answers(self, query_id: int | None = None) -> list[Answer]:
-        """Answers (to one query) that no other one supersedes, oldest first."""
+        """Answers to all queries, or to one, that no other answer supersedes; oldest first."""
         if query_id is None:
-            rows = self._database.rows(f"{ANSWERS} WHERE {CURRENT} ORDER BY answer.id")
+            rows = self._database.rows(f"{_ANSWERS} WHERE {_CURRENT} ORDER BY answer.id")
         else:
-            rows = self._database.rows(f"{ANSWERS} WHERE query = ? AND {CURRENT} ORDER BY answer.id", query_id)
+            rows = self._database.rows(f"{_ANSWERS} WHERE query = ? AND {_CURRENT} ORDER BY answer.id", query_id)
         return [_answer(row) for row in rows]
 
     def all_answers(self) -> list[Answer]:
-        """Every answer ever given, superseded ones too, oldest first."""
-        return [_answer(row) for row in self._database.rows(f"{ANSWERS} ORDER BY answer.id")]
+        """All answers, superseded ones as well, oldest first."""
+        return [_answer(row) for row in self._database.rows(f"{_ANSWERS} ORDER BY answer.id")]
 
     def verdicts(self, ids: Iterable[int] | None = None) -> dict[int, Verdict]:
-        """{candidate id: what all its answers come to} of every candidate that was ever asked about.
+        """What the answers to each candidate that was asked about amount to; see ``records.adjudicate``.
 
         A candidate with an open query may not be asked again, even if it was skipped in an earlier round.
 
         Args:
-            ids: only of these candidates; None takes all.
+            ids: only these candidates; None takes all.
+
+        Returns:
+            {candidate id: verdict}. Without an answer ``y`` is NaN and the candidate may not be asked again.
         """
         among, values = "1", []
         if ids is not None:
             among, values = "candidate IN (SELECT value FROM json_each(?))", [json.dumps(list(ids))]
         by_candidate: dict[int, list[Answer]] = {}
         for row in self._database.rows(
-            f"{ANSWERS} WHERE candidate IS NOT NULL AND {among} AND {CURRENT} ORDER BY answer.id", *values
+            f"{_ANSWERS} WHERE candidate IS NOT NULL AND {among} AND {_CURRENT} ORDER BY answer.id", *values
         ):
             by_candidate.setdefault(row["candidate"], []).append(_answer(row))
         asked = self._database.rows(f"SELECT DISTINCT candidate FROM query WHERE {among} ORDER BY candidate", *values)
@@ -365,44 +383,55 @@ class Ledger:
         return found
 
     def spent(self) -> tuple[int, float]:
-        """Answers that count in the budget, and the seconds of annotation of all answers.
+        """What annotation has cost.
 
-        A changed answer counts once: it was one question. Its seconds count: they were spent.
+        Returns:
+            The number of answers that count in the budget, where an answer that was changed counts once, and the
+            seconds of all answers, superseded ones as well.
         """
-        rows = self._database.rows(f"SELECT kind, COUNT(*) AS number FROM answer WHERE {CURRENT} GROUP BY kind")
-        number = sum(row["number"] for row in rows if MEANING[answer_kind(row["kind"])].in_budget)
+        rows = self._database.rows(f"SELECT kind, COUNT(*) AS num FROM answer WHERE {_CURRENT} GROUP BY kind")
+        num_answers = sum(row["num"] for row in rows if MEANING[answer_kind(row["kind"])].in_budget)
         row = self._database.row("SELECT TOTAL(seconds) FROM answer")
-        return number, float(row[0]) if row else 0.0
+        return num_answers, float(row[0]) if row else 0.0
 
     # -- steps and scores -----------------------------------------------------------------------------------------
 
     def finish_step(self, round_number: int, step: str, seconds: float, detail: dict[str, Any]) -> None:
-        """Say that the output of a step stands under its final name."""
+        """Record that a step is done. Call it after the step's output has been renamed to its final name.
+
+        Args:
+            round_number: the round.
+            step: name of the step.
+            seconds: time that the step took.
+            detail: what else to record, as plain values.
+        """
         with self._database.transaction():
             self._database.insert(
                 "step", round=round_number, step=step, seconds=seconds, detail=json.dumps(detail), finished_at=_now()
             )
 
     def finished_steps(self) -> dict[tuple[int, str], dict[str, Any]]:
-        """{(round, step): detail with "seconds"} of every step that is done, in the order in which they were."""
+        """{(round, step): its detail and "seconds"} of every finished step, in the order in which they finished."""
         rows = self._database.rows("SELECT * FROM step ORDER BY finished_at, rowid")
         return {(r["round"], r["step"]): json.loads(r["detail"]) | {"seconds": r["seconds"]} for r in rows}
 
     def store_score(self, round_number: int, metrics: dict[str, Any]) -> None:
-        """Record the metrics of a round, once; the same metrics again are no error.
+        """Record the metrics of a round. Recording the same metrics again changes nothing.
 
         Raises:
-            LedgerError: other metrics stand there.
+            LedgerError: the round has other metrics already.
         """
         with self._database.transaction():
             old = self._database.row("SELECT metrics FROM score WHERE round = ?", round_number)
             if old is None:
                 self._database.insert("score", round=round_number, metrics=json.dumps(metrics))
             elif old["metrics"] != json.dumps(metrics):
-                raise LedgerError(f"round {round_number} has been scored already, with another result.")
+                raise LedgerError(
+                    f"round {round_number} has been scored already, with another result. Were its files changed?"
+                )
 
     def scores(self) -> dict[int, dict[str, Any]]:
-        """{round: metrics}."""
+        """{round: metrics}, sorted by round."""
         rows = self._database.rows("SELECT * FROM score ORDER BY round")
         return {row["round"]: json.loads(row["metrics"]) for row in rows}
 
@@ -414,7 +443,7 @@ class Ledger:
 def _query(row: sqlite3.Row) -> Query:
     box = Box.parse(row["box"])
     candidate = Candidate(row["candidate"], row["label"], box, unpack_mask(row["mask"], box), row["score"])
-    shape = (-1, row["width_px"], row["width_px"])  # the number of planes follows from the length
+    shape = (-1, row["width_px"], row["width_px"])  # NumPy infers the number of planes from the length
     patch = PatchPair(
         image=np.frombuffer(row["image_patch"], np.uint8).reshape(shape),
         mask=np.frombuffer(row["mask_patch"], np.int8).reshape(shape),

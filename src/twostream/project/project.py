@@ -1,7 +1,7 @@
-"""The project folder: its layout, its YAML, its lock, and which step of which round is due.
+"""The project folder: its inputs, its files, its lock, and which step of which round is next.
 
-Knows files and settings; must not import torch, not even through others, so that a project can be looked at and
-proofread on any laptop. How a project is made is in ``founding.py``.
+Knows files and settings; must not import torch, not even through other modules, so that a project can be read and its
+queries answered on any laptop. How a project is made is in ``create.py``.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import fcntl
 import json
 import math
 import platform
+import shlex
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -37,7 +38,7 @@ from twostream.volume.checks import check_extent, check_labels, states_no_voxel_
 from twostream.volume.uri import Uri, absolute_uri, portable_uri
 
 Detail = dict[str, Any]
-"""What the ledger remembers of a finished step: plain values by name."""
+"""What the ledger records of a finished step, as plain values: {name: value}."""
 CONFIG_NAME = "twostream.yaml"
 LEDGER_NAME = "ledger.sqlite"
 FIRST_STEPS = ("train", "predict", "propose", "embed", "score", "suggest", "answer")
@@ -55,14 +56,15 @@ FROZEN = (
     "streams.supervised",
     "streams.unsupervised",
 )
-"""Settings that later rounds must share with round 0: scores would not compare, or snapshots not fit the streams."""
+"""Settings that must not change after round 0: scores could not be compared, or stored patches would not fit the
+streams."""
 LOCATIONS = (
     ("image", "uri"),
     ("labels", "uri"),
     ("source", "uri"),
     *(("streams", stream, name) for stream in ("supervised", "unsupervised") for name in ("latents", "ids")),
 )
-"""Settings that say where something is. A relative path begins in the project's folder, so that both can be moved."""
+"""Settings that hold a URI. Relative paths start at the project's folder, so that folder and data can move together."""
 
 
 @dataclass(frozen=True)
@@ -70,9 +72,10 @@ class Boxes:
     """The regions of a project, in voxels of the image.
 
     Attributes:
-        labels: what S may learn from; None without labels.
-        val: part of ``labels`` kept for early stopping and thresholds; None without labels.
-        test: never trained on and never asked about; None where no truth covers one.
+        labels: labels box, which S may learn from; None without labels.
+        val: validation box, a part of ``labels`` that is used for early stopping and thresholds instead of training;
+            None without labels.
+        test: test box, never trained on and never asked about; None if there is none.
     """
 
     labels: Box | None
@@ -82,12 +85,12 @@ class Boxes:
     @property
     def labelled(self) -> tuple[Box, Box]:
         """Labels box and validation box of a project that has labels."""
-        assert self.labels is not None and self.val is not None  # the settings were checked
+        assert self.labels is not None and self.val is not None  # ProjectConfig has checked it
         return self.labels, self.val
 
 
 class Project:
-    """An existing project folder.
+    """An existing project.
 
     Args:
         root: the folder that holds ``twostream.yaml``.
@@ -102,23 +105,30 @@ class Project:
         path = root / CONFIG_NAME
         if not path.is_file():
             raise ProjectError(
-                f"{root} holds no {CONFIG_NAME}; make a project with `twostream init {root} --image ...`."
+                f"{root} holds no {CONFIG_NAME}; make a project with `twostream init {shlex.quote(str(root))} "
+                f"--image URI --labels URI --task NAME`."
             )
         try:
             values = yaml.safe_load(path.read_text(encoding="utf-8"))
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}.") from None
         if not isinstance(values, dict):
-            raise ConfigError(f"{path} holds {type(values).__name__}; expected settings by name.")
+            raise ConfigError(f"{path} holds {type(values).__name__}; expected settings by name (key: value).")
         self.config = parse_config(ProjectConfig, values, source=str(path))
-        _ = self.boxes  # refuse a malformed box now, not in the middle of a round
+        # Refuse a malformed box or strategy now, not in the middle of a round.
+        _ = self.boxes
         self.strategy(seed=0)
 
     # -- inputs ---------------------------------------------------------------------------------------------------
 
     @cached_property
     def image(self) -> Volume:
-        """(Z, Y, X) uint8."""
+        """The image, (Z, Y, X) uint8.
+
+        Raises:
+            ProjectError: it is not where the settings say.
+            InputError: it cannot be read, or does not hold uint8 grey values.
+        """
         volume = open_volume(self.locate("image", self.config.image.uri), self.config.image.voxel_size_nm)
         if volume.num_channels or volume.dtype != np.uint8:
             raise InputError(
@@ -129,15 +139,16 @@ class Project:
 
     @cached_property
     def task(self) -> Task:
-        """What is looked for, at the image's voxel size."""
+        """The task, at the voxel size of the image."""
         return get_task(self.config.task, self.image.voxel_size_nm, self.config.decoding)
 
     @cached_property
     def labels(self) -> Volume:
-        """(Z, Y, X) integers, in the task's label convention, of the image's extent.
+        """The labels, (Z, Y, X) integers in the task's label convention, with the extent of the image.
 
         Raises:
-            ProjectError: there are none; a project with a source may do without.
+            ProjectError: the project has none, which is possible with a source in place of S.
+            InputError: they cannot be read, or do not fit the image.
         """
         if self.config.labels is None:
             raise ProjectError(f"{self.root} has no labels: it was made with a source in place of S.")
@@ -145,14 +156,14 @@ class Project:
 
     @cached_property
     def labels_ignore(self) -> Volume | None:
-        """Non-zero where labels count neither as object nor as background; None without such a mask or labels."""
+        """(Z, Y, X), non-zero where labels count neither as object nor as background; None if there is no such mask."""
         if self.config.labels is None:
             return None
         return open_ignore_mask(self.locate("labels", self.config.labels.uri), self.config.labels.voxel_size_nm)
 
     @cached_property
     def source(self) -> SourceConfig | None:
-        """What stands in place of S, with an absolute URI; None where S is trained."""
+        """The source in place of S, with an absolute URI; None if S is trained."""
         source = self.config.source
         return source and source.model_copy(update={"uri": self.locate("source", source.uri)})
 
@@ -161,48 +172,52 @@ class Project:
 
         Args:
             name: "image", "labels", or another name for the error message.
-            uri: as in the settings; a relative path begins in the project's folder.
+            uri: a URI of the settings; a relative path starts at the project's folder.
 
         Raises:
-            ProjectError: nothing is there; the sentence says how to tell the project where it is now.
+            ProjectError: there is no such file. The message says how to tell the project where the file is now.
         """
         found = absolute_uri(uri, self.root)
         parsed = Uri.parse(found)
         if parsed.is_path and not Path(parsed.path).exists():
-            option = f"`twostream run {self.root} --{name} URI`"
-            where = option if name in ("image", "labels") else f"in {self.root / CONFIG_NAME}"
+            by_command = f"`{self.command('run', f'--{name}', 'URI')}`"
+            where = by_command if name in ("image", "labels") else f"in {self.root / CONFIG_NAME}"
             raise ProjectError(
                 f"{self.root} finds no {name} at {parsed.path}. If it was moved, say where it is now: {where}."
             )
         return found
 
     def relocate(self, **uris: str) -> None:
-        """Say where the image or the labels are now; ``twostream.yaml`` is rewritten.
+        """Tell the project where its image or labels are now; ``twostream.yaml`` is rewritten.
 
         Args:
-            uris: ``image``, ``labels``, or both; relative paths begin in the working directory.
+            uris: ``image``, ``labels``, or both; relative paths start at the working directory.
 
         Raises:
-            InputError: the project has no labels, or the volume differs in extent or voxel size from what the rounds
-                were made with.
+            InputError: the project has no labels, or the volume differs in extent or voxel size from the volumes of
+                the rounds.
         """
-        made = sorted(self.root.glob("rounds/*/segmentation.zarr"))
+        segmentations = sorted(self.root.glob("rounds/*/segmentation.zarr"))
         for name, uri in uris.items():
             stored: VolumeConfig | None = getattr(self.config, name)
             if stored is None:
-                raise InputError(f"--{name} {uri} came, but {self.root} was made without {name}.")
+                raise InputError(f"--{name} {uri} was given, but {self.root} was made without {name}; leave it out.")
             size = stored.voxel_size_nm
             if name == "labels" and size is None and states_no_voxel_size(uri):
                 size = self.image.voxel_size_nm
             volume = open_volume(uri, size)
-            if made:
-                check_extent(volume, open_volume(str(made[-1])))
+            if segmentations:
+                check_extent(volume, open_volume(str(segmentations[-1])))
         self.rewrite({f"{name}.uri": portable_uri(uri, self.root) for name, uri in uris.items()})
         for name in ("image", "task", "labels", "labels_ignore", "guarded_box", "leaves_nothing_to_ask"):
             self.__dict__.pop(name, None)
 
     def open_truth(self, uri: str, voxel_size_nm: Sequence[float] | None = None) -> Volume:
-        """A label volume that fits the image.
+        """Open a label volume that must fit the image.
+
+        Args:
+            uri: URI of (Z, Y, X) integer labels.
+            voxel_size_nm: (z, y, x) nm; None takes what the file states or, if it states none, that of the image.
 
         Raises:
             InputError: it holds no integers, or its shape or voxel size is not the image's.
@@ -213,10 +228,10 @@ class Project:
 
     @cached_property
     def boxes(self) -> Boxes:
-        """Labels, validation and test box.
+        """Labels box, validation box and test box.
 
         Raises:
-            ConfigError: one of them is not a box.
+            ConfigError: one of them is not written as Z0:Z1,Y0:Y1,X0:X1.
         """
         given = self.config.boxes
         try:
@@ -225,10 +240,16 @@ class Project:
             raise ConfigError(f"{self.root / CONFIG_NAME}: boxes: {error}") from None
 
     def strategy(self, seed: int) -> Strategy:
-        """The configured strategy; two-stream without ``num_clusters`` shares the budget out about evenly.
+        """The configured strategy.
+
+        Two-stream without ``num_clusters`` gets sqrt(budget) fine clusters per coarse cluster, at most 10, and as many
+        coarse clusters as the budget then allows.
+
+        Args:
+            seed: of the strategy.
 
         Raises:
-            ConfigError: no such strategy, or a setting that it does not have.
+            ConfigError: there is no such strategy, or it does not have such a setting.
         """
         config = self.config.query
         settings = dict(config.settings)
@@ -242,63 +263,73 @@ class Project:
 
     @property
     def pixel_size_nm(self) -> float:
-        """Size of a patch pixel."""
+        """Size of a patch pixel in nm."""
         return self.config.patches.pixel_size_nm or TASKS[self.config.task].patch_pixel_size_nm
 
     @property
     def min_voxels(self) -> int:
-        """Smaller candidates are dust."""
-        volume_nm3 = self.config.candidates.min_object_nm3
-        wanted = self.task.min_object_nm3 if volume_nm3 is None else volume_nm3
-        return max(1, round(wanted / float(np.prod(self.image.voxel_size_nm))))
+        """Number of voxels of the smallest candidate that is kept, at least 1."""
+        configured = self.config.candidates.min_object_nm3
+        min_nm3 = self.task.min_object_nm3 if configured is None else configured
+        return max(1, round(min_nm3 / float(np.prod(self.image.voxel_size_nm))))
 
     @cached_property
     def guarded_box(self) -> Box | None:
-        """Test box plus guard: candidates that touch it are neither asked nor trained on."""
+        """The test box with its guard; candidates that touch it are neither asked about nor learned from."""
         test = self.boxes.test
         return None if test is None else test.grown(guard_voxels(self.config, self.image.voxel_size_nm))
 
     @cached_property
     def leaves_nothing_to_ask(self) -> bool:
-        """Whether labels box, test box and guard cover the whole image."""
+        """Whether the labels box and the guarded test box cover the whole image."""
         labels, whole = self.boxes.labels, self.image.box
         guarded = None if self.guarded_box is None else self.guarded_box.intersection(whole)
         if labels is None:
             return False
         if guarded is None:
             return labels == whole
-        shared = labels.intersection(guarded).num_voxels
-        return labels.num_voxels + guarded.num_voxels - shared == whole.num_voxels
+        num_shared = labels.intersection(guarded).num_voxels
+        return labels.num_voxels + guarded.num_voxels - num_shared == whole.num_voxels
 
     # -- layout ---------------------------------------------------------------------------------------------------
 
     @cached_property
     def ledger(self) -> Ledger:
+        """The project's ledger.
+
+        Raises:
+            LedgerError: the file is missing, damaged or locked, or was written by a newer version.
+        """
         return Ledger(self.root / LEDGER_NAME, image_box=self._image_box, task=TASKS[self.config.task])
 
     def _image_box(self) -> Box | None:
-        """Extent of the image; None where it cannot be reached now, which is no reason to refuse an answer."""
+        """Extent of the image; None if the image cannot be read, because answers must be accepted without it."""
         try:
             return self.image.box
         except TwoStreamError:
             return None
 
     def round_dir(self, round_number: int) -> Path:
+        """Folder of a round."""
         return self.root / "rounds" / f"{round_number:03d}"
 
     def path(self, round_number: int, name: str) -> Path:
-        """A file of a round, for example ``candidates.parquet``."""
+        """Path of a file of a round, for example of ``candidates.parquet``."""
         return self.round_dir(round_number) / name
 
     def seed(self, round_number: int, purpose: str) -> int:
-        """A seed of its own for each purpose of each round, from the project's seed."""
+        """A seed that depends on the project's seed, the round and the purpose, and on nothing else."""
         words = [self.config.seed, round_number, zlib.crc32(purpose.encode())]
         return int(np.random.SeedSequence(words).generate_state(1)[0])
+
+    def command(self, name: str, *options: str) -> str:
+        """The command ``twostream NAME PROJECT OPTIONS``, quoted so that it can be pasted into a shell."""
+        return shlex.join(["twostream", name, str(self.root), *options])
 
     # -- state ----------------------------------------------------------------------------------------------------
 
     def next_step(self) -> tuple[int, str]:
-        """The first step that is not done: (round, step)."""
+        """(round, name) of the first step that is not done."""
         done = self.ledger.finished_steps()
         round_number = 0
         while True:
@@ -309,30 +340,35 @@ class Project:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other processes from running steps; released by the system even after a kill.
+        """Keep other processes from running steps. If this process is killed, the operating system releases the lock.
 
         Raises:
-            ProjectError: another process is at work.
+            ProjectError: another process works in the project.
         """
         with open(self.root / ".lock", "w") as handle:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise ProjectError(f"another process is at work in {self.root}; wait for it, or stop it.") from None
+                raise ProjectError(
+                    f"another process is at work in {self.root}; wait until it ends, or stop it."
+                ) from None
             yield
 
     def check_frozen(self) -> None:
-        """Raise ProjectError where a setting that is frozen with round 0 has been changed since."""
+        """Compare the settings with those of round 0.
+
+        Raises:
+            ProjectError: a setting of ``FROZEN`` has changed since round 0.
+        """
         path = self.path(0, "config.yaml")
         if not path.exists():
             return
         now = self.config.model_dump(mode="json")
-        # Rounds of an older version lack the settings that it did not know, which had their defaults, and may hold
-        # some that are no more.
+        # Older versions may lack new settings (which take their defaults) and hold removed ones (which are dropped).
         stored = _known(yaml.safe_load(path.read_text())["config"], now)
         before = parse_config(ProjectConfig, stored, source=str(path)).model_dump(mode="json")
         for settings in (before, now):
-            for *parents, leaf in LOCATIONS:  # the folder may change, the name may not
+            for *parents, leaf in LOCATIONS:  # data may move to another folder, but not change its name
                 node: Any = settings
                 for parent in parents:
                     node = (node or {}).get(parent)
@@ -351,13 +387,13 @@ class Project:
                 )
 
     def rewrite(self, changes: Mapping[str, Any]) -> None:
-        """Change settings in ``twostream.yaml``; the file as it was is kept beside it, ending in ``.old``.
+        """Change settings in ``twostream.yaml``; the previous file is kept as ``twostream.yaml.old``.
 
         Args:
             changes: {"a.b": value}.
 
         Raises:
-            ConfigError: a key or a value is not valid; nothing is written.
+            ConfigError: a key or a value is not valid. Nothing is written then.
         """
         path = self.root / CONFIG_NAME
         text = path.read_text(encoding="utf-8")
@@ -368,7 +404,11 @@ class Project:
         write_text(path, yaml.safe_dump(values, sort_keys=False))
 
     def open_round(self, round_number: int) -> None:
-        """Make the folder of a round and write what it will be made with."""
+        """Make the folder of a round, and write ``config.yaml``: its settings and the versions of the packages.
+
+        Raises:
+            ProjectError: a setting of ``FROZEN`` has changed since round 0.
+        """
         self.check_frozen()
         directory = self.round_dir(round_number)
         directory.mkdir(parents=True, exist_ok=True)
@@ -379,7 +419,7 @@ class Project:
 
 
 def _known(values: dict[str, Any], pattern: dict[str, Any]) -> dict[str, Any]:
-    """``values`` without the settings that ``pattern`` does not have, however deep."""
+    """``values`` without the settings that ``pattern`` lacks, at every level."""
     return {
         key: _known(value, pattern[key]) if isinstance(value, dict) and isinstance(pattern[key], dict) else value
         for key, value in values.items()
@@ -388,7 +428,7 @@ def _known(values: dict[str, Any], pattern: dict[str, Any]) -> dict[str, Any]:
 
 
 def _difference(name: str, was: Any, is_now: Any) -> tuple[str, Any, Any]:
-    """The first setting that differs, however deep, and what it was and is."""
+    """Full name, old value and new value of the first setting that differs, at any level."""
     while isinstance(was, dict) and isinstance(is_now, dict):
         key = next(key for key in is_now if was.get(key) != is_now[key])
         name, was, is_now = f"{name}.{key}", was.get(key), is_now[key]
@@ -396,13 +436,18 @@ def _difference(name: str, was: Any, is_now: Any) -> tuple[str, Any, Any]:
 
 
 def guard_voxels(config: ProjectConfig, voxel_size_nm: Sequence[float]) -> tuple[int, int, int]:
-    """Guard around the test box: S's context or a patch, whichever is wider, along Z, Y, X in voxels.
+    """Width of the guard around the test box, (z, y, x) in voxels (``docs/contracts.md``, *Test region*).
 
-    With a source in place of S, nothing is trained that has a context: a patch alone.
+    Along each axis it is the context of S or the size of a patch, whichever is larger; with a source in place of S it
+    is the size of a patch.
+
+    Args:
+        config: settings of the project.
+        voxel_size_nm: (z, y, x) nm of the image.
     """
     task = TASKS[config.task]
-    fold = fold_for(voxel_size_nm, config.segmentation.max_pixel_size_nm or task.pixel_size_nm)
-    context = (0, 0, 0) if config.source else context_voxels(config.segmentation, fold)
+    fold_zyx = fold_for(voxel_size_nm, config.segmentation.max_pixel_size_nm or task.pixel_size_nm)
+    context = (0, 0, 0) if config.source else context_voxels(config.segmentation, fold_zyx)
     pixel_nm = config.patches.widest_pixel_nm(config.patches.pixel_size_nm or task.patch_pixel_size_nm)
     depth = config.patches.depth_sections(voxel_size_nm[0], pixel_nm)
     width = [int(np.ceil(config.patches.width_px * pixel_nm / size)) for size in voxel_size_nm[1:]]

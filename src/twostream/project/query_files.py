@@ -1,4 +1,7 @@
-"""Strategies on files, without a project: ``.npy`` or ``.npz`` in, CSV out. Knows disks, so that ``query`` need not."""
+"""The command `query`: a strategy on ``.npy`` or ``.npz`` files, without a project. Writes a CSV.
+
+Knows files, so that ``twostream.query`` needs to know arrays only; must not import torch.
+"""
 
 from __future__ import annotations
 
@@ -32,24 +35,24 @@ def query_files(
     """Choose rows from two latents files and write them as CSV, with the reason for each.
 
     Args:
-        supervised, unsupervised: ``.npy`` of (N, Ds) and (N, Du), or ``.npz``; see ``load_array``.
+        supervised, unsupervised: file of (N, Ds) and of (N, Du) floats, one row per candidate; see ``load_array``.
         output: CSV to write, which must not exist; columns ``row`` and the strategy's reasons.
-        answered: text file of answered rows, one per line; may be empty.
-        probability: file of (N,) or (M, N), the probability of a True; some strategies need it.
-        position_nm: file of (N, 3), where candidates lie; some strategies need it.
-        clusters: coarse and fine numbers of two-stream.
-        budget: rows wanted; None takes the product of the numbers of clusters.
+        answered: text file with the numbers of answered rows, separated by white space; may be empty.
+        probability: file of (N,) or (M, N), the probability of True, by one scorer or by M; some strategies need it.
+        position_nm: file of (N, 3), the (z, y, x) of each candidate in nm; some strategies need it.
+        clusters: numbers of coarse and of fine clusters of two-stream.
+        budget: number of rows to choose; None takes the product of the two numbers of clusters.
         strategy, settings, seed: see ``twostream.query.get_strategy``.
 
     Returns:
         What was chosen.
 
     Raises:
-        InputError: the output exists; a file is missing, pickled or of another shape; an answered row is none of the N;
-            or the strategy cannot do with what is there.
+        InputError: the output exists or cannot be written; a file is missing, pickled or of another shape; an answered
+            row is not among the N; or the strategy lacks an input.
     """
     if not output.parent.is_dir():
-        raise InputError(f"{output} cannot be written: expected a file in a folder that exists.")
+        raise InputError(f"{output} cannot be written: its folder does not exist. Make it, or choose another path.")
     if output.exists():
         raise InputError(f"{output} exists already; remove it or choose another path.")
     streams = {
@@ -69,11 +72,11 @@ def query_files(
     if answered is not None:
         # Which answer was given does not matter here, only that the row has one.
         y[_read_rows(answered, num_rows)] = 1.0
-    own = {"num_clusters": clusters} if strategy == "two-stream" else {}
-    asking = get_strategy(strategy, own | dict(settings or {}), random_state=seed)
-    coarse, fine = getattr(asking, "num_clusters", clusters)
-    with atomic.text_file(output) as handle:  # before anything is computed: whether it can be written shows at once
-        chosen = asking.suggest(
+    defaults = {"num_clusters": clusters} if strategy == "two-stream" else {}
+    chooser = get_strategy(strategy, defaults | dict(settings or {}), random_state=seed)
+    coarse, fine = getattr(chooser, "num_clusters", clusters)
+    with atomic.text_file(output) as handle:  # opened first, so that an output that cannot be written is an early error
+        chosen = chooser.suggest(
             streams,
             y,
             batch_size=coarse * fine if budget is None else budget,
@@ -89,13 +92,14 @@ def query_files(
 
 
 def load_array(path: Path, name: str) -> np.ndarray:
-    """An array of numbers from a file; ``.npy`` is memory-mapped.
+    """Read an array of integers or floats from a file; ``.npy`` is memory-mapped.
 
     Args:
-        path: ``.npy``, or ``.npz`` that holds one array, or one called ``name``.
+        path: ``.npy``, or ``.npz`` that holds an array called ``name`` or a single array of any name.
+        name: name of the array.
 
     Raises:
-        InputError: missing, pickled, damaged, or no array of numbers.
+        InputError: the file is missing, pickled or damaged, or holds no array of numbers.
     """
     try:
         found = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -108,8 +112,10 @@ def load_array(path: Path, name: str) -> np.ndarray:
         names = ", ".join(found.files) or "none"
         raise InputError(f"{path} holds the arrays {names}; expected one, or one that is called {name!r}.") from None
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        # numpy's own words advise to load what may be dangerous.
-        why = str(error).split(" If you trust")[0].rstrip(".") if "allow_pickle" not in str(error) else "it holds none"
+        # numpy's message ends with the advice to load pickles, which may run any code: that part is cut off.
+        why = (
+            str(error).split(" If you trust")[0].rstrip(".") if "allow_pickle" not in str(error) else "it holds pickles"
+        )
         raise InputError(
             f"{path} cannot be read as .npy or .npz without pickles: {why}. Save it with numpy.save."
         ) from None
@@ -119,6 +125,7 @@ def load_array(path: Path, name: str) -> np.ndarray:
 
 
 def _read_rows(path: Path, num_rows: int) -> np.ndarray:
+    """(A,) int64, the numbers in a text file; InputError if one is not a row from 0 to ``num_rows`` - 1."""
     try:
         rows = [int(word) for word in path.read_text(encoding="utf-8-sig").split()]
     except (OSError, UnicodeDecodeError, ValueError) as error:

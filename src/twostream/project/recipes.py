@@ -1,28 +1,29 @@
-"""Recipes: named full configurations of published work, ready to run once ``twostream data get`` has fetched the set.
+"""Recipes: named, complete configurations of published work on public data sets.
 
-Knows data sets, tasks, boxes and settings; must not know how a project is made, nor torch.
+A recipe needs its data set, which ``twostream data get`` downloads. It has two forms. The form ``paper`` has the
+published values (``docs/method.md``, *Configurations*) on top of the preset ``paper``, and needs a GPU. The form
+``laptop`` has this package's defaults with a longer training of 2,500 steps, which takes up to 20 minutes on 2 cores;
+its scores are in LOG.md. ``docs/recipes.md`` has a table of both.
 
-A recipe has two forms. ``paper`` holds the published values (docs/method.md, Configurations: those of PyTorch
-Connectomics at b927a5d) on top of the preset ``paper``; it wants a GPU. ``laptop`` holds the package's own defaults,
-trained to the end (2,500 steps, within 20 minutes on 2 cores): what it reaches is in LOG.md.
+The form ``paper`` differs from the published work in the following, because S is another network here:
 
-Where every ``paper`` form departs from what was published, because S is another network here:
+- S is MONAI's DynUNet with residual blocks and batch normalisation, instead of unet_plus_3d (Lucchi: unet_3d) with
+  squeeze-excitation. Its activation is like ReLU instead of ELU. Its levels have the published numbers of channels.
+- Crops must be multiples of the stride of S, so 17 x 257 x 257 becomes 16 x 256 x 256, and so on.
+- One process draws all crops of a step: batch_size is the published number of crops per GPU times that of GPUs.
+- elastic_alpha_px is the largest shift of a pixel. The published alpha of 16 instead multiplies smoothed noise; at
+  sigma 4 that shifts pixels by at most 2.6 and typically by 0.6 (calculated).
+- Volumes are not padded, because crops are mirrored at the borders.
 
-- S is MONAI's DynUNet with residual blocks and batch normalisation, not unet_plus_3d (Lucchi: unet_3d) with
-  squeeze-excitation; ReLU-like activation, not ELU; its levels have the published widths.
-- Its input must be a multiple of its stride, so 17 x 257 x 257 becomes 16 x 256 x 256, and so on.
-- All crops of a step are drawn by one process: batch_size is the published crops per GPU times the published GPUs.
-- Rejection sampling alone chooses the crops (foreground_share is 0), as published.
-- elastic_alpha_px says how far a pixel moves at most; the published alpha of 16 multiplies smoothed noise, which at
-  sigma 4 moves pixels by 2.6 at most and 0.6 as a rule (derived).
-- Published padding of the volumes is not needed: crops are mirrored at the borders.
+As published, crops are chosen by rejection sampling alone (foreground_share is 0).
 
-``docs/recipes.md`` has the table.
+Knows data sets, tasks, boxes and settings; must not know how a project is made, nor import torch.
 """
 
 from __future__ import annotations
 
 import difflib
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -58,24 +59,27 @@ SHARED: dict[str, Any] = {
     "augment": PUBLISHED_AUGMENT,
     "optimizer": PUBLISHED_OPTIMIZER,
 }
+"""Settings of S in the form ``paper`` of every recipe."""
 LAPTOP: dict[str, Any] = {"num_steps": 2500, "test_time_flips": 8}
+"""Settings of S in the form ``laptop`` of every recipe."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A full configuration.
+    """A complete configuration.
 
     Attributes:
-        name: as on the command line.
-        about: what it is, and where it departs from the published work beyond what the module says.
-        task: polarity, cleft or mitochondria.
+        name: name on the command line.
+        about: what it is, and how it differs from the published work besides what the module's docstring lists.
+        task: "polarity", "cleft" or "mitochondria".
         dataset: a name of ``datasets.DATASETS``.
-        volume: the converted file, without suffix.
-        num_sections: of that volume, to which the boxes belong; None where they are left to ``init``.
-        boxes: labels, val and test of the paper form, as sections Z0:Z1; whole planes.
-        laptop_width_px: the laptop form keeps its boxes to this many rows and columns; None keeps whole planes.
-        segmentation: settings of S in the paper form, on top of the preset.
-        decoding: likewise, of what S predicts and how that becomes instances.
+        volume: name of the converted file, without its suffix.
+        num_sections: number of sections of that volume, which ``boxes`` rely on; None if there are no ``boxes``.
+        boxes: {"labels", "val", "test"}: first and last + 1 section of each box, which covers whole sections; empty
+            leaves the boxes to ``init``.
+        laptop_width_px: in the form ``laptop`` the boxes cover only this many rows and columns; None covers all.
+        segmentation: settings of S in the form ``paper``, on top of the preset.
+        decoding: settings of decoding in the form ``paper``.
     """
 
     name: str
@@ -90,11 +94,13 @@ class Recipe:
     decoding: Mapping[str, Any] = field(default_factory=dict)
 
     def settings(self, preset: str) -> dict[str, Any]:
-        """The recipe's part of ``twostream.yaml``: the preset, and in the paper form the published values, in the
-        laptop form a training to its end.
+        """The recipe's part of ``twostream.yaml``: the settings of the preset and, on top, those of the form.
+
+        Args:
+            preset: "laptop" or "paper"; it also chooses the form.
 
         Raises:
-            ConfigError: no such preset.
+            ConfigError: there is no such preset.
         """
         if preset not in PRESETS:
             raise ConfigError(f"preset is {preset!r}; expected one of {', '.join(PRESETS)}.")
@@ -112,7 +118,7 @@ def find_recipe(name: str) -> Recipe:
     """The recipe called ``name``.
 
     Raises:
-        InputError: there is none; the nearest name is given.
+        InputError: there is no such recipe; the message names the most similar one.
     """
     if name not in RECIPES:
         near = difflib.get_close_matches(name, RECIPES, n=1, cutoff=0.0)[0]
@@ -120,25 +126,27 @@ def find_recipe(name: str) -> Recipe:
     return RECIPES[name]
 
 
-def founding_arguments(
+def recipe_arguments(
     name: str | None, data: Path | None, *, preset: str, given: Mapping[str, str | None]
 ) -> dict[str, Any]:
-    """Arguments of ``founding.create_project`` for a recipe; what was given by hand is the last word.
+    """Arguments of ``create.create_project`` for a recipe.
 
     Args:
-        name: of the recipe.
-        data: folder into which ``twostream data get`` has put its data set.
+        name: name of the recipe.
+        data: folder into which ``twostream data get`` has written its data set.
         preset: "laptop" or "paper".
-        given: task, image, labels, labels_box, val_box, test_box as on the command line; None where not given.
+        given: the options "task", "image", "labels", "labels_box", "val_box" and "test_box", None where not given. They
+            replace what the recipe says; if any but the task is given, the recipe sets no boxes.
 
     Raises:
-        InputError: no such recipe, no data, or a volume that the recipe's boxes do not fit.
-        ConfigError: no such preset.
+        InputError: there is no such recipe, its data set is missing, ``given`` has another task, or the boxes of the
+            recipe do not fit the volume.
+        ConfigError: there is no such preset.
     """
     if name is None:
         raise InputError(f"--data {data} belongs to --recipe NAME, one of {', '.join(RECIPES)}; or pass --image.")
     recipe = find_recipe(name)
-    get = f"`twostream data get {recipe.dataset} {data or 'DATA_DIR'}`"
+    get = f"`{shlex.join(['twostream', 'data', 'get', recipe.dataset, str(data or 'DATA_DIR')])}`"
     if data is None:
         raise InputError(f"--recipe {name} needs --data DATA_DIR, the folder that {get} fills.")
     if given.get("task") not in (None, recipe.task):
@@ -155,20 +163,24 @@ def founding_arguments(
 
 
 def _boxes(recipe: Recipe, preset: str, image: Box) -> dict[str, str]:
-    """The recipe's boxes in ``image``; raises InputError where it has another number of sections."""
+    """The recipe's boxes: {"labels_box", "val_box", "test_box"} or some of them, as text.
+
+    Raises:
+        InputError: ``image`` does not have the number of sections that the recipe expects.
+    """
     depth, height, width = image.shape_zyx
     is_part = preset == "laptop" and recipe.laptop_width_px is not None
     if recipe.num_sections is None:
         if not is_part:
             return {}
-        # Nobody has published a split: a corner is labelled, the last fifth along X tests, the rest can be asked.
+        # No split is published: a corner is the labels box, the last fifth along X the test box, the rest the pool.
         part = [min(v // 2, recipe.laptop_width_px or v) for v in (height, width)]
         labels = Box.from_corners((0, 0, 0), (depth, *part))
         test = Box.from_corners((0, 0, width - max(1, width // 5)), image.stop_zyx)
         return {"labels_box": str(labels), "test_box": str(test)}
     if depth != recipe.num_sections:
         raise InputError(
-            f"{recipe.volume}.h5 has {depth} sections; the boxes of the recipe {recipe.name} belong to "
+            f"{recipe.volume}.h5 has {depth} sections, but the boxes of the recipe {recipe.name} belong to "
             f"{recipe.num_sections}. Pass --labels-box, --val-box and --test-box of your own."
         )
     if is_part and recipe.laptop_width_px is not None:
@@ -201,10 +213,11 @@ _MITOEM_DECODING: dict[str, Any] = {
     "trim": 0.0,
 }
 _MITOEM_ABOUT = (
-    "Mitochondria of {what}, 8 x 8 x 30 nm; foreground and contour (published: BC). Labels: the published training "
-    "sections but for 8 as guard, the last 40 choose thresholds; test: the published validation sections 400-499; of "
-    "the published test sections 500-999 no labels are public, they are where candidates are asked. The contour target "
-    "is `decoding.contour_nm` wide, the published one is given in pixels."
+    "Mitochondria of {what}, 8 x 8 x 30 nm; S predicts foreground and contour (published: BC). The labels box is the "
+    "published training sections without the last 8, which are a guard; its last 40 sections are the validation box. "
+    "The test box is the published validation sections 400-499. The published test sections 500-999 have no public "
+    "labels; candidates are asked there. The contour target is `decoding.contour_nm` wide; the published one is given "
+    "in pixels."
 )
 
 RECIPES: dict[str, Recipe] = {
@@ -212,9 +225,9 @@ RECIPES: dict[str, Recipe] = {
     for recipe in (
         Recipe(
             name="cremi_cleft",
-            about="Synaptic clefts of CREMI sample A, 4 x 4 x 40 nm. Published: trained on A, B and C whole, after "
-            "alignment, tested on A+, B+, C+, whose labels are not public. Here: sample A as it is published, its "
-            "last 25 sections as test box. The loss is cross-entropy alone, as published.",
+            about="Synaptic clefts of CREMI sample A, 4 x 4 x 40 nm. Published: trained on all of A, B and C after "
+            "alignment, tested on A+, B+ and C+, whose labels are not public. Here: sample A as it is published; its "
+            "last 25 sections are the test box. The loss is cross-entropy alone, as published.",
             task="cleft",
             dataset="cremi",
             volume="cremi_a",
@@ -240,8 +253,8 @@ RECIPES: dict[str, Recipe] = {
         Recipe(
             name="jwr15_polarity",
             about="Synapses with polarity of JWR15 volume 3, 8 x 8 x 30 nm. Published: trained on volumes 3 and 4, "
-            "applied to the whole cube. Here: volume 3; no published split, so the boxes are those of `init`. Group "
-            "normalisation became batch normalisation, as everywhere.",
+            "applied to the whole cube. Here: volume 3; no split is published, so the boxes are those of `init`. Batch "
+            "normalisation replaces group normalisation, as in all recipes.",
             task="polarity",
             dataset="jwr15",
             volume="jwr15_vol3",
@@ -264,9 +277,9 @@ RECIPES: dict[str, Recipe] = {
         ),
         Recipe(
             name="lucchi_mitochondria",
-            about="Mitochondria of the EPFL hippocampus, 5 x 5 x 5 nm. Published: trained on the training volume "
-            "whole, tested on the test volume. Here: a project on the training volume, its last 30 sections as test "
-            "box for the rounds; windows overlap by 28, not 56 voxels, because that is also the guard; "
+            about="Mitochondria of the EPFL hippocampus, 5 x 5 x 5 nm. Published: trained on the whole training "
+            "volume, tested on the test volume. Here: a project on the training volume; its last 30 sections are the "
+            "test box of the rounds. Windows overlap by 28 instead of 56 voxels, because that is also the guard. "
             "docs/recipes.md says how S is then applied to the test volume.",
             task="mitochondria",
             dataset="lucchi",
@@ -302,7 +315,7 @@ RECIPES: dict[str, Recipe] = {
         ),
         Recipe(
             name="mitoem_h",
-            about=_MITOEM_ABOUT.format(what="human cortex") + " The published steps are of R alone.",
+            about=_MITOEM_ABOUT.format(what="human cortex") + " The published number of steps is that of R alone.",
             task="mitochondria",
             dataset="mitoem-h",
             volume="mitoem_h",

@@ -1,4 +1,4 @@
-"""What the ledger holds, as values: queries, answers, and what all answers to one candidate come to.
+"""The rows of the ledger as values: queries, answers, and the verdict that follows from all answers to a candidate.
 
 Knows candidates, patches and the meaning of answers; must not know how the ledger stores them.
 """
@@ -27,11 +27,11 @@ class Query:
     Attributes:
         candidate: with its mask at the time of asking.
         patch: its aligned patch pair.
-        strategy: name of the strategy that asked, or "audit".
-        reason: why it asked, as plain values.
-        is_audit: part of the random share that estimates accuracy and is never trained on.
-        volume: name of the volume that the candidate lies in.
-        task: name of the task; the ledger fills it in where it is "".
+        strategy: name of the strategy that chose it, or "audit".
+        reason: why the strategy chose it, as plain values: {name: value}.
+        is_audit: whether it is an audit: drawn at random to estimate accuracy, and never learned from.
+        volume: name of the volume in which the candidate lies.
+        task: name of the task; if it is "", the ledger fills it in.
         id: given by the ledger; 0 before.
         round: round in which it was asked.
     """
@@ -49,23 +49,23 @@ class Query:
 
 @dataclass(frozen=True)
 class Answer:
-    """What an annotator said.
+    """An annotator's answer to a query, or an object that was missed.
 
     Attributes:
         query: id of the query; None for a missed object.
-        kind: see ``twostream.task.answers``.
+        kind: one of ``twostream.task.answers``.
         annotator: name of the person, or "simulated".
         reason: free text.
-        drawing: (box, mask) that was drawn; mask (Z, Y, X) uint8 as a candidate's. Required where the kind teaches
-            "drawn".
-        seconds: time spent.
-        supersedes: id of the answer that this one replaces.
-        adjudicates: settles a disagreement between annotators.
-        volume, task: of a missed object; those of the query otherwise.
+        drawing: (box, mask) that was drawn, the mask (Z, Y, X) uint8 with the values of a candidate's mask. Required
+            for kinds that teach "drawn".
+        seconds: time that the answer took.
+        supersedes: id of the answer that this one replaces; None if it replaces none.
+        adjudicates: whether it decides a disagreement between annotators.
+        volume, task: of a missed object. For an answer to a query the ledger takes those of the query.
         id: given by the ledger; 0 before.
-        answered_at: ISO 8601, UTC; given by the ledger.
-        candidate: the candidate's id, from the query.
-        round: the query's round; for a missed object the round in which it was added.
+        answered_at: time in ISO 8601, UTC; given by the ledger.
+        candidate: id of the query's candidate; given by the ledger.
+        round: round of the query, or the newest round when a missed object was added; given by the ledger.
     """
 
     query: int | None
@@ -84,13 +84,20 @@ class Answer:
     round: int = 0
 
     def check(self) -> None:
-        """Raise LedgerError where the answer contradicts itself."""
+        """Check that the parts of the answer fit each other.
+
+        Raises:
+            LedgerError: they do not.
+        """
         if self.kind not in MEANING:
             raise LedgerError(f"an answer {self.kind!r} came; expected one of {', '.join(map(str, MEANING))}.")
         if MEANING[self.kind].teaches == "drawn" and self.drawing is None:
             raise LedgerError(f"an answer {str(self.kind)!r} needs a drawn mask; none came.")
         if (self.query is None) != (self.kind == AnswerKind.MISSED):
-            raise LedgerError(f"an answer {str(self.kind)!r} came with query {self.query}; only 'missed' has none.")
+            raise LedgerError(
+                f"an answer {str(self.kind)!r} came with query {self.query}; every kind has a query, only 'missed' has "
+                f"none."
+            )
         if not (math.isfinite(self.seconds) and self.seconds >= 0):
             raise LedgerError(f"seconds is {self.seconds}; expected a time of at least 0.")
         if self.drawing is not None:
@@ -104,13 +111,13 @@ class Answer:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What all answers to one candidate come to.
+    """What all answers to a candidate together say.
 
     Attributes:
-        y: 1, 0, or NaN.
-        kind: the kind of answer that counts; None without an answer, and where annotators disagree about it.
-        askable: whether a later round may ask again.
-        answer: the answer that decided (of several that agree, the newest); None without one.
+        y: 1 (True), 0 (False), or NaN without an answer, if nobody was sure, or if annotators disagree.
+        kind: the kind of answer that counts; None without an answer, or if annotators disagree about the kind.
+        askable: whether a later round may ask about the candidate again.
+        answer: the answer that counts, the newest if several agree; None if ``kind`` is None.
     """
 
     y: float
@@ -120,9 +127,9 @@ class Verdict:
 
     @property
     def teaches(self) -> str:
-        """What S learns from it, see ``answers.Meaning``.
+        """What S learns from the candidate, a value of ``answers.TEACHES``.
 
-        Where all say that the candidate is wrong, and only disagree about why, its voxels are ignored.
+        If all annotators say that the candidate is wrong but disagree about the reason, its voxels are ignored.
         """
         if self.kind is None:
             return "ignore" if self.y == 0 else ""
@@ -130,21 +137,21 @@ class Verdict:
 
 
 def adjudicate(answers: Sequence[Answer]) -> Verdict:
-    """What several answers to one candidate come to.
+    """The verdict that follows from all answers to a candidate (``docs/contracts.md``, *Answers*).
 
-    The newest adjudicating answer decides; without one, ``y`` is what all annotators agree on, else NaN. *Skipped*
-    counts only where nobody said anything else. Two who say that a candidate is wrong, for different reasons, agree
-    about ``y`` and not about ``kind``.
+    The newest adjudicating answer decides. Without one, ``y`` is what all annotators agree on, else NaN. *Skipped*
+    counts only if there is no other answer. Annotators who call a candidate wrong for different reasons agree about
+    ``y`` but not about ``kind``.
 
     Args:
-        answers: that no other one supersedes, oldest first; at least one.
+        answers: at least one answer, none of them superseded, oldest first.
     """
-    settling = [a for a in answers if a.adjudicates][-1:] or answers
-    kinds = {a.kind for a in settling}
+    deciding = [a for a in answers if a.adjudicates][-1:] or answers
+    kinds = {a.kind for a in deciding}
     askable = all(MEANING[kind].may_be_asked_again for kind in kinds)
     opinions = kinds - {AnswerKind.SKIPPED} or kinds
     values = {MEANING[kind].y for kind in opinions}
     agreed = len(opinions) == 1 or (len(values) == 1 and not any(map(math.isnan, values)))
     kind = next(iter(opinions)) if len(opinions) == 1 else None
-    newest = next((a for a in reversed(settling) if a.kind == kind), None)
+    newest = next((a for a in reversed(deciding) if a.kind == kind), None)
     return Verdict(values.pop() if agreed else math.nan, kind, askable, newest)

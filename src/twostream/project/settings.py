@@ -1,6 +1,6 @@
-"""All settings of a project, composed: what ``twostream.yaml`` may hold, and the presets.
+"""All settings of a project: what ``twostream.yaml`` may hold, and the presets.
 
-Knows the settings of each room; must not import torch, so that a project can be read anywhere.
+Knows the settings that the other packages define; must not import torch, so that a project can be read anywhere.
 """
 
 from __future__ import annotations
@@ -20,19 +20,24 @@ from twostream.task import DecodingConfig
 
 
 class VolumeConfig(Config):
-    """A volume and, where its file does not say, its voxel size (z, y, x) in nm."""
+    """A volume.
+
+    Attributes:
+        uri: where it is; a relative path starts at the project's folder.
+        voxel_size_nm: (z, y, x) nm, if the file does not state it.
+    """
 
     uri: str
     voxel_size_nm: tuple[float, float, float] | None = None
 
 
 class BoxesConfig(Config):
-    """Regions, as Z0:Z1,Y0:Y1,X0:X1 in voxels of the image. Frozen when the project is made.
+    """Boxes, as "Z0:Z1,Y0:Y1,X0:X1" in voxels of the image. They are fixed when the project is made.
 
     Attributes:
-        labels: what S may learn from; None where there are no labels, because a source stands in place of S.
-        val: part of ``labels`` that is kept for thresholds and early stopping.
-        test: never trained on, never asked; None where no truth covers it.
+        labels: labels box, which S may learn from; None without labels, if a source replaces S.
+        val: validation box, a part of ``labels`` that is used for thresholds and early stopping instead of training.
+        test: test box, never trained on and never asked about; None if no labels cover one.
     """
 
     labels: str | None = None
@@ -41,14 +46,13 @@ class BoxesConfig(Config):
 
 
 class QueryConfig(Config):
-    """Which candidates are asked.
+    """How candidates are chosen.
 
     Attributes:
         strategy: a name registered in ``twostream.query``.
         budget: answers per round.
-        settings: arguments of the strategy; for two-stream: num_clusters, first, variant.
-        audit_share: share of the batch drawn at random and never trained on, which estimates accuracy where
-            there is no test box.
+        settings: arguments of the strategy, such as ``num_clusters``, ``first`` and ``variant`` of two-stream.
+        audit_share: share of a batch that is asked as audits; used only without a test box.
     """
 
     strategy: str = "two-stream"
@@ -61,9 +65,9 @@ class AnnotatorConfig(Config):
     """The simulated annotator.
 
     Attributes:
-        error_rate: share of the answers that are turned round.
-        seconds_per_answer: assumed time, recorded with each answer.
-        corrects: whether what is badly shaped is drawn as it should be, instead of only being called so.
+        error_rate: probability that an answer is wrong.
+        seconds_per_answer: assumed time of an answer, which is recorded with it.
+        corrects: whether a badly shaped candidate is answered with a drawing of the true objects instead of *shape*.
         seconds_per_correction: assumed time of a drawing, in place of ``seconds_per_answer``.
     """
 
@@ -74,7 +78,26 @@ class AnnotatorConfig(Config):
 
 
 class ProjectConfig(Config):
-    """All of ``twostream.yaml``."""
+    """All of ``twostream.yaml``.
+
+    Attributes:
+        task: what is looked for.
+        image: the image, (Z, Y, X) uint8.
+        labels: labels of the image; None is possible only with a source.
+        source: another model's output, which replaces S; None trains S.
+        boxes: labels box, validation box and test box.
+        seed: of everything random.
+        rounds: batches that ``twostream run`` asks.
+        num_threads: threads of torch; results depend on it.
+        segmentation: S and its training.
+        refit: how S learns from answers.
+        decoding: what S predicts, and how that becomes instances.
+        candidates: thresholds.
+        patches: patches around candidates.
+        streams: both streams and their training.
+        query: how candidates are chosen.
+        annotator: the simulated annotator.
+    """
 
     task: Literal["polarity", "cleft", "mitochondria"]
     image: VolumeConfig
@@ -94,8 +117,8 @@ class ProjectConfig(Config):
     annotator: AnnotatorConfig = AnnotatorConfig()
 
     @model_validator(mode="after")
-    def _what_the_task_can_use(self) -> ProjectConfig:
-        """A setting that would do nothing, or crash when it is too late to change it, is refused at once."""
+    def _check_combinations(self) -> ProjectConfig:
+        """Refuse now what would have no effect, or fail only after S has been trained."""
         polarity = self.task == "polarity"
         for name in ("supervised", "unsupervised"):
             stream: StreamConfig = getattr(self.streams, name)
@@ -103,7 +126,7 @@ class ProjectConfig(Config):
                 raise ValueError(f"streams.{name}: {problem}")
         if self.source and self.streams.supervised.method == "s":
             raise ValueError(
-                f"streams.supervised.method is s, what S computed, but a {self.source.name} stands in its place. "
+                f"streams.supervised.method is s (features of S), but a {self.source.name} stands in its place. "
                 f"Use vae, or given"
             )
         if self.segmentation.exclusive and not polarity:
@@ -111,20 +134,23 @@ class ProjectConfig(Config):
         if self.segmentation.loss.non_overlap and (not polarity or self.segmentation.exclusive):
             raise ValueError("segmentation.loss.non_overlap is for polarity with independent channels. Leave it out")
         if polarity and self.decoding.channels != ("foreground",):
-            raise ValueError("decoding.channels is for mitochondria and clefts; synapses have pre, post, union")
+            raise ValueError(
+                "decoding.channels is for mitochondria and clefts; polarity has pre, post and union. Leave it out"
+            )
         return self
 
     @model_validator(mode="after")
-    def _something_to_begin_with(self) -> ProjectConfig:
+    def _check_labels(self) -> ProjectConfig:
+        """Labels and their two boxes come together, and can be left out only with a source."""
         if self.labels is None and self.source is None:
             raise ValueError("labels is missing; add it, or a source in place of S")
         boxes = (self.boxes.labels, self.boxes.val)
         if any((box is None) != (self.labels is None) for box in boxes):
-            raise ValueError("boxes.labels and boxes.val go with labels; give all three, or, with a source, none")
+            raise ValueError("boxes.labels and boxes.val belong to labels; set all three, or, with a source, none")
         return self
 
 
-PAPER_VAE = {
+PAPER_VAE: dict[str, Any] = {
     "method": "vae",
     "hidden_dims": [64, 128, 128, 256, 256, 512],
     "num_steps": 400_000,
@@ -132,9 +158,10 @@ PAPER_VAE = {
     "learning_rate": 1e-3,
     "warmup_steps": 1000,
 }
+"""Settings of both published VAEs, except their latent dimensions (``docs/method.md``, *VAE*)."""
 PRESETS: dict[str, dict[str, Any]] = {
     "laptop": {},
-    # The published sizes (docs/method.md, VAE and Configurations). They want a GPU.
+    # The published sizes (docs/method.md, VAE and Configurations). They need a GPU.
     "paper": {
         "segmentation": {
             "filters": [32, 64, 96, 128, 160],
@@ -152,17 +179,23 @@ PRESETS: dict[str, dict[str, Any]] = {
         },
     },
 }
+"""{preset: settings that differ from the defaults}."""
 BY_TASK: dict[str, dict[str, Any]] = {
-    # Measured (LOG.md): the unsupervised stream knows more of patches that are as wide as their object, and what it
-    # then knows answers do not raise.
+    # Measured (LOG.md): patches as wide as their object help the unsupervised stream; fine-tuning it on answers then
+    # adds nothing.
     "mitochondria": {
         "patches": {"object_widths": 1.6},
         "streams": {"unsupervised": {"num_steps": 1000}, "active_clustering": {"num_steps": 0}},
     },
 }
-"""What the laptop preset says of a task."""
+"""{task: settings of the preset "laptop" that differ from the defaults}."""
 
 
 def preset_settings(preset: str, task: str) -> dict[str, Any]:
-    """Settings that ``preset`` makes for a new project of ``task``, over the defaults; a copy."""
+    """Settings of a new project that differ from the defaults, as a copy that may be changed.
+
+    Args:
+        preset: "laptop" or "paper".
+        task: name of the task.
+    """
     return copy.deepcopy(PRESETS[preset] | (BY_TASK.get(task, {}) if preset == "laptop" else {}))

@@ -1,4 +1,7 @@
-"""Where a project stands, in a few lines. Knows the ledger; must not import torch."""
+"""The command `status`: what is done, what comes next, and the criteria for stopping, as lines of text.
+
+Knows the project and its ledger; must not import torch.
+"""
 
 from __future__ import annotations
 
@@ -26,11 +29,11 @@ SHOWN = (
     "foreground_iou",
     "curated_accuracy",
 )
-"""Scores of a line; metrics.json and the report hold the others."""
+"""Scores that are printed; ``metrics.json`` and the report hold the others."""
 
 
 def status_lines(project: Project) -> list[str]:
-    """What is done, what is due, what waits for whom."""
+    """What the project is, the scores of each round, and what to do next, as lines for a terminal."""
     round_number, step = project.next_step()
     waiting = project.ledger.open_queries()
     num_answers, seconds = project.ledger.spent()
@@ -61,32 +64,35 @@ def status_lines(project: Project) -> list[str]:
     elif step == "suggest" and round_number >= project.config.rounds:
         lines.append(
             f"all {round_number} rounds are done; "
-            f"`twostream run {project.root} --rounds {round_number + 1}` asks another"
+            f"`{project.command('run', '--rounds', str(round_number + 1))}` asks another batch"
         )
     else:
-        lines.append(f"next: {step} of round {round_number}; `twostream run {project.root}` does it")
+        lines.append(f"next: {step} of round {round_number}; `{project.command('run')}` does it")
     return lines
 
 
 def agreements(scores: Mapping[int, Mapping[str, Any]], until: int) -> list[float | None]:
-    """Agreement of each round's labels with those of the round before, up to round ``until``, oldest first."""
+    """Agreement of each round's labels with the previous round's, for rounds 1 to ``until``; None if undefined."""
     return [(m.get("stopping") or {}).get("agreement") for r, m in sorted(scores.items()) if 1 <= r <= until]
 
 
 def stopping_lines(scores: Mapping[int, Mapping[str, Any]], round_number: int) -> list[str]:
-    """What speaks for stopping after a round, and what does not yet: shown, never acted on.
+    """The criteria for stopping after a round, each with its advice. The program never stops by itself.
 
     Args:
         scores: {round: metrics}.
-        round_number: the round; rounds that an older version has scored say nothing.
+        round_number: the round.
+
+    Returns:
+        Lines for a terminal; empty for round 0 and for rounds that were scored by a version without these criteria.
     """
-    said = scores[round_number].get("stopping")
-    if not said:
+    criteria = scores[round_number].get("stopping")
+    if not criteria:
         return []
-    lines = [f"predictions {_stability(agreements(scores, round_number), said)}"]
+    lines = [f"predictions {_stability(agreements(scores, round_number), criteria)}"]
     for name, whose in (("audited", "audited"), ("expected", "unanswered")):
-        if said[name]:
-            found = Estimate(**said[name])
+        if criteria[name]:
+            found = Estimate(**criteria[name])
             lines.append(
                 f"{found.value:.3f} of {found.num} {whose} labels are right"
                 f"{', the scorer believes' if name == 'expected' else ''} "
@@ -97,30 +103,36 @@ def stopping_lines(scores: Mapping[int, Mapping[str, Any]], round_number: int) -
 
 
 def advice(fulfilled: bool) -> str:
-    """What a criterion advises."""
+    """The advice of a criterion for stopping."""
     return "may stop" if fulfilled else "go on"
 
 
-def _stability(agreed: list[float | None], said: Mapping[str, Any]) -> str:
+def _stability(agreed: list[float | None], criteria: Mapping[str, Any]) -> str:
+    """How well the newest labels agree with those of the round before, on average, and the advice that follows."""
     advised = advice(has_stabilised(agreed))
     if agreed[-1] is None:
-        return f"cannot be compared with the round before ({why_no_agreement(said)}): {advised}"
+        return f"cannot be compared with the round before ({why_no_agreement(criteria)}): {advised}"
     mean = recent_agreement(agreed)
     over = f", {mean:.3f} over {WINDOW} rounds (stop at {STABLE:g})" if mean == mean else ""
     over = over or f" (stop at {STABLE:g} over {WINDOW} rounds)"
     return f"agree {agreed[-1]:.3f} with the round before{over}: {advised}"
 
 
-def why_no_agreement(said: Mapping[str, Any]) -> str:
-    """Why the labels of two rounds cannot be compared."""
-    if not said["learned"]:
+def why_no_agreement(criteria: Mapping[str, Any]) -> str:
+    """Why the labels of a round cannot be compared with those of the round before.
+
+    Args:
+        criteria: "stopping" of the round's metrics, in which "agreement" is None.
+    """
+    if not criteria["learned"]:
         return "the scorer needs a true and a false answer"
-    if said["num_shared"] is None:
+    if criteria["num_shared"] is None:
         return "which had learned nothing to compare with"
-    if said["num_shared"] < MIN_SHARED * said["num_pool"]:
-        return f"which knew {said['num_shared']} of {said['num_pool']} candidates"
+    if criteria["num_shared"] < MIN_SHARED * criteria["num_pool"]:
+        return f"which knew {criteria['num_shared']} of {criteria['num_pool']} candidates"
     return "all labels are the same"
 
 
 def _recall(on_labels: float | None) -> str:
-    return " unknown: no labels" if on_labels is None else f" on the labelled box: {on_labels:.2f}"
+    """Candidate recall on the labels box, as the end of a line."""
+    return " unknown: no labels" if on_labels is None else f" on the labels box: {on_labels:.2f}"

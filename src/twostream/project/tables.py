@@ -1,7 +1,8 @@
-"""What leaves a project as files and comes back: queries, answers, candidates, the curated data set.
+"""Tables of queries and answers: how they are written, and how answers are read from a CSV.
 
-Knows the ledger, tables and volumes; must not import torch. Exports are written, never read back by the loop;
-answers come in through ``Ledger.tell`` like anybody's.
+The loop never reads the tables that it writes. Answers from a CSV go through ``Ledger.tell_all``, like all others.
+
+Knows the ledger and tables; must not import torch.
 """
 
 from __future__ import annotations
@@ -25,12 +26,12 @@ from twostream.task.answers import MEANING, answer_kind
 
 
 def answerable() -> list[str]:
-    """Kinds that a table can carry; the others need a drawn mask."""
+    """Kinds of answers that a table can hold; the others need a drawn mask."""
     return [str(kind) for kind, meaning in MEANING.items() if meaning.teaches != "drawn"]
 
 
 def query_row(query: Query) -> dict[str, Any]:
-    """A query as plain values; positions in voxels of the image."""
+    """A query as plain values: {column: value}. Positions are in voxels of the image."""
     z, y, x = query.candidate.center_zyx.tolist()
     return {
         "query": query.id,
@@ -48,7 +49,7 @@ def query_row(query: Query) -> dict[str, Any]:
 
 
 def answer_row(answer: Answer) -> dict[str, Any]:
-    """An answer as plain values."""
+    """An answer as plain values: {column: value}."""
     return {
         "answer": answer.id,
         "round": answer.round,
@@ -66,7 +67,7 @@ def answer_row(answer: Answer) -> dict[str, Any]:
 
 
 def source_ids(project: Project) -> dict[int, Any]:
-    """{candidate id: what the source calls it}; empty where the source names nothing, or S proposes."""
+    """{candidate id: its id in the source}; empty unless a source brings the instances."""
     result: dict[int, Any] = {}
     source = project.config.source
     if source is None or not source.brings_instances:
@@ -79,41 +80,55 @@ def source_ids(project: Project) -> dict[int, Any]:
 
 
 def with_source_ids(project: Project, rows: list[dict[str, Any]], key: str = "candidate") -> list[dict[str, Any]]:
-    """Rows with a column ``source_id`` behind ``key``, where the source names what it proposed."""
-    names = source_ids(project)
-    if not names:
+    """Rows with a further column ``source_id`` after the column ``key``, if a source brings the instances.
+
+    Args:
+        project: the project.
+        rows: rows of a table.
+        key: name of the column that holds the candidate's id.
+    """
+    ids = source_ids(project)
+    if not ids:
         return rows
-    return [
-        {k: v for name, value in row.items() for k, v in _named(name, value, key, names.get(row[key]))} for row in rows
-    ]
-
-
-def _named(name: str, value: Any, key: str, source_id: Any) -> list[tuple[str, Any]]:
-    return [(name, value), ("source_id", source_id)] if name == key else [(name, value)]
+    result = []
+    for row in rows:
+        columns: dict[str, Any] = {}
+        for name, value in row.items():
+            columns[name] = value
+            if name == key:
+                columns["source_id"] = ids.get(value)
+        result.append(columns)
+    return result
 
 
 def export_queries(project: Project, round_number: int) -> None:
-    """queries.jsonl of a round."""
+    """Write ``queries.jsonl`` of a round."""
     rows = with_source_ids(project, [query_row(q) for q in project.ledger.queries(round_number)])
     write_jsonl(project.path(round_number, "queries.jsonl"), rows)
 
 
 def export_answers(project: Project, round_number: int) -> None:
-    """answers.jsonl of a round."""
+    """Write ``answers.jsonl`` of a round."""
     rows = [answer_row(a) for a in project.ledger.all_answers() if a.round == round_number]
     write_jsonl(project.path(round_number, "answers.jsonl"), with_source_ids(project, rows))
 
 
 def read_answers(project: Project, path: Path, annotator: str) -> int:
-    """Record answers from a CSV with columns ``query`` and ``kind``, optional ``reason`` and ``seconds``.
+    """Record the answers of a CSV with the columns ``query`` and ``kind``, and optionally ``reason`` and ``seconds``.
 
-    Rows without a kind are left open. All rows are checked before the first is recorded.
+    Rows without a kind leave their query open. Either all answers are recorded or, after an error, none.
+
+    Args:
+        project: the project.
+        path: the CSV.
+        annotator: name of the person who answered.
 
     Returns:
-        How many answers were recorded.
+        The number of answers recorded.
 
     Raises:
-        InputError: no such file, no such column, an unknown kind or a query that is not open.
+        InputError: the file cannot be read, lacks a column, or holds an unknown kind, a bad number, or a query that is
+            not open.
     """
     try:
         with open(path, newline="", encoding="utf-8-sig") as handle:
@@ -145,18 +160,25 @@ def read_answers(project: Project, path: Path, annotator: str) -> int:
 
 
 def latest_round(project: Project, step: str) -> int:
-    """The latest round in which ``step`` is done.
+    """The newest round in which ``step`` is done.
 
     Raises:
-        ProjectError: in none.
+        ProjectError: it is done in none.
     """
     rounds = [round_number for round_number, name in project.ledger.finished_steps() if name == step]
     if not rounds:
-        raise ProjectError(f"{project.root} has not come to {step!r} yet; run `twostream run {project.root}` first.")
+        raise ProjectError(f"{project.root} has not done the step {step} yet; run `{project.command('run')}` first.")
     return max(rounds)
 
 
 def write_rows(rows: list[dict[str, Any]], output: Path, format_: str) -> None:
+    """Write a table.
+
+    Args:
+        rows: {column: value} of each row.
+        output: file to write.
+        format_: "csv", "jsonl" or "parquet". In CSV lists and mappings are written as JSON.
+    """
     if format_ == "jsonl":
         write_jsonl(output, rows)
         return

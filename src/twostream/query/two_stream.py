@@ -1,7 +1,7 @@
 """Two-stream hierarchical clustering (Lin 2020): coarse clusters in one stream, fine clusters in the other.
 
 One query per fine cluster, the member nearest its centre, away from what has been answered. Reading in blocks, threads
-and k-means stand elsewhere (``stream_features``, ``workers``, ``kmeans``).
+and k-means are in files of their own (``stream_features``, ``workers``, ``kmeans``).
 """
 
 from __future__ import annotations
@@ -49,10 +49,10 @@ class CoarseCluster:
 
 @dataclass(frozen=True)
 class _Job:
-    """A coarse cluster with its share of the batch and its members' features in the second stream."""
+    """A coarse cluster, how many queries it gets, and its members' features in the second stream."""
 
     cluster: CoarseCluster
-    share: int
+    num_queries: int
     members: Members
 
 
@@ -64,22 +64,22 @@ class TwoStream(Strategy):
 
     1. Coarse clusters C_1 .. C_m: k-means of u over all rows, answered ones included.
     2. Shares b_1 .. b_m of the batch, sum B (``budget.py``).
-    3. Rows far from answers: where C_i holds more than f * (answers // B) answers A_i, only the max(0.2 |C_i|, b_i)
-       rows with the largest d(r) = min over a in A_i of |v_r - v_a| go on.
+    3. Rows far from answers: where C_i holds more than f * (answers // B) answers A_i, only the max(0.2 n_i, b_i)
+       of its n_i unanswered rows with the largest d(r) = min over a in A_i of |v_r - v_a| go on.
     4. Fine clusters F_i1 .. F_ib: k-means of v, with b_i clusters, over the rows of C_i that went on.
     5. Medoids: of each F_ij with centre c, the row with the smallest |v_r - c| is asked.
 
     Variants. ``published`` selects what the published script selects, exactly and at every size. ``corrected`` selects
-    what the script meant: in step 5 the script looks positions among the rows after step 3 up among those before it.
-    ``adaptive`` takes any batch and any number of answers, standardises columns, does not depend on the order of the
-    rows, and in step 3 measures to the answers of all clusters and keeps at least b_i / (b_i + |A_i|) of the rows.
+    what the script meant: step 3 renumbers the rows, and in step 5 the script looks them up by their old numbers.
+    ``adaptive`` standardises columns, does not depend on the order of the rows, and runs step 3 in every cluster with
+    an answer: it measures to the answers of all clusters and keeps at least b_i / (b_i + |A_i|) of the rows.
 
     Args:
         num_clusters: (m, f). With a ``batch_size`` other than their product, f follows from the batch.
         first: stream of the coarse level: "supervised" (published code) or "unsupervised" (published figure).
         variant: "corrected", "published" or "adaptive".
         exact: whether k-means is scikit-learn's with the published number of restarts; None: up to 20,000 rows.
-            Otherwise, and wherever candidates have weights, centres are found on a subsample of the rows.
+            Otherwise centres are found on a subsample of the rows; fine centres also where candidates have weights.
         share: adaptive: a coarse cluster's share of the batch goes by its "size", its "spread" (sum of squared
             distances to its mean in the second stream), the scorer's expected "error" in it, or is "even".
         weight: adaptive: what a candidate counts in step 4: "none" (all alike) or "uncertainty" (entropy).
@@ -141,15 +141,15 @@ class TwoStream(Strategy):
         with Workers() as workers:
             features = StreamFeatures(pool, known, exact=exact, standardise=scaled)
             clusters = self._coarse_clusters(features, askable, known, num_coarse, workers)
-            shares = self._shares(features, clusters, batch_size - len(drawn), num_fine)
-            asking = [(cluster, share) for cluster, share in zip(clusters, shares, strict=True) if share]
+            numbers = self._num_queries(features, clusters, batch_size - len(drawn), num_fine)
+            asking = [(cluster, number) for cluster, number in zip(clusters, numbers, strict=True) if number]
             all_answers = features.read(pool.answered, self.second) if self.is_adaptive else None
             waiting = iter(asking)
             for members in features.groups([cluster.rows for cluster, _ in asking], self.second):
                 jobs = [_Job(*next(waiting), one) for one in members]
                 picked += self._queries(features, jobs, all_answers, usual_answers, workers)
         counts = [] if exact else [(num_rows, num_coarse)]
-        counts += [] if exact and self.weight == "none" else [(len(cluster.rows), share) for cluster, share in asking]
+        counts += [] if exact and self.weight == "none" else [(len(cluster.rows), number) for cluster, number in asking]
         is_subsampled = any(rows > rows_wanted(k) for rows, k in counts)
         return picked, (f"{num_rows} candidates: {SUBSAMPLED}",) if is_subsampled else ()
 
@@ -169,7 +169,7 @@ class TwoStream(Strategy):
             for own in [answered.get(name, none)]
         ]
 
-    def _shares(
+    def _num_queries(
         self, features: StreamFeatures, clusters: list[CoarseCluster], batch_size: int, num_fine: int
     ) -> list[int]:
         """Step 2: queries of every coarse cluster."""
@@ -208,36 +208,36 @@ class TwoStream(Strategy):
         positions, num_answered = np.arange(len(job.cluster.rows)), job.cluster.num_answered
         if num_answered <= (0 if self.is_adaptive else usual_answers):
             return positions
-        fair = job.share / (job.share + num_answered) if self.is_adaptive else 0.0
+        fair = job.num_queries / (job.num_queries + num_answered) if self.is_adaptive else 0.0
         blocks = job.members.blocks(positions)
         distance = np.concatenate([distance_to_nearest(x, answers, exact=exact) for x in blocks])
-        return np.argsort(distance)[-max(int(max(FARTHEST_SHARE, fair) * len(positions)), job.share) :]
+        return np.argsort(distance)[-max(int(max(FARTHEST_SHARE, fair) * len(positions)), job.num_queries) :]
 
     def _fine_clusters(
         self, features: StreamFeatures, jobs: list[_Job], kept: list[np.ndarray], workers: Workers
     ) -> list[Solution]:
-        """Step 4; 10 restarts of at most 200 iterations, as published, where it is exact."""
+        """Step 4; where it is exact, the best of 10 runs of at most 200 iterations, as published."""
         p = features.pool.mean_probability if self.weight == "uncertainty" else None
         problems = [
             job.members.problem(positions, None if p is None else entropy(p[job.cluster.rows[positions]]))
             for job, positions in zip(jobs, kept, strict=True)
         ]
         return solve(
-            problems, [job.share for job in jobs], exact=features.exact and p is None,
+            problems, [job.num_queries for job in jobs], exact=features.exact and p is None,
             seed=self.random_state, workers=workers, restarts=10, max_iter=200,
         )  # fmt: skip
 
     def _medoids(self, job: _Job, answers: np.ndarray, kept: np.ndarray, found: Solution) -> Queries:
         """Step 5, with reasons."""
         members, labels, distance2 = job.members, found.labels, found.distance2
-        # The published script takes positions among the rows that step 3 has left for positions among all.
+        # The published script looks the renumbered rows up under the numbers they had before step 3.
         measured = np.arange(len(kept)) if self.variant == "published" else kept
         if distance2 is None:
             distance2, start = np.empty(len(kept)), 0
             for x in members.blocks(measured):
                 part = slice(start, start := start + len(x))
                 distance2[part] = ((x - found.centers.astype(x.dtype)[labels[part]]) ** 2).sum(1)
-        nearest, fine, sizes = medoids(distance2, labels, job.share)
+        nearest, fine, sizes = medoids(distance2, labels, job.num_queries)
         chosen = members.read(kept[nearest])
         offset = (chosen - found.centers.astype(chosen.dtype)[fine]).astype(float)
         to_center = np.where(fine < 0, 0.0, np.sqrt((offset**2).sum(1)))

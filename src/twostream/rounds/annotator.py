@@ -1,6 +1,6 @@
-"""The simulated annotator: answers open queries by the truth rule, through the same door as a person.
+"""The simulated annotator: it answers open queries by the truth rule, through the ledger, as a person does.
 
-Knows truth volumes and the ledger's two calls; must not know the loop or the models.
+Knows the truth volume and two calls of the ledger, ``open_queries`` and ``tell``; must not know the loop or the models.
 """
 
 from __future__ import annotations
@@ -14,18 +14,21 @@ from twostream.project.records import Answer
 from twostream.task.answers import AnswerKind
 
 NAME = "simulated"
+"""Name of the annotator in the ledger."""
 
 
 class SimulatedAnnotator:
-    """Answers by the truth rule, wrong with a set rate.
+    """Answers by the truth rule (``docs/contracts.md``, *Answers*), with errors at a given rate.
 
     Args:
-        truth: what is true.
-        error_rate: share of the answers that are turned round.
-        seconds_per_answer: recorded with each answer.
-        corrects: whether a badly shaped candidate is answered with the true objects in its place, drawn.
-        seconds_per_correction: recorded with a drawing.
-        seed: of the errors; an error depends on (seed, candidate id) alone, whatever else was asked.
+        truth: labels of the whole image.
+        error_rate: probability that an answer is wrong: *nothing* instead of *true*, *true* instead of any other.
+            *Unsure* is never changed.
+        seconds_per_answer: time that is recorded with each answer.
+        corrects: whether a badly shaped candidate is answered with a drawing of the true objects (*corrected*) rather
+            than with *shape*.
+        seconds_per_correction: time that is recorded with each drawing.
+        seed: of the errors. Whether an answer is wrong depends only on the seed and the candidate's id.
     """
 
     def __init__(
@@ -41,16 +44,12 @@ class SimulatedAnnotator:
         self._truth, self._error_rate, self._corrects = truth, error_rate, corrects
         self._seconds, self._seconds_per_correction, self._seed = seconds_per_answer, seconds_per_correction, seed
 
-    def kind(self, candidate: Candidate) -> AnswerKind:
-        """What this annotator says of a candidate."""
-        kind = self._truth.judge(candidate).kind
-        rng = np.random.default_rng([self._seed, candidate.id])
-        if kind is AnswerKind.UNSURE or rng.random() >= self._error_rate:
-            return kind
-        return AnswerKind.NOTHING if kind is AnswerKind.TRUE else AnswerKind.TRUE
-
     def answer_all(self, ledger: Ledger) -> int:
-        """Answer every open query; returns how many answers were given."""
+        """Answer every open query.
+
+        Returns:
+            The number of answers given.
+        """
         queries = ledger.open_queries()
         for query in queries:
             kind = self.kind(query.candidate)
@@ -61,3 +60,11 @@ class SimulatedAnnotator:
             else:
                 ledger.tell(Answer(query.id, kind, NAME, seconds=self._seconds))
         return len(queries)
+
+    def kind(self, candidate: Candidate) -> AnswerKind:
+        """The kind of answer that this annotator gives to a candidate."""
+        kind = self._truth.judge(candidate).kind
+        rng = np.random.default_rng([self._seed, candidate.id])
+        if kind is AnswerKind.UNSURE or rng.random() >= self._error_rate:
+            return kind
+        return AnswerKind.NOTHING if kind is AnswerKind.TRUE else AnswerKind.TRUE

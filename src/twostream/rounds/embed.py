@@ -1,7 +1,10 @@
-"""Candidates to latents: both streams are trained, taught by the answers, and shown every candidate of a round.
+"""The step `embed`: both streams encode every candidate of a round. Their training and fine-tuning are here as well.
 
-Knows projects, candidates and the streams; must not know strategies, nor how S is trained. A stream is a network on
-patches, S's own features, or latents that someone brings; all leave the same two files, row for row beside ids.npy.
+The supervised stream sees masks, the unsupervised stream sees raw images. A stream is a network on patches (``vae`` or
+``simclr``), the features that S computed inside the mask (``s``), or latents that the user supplies (``given``). For
+each stream the step writes ``latents_<stream>.npy``, whose rows are in the order of ``ids.npy``.
+
+Knows projects, candidates and streams; must not know strategies, nor how S is trained.
 """
 
 from __future__ import annotations
@@ -36,33 +39,31 @@ from twostream.rounds.propose import may_be_asked
 from twostream.volume.uri import absolute_uri
 
 STREAMS = ("supervised", "unsupervised")
+NETWORK_METHODS = ("vae", "simclr")
+"""Methods of a stream that is a network on patches, trained in round 0."""
 NUM_RANDOM_PATCHES = 4096
-"""Raw patches that the unsupervised stream is trained on: a few per learned step, held in memory."""
+"""Patches from random places that train the unsupervised stream; limited because they are held in memory."""
 MAX_TRAINING_PAIRS = 8192
-"""Candidates that the streams learn from, drawn at random where there are more; held in memory."""
-LEARNED = ("vae", "simclr")
-"""Methods that are networks on patches."""
+"""Candidates that train the streams, a random sample if there are more; limited because they are held in memory."""
 
 
-def embed(project: Project, round_number: int) -> int:
-    """Both streams see every candidate of a round -> ids.npy and the two latents files; round 0 trains them first.
+def embed_step(project: Project, round_number: int) -> Detail:
+    """Write ``ids.npy``, (N,) uint64, and for each stream ``latents_<stream>.npy``, (N, D) float32.
 
-    Returns:
-        How many candidates were seen.
+    Round 0 trains the streams that are networks first.
 
     Raises:
-        ProjectError: round 0 has nothing to train the streams on.
-        InputError: latents were to be brought, and some are missing.
+        ProjectError: there is no candidate on which the streams could be trained.
+        InputError: the latents that the user supplies are missing, or lack a candidate.
     """
     candidates = from_table(read_table(project.path(round_number, "candidates.parquet")))
     if round_number == 0:
-        _fit_streams(project, candidates)
+        _train_streams(project, candidates)
     write_array(project.path(round_number, "ids.npy"), np.array([c.id for c in candidates], np.uint64))
     for name in STREAMS:
-        if _config(project, name).method not in LEARNED:
-            write_array(
-                _latents_path(project, round_number, name), _table_latents(project, round_number, name, candidates)
-            )
+        if _config(project, name).method not in NETWORK_METHODS:
+            latents = _latents_without_network(project, round_number, name, candidates)
+            write_array(_latents_path(project, round_number, name), latents)
     networks = _networks(project, round_number)
     if networks:
         with ExitStack() as stack:
@@ -74,42 +75,54 @@ def embed(project: Project, round_number: int) -> int:
                 )
                 for name, network in networks.items()
             }
-            for rows, pairs in _batches(project, candidates):
+            for rows, pairs in _cut_batches(project, candidates):
                 for name, network in networks.items():
-                    files[name][rows] = encode(network, _seen(project, name, pairs))
-    return len(candidates)
+                    files[name][rows] = encode(network, _network_input(project, name, pairs))
+    return {"num_candidates": len(candidates)}
 
 
 def latents_of(
     project: Project, round_number: int, candidates: Sequence[Candidate], pairs: Sequence[PatchPair]
 ) -> dict[str, np.ndarray]:
-    """Latents by the streams of a round: {"supervised": (N, Ds), "unsupervised": (N, Du)} float32."""
+    """Latents of candidates, by the streams as they are in a round.
+
+    Args:
+        project: gives the streams.
+        round_number: round whose streams are used.
+        candidates: N candidates, for the streams that see no patches.
+        pairs: their N patch pairs, for the streams that are networks.
+
+    Returns:
+        {"supervised": (N, Ds), "unsupervised": (N, Du)} float32.
+    """
     networks = _networks(project, round_number)
     return {
-        name: encode(networks[name], _seen(project, name, pairs))
+        name: encode(networks[name], _network_input(project, name, pairs))
         if name in networks
-        else _table_latents(project, round_number, name, candidates)
+        else _latents_without_network(project, round_number, name, candidates)
         for name in STREAMS
     }
 
 
 def cut_pairs(project: Project, candidates: Sequence[Candidate]) -> list[PatchPair]:
-    """Aligned patch pairs, in the order of ``candidates``."""
+    """The aligned patch pair of each candidate, in the order of ``candidates``."""
     found: dict[int, PatchPair] = {}
-    for rows, pairs in _batches(project, candidates):
+    for rows, pairs in _cut_batches(project, candidates):
         found |= zip(rows, pairs, strict=True)
     return [found[row] for row in range(len(candidates))]
 
 
-def learn_from_answers(project: Project, round_number: int) -> list[float]:
-    """Active clustering: the unsupervised stream of the round before learns from the answers -> unsupervised.ckpt.
+def fine_tune_on_answers(project: Project, round_number: int) -> list[float]:
+    """Active clustering: fine-tune the previous round's unsupervised stream and write ``unsupervised.ckpt``.
+
+    Audits are not learned from. If there are too few answers, the stream is copied unchanged.
 
     Returns:
-        The loss of every step; empty where nothing was learned.
+        The loss of every step; empty if nothing was trained now.
     """
     stream, config = project.config.streams.unsupervised, project.config.streams.active_clustering
     path = project.path(round_number, "unsupervised.ckpt")
-    if stream.method not in LEARNED or path.exists():
+    if stream.method not in NETWORK_METHODS or path.exists():
         return []
     network = load_stream(project.path(round_number - 1, "unsupervised.ckpt"))
     verdicts = project.ledger.verdicts()
@@ -120,10 +133,10 @@ def learn_from_answers(project: Project, round_number: int) -> list[float]:
     if can_teach(y, config):
         candidates = from_table(read_table(project.path(round_number - 1, "candidates.parquet")))
         others = [c for c in candidates if c.id not in newest and may_be_asked(project, c)]
-        unanswered = _images(project, _some_pairs(project, others, "unanswered"))
+        unanswered = _images(project, _sample_pairs(project, others, "unanswered"))
         losses = fine_tune(
             network,
-            _raw_draw(project, unanswered),
+            _image_draw(project, unanswered),
             _images(project, [q.patch for q in taught]),
             y,
             unanswered,
@@ -138,68 +151,76 @@ def learn_from_answers(project: Project, round_number: int) -> list[float]:
     return losses
 
 
-def _fit_streams(project: Project, candidates: Sequence[Candidate]) -> None:
-    """Train what is not trained yet: the mask stream on aligned masks, the image stream on raw patches."""
-    due = [
+# -- training in round 0 ----------------------------------------------------------------------------------------------
+
+
+def _train_streams(project: Project, candidates: Sequence[Candidate]) -> None:
+    """Train each network that has no checkpoint yet: the supervised stream on masks, the unsupervised on raw images."""
+    untrained = [
         name
         for name in STREAMS
-        if _config(project, name).method in LEARNED and not project.path(0, f"{name}.ckpt").exists()
+        if _config(project, name).method in NETWORK_METHODS and not project.path(0, f"{name}.ckpt").exists()
     ]
-    if not due:
+    if not untrained:
         return
-    pairs = _some_pairs(project, _worth_learning_from(project, candidates), "training pairs")
-    for name in due:
+    pairs = _sample_pairs(project, _training_candidates(project, candidates), "training pairs")
+    for name in untrained:
         config, path = _config(project, name), project.path(0, f"{name}.ckpt")
-        network = new_stream(_shape(project), config, project.seed(0, f"{name} weights"))
+        draw = _image_draw(project, _images(project, pairs)) if name == "unsupervised" else _mask_draw(project, pairs)
+        network = new_stream(_patch_shape(project), config, project.seed(0, f"{name} weights"))
         losses = fit_stream(
-            network, _draw(project, name, pairs), config,
-            seed=project.seed(0, name), resume_path=path.with_suffix(".resume"), name=name,
-        )  # fmt: skip
-        shown = pictures(network, _seen(project, name, pairs), project.seed(0, f"{name} pictures"))
+            network, draw, config, seed=project.seed(0, name), resume_path=path.with_suffix(".resume"), name=name
+        )
+        shown = pictures(network, _network_input(project, name, pairs), project.seed(0, f"{name} pictures"))
         write_arrays(project.path(0, PICTURES_NAME.format(name)), shown)
         save_stream(network, config, losses, path)
         path.with_suffix(".resume").unlink(missing_ok=True)
 
 
-def _worth_learning_from(project: Project, candidates: Sequence[Candidate]) -> list[Candidate]:
-    """Candidates that may be asked; where there is none, those that are far from the test box."""
-    shown = [c for c in candidates if may_be_asked(project, c)]
+def _training_candidates(project: Project, candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Candidates that may be asked about; if there are none, all that do not touch the guarded test box."""
     if not candidates:
-        raise ProjectError("no candidate was proposed, so the streams have nothing to learn from; train S for longer.")
-    if not shown:
+        raise ProjectError(
+            "no candidates were proposed, so there is nothing to train the streams on. Train S for longer "
+            "(segmentation.num_steps)."
+        )
+    chosen = [c for c in candidates if may_be_asked(project, c)]
+    if not chosen:
         progress.say(f"  all {len(candidates)} candidates lie in the labels box or near the test box: none to ask")
         guarded = project.guarded_box
-        shown = [c for c in candidates if guarded is None or not c.box.intersects(guarded)]
-    if not shown:
+        chosen = [c for c in candidates if guarded is None or not c.box.intersects(guarded)]
+    if not chosen:
         raise ProjectError(
-            f"all {len(candidates)} candidates lie near the test box, so the streams have nothing to learn from; "
-            f"make the test box smaller."
+            f"all {len(candidates)} candidates lie in the test box or within its guard, so there is nothing to train "
+            f"the streams on. Make a new project with a smaller --test-box."
         )
-    return shown
+    return chosen
 
 
-def _draw(project: Project, name: str, pairs: Sequence[PatchPair]) -> Draw:
-    if name == "supervised":
-        return MaskDraw(_masks(project, pairs), project.config.patches.planes)
-    return _raw_draw(project, _images(project, pairs))
-
-
-def _raw_draw(project: Project, centred: np.ndarray) -> ImageDraw:
-    """Raw patches from anywhere, and these, which are cut about candidates."""
-    patches, seed = project.config.patches, project.seed(0, "raw patches")
-    everywhere = random_patches(project.image, NUM_RANDOM_PATCHES, patches, project.pixel_size_nm, seed)
-    return ImageDraw(everywhere, centred, project.config.streams.random_crop_share, patches.planes)
-
-
-def _some_pairs(project: Project, candidates: Sequence[Candidate], purpose: str) -> list[PatchPair]:
-    """Pairs of at most ``MAX_TRAINING_PAIRS`` candidates, drawn with a seed of their own."""
+def _sample_pairs(project: Project, candidates: Sequence[Candidate], purpose: str) -> list[PatchPair]:
+    """Patch pairs of at most ``MAX_TRAINING_PAIRS`` candidates; each ``purpose`` has its own random sample."""
     rng = np.random.default_rng(project.seed(0, purpose))
     num_drawn = min(len(candidates), MAX_TRAINING_PAIRS)
     return cut_pairs(project, [candidates[int(row)] for row in np.sort(rng.permutation(len(candidates))[:num_drawn])])
 
 
-def _batches(project: Project, candidates: Sequence[Candidate]) -> Iterator[tuple[list[int], list[PatchPair]]]:
-    """All candidates, in the order in which the image is read."""
+def _mask_draw(project: Project, pairs: Sequence[PatchPair]) -> Draw:
+    """Training samples of the supervised stream."""
+    return MaskDraw(_masks(project, pairs), project.config.patches.planes)
+
+
+def _image_draw(project: Project, centred: np.ndarray) -> Draw:
+    """Training samples of the unsupervised stream: patches from random places, and ``centred``, cut at candidates."""
+    patches, seed = project.config.patches, project.seed(0, "raw patches")
+    everywhere = random_patches(project.image, NUM_RANDOM_PATCHES, patches, project.pixel_size_nm, seed)
+    return ImageDraw(everywhere, centred, project.config.streams.random_crop_share, patches.planes)
+
+
+# -- patches and latents ----------------------------------------------------------------------------------------------
+
+
+def _cut_batches(project: Project, candidates: Sequence[Candidate]) -> Iterator[tuple[list[int], list[PatchPair]]]:
+    """(rows, their patch pairs) in batches. Rows come in the order in which the image is read, not in their own."""
     pairs = cut_all(project.image, candidates, project.config.patches, project.pixel_size_nm)
     with progress.task("cut patches", total=len(candidates)) as advance:
         while batch := list(islice(pairs, BATCH_SIZE)):
@@ -207,33 +228,41 @@ def _batches(project: Project, candidates: Sequence[Candidate]) -> Iterator[tupl
             advance(len(batch))
 
 
-def _seen(project: Project, name: str, pairs: Sequence[PatchPair]) -> np.ndarray:
-    """(N, P, W, W) float32 in [-1, 1]: what a stream sees of pairs."""
+def _network_input(project: Project, name: str, pairs: Sequence[PatchPair]) -> np.ndarray:
+    """What the stream called ``name`` sees of pairs: (N, P, W, W) float32 in [-1, 1]."""
     return mask_input(_masks(project, pairs)) if name == "supervised" else image_input(_images(project, pairs))
 
 
 def _masks(project: Project, pairs: Sequence[PatchPair]) -> np.ndarray:
     """(N, P, W, W) int8; N may be 0."""
-    return np.array([p.mask for p in pairs], np.int8).reshape(-1, *_shape(project))
+    return np.array([p.mask for p in pairs], np.int8).reshape(-1, *_patch_shape(project))
 
 
 def _images(project: Project, pairs: Sequence[PatchPair]) -> np.ndarray:
     """(N, P, W, W) uint8; N may be 0."""
-    return np.array([p.image for p in pairs], np.uint8).reshape(-1, *_shape(project))
+    return np.array([p.image for p in pairs], np.uint8).reshape(-1, *_patch_shape(project))
+
+
+def _patch_shape(project: Project) -> tuple[int, int, int]:
+    """(planes, width, width) of a patch."""
+    patches = project.config.patches
+    return patches.num_planes, patches.width_px, patches.width_px
 
 
 def _networks(project: Project, round_number: int) -> dict[str, Stream]:
-    """The streams that are networks, as they are in a round: the mask stream stays as round 0 trained it."""
+    """The streams that are networks, as they are in a round. Only the unsupervised one changes after round 0."""
     rounds = {"supervised": 0, "unsupervised": round_number}
     return {
         name: load_stream(project.path(rounds[name], f"{name}.ckpt"))
         for name in STREAMS
-        if _config(project, name).method in LEARNED
+        if _config(project, name).method in NETWORK_METHODS
     }
 
 
-def _table_latents(project: Project, round_number: int, name: str, candidates: Sequence[Candidate]) -> np.ndarray:
-    """(N, D) float32 of a stream that sees no patches: S's own features, or latents that someone brings."""
+def _latents_without_network(
+    project: Project, round_number: int, name: str, candidates: Sequence[Candidate]
+) -> np.ndarray:
+    """Latents of a stream that sees no patches, (N, D) float32: features of S, or latents that the user supplies."""
     config = _config(project, name)
     if config.method == "given":
         files = {key: absolute_uri(getattr(config, key), project.root) for key in ("latents", "ids")}
@@ -247,19 +276,11 @@ def _table_latents(project: Project, round_number: int, name: str, candidates: S
 
 
 def _config(project: Project, name: str) -> StreamConfig:
+    """Settings of the stream called ``name``."""
     config: StreamConfig = getattr(project.config.streams, name)
     return config
 
 
 def _latents_path(project: Project, round_number: int, name: str) -> Path:
+    """File of a stream's latents in a round."""
     return project.path(round_number, f"latents_{name}.npy")
-
-
-def _shape(project: Project) -> tuple[int, int, int]:
-    patches = project.config.patches
-    return patches.num_planes, patches.width_px, patches.width_px
-
-
-def embed_step(project: Project, round_number: int) -> Detail:
-    """Both streams see every candidate -> ids.npy and the two latents files. Round 0 trains the streams first."""
-    return {"num_candidates": embed(project, round_number)}

@@ -1,4 +1,7 @@
-"""What S may learn from in a project: its labels and its answers, as crops."""
+"""Training data of S in a project: crops of the labels box, crops around answers, and the validation crops.
+
+Knows projects, the ledger's answers and how crops are made of them; must not know how S is trained.
+"""
 
 from __future__ import annotations
 
@@ -18,20 +21,23 @@ from twostream.volume import Volume, read_padded
 
 
 def collect(ledger: Ledger, before_round: int) -> tuple[list[Lesson], np.ndarray]:
-    """Lessons from all answers to queries asked before ``before_round``, audits excepted.
+    """Lessons from the answers to queries of earlier rounds, and from objects that were missed there.
+
+    Audits give none. Nor do candidates about whose ``y`` annotators disagree, and answers that say nothing about voxels
+    (*unsure*, *skipped*).
+
+    Args:
+        ledger: the ledger.
+        before_round: only queries of rounds before this one.
 
     Returns:
-        The lessons, oldest first, and (L,) int64 rounds in which they were asked.
-        Candidates whose annotators disagree, and answers that teach nothing about voxels (unsure, skipped), give
-        none.
+        The L lessons, oldest first, and (L,) int64, the round in which each was asked.
     """
     verdicts = ledger.verdicts()
     lessons: list[tuple[int, Lesson]] = []
     for identity, query in ledger.newest_queries(before_round).items():
         verdict = verdicts[identity]
-        if query.is_audit:
-            continue
-        if not verdict.teaches:
+        if query.is_audit or not verdict.teaches:
             continue
         lesson = Lesson(query.candidate.box, query.candidate.mask, verdict.teaches)
         if verdict.teaches == "drawn":
@@ -51,13 +57,13 @@ def lessons_of(
     lessons: Sequence[Lesson] = (),
     previous_probability: Volume | None = None,
 ) -> Lessons:
-    """The training data of S in this project: labelled box, ``lessons``, and pseudo-labels from the previous S.
+    """The training data of S in this project: the labels box, ``lessons``, and pseudo-labels by the previous S.
 
     Args:
         project: gives labels, boxes and settings.
-        segmenter: gives the extent of a crop.
+        segmenter: gives the shape of a crop.
         lessons: answered masks, oldest first.
-        previous_probability: (C, Z, Y, X) uint8, prediction of the previous round's S; None: no pseudo-labels.
+        previous_probability: (C, Z, Y, X) uint8, 255 = 1, by the S of the previous round; None gives no pseudo-labels.
     """
     labels_box, val_box = project.boxes.labelled
     hold = project.config.refit.hold
@@ -80,6 +86,21 @@ def lessons_of(
     )
 
 
+def validation_of(project: Project, segmenter: Segmenter) -> tuple[np.ndarray, np.ndarray] | None:
+    """Crops on which S is validated while it trains, see ``validation_crops``; None if that is switched off."""
+    if not project.config.segmentation.watch.every_steps:
+        return None
+    return validation_crops(
+        project.image,
+        project.labels,
+        project.labels_ignore,
+        project.task,
+        project.boxes.labelled[1],
+        project.boxes.test,
+        crop_shape(segmenter, project.config.segmentation),
+    )
+
+
 def validation_crops(
     image: Volume,
     labels: Volume,
@@ -89,9 +110,22 @@ def validation_crops(
     test_box: Box | None,
     crop_shape_zyx: Sequence[int],
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The validation box in crops: images (N, Z, Y, X) uint8 and levels (N, C, Z, Y, X) uint8.
+    """The validation box in crops.
 
-    Crops that reach beyond the box show the tissue there and ignore its labels; the test box is hidden.
+    A crop that reaches beyond the validation box shows the tissue there, but its target is ``IGNORE``. The test box is
+    hidden.
+
+    Args:
+        image: (Z, Y, X) uint8.
+        labels: (Z, Y, X) in the task's label convention.
+        ignore: non-zero where labels count neither as object nor as background, or None.
+        task: makes targets of labels.
+        val_box: the validation box.
+        test_box: the test box, or None.
+        crop_shape_zyx: shape of a crop in voxels.
+
+    Returns:
+        Images (N, Z, Y, X) uint8 and targets (N, C, Z, Y, X) uint8 levels.
     """
     z, y, x = crop_shape_zyx
     known = known_target(labels, ignore, task, val_box)
@@ -109,10 +143,16 @@ def validation_crops(
 
 
 class LessonCrops:
-    """Draws crops of which ``replay_share`` come from the labelled box and the rest from about an answer.
+    """Draws training crops of a refit: a share ``replay_share`` from the labels box, the rest around answers.
 
-    Lessons of the newest round are drawn more often. Those that show an object and those that show none come as they
-    fell: drawn equally often, a handful of *nothing* taught S to pass over what resembles them.
+    Answers of the newest round are drawn more often. Objects and *nothing* are drawn as often as they were answered:
+    drawn equally often, a handful of *nothing* taught S to miss the objects that resemble them.
+
+    Args:
+        lessons: the labels box and L lessons.
+        asked_in: (L,) int64, the round in which each lesson was asked.
+        config: says which crops of the labels box are drawn again.
+        settings: gives the shares.
     """
 
     def __init__(
@@ -125,7 +165,7 @@ class LessonCrops:
         self._newest = self._rows[asked_in == asked_in.max()] if len(self._rows) else self._rows
 
     def __call__(self, rng: np.random.Generator) -> Crop:
-        """One crop."""
+        """One crop, drawn with ``rng``."""
         if len(self._rows) == 0 or rng.random() < self._settings.replay_share:
             return self._lessons.labelled_crop(rng, self._config)
         recent = rng.random() < self._settings.recent_share
@@ -134,27 +174,16 @@ class LessonCrops:
 
 @dataclass(frozen=True)
 class LabelledCrops:
-    """Draws crops of the labelled box."""
+    """Draws training crops of the labels box.
+
+    Attributes:
+        lessons: the labels box; its lessons are not used.
+        config: says which crops are drawn again.
+    """
 
     lessons: Lessons
     config: SegmentationConfig
 
     def __call__(self, rng: np.random.Generator) -> Crop:
-        """One crop."""
+        """One crop, drawn with ``rng``."""
         return self.lessons.labelled_crop(rng, self.config)
-
-
-def _validation(project: Project, segmenter: Segmenter) -> tuple[np.ndarray, np.ndarray] | None:
-    """Crops of the validation box, if they are to be looked at while S is trained."""
-    if not project.config.segmentation.watch.every_steps:
-        return None
-    val_box, test_box = project.boxes.labelled[1], project.boxes.test
-    return validation_crops(
-        project.image,
-        project.labels,
-        project.labels_ignore,
-        project.task,
-        val_box,
-        test_box,
-        crop_shape(segmenter, project.config.segmentation),
-    )

@@ -1,6 +1,7 @@
-"""The loop: the next step that is due, until the rounds are done or a person must answer.
+"""The loop: it does the next step until all rounds are done or somebody must answer.
 
-Knows the order of steps and who answers; what a step does is in ``steps.py``.
+Knows the functions of the steps and who answers; must not know what a step does. The order of the steps is in
+``project/project.py``.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ STEPS: dict[str, Callable[[Project, int], Detail]] = {
     "embed": embed_step,
     "suggest": suggest_step,
 }
-"""What each step of a round does; ``score`` takes the truth as well."""
+"""{name of a step: its function}. Missing are `score`, which needs the truth as well, and `answer`."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,8 @@ class Outcome:
     Attributes:
         round: the round of the next step.
         step: the next step.
-        num_open: queries that wait for an answer.
-        finished: all rounds are done.
+        num_open: number of queries without an answer.
+        finished: whether all rounds are done.
     """
 
     round: int
@@ -54,71 +55,85 @@ class Outcome:
 
 
 def run(project: Project, *, rounds: int | None = None, truth_uri: str | None = None) -> Outcome:
-    """Do every step that is due.
+    """Do every step that is due, until the rounds are done or queries wait for a person.
 
     Args:
-        project: where.
-        rounds: batches to ask in all, those of earlier runs included; None takes the configuration's.
-            N batches leave the metrics of N + 1 rounds.
-        truth_uri: labels of the whole image; given, a simulated annotator answers by them.
+        project: the project.
+        rounds: number of batches to ask in total, including those of earlier runs; None takes ``rounds`` of the
+            settings. After N batches N + 1 rounds have scores.
+        truth_uri: labels of the whole image. With them, a simulated annotator answers the queries.
 
     Raises:
-        ProjectError: another process is at work, or nothing is left to ask.
+        ProjectError: another process works in the project, S proposes no candidates, or none is left to ask.
+        InputError: a volume or table of the project cannot be read, or does not fit the image.
+        TrainingError: the loss is no longer a finite number.
     """
     wanted = project.config.rounds if rounds is None else rounds
     if wanted < 0:
-        raise ProjectError(f"--rounds is {wanted}; expected a number of at least 0.")
+        raise ProjectError(f"--rounds is {wanted}; expected at least 0.")
     with project.locked():
         truth = open_truth(project, truth_uri) if truth_uri else None
         while True:
             round_number, step = project.next_step()
             if step == "suggest" and round_number >= wanted:
                 return Outcome(round_number, step, 0, finished=True)
-            if step == "answer" and not _answered(project, round_number, truth):
+            if step == "answer" and not _answer(project, round_number, truth):
                 return Outcome(round_number, step, len(project.ledger.open_queries()), finished=False)
             if step != "answer":
                 perform(project, round_number, step, truth)
 
 
 def run_step(project: Project, step: str, *, truth_uri: str | None = None) -> tuple[int, bool]:
-    """Do the steps up to and with the next one called ``step``, if it is the next one due.
+    """Do the step called ``step`` if it is due.
+
+    `score` has no command of its own: if it is due, `suggest` does it first.
+
+    Args:
+        project: the project.
+        step: name of the step.
+        truth_uri: labels of the whole image, for `score`.
 
     Returns:
-        The round, and whether the step was done now (False: it had been done already).
+        The round, and whether the step was done now; False if it had been done before.
 
     Raises:
-        ProjectError: another step must come first.
+        ProjectError: another step must be done first, or another process works in the project.
     """
     with project.locked():
         round_number, due = project.next_step()
         if due == "score" and step in ("suggest", "score"):
             truth = open_truth(project, truth_uri) if truth_uri else None
             perform(project, round_number, "score", truth)
-            due = "suggest" if step == "suggest" else due
             if step == "score":
                 return round_number, True
+            due = "suggest"
         if due == "answer" and step == "refit" and not project.ledger.open_queries():
-            _close_answers(project, round_number)
+            _finish_answer_step(project, round_number)
             round_number, due = project.next_step()
         if due == step:
             perform(project, round_number, step, None)
             return round_number, True
         if (round_number, step) in project.ledger.finished_steps():
             return round_number, False
-    wait = f" ({len(project.ledger.open_queries())} queries wait for answers)" if due == "answer" else ""
+    waiting = f" ({len(project.ledger.open_queries())} queries wait for answers)" if due == "answer" else ""
     raise ProjectError(
-        f"{step} is not due: the next step of round {round_number} is {due}{wait}. Run that first, or `twostream run`."
+        f"{step} cannot be done yet: the next step of round {round_number} is {due}{waiting}. Do that first, or let "
+        f"`{project.command('run')}` do every step."
     )
 
 
 def open_truth(project: Project, uri: str) -> Truth:
-    """The truth at ``uri``, checked against the image."""
+    """The labels at ``uri`` as truth.
+
+    Raises:
+        InputError: they cannot be read, do not fit the image, or break the label convention of the task.
+    """
     labels = project.open_truth(uri)
     return Truth(labels, open_ignore_mask(uri, labels.voxel_size_nm), project.task)
 
 
 def perform(project: Project, round_number: int, step: str, truth: Truth | None) -> None:
-    """One step, timed, and recorded as done."""
+    """Do one step other than `answer`, and record in the ledger that it is done and how long it took."""
     use_threads(project.config.num_threads)
     project.open_round(round_number)
     progress.say(f"round {round_number}: {step}")
@@ -127,8 +142,12 @@ def perform(project: Project, round_number: int, step: str, truth: Truth | None)
     project.ledger.finish_step(round_number, step, time.monotonic() - start, detail)
 
 
-def _answered(project: Project, round_number: int, truth: Truth | None) -> bool:
-    """Whether the batch is answered; a simulated annotator answers it now."""
+def _answer(project: Project, round_number: int, truth: Truth | None) -> bool:
+    """The step `answer`. With ``truth`` the simulated annotator answers now.
+
+    Returns:
+        Whether the step is done: no query is open.
+    """
     if truth is not None and project.ledger.open_queries():
         settings = project.config.annotator
         annotator = SimulatedAnnotator(
@@ -139,15 +158,15 @@ def _answered(project: Project, round_number: int, truth: Truth | None) -> bool:
             seconds_per_correction=settings.seconds_per_correction,
             seed=project.seed(0, "annotator"),
         )
-        progress.say(
-            f"round {round_number}: {annotator.answer_all(project.ledger)} queries answered by the simulated annotator"
-        )
+        num_answers = annotator.answer_all(project.ledger)
+        progress.say(f"round {round_number}: {num_answers} queries answered by the simulated annotator")
     if project.ledger.open_queries():
         return False
-    _close_answers(project, round_number)
+    _finish_answer_step(project, round_number)
     return True
 
 
-def _close_answers(project: Project, round_number: int) -> None:
+def _finish_answer_step(project: Project, round_number: int) -> None:
+    """Export the answers of a round, and record that its step `answer` is done."""
     export_answers(project, round_number)
     project.ledger.finish_step(round_number, "answer", 0.0, {})

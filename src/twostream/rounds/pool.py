@@ -1,4 +1,7 @@
-"""The pool of a round."""
+"""The pool of a round: the rows that the strategy and the scorer see, with features, answers and probability.
+
+Knows a round's candidates and latents, and the ledger's answers; must not know how a strategy chooses.
+"""
 
 from __future__ import annotations
 
@@ -17,22 +20,25 @@ from twostream.rounds.embed import STREAMS, latents_of
 from twostream.rounds.propose import may_be_asked
 
 NUM_MEMBERS = 20
-"""Scorers of the committee that some strategies need, and that says how surely the labels are right."""
+"""Scorers in the committee, which some strategies need and from which `score` estimates how many labels are right."""
 
 
 @dataclass(frozen=True)
 class RoundPool:
-    """What strategies see in a round: unanswered candidates of the pool, and all answered snapshots.
+    """N rows: first the candidates of the round that may be asked about, then those that were asked before.
+
+    What was asked before stands here as it was asked about (``docs/contracts.md``, *Ids and candidates*).
 
     Attributes:
-        candidates: (N,) rows.
-        streams: {"supervised": (N, Ds), "unsupervised": (N, Du)}.
-        y: (N,) 1, 0, NaN.
-        excluded: (N,) bool, True where a row may not be asked.
-        probability: (N,) of the shared scorer.
-        score: (N,) of S, as the candidate was asked or is proposed now.
-        num_voxels: (N,) int.
-        position_nm: (N, 3) float, centre of the box (z, y, x).
+        candidates: the N candidates.
+        streams: {"supervised": (N, Ds), "unsupervised": (N, Du)} float32 latents by the streams of the round.
+        y: (N,) float, 1 or 0 for True or False; NaN where nobody has answered, where annotators disagree, and for
+            audits, from which nothing may learn.
+        excluded: (N,) bool, True for what was asked before and may not be asked again.
+        probability: (N,) float in [0, 1], probability of True by the scorer that all strategies share.
+        score: (N,) float in [0, 1], mean probability by S inside the mask, from the round of the mask.
+        num_voxels: (N,) int, voxels of the mask.
+        position_nm: (N, 3) float, centre of the box, (z, y, x) in nm.
     """
 
     candidates: list[Candidate]
@@ -45,32 +51,36 @@ class RoundPool:
     position_nm: np.ndarray
 
     def ensemble(self, seed: int) -> np.ndarray:
-        """(M, N) probabilities by a committee of scorers."""
+        """(M, N) probabilities of True by a committee of M = ``NUM_MEMBERS`` scorers."""
         scorer = Scorer(num_members=NUM_MEMBERS, random_state=seed)
         return scorer.predict_ensemble(self.streams, self.y, score=self.score, num_voxels=self.num_voxels)
 
 
 def pool_of(project: Project, round_number: int) -> RoundPool:
-    """The pool of round ``round_number`` as it stood before that round asked."""
+    """The pool of a round before that round asks.
+
+    Raises:
+        ProjectError: a latents file of the round does not have one row per candidate.
+    """
     verdicts = project.ledger.verdicts()
-    asked = project.ledger.newest_queries(round_number)
     candidates = from_table(read_table(project.path(round_number, "candidates.parquet")))
-    # Audits estimate, they do not teach: to every strategy and scorer they are rows that may not be asked.
-    snapshots = [q for i, q in asked.items() if not verdicts[i].askable]
-    gone = {q.candidate.id for q in snapshots}
-    rows = [i for i, c in enumerate(candidates) if may_be_asked(project, c) and c.id not in gone]
-    fresh = latents_of(project, round_number, [q.candidate for q in snapshots], [q.patch for q in snapshots])
+    snapshots = [q for i, q in project.ledger.newest_queries(round_number).items() if not verdicts[i].askable]
+    asked = {q.candidate.id for q in snapshots}
+    rows = [i for i, c in enumerate(candidates) if may_be_asked(project, c) and c.id not in asked]
+    snapshot_latents = latents_of(project, round_number, [q.candidate for q in snapshots], [q.patch for q in snapshots])
     streams = {}
     for name in STREAMS:
         path = project.path(round_number, f"latents_{name}.npy")
         latents = read_array(path)
         if len(latents) != len(candidates):
             raise ProjectError(
-                f"{path} has {len(latents)} rows, and there are {len(candidates)} candidates; it was changed since "
-                f"it was made. Put it back, or make a new project."
+                f"{path} has {len(latents)} rows, and there are {len(candidates)} candidates; the file was changed "
+                f"after it was written. Restore it from a copy, or make a new project."
             )
-        streams[name] = np.concatenate([latents[rows], fresh[name]])
-    y = np.array([math.nan] * len(rows) + [math.nan if q.is_audit else verdicts[q.candidate.id].y for q in snapshots])
+        streams[name] = np.concatenate([latents[rows], snapshot_latents[name]])
+    # Audits measure the scorer and the candidates, so nothing may learn from them: here they have no answer.
+    answers = [math.nan if q.is_audit else verdicts[q.candidate.id].y for q in snapshots]
+    y = np.array([math.nan] * len(rows) + answers)
     members = [candidates[i] for i in rows] + [q.candidate for q in snapshots]
     excluded = np.arange(len(y)) >= len(rows)
     score = np.array([c.score for c in members])

@@ -1,4 +1,7 @@
-"""S over the whole image, or somebody else's output in its place."""
+"""The step `predict`: the probability of the whole image, by S or by the source that replaces S.
+
+Knows S and sources; must not know candidates, answers or strategies.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,11 @@ from twostream.volume import create_volume
 
 
 def predict_step(project: Project, round_number: int) -> Detail:
-    """S over the whole image, or the source in its place -> probability.zarr."""
+    """Write ``probability.zarr``, (C, Z, Y, X) uint8, 255 = 1.
+
+    Raises:
+        InputError: ``checkpoint.ckpt`` of the round is missing or damaged, or the source cannot be read.
+    """
     source = project.source
     segmenter = None if source else Segmenter.load(project.path(round_number, "checkpoint.ckpt"))
 

@@ -1,7 +1,6 @@
-"""What a round proposes: instances of S's probability, or those of a source, with the thresholds that made them.
+"""The step `propose`: candidates from the probability of S, or the instances of a source; both get ids here.
 
-Knows a round's probability, labels, candidates of earlier rounds and what may be asked; must not know steps, models
-or answers.
+Knows the round's probability, labels, earlier candidates and their answers; must not know the streams or strategies.
 """
 
 from __future__ import annotations
@@ -33,13 +32,13 @@ from twostream.volume import create_volume, open_volume
 
 @dataclass(frozen=True)
 class Proposal:
-    """What a round proposes.
+    """What a round proposes, before ids are given.
 
     Attributes:
         segmentation: (Z, Y, X) uint32 labels in the task's convention.
-        candidates: in raster order, without ids.
-        thresholds: what was chosen, and the recall on the labelled box; None where there is no such thing.
-        columns: of the candidate table, beside those that every table has.
+        candidates: the N candidates, in raster order of their first voxels, without ids.
+        thresholds: what was chosen, and the candidate recall on the labels box.
+        columns: {name: N values}, further columns of the candidate table.
     """
 
     segmentation: np.ndarray
@@ -48,8 +47,64 @@ class Proposal:
     columns: Mapping[str, Sequence[Any]] = field(default_factory=dict)
 
 
-def decoded(project: Project, round_number: int) -> Proposal:
-    """Instances of the round's probability, above a threshold and above dust.
+def propose_step(project: Project, round_number: int) -> Detail:
+    """Write ``segmentation.zarr`` and ``candidates.parquet``, and register the candidates' ids in the ledger.
+
+    ``segmentation.zarr`` holds (Z, Y, X) uint32 labels of this round. After round 0 the previous round's
+    ``probability.zarr`` and ``segmentation.zarr`` are deleted.
+
+    Raises:
+        ProjectError: S proposes no candidates.
+        InputError: the instances of the source do not fit the image or the task.
+    """
+    source = project.config.source
+    if source and source.brings_instances:
+        found = _take_instances(project)
+    else:
+        found = _decode_probability(project, round_number)
+
+    def fill(path: Path) -> None:
+        size = project.image.voxel_size_nm
+        output = create_volume(str(path), shape_zyx=found.segmentation.shape, dtype=np.uint32, voxel_size_nm=size)
+        output.write(output.box, found.segmentation)
+
+    write_folder(project.path(round_number, "segmentation.zarr"), fill)
+    candidates = identify(
+        found.candidates, _known_candidates(project, round_number), project.ledger.next_id(round_number)
+    )
+    askable = [may_be_asked(project, c) for c in candidates]
+    extra: dict[str, Sequence[object]] = {
+        "angle_deg": [candidate_angle(c, project.image.voxel_size_nm) for c in candidates],
+        "in_pool": askable,
+    }
+    extra |= found.columns
+    if project.task.num_sides == 2:
+        extra["sides"] = [_sides_of(c) for c in candidates]
+    table = to_table(candidates, task=project.task.name, extra=extra)
+    write_table(table, project.path(round_number, "candidates.parquet"))
+    project.ledger.register(round_number, [c.id for c in candidates])
+    if round_number > 0:
+        # These volumes are large, and no longer needed: the candidate tables of earlier rounds hold the masks.
+        for name in ("probability.zarr", "segmentation.zarr"):
+            shutil.rmtree(project.path(round_number - 1, name), ignore_errors=True)
+    first = project.ledger.next_id(round_number)
+    detail = {"num_candidates": len(candidates), "num_new": sum(c.id >= first for c in candidates)}
+    if project.task.num_sides == 2:
+        num_alone = sum(side != "both" for side in extra["sides"])
+        detail["num_without_partner"] = num_alone
+        if num_alone:
+            progress.say(f"  {num_alone} of {len(candidates)} candidates have one side only (column `sides`)")
+    return detail | {"num_in_pool": sum(askable)} | asdict(found.thresholds)
+
+
+def may_be_asked(project: Project, candidate: Candidate) -> bool:
+    """Whether a candidate belongs to the pool: it touches neither the labels box nor the guarded test box."""
+    excluded = (project.boxes.labels, project.guarded_box)
+    return not any(box and candidate.box.intersects(box) for box in excluded)
+
+
+def _decode_probability(project: Project, round_number: int) -> Proposal:
+    """Instances decoded from the round's probability, without those smaller than ``project.min_voxels``.
 
     Raises:
         ProjectError: there are none.
@@ -77,30 +132,30 @@ def decoded(project: Project, round_number: int) -> Proposal:
     segmentation = clean(task.decode(everything, threshold), task, min_voxels)
     proposed = extract(segmentation, everything[task.foreground], task, (0, 0, 0))
     if not proposed:
-        who, more = ("the source", "") if project.config.source else ("S", "Give it more labels or steps, or set ")
+        name, advice = ("the source", "Set") if project.config.source else ("S", "Give S more labels or steps, or set")
         raise ProjectError(
-            f"{who} proposed no candidates in round {round_number} (threshold {threshold:g}, at least {min_voxels} "
-            f"voxels each). {more or 'Set '}candidates.threshold or candidates.min_object_nm3 lower."
+            f"{name} proposed no candidates in round {round_number} (threshold {threshold:g}, at least {min_voxels} "
+            f"voxels each). {advice} candidates.threshold or candidates.min_object_nm3 lower."
         )
     return Proposal(segmentation, proposed, found)
 
 
 def _labelled(project: Project, box: Box | None) -> LabelledBox | None:
-    """Labels of a box; None without labels."""
+    """The labels of ``box``; None if there is no such box, because there are no labels."""
     if box is None:
         return None
     ignore = project.labels_ignore
     return LabelledBox(box, project.labels.read(box), None if ignore is None else ignore.read(box))
 
 
-def brought(project: Project) -> Proposal:
-    """Instances of a source that brings them."""
+def _take_instances(project: Project) -> Proposal:
+    """The instances of a segmentation or a table, as they are: without a threshold, and small ones too."""
     source, task = project.source, project.task
     assert source is not None
     found = instances(source, project.image, task)
     if (found.scores == UNKNOWN_SCORE).all():
-        progress.say(f"  the {source.name} does not say how likely its objects are: each has the score 0.5")
-    progress.say(f"  {len(found.scores)} instances of the {source.name}, small ones too: dust is not dropped")
+        progress.say(f"  the {source.name} does not say how likely its objects are: each gets the score 0.5")
+    progress.say(f"  all {len(found.scores)} instances of the {source.name} are candidates, small ones too")
     certain = (found.segmentation > 0).astype(np.uint8) * np.uint8(255)
     bare = extract(found.segmentation, certain, task, (0, 0, 0))
     candidates = [replace(c, score=float(found.scores[c.label - 1])) for c in bare]
@@ -115,14 +170,8 @@ def brought(project: Project) -> Proposal:
     return Proposal(found.segmentation, candidates, thresholds, {"source_id": found.source_ids})
 
 
-def sides_of(candidate: Candidate) -> str:
-    """Which sides of a synapse a candidate has: both, pre or post."""
-    values = set(np.unique(candidate.mask).tolist()) - {0}
-    return "both" if values == {1, 2} else "pre" if values == {1} else "post"
-
-
-def known_candidates(project: Project, before_round: int) -> list[Candidate]:
-    """Every candidate of earlier rounds: with the mask as it was asked, else as last proposed."""
+def _known_candidates(project: Project, before_round: int) -> list[Candidate]:
+    """Candidates of all earlier rounds, with the mask that was asked about or, if none was, the one last proposed."""
     known: dict[int, Candidate] = {}
     for round_number in range(before_round):
         known |= {c.id: c for c in from_table(read_table(project.path(round_number, "candidates.parquet")))}
@@ -130,49 +179,7 @@ def known_candidates(project: Project, before_round: int) -> list[Candidate]:
     return list(known.values())
 
 
-def may_be_asked(project: Project, candidate: Candidate) -> bool:
-    """Whether a candidate lies in the pool: clear of the test box, its guard, and what is labelled already."""
-    barred = (project.boxes.labels, project.guarded_box)
-    return not any(box and candidate.box.intersects(box) for box in barred)
-
-
-def propose_step(project: Project, round_number: int) -> Detail:
-    """Probability -> segmentation.zarr and candidates.parquet, ids from the ledger.
-
-    A source that brings instances is taken at its word: nothing is thresholded, nothing is dropped as dust.
-    """
-    source = project.config.source
-    found = brought(project) if source and source.brings_instances else decoded(project, round_number)
-
-    def fill(path: Path) -> None:
-        size = project.image.voxel_size_nm
-        output = create_volume(str(path), shape_zyx=found.segmentation.shape, dtype=np.uint32, voxel_size_nm=size)
-        output.write(output.box, found.segmentation)
-
-    write_folder(project.path(round_number, "segmentation.zarr"), fill)
-    candidates = identify(
-        found.candidates, known_candidates(project, round_number), project.ledger.next_id(round_number)
-    )
-    askable = [may_be_asked(project, c) for c in candidates]
-    extra: dict[str, Sequence[object]] = {
-        "angle_deg": [candidate_angle(c, project.image.voxel_size_nm) for c in candidates],
-        "in_pool": askable,
-    }
-    extra |= found.columns
-    if project.task.num_sides == 2:
-        extra["sides"] = [sides_of(c) for c in candidates]
-    table = to_table(candidates, task=project.task.name, extra=extra)
-    write_table(table, project.path(round_number, "candidates.parquet"))
-    project.ledger.register(round_number, [c.id for c in candidates])
-    if round_number > 0:
-        # Masks travel with the candidates, so the large volumes of earlier rounds have done their work.
-        for name in ("probability.zarr", "segmentation.zarr"):
-            shutil.rmtree(project.path(round_number - 1, name), ignore_errors=True)
-    first = project.ledger.next_id(round_number)
-    detail = {"num_candidates": len(candidates), "num_new": sum(c.id >= first for c in candidates)}
-    if project.task.num_sides == 2:
-        alone = sum(side != "both" for side in extra["sides"])
-        detail["num_without_partner"] = alone
-        if alone:
-            progress.say(f"  {alone} of {len(candidates)} candidates have one side only (column `sides`)")
-    return detail | {"num_in_pool": sum(askable)} | asdict(found.thresholds)
+def _sides_of(candidate: Candidate) -> str:
+    """Which sides of a synapse a candidate has: "both", "pre" or "post"."""
+    values = set(np.unique(candidate.mask).tolist()) - {0}
+    return "both" if values == {1, 2} else "pre" if values == {1} else "post"

@@ -1,6 +1,8 @@
-"""Answers become lessons: S is fine-tuned on them beside a replay of the labelled box.
+"""The step `refit` of later rounds: S and the unsupervised stream are fine-tuned on the answers.
 
-Knows the ledger's answers and S's training; must not know strategies or the order of steps.
+S also sees crops of the labels box again (replay), so that it does not forget them.
+
+Knows the ledger's answers and the training of S; must not know strategies or the order of steps.
 """
 
 from __future__ import annotations
@@ -14,10 +16,41 @@ from twostream.models.segmentation.config import RefitConfig, SegmentationConfig
 from twostream.models.segmentation.lessons import Lessons
 from twostream.models.segmentation.train import Segmenter, Training, train
 from twostream.project.project import Detail, Project
-from twostream.rounds.embed import learn_from_answers
-from twostream.rounds.lessons import LessonCrops, _validation, collect, lessons_of
-from twostream.rounds.train import _no_s, _store
+from twostream.rounds.embed import fine_tune_on_answers
+from twostream.rounds.lessons import LessonCrops, collect, lessons_of, validation_of
+from twostream.rounds.train import detail_without_s, save_training
 from twostream.volume import open_volume
+
+
+def refit_step(project: Project, round_number: int) -> Detail:
+    """Write ``checkpoint.ckpt`` and ``unsupervised.ckpt``, trained on the answers of all earlier rounds.
+
+    Raises:
+        TrainingError: the loss is no longer a finite number.
+    """
+    path = project.path(round_number, "checkpoint.ckpt")
+    found, asked_in = collect(project.ledger, before_round=round_number)
+    detail: Detail = {}
+    if project.config.source:
+        learner = "the streams learn" if project.config.streams.learn_from_answers else "only the scorer learns"
+        progress.say(f"  no S to refit, a {project.config.source.name} stands in its place; {learner}")
+        detail = detail_without_s(project)
+    elif not path.exists():
+        segmenter = Segmenter.load(project.path(round_number - 1, "checkpoint.ckpt"))
+        previous_probability = open_volume(str(project.path(round_number - 1, "probability.zarr")))
+        training = refit(
+            segmenter,
+            lessons_of(project, segmenter, found, previous_probability),
+            asked_in,
+            project.config.segmentation,
+            project.config.refit,
+            seed=project.seed(round_number, "crops"),
+            resume_path=path.with_suffix(".resume"),
+            validation=validation_of(project, segmenter),
+        )
+        detail = save_training(segmenter, training, path)
+    stream_losses = fine_tune_on_answers(project, round_number)
+    return {"num_lessons": len(found), "active_clustering_steps": len(stream_losses)} | detail
 
 
 def refit(
@@ -31,17 +64,20 @@ def refit(
     resume_path: Path,
     validation: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> Training:
-    """Fit S in place to answers and replay.
+    """Fit S in place to crops around answers and crops of the labels box.
 
     Args:
-        segmenter: S of the round before.
-        lessons: labelled box and answers.
-        asked_in: (L,) round of each lesson.
-        config, settings: of S and of refitting.
-        validation: crops that are looked at, see ``SegmentationModule``.
+        segmenter: S of the previous round; with ``settings.start`` "scratch" its weights are discarded first.
+        lessons: the labels box and L lessons.
+        asked_in: (L,) int64, the round in which each lesson was asked.
+        config: settings of S.
+        settings: settings of refitting.
+        seed: of the crops, and of new weights.
+        resume_path: state from which an interrupted training goes on.
+        validation: images and targets of ``validation_crops``; None trains without validation.
 
     Returns:
-        The losses of the training.
+        The losses of the training, and its last weights.
     """
     warm = settings.start == "warm"
     if not warm:
@@ -63,30 +99,3 @@ def refit(
             "asked_in": asked_in.tolist(),
         },
     )
-
-
-def refit_step(project: Project, round_number: int) -> Detail:
-    """Round r > 0: S and the unsupervised stream learn from the answers -> both checkpoints."""
-    path = project.path(round_number, "checkpoint.ckpt")
-    found, asked_in = collect(project.ledger, before_round=round_number)
-    detail: Detail = {}
-    if project.config.source:
-        who = "the streams learn" if project.config.streams.learn_from_answers else "what learns is the scorer"
-        progress.say(f"  no S to refit, a {project.config.source.name} stands in its place; {who}")
-        detail = _no_s(project)
-    elif not path.exists():
-        segmenter = Segmenter.load(project.path(round_number - 1, "checkpoint.ckpt"))
-        previous_probability = open_volume(str(project.path(round_number - 1, "probability.zarr")))
-        training = refit(
-            segmenter,
-            lessons_of(project, segmenter, found, previous_probability),
-            asked_in,
-            project.config.segmentation,
-            project.config.refit,
-            seed=project.seed(round_number, "crops"),
-            resume_path=path.with_suffix(".resume"),
-            validation=_validation(project, segmenter),
-        )
-        detail = _store(segmenter, training, path)
-    stream_losses = learn_from_answers(project, round_number)
-    return {"num_lessons": len(found), "active_clustering_steps": len(stream_losses)} | detail

@@ -1,13 +1,15 @@
-"""The scores of a round: how good S's proposals are on the test box, how good the curated pool is.
+"""The step `score`: scores of a round on the test box and on the pool, and the criteria for stopping.
 
-Knows a round's files and the truth; must not know models. What each score means is said in ``docs/scores.md``.
+What each score means is in ``docs/scores.md``.
+
+Knows a round's files, its pool and the truth; must not know how anything is trained or asked.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -40,7 +42,85 @@ from twostream.task.metrics import (
 from twostream.volume import Volume, open_volume
 
 STRICT_IOU = 0.75
-"""A second threshold beside ``GOOD_IOU``: what is found may still be drawn badly."""
+"""IoU of the stricter scores (``instance_f1_75``, ``average_precision_75``), which show how well outlines fit."""
+POOL_NAME = "pool.npz"
+"""File of a round that holds the scorer's probability of each candidate of the pool, for the next round to compare."""
+
+
+def score_step(project: Project, round_number: int, truth: Truth | None) -> Detail:
+    """Write ``metrics.json`` of the round, and record it in the ledger.
+
+    Args:
+        project: the project.
+        round_number: the round.
+        truth: labels of the whole image. Without them the labels of the project are used, if the test box has some.
+    """
+    recorded = project.ledger.scores()
+    if round_number in recorded:  # the process was killed after the scores were recorded
+        _write_metrics(project, round_number, recorded[round_number])
+        return {}
+    num_answers, seconds = project.ledger.spent()
+    proposed = project.ledger.finished_steps()[(round_number, "propose")]
+    metrics: dict[str, Any] = {
+        "round": round_number,
+        "num_answers": num_answers,
+        "annotation_seconds": seconds,
+        "num_candidates": proposed["num_candidates"],
+        "num_truth": None,
+        "scores": {},
+    }
+    if project.boxes.test is not None:
+        metrics |= _metrics_on_test_box(project, round_number, truth, proposed)
+    pool = pool_of(project, round_number)
+    if truth is not None:
+        y = np.where(np.isnan(pool.y) & pool.excluded, _answers_with_audits(project, pool), pool.y)
+        metrics["scores"]["curated_accuracy"] = curated_accuracy(pool.probability, y, truth, pool.candidates)
+    if stopping := stopping_criteria(project, round_number, pool):
+        metrics["stopping"] = stopping
+    if project.boxes.test is None:
+        # Accuracy is never shown without recall, which is known only where there are labels.
+        metrics["audit"] = audit_estimate(project.ledger)
+        metrics["candidate_recall_on_labels"] = proposed["recall_on_labels"]
+    metrics = plain(metrics)
+    _write_metrics(project, round_number, metrics)
+    project.ledger.store_score(round_number, metrics)
+    return {}
+
+
+def _write_metrics(project: Project, round_number: int, metrics: Mapping[str, Any]) -> None:
+    """Write ``metrics.json`` of a round."""
+    write_text(project.path(round_number, "metrics.json"), json.dumps(metrics, indent=1) + "\n")
+
+
+def _metrics_on_test_box(
+    project: Project, round_number: int, truth: Truth | None, proposed: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The part of ``metrics.json`` that is measured on the test box; empty if nothing says what is true there.
+
+    Args:
+        project: a project with a test box.
+        round_number: the round.
+        truth: labels of the whole image; None takes the labels of the project.
+        proposed: what the ledger records of the step `propose`.
+    """
+    if truth is None:
+        if project.config.labels is None:
+            progress.say("  the test box is not scored: the project has no labels, and --truth was not given")
+            return {}
+        truth = Truth(project.labels, project.labels_ignore, project.task)
+    assert project.boxes.test is not None
+    scores: dict[str, Any] = scores_on_test_box(
+        open_volume(str(project.path(round_number, "segmentation.zarr"))),
+        open_volume(str(project.path(round_number, "probability.zarr"))),
+        truth,
+        from_table(read_table(project.path(round_number, "candidates.parquet"))),
+        project.boxes.test,
+        threshold=proposed["final_threshold"],
+        min_voxels=project.min_voxels,
+        min_score=proposed.get("min_score", 0.0),
+    )
+    num_truth, num_candidates = scores.pop("num_test_truth"), scores.pop("num_test_candidates")
+    return {"num_truth": num_truth, "num_test_candidates": num_candidates, "scores": scores}
 
 
 def scores_on_test_box(
@@ -54,31 +134,32 @@ def scores_on_test_box(
     min_voxels: int,
     min_score: float = 0.0,
 ) -> dict[str, float]:
-    """Scores on the test box.
+    """Scores of the candidates and of the final segmentation on the test box.
 
     Args:
         segmentation: (Z, Y, X) labels of the round's candidates.
-        probability: (C, Z, Y, X) uint8.
+        probability: (C, Z, Y, X) uint8, 255 = 1.
         truth: labels and ignore mask.
-        candidates: of the round.
-        test_box: where to score. Objects cut by its border (unless that is the border of the volume) count neither
-            as found nor as missed.
-        threshold: of the final segmentation; None where ``segmentation`` is final as it stands.
-        min_voxels: smaller instances of the final segmentation are dust.
-        min_score: those of a lower mean probability are not believed.
+        candidates: candidates of the round.
+        test_box: the box to score. Objects that its border cuts count neither as found nor as missed, unless that
+            border is also the border of the volume.
+        threshold: probability at which the final segmentation is decoded; None if ``segmentation`` is the final one.
+        min_voxels: smaller instances are dropped from the final segmentation.
+        min_score: instances with a lower mean probability are dropped from the final segmentation.
 
     Returns:
-        The scores of ``docs/scores.md`` but for ``curated_accuracy``; NaN where there is nothing to score.
+        {name: value}: the scores of ``docs/scores.md`` except ``curated_accuracy``, and ``num_test_candidates`` and
+        ``num_test_truth``. NaN where there is nothing to score.
     """
     task = truth.task
     labels = truth.labels.read(test_box)
     ignore = None if truth.ignore is None else truth.ignore.read(test_box)
     score_of = {c.label: c.score for c in candidates}
-    values = segmentation.read(test_box)
-    proposed = Region.of(values, labels, ignore, task, test_box, truth.labels.box)
+    proposed_values = segmentation.read(test_box)
+    proposed = Region.of(proposed_values, labels, ignore, task, test_box, truth.labels.box)
     judged = proposed.judged()
-    good = sum(judgement.kind is AnswerKind.TRUE for judgement in judged.values())
-    final_values = values
+    num_good = sum(judgement.kind is AnswerKind.TRUE for judgement in judged.values())
+    final_values = proposed_values
     if threshold is not None:
         level = probability.read(test_box)
         final_values = clean(task.decode(level, threshold), task, min_voxels)
@@ -89,7 +170,7 @@ def scores_on_test_box(
     voxels = VoxelCounts.of(final_values, labels, hidden)
     scores = {
         "candidate_recall": candidate_recall(proposed.instances, FOUND_IOU, truth=proposed.truth),
-        "candidate_accuracy": good / len(judged) if judged else 0.0,
+        "candidate_accuracy": num_good / len(judged) if judged else 0.0,
         "roi_accuracy": roi_accuracy(proposed.instances, FOUND_IOU, candidates=judged),
         "average_precision": proposed.detection().average_precision(score_of),
         "average_precision_75": proposed.detection(STRICT_IOU).average_precision(score_of),
@@ -111,55 +192,65 @@ def scores_on_test_box(
 
 
 class Region:
-    """A box of segmentation against truth, with what its border cuts set aside.
+    """A segmentation compared with the truth in one box, without the objects that the border of the box cuts.
 
     Attributes:
-        table: overlaps of raw label values.
-        instances: the same with the sides of one object joined.
-        truth: instance labels that count as objects to be found.
-        cut: instance labels of the segmentation that the border cuts.
+        table: overlaps of the label values of both.
+        instances: overlaps of whole instances; for synapses both sides together.
+        truth: labels of the true instances that count, because the border does not cut them.
+        cut: labels of the segmented instances that the border cuts.
     """
 
     def __init__(self, table: Overlaps, truth: set[int], cut: set[int], task: Task) -> None:
         self.table, self.truth, self.cut, self._task = table, truth, cut, task
         self.instances = task.instance_overlaps(table)
-        self._said = task.judge(table)
+        self._judgements = task.judge(table)
 
     @classmethod
     def of(
         cls, values: np.ndarray, labels: np.ndarray, ignore: np.ndarray | None, task: Task, box: Box, whole: Box
     ) -> Region:
-        """From arrays over ``box``, which lies in the volume ``whole``."""
+        """Compare two arrays.
+
+        Args:
+            values: (Z, Y, X) labels of the segmentation in ``box``.
+            labels: (Z, Y, X) true labels in ``box``.
+            ignore: (Z, Y, X), non-zero where labels count neither as object nor as background, or None.
+            task: gives the label convention and the truth rule.
+            box: the box that is compared.
+            whole: extent of the volume. Faces of ``box`` that are also faces of the volume cut nothing.
+        """
         table = Overlaps.of(values, labels, ignore)
         instances = set(task.instance_overlaps(table).truth_sizes())
         cut_truth = _cut(task.instances(labels), box, whole)
         return cls(table, instances - cut_truth, _cut(task.instances(values), box, whole), task)
 
     def judged(self) -> dict[int, Judgement]:
-        """What the truth says of every candidate that counts at ``GOOD_IOU``; see ``detection``."""
+        """{label: judgement by the truth rule} of every candidate that counts; see ``detection``."""
         counted = self.detection().truth_of
-        return {label: said for label, said in self._said.items() if label in counted}
+        return {label: judgement for label, judgement in self._judgements.items() if label in counted}
 
     def detection(self, min_iou: float = GOOD_IOU) -> Detection:
-        """Candidates that count, and the truth instances that they hit, the right way round, at ``min_iou`` or more.
+        """The candidates that count, each with the true instance that it finds.
 
-        Candidates that count: not ignored, not matched with a cut object, not cut themselves without a match. For
-        this, a match needs the smaller of ``min_iou`` and ``GOOD_IOU``: a stricter threshold turns hits into misses,
-        it takes no candidate out of the count.
+        A candidate finds an instance if the two are matched one-to-one at ``min_iou`` or more and its sides are the
+        right way round. It does not count if it lies on ignored voxels, if it is matched with an object that the
+        border cuts, or if it has no match and is itself cut or lies mostly on cut objects. Whether it counts is decided
+        at no more than ``GOOD_IOU``, so that a stricter ``min_iou`` turns hits into misses but excludes no candidate.
         """
         matched = match_one_to_one(self.instances, min(min_iou, GOOD_IOU))
         truth_of = {}
-        for label, said in self._said.items():
+        for label, judgement in self._judgements.items():
             partner, iou = matched.get(label, (0, 0.0))
             right = partner > 0 and self._task.same_way_round(self.table, label, partner)
-            if (partner and partner not in self.truth) or (said.kind is AnswerKind.UNSURE and not right):
+            if (partner and partner not in self.truth) or (judgement.kind is AnswerKind.UNSURE and not right):
                 continue
             if partner or not (label in self.cut or self._over_cut_truth(label)):
                 truth_of[label] = partner if right and iou >= min_iou else 0
         return Detection(truth_of, len(self.truth))
 
     def _over_cut_truth(self, label: int) -> bool:
-        """Whether most of what a candidate shares with the truth belongs to objects that the border cuts."""
+        """Whether most voxels that a candidate shares with the truth belong to objects that the border cuts."""
         table = self.instances
         mine = (table.candidate == label) & (table.truth > 0)
         shared = int(table.count[mine].sum())
@@ -179,13 +270,16 @@ def _cut(instances: np.ndarray, box: Box, whole: Box) -> set[int]:
 
 
 def curated_accuracy(probability: np.ndarray, y: np.ndarray, truth: Truth, candidates: Sequence[Candidate]) -> float:
-    """Share of the whole pool whose curated label is right: the answer where there is one, else the scorer's side.
+    """Share of the pool whose curated label is right: the answer if there is one, else whether p >= 0.5.
 
     Args:
-        probability: (N,) of the shared scorer.
-        y: (N,) answers, NaN where unanswered.
-        truth: judges every candidate by the mask that it carries.
-        candidates: the N rows.
+        probability: (N,) float in [0, 1], probability of True by the shared scorer.
+        y: (N,) float, answers 1 or 0; NaN where unanswered.
+        truth: judges every candidate by its mask.
+        candidates: the N candidates.
+
+    Returns:
+        A share in [0, 1]; NaN if the truth says nothing about any candidate.
     """
     kinds = [truth.judge(candidate).kind for candidate in candidates]
     known = np.array([kind is not AnswerKind.UNSURE for kind in kinds], bool)
@@ -195,113 +289,74 @@ def curated_accuracy(probability: np.ndarray, y: np.ndarray, truth: Truth, candi
 
 
 def audit_estimate(ledger: Ledger) -> dict[str, Any]:
-    """Accuracy of the candidates estimated from the audit share: value, 95 percent interval, number of audits."""
+    """Accuracy of the candidates, estimated from the audits.
+
+    Returns:
+        "candidate_accuracy": share of the audits that were answered True, or None without audits; "interval": its 95
+        percent Wilson interval (low, high); "num_audited": number of audits with an answer.
+    """
     verdicts = ledger.verdicts()
-    audited = {query.candidate.id for query in ledger.queries() if query.is_audit}  # audits stay audits
+    audited = {query.candidate.id for query in ledger.queries() if query.is_audit}
     values = [verdicts[i].y for i in sorted(audited) if not math.isnan(verdicts[i].y)]
     low, high = wilson_interval(sum(v == 1 for v in values), len(values))
     estimate = sum(values) / len(values) if values else None
     return {"candidate_accuracy": estimate, "interval": [low, high], "num_audited": len(values)}
 
 
+def stopping_criteria(project: Project, round_number: int, pool: RoundPool) -> Detail:
+    """Criteria for stopping after a round. Writes ``pool.npz``, with which the next round compares its own.
+
+    They are shown and never acted on. See ``query.stopping`` and ``docs/scores.md``.
+
+    Args:
+        project: the project.
+        round_number: the round.
+        pool: the pool of the round.
+
+    Returns:
+        Empty for round 0, which has no answers. Otherwise:
+        "learned": whether the scorer has learned from answers, because there is a True and a False;
+        "num_pool": number of candidates in the pool;
+        "agreement": kappa of the labels of this round and the previous one; None if the scorer had not learned in both
+        rounds, NaN if kappa is undefined;
+        "num_shared": number of candidates that were in both pools, or None;
+        "audited", "expected": the fields of an ``Estimate`` of how many labels are right, by audits and by the scorer
+        itself; None without audits, or if the scorer has not learned or nothing is unanswered.
+    """
+    ids, learned = np.array([c.id for c in pool.candidates], np.uint64), has_both(pool.y)
+    arrays = {"ids": ids, "probability": pool.probability, "learned": np.array(learned)}
+    write_arrays(project.path(round_number, POOL_NAME), arrays)
+    if round_number == 0:
+        return {}
+    criteria: Detail = {"learned": learned, "num_pool": len(ids), "agreement": None, "num_shared": None}
+    path = project.path(round_number - 1, POOL_NAME)
+    if learned and path.exists():  # older versions wrote no such file
+        with np.load(path, allow_pickle=False) as before:
+            if before["learned"]:
+                criteria["agreement"], criteria["num_shared"] = agreement(
+                    before["ids"], before["probability"], ids, pool.probability
+                )
+    answers = _answers_with_audits(project, pool)
+    audits = pool.excluded & np.isnan(pool.y) & ~np.isnan(answers)
+    audited = audited_right(pool.probability[audits], answers[audits])
+    criteria["audited"] = asdict(audited) if audited.num else None
+    criteria["expected"] = None
+    if learned and not pool.excluded.all():
+        committee = pool.ensemble(project.seed(round_number, "committee"))[:, ~pool.excluded]
+        criteria["expected"] = asdict(expected_right(pool.probability[~pool.excluded], committee))
+    return criteria
+
+
+def _answers_with_audits(project: Project, pool: RoundPool) -> np.ndarray:
+    """(N,) float, answers to the rows of the pool like ``pool.y``, but with the answers to audits."""
+    verdicts = project.ledger.verdicts()
+    return np.array([verdicts[c.id].y if c.id in verdicts else math.nan for c in pool.candidates])
+
+
 def plain(value: Any) -> Any:
-    """JSON without NaN: NaN becomes null, floats are rounded beyond what means anything."""
+    """``value`` as JSON can hold it: NaN becomes None, numpy numbers become Python's; floats get 6 decimals."""
     if isinstance(value, dict):
         return {k: plain(v) for k, v in value.items()}
     if isinstance(value, (float, np.floating)):
         return None if math.isnan(value) else round(float(value), 6)
     return int(value) if isinstance(value, np.integer) else value
-
-
-POOL_NAME = "pool.npz"
-"""What the scorer believed of every candidate of a round, for the next round to compare with."""
-
-
-def score_step(project: Project, round_number: int, truth: Truth | None) -> Detail:
-    """metrics.json of the round."""
-    if round_number in project.ledger.scores():  # killed after the score was recorded
-        write_text(
-            project.path(round_number, "metrics.json"),
-            json.dumps(project.ledger.scores()[round_number], indent=1) + "\n",
-        )
-        return {}
-    num_answers, seconds = project.ledger.spent()
-    detail = project.ledger.finished_steps()[(round_number, "propose")]
-    labels_only = truth is None
-    metrics: dict[str, Any] = {
-        "round": round_number,
-        "num_answers": num_answers,
-        "annotation_seconds": seconds,
-        "num_candidates": detail["num_candidates"],
-        "num_truth": None,
-        "scores": {},
-    }
-    test_box = project.boxes.test
-    if test_box is not None and labels_only and project.config.labels is None:
-        progress.say("  the test box is not scored: there are no labels, and no --truth came")
-    elif test_box is not None:
-        judge = truth or Truth(project.labels, project.labels_ignore, project.task)
-        scores = scores_on_test_box(
-            open_volume(str(project.path(round_number, "segmentation.zarr"))),
-            open_volume(str(project.path(round_number, "probability.zarr"))),
-            judge,
-            from_table(read_table(project.path(round_number, "candidates.parquet"))),
-            test_box,
-            threshold=detail["final_threshold"],
-            min_voxels=project.min_voxels,
-            min_score=detail.get("min_score", 0.0),
-        )
-        metrics["num_truth"] = scores.pop("num_test_truth")
-        metrics["num_test_candidates"] = scores.pop("num_test_candidates")
-        metrics["scores"] = scores
-    pool = pool_of(project, round_number)
-    if not labels_only:
-        assert truth is not None
-        y = np.where(np.isnan(pool.y) & pool.excluded, _audited(project, pool), pool.y)
-        metrics["scores"]["curated_accuracy"] = curated_accuracy(pool.probability, y, truth, pool.candidates)
-    if stopping := _stopping(project, round_number, pool):
-        metrics["stopping"] = stopping
-    if test_box is None:
-        # Accuracy never stands alone: without a test box, recall is known only where S has learned.
-        metrics["audit"] = audit_estimate(project.ledger)
-        metrics["candidate_recall_on_labels"] = detail["recall_on_labels"]
-    metrics = plain(metrics)
-    write_text(project.path(round_number, "metrics.json"), json.dumps(metrics, indent=1) + "\n")
-    project.ledger.store_score(round_number, metrics)
-    return {}
-
-
-def _audited(project: Project, pool: RoundPool) -> np.ndarray:
-    """Answers of rows, audits included: in the curated set an audited candidate is an answered one."""
-    verdicts = project.ledger.verdicts()
-    return np.array([verdicts[c.id].y if c.id in verdicts else math.nan for c in pool.candidates])
-
-
-def _stopping(project: Project, round_number: int, pool: RoundPool) -> Detail:
-    """What can be said of whether to stop -> pool.npz; nothing in round 0, which has no answers.
-
-    Shown, never acted on. None stands for what cannot be said: agreement, where the scorer had learned nothing in one
-    of the two rounds, or as in ``stopping.agreement``; the others, where there is nothing that they could rest on.
-    """
-    ids, learned = np.array([c.id for c in pool.candidates], np.uint64), has_both(pool.y)
-    believed = {"ids": ids, "probability": pool.probability, "learned": np.array(learned)}
-    write_arrays(project.path(round_number, POOL_NAME), believed)
-    if round_number == 0:
-        return {}
-    said: Detail = {"learned": learned, "num_pool": len(ids), "agreement": None, "num_shared": None}
-    path = project.path(round_number - 1, POOL_NAME)
-    if learned and path.exists():  # rounds of an older version left none
-        with np.load(path, allow_pickle=False) as before:
-            if before["learned"]:
-                said["agreement"], said["num_shared"] = agreement(
-                    before["ids"], before["probability"], ids, pool.probability
-                )
-    audits, answers = pool.excluded & np.isnan(pool.y), _audited(project, pool)
-    audits &= ~np.isnan(answers)
-    audited = audited_right(pool.probability[audits], answers[audits])
-    said["audited"] = asdict(audited) if audited.num else None
-    said["expected"] = None
-    if learned and not pool.excluded.all():
-        committee = pool.ensemble(project.seed(round_number, "committee"))[:, ~pool.excluded]
-        said["expected"] = asdict(expected_right(pool.probability[~pool.excluded], committee))
-    return said

@@ -1,6 +1,11 @@
-"""The strategy chooses, and the ledger asks."""
+"""The step `suggest`: the strategy chooses a batch of candidates, and the ledger records them as queries.
+
+Knows the pool, strategies and the ledger; must not know S or how the streams are trained.
+"""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 
@@ -9,14 +14,20 @@ from twostream.base.errors import ProjectError
 from twostream.project.project import Detail, Project
 from twostream.project.records import Query
 from twostream.project.tables import export_queries
+from twostream.query import Selection
 from twostream.rounds.embed import cut_pairs
 from twostream.rounds.pool import RoundPool, pool_of
 
 
 def suggest_step(project: Project, round_number: int) -> Detail:
-    """The strategy chooses; the ledger asks -> queries.jsonl."""
+    """Ask the batch of a round and write ``queries.jsonl``.
+
+    Raises:
+        ProjectError: no candidate of the pool is left to ask about.
+        InputError: the strategy cannot work with this pool.
+    """
     config = project.config.query
-    if asked := project.ledger.queries(round_number):  # killed after the batch was asked
+    if asked := project.ledger.queries(round_number):  # the process was killed after the batch was asked
         export_queries(project, round_number)
         return {"num_queries": len(asked), "num_audits": sum(q.is_audit for q in asked)}
     pool = pool_of(project, round_number)
@@ -24,48 +35,32 @@ def suggest_step(project: Project, round_number: int) -> Detail:
     if num_askable == 0:
         raise ProjectError(
             f"no candidate is left to ask in round {round_number}: all {len(pool.y)} of the pool are answered, "
-            f"labelled, or near the test box. Make the labels or test box smaller, or stop here."
+            f"labelled, or near the test box. Stop here, or make a new project with a smaller labels or test box."
         )
     if num_askable < config.budget:
         progress.say(
             f"  {num_askable} candidates are left to ask, fewer than the budget of {config.budget}: asking them all"
         )
     batch_size = min(config.budget, num_askable)
-    audits = _draw_audits(project, round_number, pool, batch_size)
-    excluded = pool.excluded | _asked_as(project, round_number, pool, audit=True)
-    excluded[audits] = True
-    strategy = project.strategy(project.seed(round_number, "query"))
-    queries = []
-    notes: tuple[str, ...] = ()
-    if batch_size > len(audits):
-        committee = pool.ensemble(project.seed(round_number, "committee")) if strategy.needs_ensemble else None
-        chosen = strategy.suggest(
-            pool.streams,
-            pool.y,
-            batch_size=batch_size - len(audits),
-            probability=pool.probability if committee is None else committee,
-            excluded=excluded,
-            position_nm=pool.position_nm,
-        )
-        notes = chosen.notes
-        for note in notes:
-            progress.say(f"  {note}")
-        reasons = [
-            r | {"probability": round(float(pool.probability[i]), 4)}
-            for i, r in zip(chosen.rows, chosen.reasons, strict=True)
-        ]
-        queries = [(int(i), config.strategy, r, False) for i, r in zip(chosen.rows, reasons, strict=True)]
-    queries += [(int(i), "audit", {}, True) for i in audits]
-    chosen_candidates = [pool.candidates[i] for i, *_ in queries]
-    pairs = cut_pairs(project, chosen_candidates)
-    batch = [Query(c, p, s, r, a) for c, p, (_, s, r, a) in zip(chosen_candidates, pairs, queries, strict=True)]
+    audit_rows = _draw_audits(project, round_number, pool, batch_size)
+    chosen = _choose(project, round_number, pool, audit_rows, batch_size - len(audit_rows))
+    rows = [*chosen.rows.tolist(), *audit_rows.tolist()]
+    reasons = [*chosen.reasons, *({} for _ in audit_rows)]
+    audits = [False] * len(chosen.rows) + [True] * len(audit_rows)
+    candidates = [pool.candidates[row] for row in rows]
+    pairs = cut_pairs(project, candidates)
+    batch = [
+        Query(candidate, pair, "audit" if is_audit else config.strategy, reason, is_audit)
+        for candidate, pair, reason, is_audit in zip(candidates, pairs, reasons, audits, strict=True)
+    ]
     project.ledger.ask(round_number, batch)
     export_queries(project, round_number)
-    return {"num_queries": len(batch), "num_audits": len(audits)} | ({"notes": list(notes)} if notes else {})
+    notes = {"notes": list(chosen.notes)} if chosen.notes else {}
+    return {"num_queries": len(batch), "num_audits": len(audit_rows)} | notes
 
 
 def _draw_audits(project: Project, round_number: int, pool: RoundPool, batch_size: int) -> np.ndarray:
-    """Rows asked at random to estimate accuracy, where there is no test box to measure it on."""
+    """(A,) int64, rows drawn at random to estimate accuracy; none if there is a test box to measure it on."""
     if project.boxes.test is not None:
         return np.zeros(0, np.int64)
     rng = np.random.default_rng(project.seed(round_number, "audit"))
@@ -73,7 +68,35 @@ def _draw_audits(project: Project, round_number: int, pool: RoundPool, batch_siz
     return rng.choice(free, min(len(free), round(project.config.query.audit_share * batch_size)), replace=False)
 
 
+def _choose(project: Project, round_number: int, pool: RoundPool, audit_rows: np.ndarray, batch_size: int) -> Selection:
+    """What the strategy chooses beside the audits; the scorer's probability is added to each reason."""
+    if batch_size == 0:
+        return Selection(np.zeros(0, np.int64), np.full(len(pool.y), np.nan))
+    excluded = pool.excluded | _asked_as(project, round_number, pool, audit=True)
+    excluded[audit_rows] = True
+    strategy = project.strategy(project.seed(round_number, "query"))
+    committee = pool.ensemble(project.seed(round_number, "committee")) if strategy.needs_ensemble else None
+    chosen = strategy.suggest(
+        pool.streams,
+        pool.y,
+        batch_size=batch_size,
+        probability=pool.probability if committee is None else committee,
+        excluded=excluded,
+        position_nm=pool.position_nm,
+    )
+    for note in chosen.notes:
+        progress.say(f"  {note}")
+    reasons = [
+        reason | {"probability": round(float(pool.probability[row]), 4)}
+        for row, reason in zip(chosen.rows, chosen.reasons, strict=True)
+    ]
+    return replace(chosen, reasons=reasons)
+
+
 def _asked_as(project: Project, round_number: int, pool: RoundPool, *, audit: bool) -> np.ndarray:
-    """(N,) bool: asked before as an audit (or not), and skipped; it must not change sides."""
+    """(N,) bool, rows that were last asked as an audit (or, with ``audit=False``, as an ordinary query).
+
+    Those that may be asked again were skipped. They must stay what they were, because audits are a random sample.
+    """
     before = {i: query.is_audit for i, query in project.ledger.newest_queries(round_number).items()}
     return np.array([before.get(c.id) is audit for c in pool.candidates], bool)

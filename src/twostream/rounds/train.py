@@ -1,4 +1,7 @@
-"""Round 0: S learns from the labelled box alone."""
+"""The step `train` of round 0: S learns from the labels box alone.
+
+Knows labels and the training of S; must not know answers, streams or strategies.
+"""
 
 from __future__ import annotations
 
@@ -12,38 +15,18 @@ from twostream.base.errors import ProjectError
 from twostream.models.segmentation.describe import Description, describe
 from twostream.models.segmentation.train import Segmenter, Training, new_segmenter, train
 from twostream.project.project import Detail, Project
-from twostream.rounds.lessons import LabelledCrops, _validation, lessons_of
-
-
-def new_s(project: Project) -> Segmenter:
-    """S as round 0 begins it: untrained, its grey values those of the labelled box."""
-    grey = project.image.read(project.boxes.labelled[0])
-    return new_segmenter(
-        project.task,
-        project.config.segmentation,
-        voxel_size_nm=project.image.voxel_size_nm,
-        num_sections=project.image.shape_zyx[0],
-        grey=(float(grey.mean()), float(grey.std())),
-        seed=project.seed(0, "S"),
-    )
-
-
-def describe_training(project: Project) -> Description:
-    """What `train` would do.
-
-    Raises:
-        ProjectError: nothing would be trained.
-    """
-    if project.config.source:
-        raise ProjectError(f"no S is trained in {project.root}: a {project.config.source.name} stands in its place.")
-    return describe(new_s(project), project.config.segmentation, project.image.voxel_size_nm)
+from twostream.rounds.lessons import LabelledCrops, lessons_of, validation_of
 
 
 def train_step(project: Project, round_number: int) -> Detail:
-    """Round 0: S learns from the labelled box alone -> checkpoint.ckpt. Nothing to do where a source stands for S."""
+    """Train S and write ``checkpoint.ckpt``; nothing is trained where a source replaces S.
+
+    Raises:
+        TrainingError: the loss is no longer a finite number.
+    """
     if project.config.source:
         progress.say(f"  no S is trained: a {project.config.source.name} stands in its place")
-        return _no_s(project)
+        return detail_without_s(project)
     config = project.config.segmentation
     segmenter = new_s(project)
     lessons = lessons_of(project, segmenter)
@@ -57,29 +40,65 @@ def train_step(project: Project, round_number: int) -> Detail:
         seed=project.seed(round_number, "crops"),
         resume_path=path.with_suffix(".resume"),
         description="train S",
-        validation=_validation(project, segmenter),
+        validation=validation_of(project, segmenter),
         fingerprint={"lessons": lessons.digest},
     )
-    return _store(segmenter, training, path)
+    return save_training(segmenter, training, path)
 
 
-def _no_s(project: Project) -> Detail:
-    """What the ledger remembers of a step in which S would have been trained."""
+def new_s(project: Project) -> Segmenter:
+    """The untrained S with which round 0 starts. It normalises by the grey values of the labels box."""
+    grey = project.image.read(project.boxes.labelled[0])
+    return new_segmenter(
+        project.task,
+        project.config.segmentation,
+        voxel_size_nm=project.image.voxel_size_nm,
+        num_sections=project.image.shape_zyx[0],
+        grey=(float(grey.mean()), float(grey.std())),
+        seed=project.seed(0, "S"),
+    )
+
+
+def describe_training(project: Project) -> Description:
+    """The network, crops and memory of the training that `train` would do; nothing is trained.
+
+    Raises:
+        ProjectError: the project has a source in place of S.
+    """
+    if project.config.source:
+        raise ProjectError(
+            f"{project.root} has a {project.config.source.name} in place of S, so there is no training to describe. "
+            f"Leave out --dry-run."
+        )
+    return describe(new_s(project), project.config.segmentation, project.image.voxel_size_nm)
+
+
+def detail_without_s(project: Project) -> Detail:
+    """What the ledger records of `train` or `refit` where a source replaces S."""
     assert project.config.source is not None
     return {"no_s": f"a {project.config.source.name} stands in place of S"}
 
 
-def _store(segmenter: Segmenter, training: Training, path: Path) -> Detail:
-    """S beside what is left of its training: best weights in ``path``; the last ones in last.ckpt where they differ."""
+def save_training(segmenter: Segmenter, training: Training, path: Path) -> Detail:
+    """Save a trained S and delete the state for resuming its training.
+
+    Args:
+        segmenter: with the best weights, which go to ``path``.
+        training: if it was validated, its last weights go to ``last.ckpt`` beside ``path``.
+        path: the checkpoint to write.
+
+    Returns:
+        What the ledger records of the training.
+    """
     if training.validation_losses:
         segmenter.save(path.with_name("last.ckpt"), weights=training.last)
     segmenter.save(path, training)
     path.with_suffix(".resume").unlink(missing_ok=True)
     checks = training.validation_losses
     best = min(checks, key=lambda check: check[1])[0] if checks else None
-    return {"num_steps": len(training.losses), "final_loss": _last(training.losses), "best_step": best}
+    return {"num_steps": len(training.losses), "final_loss": _final_loss(training.losses), "best_step": best}
 
 
-def _last(losses: Sequence[float]) -> float | None:
-    """Mean of the last tenth: a single step's loss is mostly its crop."""
+def _final_loss(losses: Sequence[float]) -> float | None:
+    """Mean loss of the last tenth of the steps, because one step's loss depends mostly on its crops."""
     return round(float(np.mean(losses[-max(1, len(losses) // 10) :])), 4) if losses else None

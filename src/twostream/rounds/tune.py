@@ -1,4 +1,7 @@
-"""`twostream tune`: decoding settings tried on the validation box, best first."""
+"""The command `tune`: decoding settings are tried on the validation box and listed, best first.
+
+Knows a round's probability, labels and the settings of decoding; must not know S, candidates or answers.
+"""
 
 from __future__ import annotations
 
@@ -8,35 +11,47 @@ from twostream.project.project import CONFIG_NAME, Project
 from twostream.volume import open_volume
 
 FEW_OBJECTS = 10
-"""With fewer objects in the validation box the order of the settings is mostly chance."""
+"""With fewer objects in the validation box, the order of the settings is mostly chance."""
 NUM_SHOWN = 10
-"""Settings that `tune` prints."""
+"""Number of settings that `tune` prints."""
 
 
 def tune_project(project: Project, *, write: bool = False) -> list[str]:
-    """Tune decoding on the validation box, with the probability of the newest round that has one.
+    """Try decoding settings on the validation box, with the probability of the newest round that has one.
+
+    Args:
+        project: a project with labels.
+        write: whether to write the best settings into ``twostream.yaml``.
 
     Returns:
         Lines for a terminal, the best settings first.
 
     Raises:
-        ProjectError: no round has been predicted.
+        ProjectError: the project has no labels, its source brings instances, or no round has been predicted.
         InputError: the validation box holds no object.
     """
-    if project.config.labels is None or (project.config.source and project.config.source.brings_instances):
-        raise ProjectError(f"{project.root} has no labels, or nothing that is decoded: there is nothing to tune.")
+    source = project.config.source
+    if project.config.labels is None:
+        raise ProjectError(
+            f"{project.root} has no labels to compare with, so decoding cannot be tuned. Set `decoding` and "
+            f"`candidates.final_threshold` in {project.root / CONFIG_NAME} by hand."
+        )
+    if source and source.brings_instances:
+        raise ProjectError(
+            f"the candidates of {project.root} are the instances of a {source.name} as they are; nothing is decoded, "
+            f"so there is nothing to tune."
+        )
     predicted = [n for n, step in project.ledger.finished_steps() if step == "predict"]
     if not predicted:
-        raise ProjectError(f"{project.root} has no probability yet; run `twostream predict {project.root}` first.")
+        raise ProjectError(f"{project.root} has no probability yet; run `{project.command('predict')}` first.")
     round_number = max(predicted)
     val_box = project.boxes.labelled[1]
     probability = open_volume(str(project.path(round_number, "probability.zarr"))).read(val_box)
     ignore = None if project.labels_ignore is None else project.labels_ignore.read(val_box)
     trials = tune(probability, project.labels.read(val_box), ignore, project.task, project.min_voxels)
-    lines = [
-        f"round {round_number}, validation box {val_box}: {trials[0].num_truth} objects, {len(trials)} distinct results"
-    ]
-    if trials[0].num_truth < FEW_OBJECTS:
+    num_truth = trials[0].num_truth
+    lines = [f"round {round_number}, validation box {val_box}: {num_truth} objects, {len(trials)} different results"]
+    if num_truth < FEW_OBJECTS:
         lines.append(f"fewer than {FEW_OBJECTS} objects: the order below is mostly chance")
     for trial in trials[:NUM_SHOWN]:
         words = " ".join(f"{k}={v}" for k, v in trial.decoding.items())
@@ -48,5 +63,7 @@ def tune_project(project: Project, *, write: bool = False) -> list[str]:
         best = trials[0]
         changes = {f"decoding.{k}": v for k, v in best.decoding.items()}
         project.rewrite(changes | {"candidates.final_threshold": best.threshold})
-        lines.append(f"the first is now in {project.root / CONFIG_NAME}; the old file is beside it, ending in .old")
+        lines.append(
+            f"the first settings are now in {project.root / CONFIG_NAME}; the old file is kept as {CONFIG_NAME}.old"
+        )
     return lines
