@@ -100,7 +100,7 @@ def test_another_volume_is_not_taken_for_the_moved_one(lab, tmp_path):
         file["fine"].attrs["voxel_size_nm"] = (30.0, 5.0, 5.0)
     before = (project.root / "twostream.yaml").read_text()
     for dataset, sentence in (
-        ("image", "they must be alike"),
+        ("image", "they must be equal"),
         ("fine", "has voxels of"),
         ("none", "no dataset 'none'"),
     ):
