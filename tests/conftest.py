@@ -7,6 +7,11 @@
     +---------------------------------------------------------------> X
 
 Z is thick (30 nm, Y and X 10 nm); every blob spans four of the eight sections.
+
+Two environment variables vary what every test must stand (docs/reproducibility.md):
+
+    TWOSTREAM_TEST_SEED     seed of the toy world and of the projects made of it; default 0
+    TWOSTREAM_TEST_THREADS  threads of a training in those projects (the setting num_threads); default 1
 """
 
 from __future__ import annotations
@@ -23,6 +28,8 @@ import pytest
 from twostream.project.create import create_project
 from twostream.project.project import Project
 
+SEED = int(os.environ.get("TWOSTREAM_TEST_SEED", "0"))
+THREADS = int(os.environ.get("TWOSTREAM_TEST_THREADS", "1"))
 SHAPE_ZYX = (8, 96, 240)
 VOXEL_SIZE_NM = (30.0, 10.0, 10.0)
 SPACING = 16
@@ -50,11 +57,12 @@ TINY = (
     "streams.unsupervised.num_steps=6",
     "streams.unsupervised.batch_size=8",
     "streams.active_clustering.num_steps=4",
-    "num_threads=1",
+    f"num_threads={THREADS}",
+    f"seed={SEED}",
 )
 
 
-def toy_arrays(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def toy_arrays(seed: int = SEED) -> tuple[np.ndarray, np.ndarray]:
     """Image (Z, Y, X) uint8 and truth (Z, Y, X) uint16 of the toy world."""
     rng = np.random.default_rng(seed)
     image = rng.normal(70, 10, SHAPE_ZYX)

@@ -148,8 +148,9 @@ def test_pictures_show_patches_and_their_reconstructions():
     # Every first column is a patch as it came; reconstructions begin with the same patches.
     for picture in [*shown["neighbours"][:, 0], *shown["reconstructions"][0]]:
         assert (central == picture).all((1, 2)).any()
-    np.testing.assert_array_equal(shown["interpolations"][0, 0], shown["reconstructions"][1, 0])
-    assert (shown["interpolations"][0, -1] == shown["reconstructions"][1, 1:]).all((1, 2)).any()
+    # The ends of the interpolations are two of the reconstructions, but for a grey level that the last digit decides.
+    ends, back = shown["interpolations"][0, [0, -1]].astype(int), shown["reconstructions"][1].astype(int)
+    assert abs(ends[0] - back[0]).max() <= 1 and abs(ends[1] - back[1:]).max((1, 2)).min() <= 1
     simclr = new_stream((3, 32, 32), config.model_copy(update={"method": "simclr"}), 0)
     assert list(pictures(simclr, patches[:3], seed=1)) == ["neighbours"]
     assert pictures(simclr, patches[:3], seed=1)["neighbours"].shape == (3, 3, 32, 32)

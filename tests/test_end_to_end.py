@@ -9,15 +9,24 @@ import time
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from twostream.base.errors import ConfigError, ProjectError
+from twostream.base.geometry import Box
+from twostream.candidates.candidate import Candidate
 from twostream.candidates.table import from_table, read_table
 from twostream.project.create import fork_project
 from twostream.project.export import export
 from twostream.project.project import Project
 from twostream.project.status import status_lines
 from twostream.project.tables import read_answers
-from twostream.rounds.loop import run
+from twostream.rounds.annotator import SimulatedAnnotator
+from twostream.rounds.lessons import lessons_of
+from twostream.rounds.loop import open_truth, run, run_step
+from twostream.rounds.train import new_s
+from twostream.task import CERTAIN
+from twostream.task.metrics import wilson_interval
+from twostream.volume import open_volume
 
 ROUND_FILES = {
     "config.yaml", "checkpoint.ckpt", "candidates.parquet", "ids.npy", "latents_supervised.npy",
@@ -79,10 +88,27 @@ def test_n_batches_give_n_plus_1_scored_rounds(finished):
     assert all(set(m["scores"]) == expected for m in metrics)
 
 
-def test_s_finds_the_blobs_and_doubts_none(finished):
-    scores = finished.ledger.scores()[0]["scores"]
-    assert scores["candidate_recall"] > 0.8  # decoys look the same, so recall is what a sane S must have
-    assert 0.4 < scores["candidate_accuracy"] < 1.0
+def test_s_is_taught_that_true_blobs_are_bright(finished):
+    """What S is shown, not how well it has learned it: that differs from one processor to the next."""
+    lessons = lessons_of(finished, new_s(finished))
+    for seed in range(10):
+        image, target, _ = lessons.labelled_crop(np.random.default_rng(seed), finished.config.segmentation)
+        assert image[target[0] == CERTAIN].mean() > 140 > 100 > image[target[0] == 0].mean()  # decoys are few
+
+
+def test_the_recall_is_that_of_a_loop_over_the_true_blobs(finished, truth):
+    box, labels = finished.boxes.test, open_volume(truth)
+    theirs = labels.read(box)
+    mine = open_volume(str(finished.path(2, "segmentation.zarr"))).read(box)
+    found = 0
+    blobs = set(np.unique(theirs).tolist()) - {0}
+    for blob in blobs:
+        beneath = set(np.unique(mine[theirs == blob]).tolist()) - {0}
+        iou = [((mine == c) & (theirs == blob)).sum() / ((mine == c) | (theirs == blob)).sum() for c in beneath]
+        found += max(iou, default=0.0) > 0.2
+    metrics = finished.ledger.scores()[2]
+    assert metrics["num_truth"] == len(blobs) > 0
+    assert metrics["scores"]["candidate_recall"] == pytest.approx(found / len(blobs), abs=1e-6)
 
 
 def test_the_candidate_table_ids_and_latents_have_the_same_rows(finished):
@@ -99,8 +125,6 @@ def test_the_candidate_table_ids_and_latents_have_the_same_rows(finished):
 
 
 def test_labels_of_candidates_are_the_values_in_the_segmentation(finished):
-    from twostream.volume import open_volume
-
     segmentation = open_volume(str(finished.path(2, "segmentation.zarr")))
     for candidate in from_table(read_table(finished.path(2, "candidates.parquet"))):
         np.testing.assert_array_equal(segmentation.read(candidate.box) == candidate.label, candidate.mask > 0)
@@ -117,13 +141,25 @@ def test_no_candidate_in_the_labels_box_or_near_the_test_box_was_asked(finished)
 
 
 def test_answers_follow_the_truth_rule(finished, truth):
-    from twostream.rounds.loop import open_truth
-
     rule = open_truth(finished, truth)
     kinds = {a.candidate: a.kind for a in finished.ledger.current_answers()}
     for query in finished.ledger.queries():
         assert kinds[query.candidate.id] is rule.judge(query.candidate).kind
-    assert len(set(kinds.values())) > 1  # blobs and decoys were both asked
+
+
+def test_true_blobs_are_true_and_decoys_are_nothing(finished, truth):
+    """Every bright blob of the toy world, whatever S proposed and the strategy asked."""
+    annotator = SimulatedAnnotator(open_truth(finished, truth))
+    labels = open_volume(truth)
+    theirs = labels.read(labels.box)
+    bright, number = ndimage.label(ndimage.median_filter(finished.image.read(finished.image.box), 3) > 115)
+    said = []
+    for blob, window in enumerate(ndimage.find_objects(bright), start=1):
+        mask = (bright[window] == blob).astype(np.uint8)
+        candidate = Candidate(blob, 1, Box([s.start for s in window], mask.shape), mask, 0.5)
+        said.append(str(annotator.kind(candidate).value))
+        assert said[-1] == ("true" if theirs[window][mask > 0].any() else "nothing")
+    assert number == 90 and set(said) == {"true", "nothing"}
 
 
 def test_two_runs_give_the_same_results(finished, make_project, truth):
@@ -226,8 +262,10 @@ def test_without_a_test_box_audits_estimate_accuracy(make_project, truth, toy_fi
     assert len(audits) == 3
     metrics = project.ledger.scores()[1]
     assert metrics["audit"]["num_audited"] == 3 and set(metrics["scores"]) == {"curated_accuracy"}
-    low, high = metrics["audit"]["interval"]
-    assert 0 <= low < metrics["audit"]["candidate_accuracy"] <= high <= 1
+    rule = open_truth(project, truth)
+    num_true = sum(rule.judge(q.candidate).kind == "true" for q in audits)
+    assert metrics["audit"]["candidate_accuracy"] == pytest.approx(num_true / 3, abs=1e-6)
+    assert metrics["audit"]["interval"] == pytest.approx(wilson_interval(num_true, 3), abs=1e-6)
     from twostream.rounds.lessons import collect
 
     trained_on = {str(lesson.box) for lesson in collect(project.ledger, 1)[0]}
@@ -235,11 +273,11 @@ def test_without_a_test_box_audits_estimate_accuracy(make_project, truth, toy_fi
 
 
 def test_an_empty_pool_is_explained(make_project, truth, capfd):
-    project = make_project(budget=500)
-    with pytest.raises(ProjectError, match=r"no candidate is left to ask in round [12]"):
+    project = make_project(budget=500, overrides=("refit.num_steps=0",))  # the same S proposes the same again
+    with pytest.raises(ProjectError, match="no candidate is left to ask in round 1"):
         run(project, rounds=3, truth_uri=truth)
     assert "fewer than the budget of 500: asking them all" in capfd.readouterr().err
-    assert 0 < len(project.ledger.queries()) < 100
+    assert len(project.ledger.queries()) == project.ledger.finished_steps()[(0, "propose")]["num_in_pool"] > 0
 
 
 def test_s_is_trained_and_scored_if_everything_is_labelled(make_project, truth, capfd):
@@ -269,8 +307,6 @@ def test_exports(finished, tmp_path):
 
     import h5py
 
-    from twostream.volume import open_volume
-
     for what, name in (
         ("answers", "a.jsonl"),
         ("candidates", "c.csv"),
@@ -289,12 +325,13 @@ def test_exports(finished, tmp_path):
     values = volume.read(volume.box)
     answers = {a.candidate: a.kind for a in finished.ledger.current_answers()}
     true = {c for c, kind in answers.items() if kind == "true"}
-    assert {int(r["id"]) for r in rows if r["origin"] == "true"} == true
     assert not {int(r["id"]) for r in rows} & {c for c, kind in answers.items() if kind in ("nothing", "shape")}
-    for query in finished.ledger.queries():
+    painted = np.zeros(values.shape, np.uint64)  # true answers stand on top, the newer id over the older
+    for query in sorted(finished.ledger.queries(), key=lambda query: query.candidate.id):
         if query.candidate.id in true:
-            inside = values[query.candidate.box.slices][query.candidate.mask > 0]
-            assert (inside == query.candidate.id).mean() > 0.9
+            painted[query.candidate.box.slices][query.candidate.mask > 0] = query.candidate.id
+    np.testing.assert_array_equal(values[painted > 0], painted[painted > 0])
+    assert {int(r["id"]) for r in rows if r["origin"] == "true"} == set(np.unique(painted).tolist()) - {0}
 
 
 def test_frozen_settings_cannot_be_changed_later(make_project):
@@ -313,7 +350,7 @@ def test_a_damaged_checkpoint_is_not_resumed(make_project, capfd):
     project = make_project(overrides=("segmentation.num_steps=2",))
     project.open_round(0)
     project.path(0, "checkpoint.resume").write_bytes(b"cut off")
-    run(project, rounds=0)
+    assert run_step(project, "train") == (0, True)
     assert (
         "is damaged, or was made with other settings or data: training starts from the beginning"
         in capfd.readouterr().err

