@@ -43,9 +43,9 @@ from twostream.models.segmentation.predict import predict
 from twostream.models.segmentation.train import Segmenter, crop_shape, new_segmenter, train
 from twostream.models.training import use_threads
 from twostream.query import get_strategy
-from twostream.rounds.lessons import LabelledCrops
 from twostream.rounds.refit import refit
 from twostream.rounds.score import scores_on_test_box
+from twostream.rounds.teaching import LabelledCrops
 from twostream.task import DecodingConfig, Task, get_task
 from twostream.task.answers import MEANING, AnswerKind
 from twostream.volume import MemoryVolume, Volume

@@ -34,8 +34,8 @@ from twostream.models.segmentation.lessons import Lessons
 from twostream.models.segmentation.predict import predict
 from twostream.models.segmentation.train import Segmenter, crop_shape, new_segmenter, train
 from twostream.models.training import use_threads
-from twostream.rounds.lessons import LabelledCrops, validation_crops
 from twostream.rounds.score import scores_on_test_box
+from twostream.rounds.teaching import LabelledCrops, validation_crops
 from twostream.task import DecodingConfig, Task, get_task
 from twostream.volume import MemoryVolume
 

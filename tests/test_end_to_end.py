@@ -21,8 +21,8 @@ from twostream.project.project import Project
 from twostream.project.status import status_lines
 from twostream.project.tables import read_answers
 from twostream.rounds.annotator import SimulatedAnnotator
-from twostream.rounds.lessons import lessons_of
 from twostream.rounds.loop import open_truth, run, run_step
+from twostream.rounds.teaching import lessons_of
 from twostream.rounds.train import new_s
 from twostream.task import CERTAIN
 from twostream.task.metrics import wilson_interval
@@ -266,7 +266,7 @@ def test_without_a_test_box_audits_estimate_accuracy(make_project, truth, toy_fi
     num_true = sum(rule.judge(q.candidate).kind == "true" for q in audits)
     assert metrics["audit"]["candidate_accuracy"] == pytest.approx(num_true / 3, abs=1e-6)
     assert metrics["audit"]["interval"] == pytest.approx(wilson_interval(num_true, 3), abs=1e-6)
-    from twostream.rounds.lessons import collect
+    from twostream.rounds.teaching import collect
 
     trained_on = {str(lesson.box) for lesson in collect(project.ledger, 1)[0]}
     assert trained_on and not trained_on & {str(q.candidate.box) for q in audits}

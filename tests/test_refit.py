@@ -10,8 +10,8 @@ from twostream.models.segmentation.heads import IndependentHead
 from twostream.models.segmentation.lessons import Lesson, Lessons
 from twostream.models.segmentation.train import SegmentationModule, new_segmenter
 from twostream.models.training import use_threads
-from twostream.rounds.lessons import LessonCrops
 from twostream.rounds.refit import refit
+from twostream.rounds.teaching import LessonCrops
 from twostream.task import CERTAIN, IGNORE, Mitochondria, SynapsePolarity
 from twostream.volume import MemoryVolume
 

@@ -16,8 +16,8 @@ from twostream.models.segmentation.lessons import ERASED
 from twostream.project.ledger import Ledger
 from twostream.project.records import Answer, Query
 from twostream.rounds.annotator import SimulatedAnnotator
-from twostream.rounds.lessons import collect
 from twostream.rounds.score import Region, curated_accuracy, plain, scores_on_test_box
+from twostream.rounds.teaching import collect
 from twostream.task import Mitochondria, SynapsePolarity, SynapticCleft
 from twostream.task.answers import AnswerKind
 from twostream.task.metrics import Overlaps, foreground_iou

@@ -11,7 +11,7 @@ from twostream.models.segmentation.describe import describe
 from twostream.models.segmentation.lessons import Lesson, Lessons, known_target
 from twostream.models.segmentation.network import FoldedUNet, fold, strides_for
 from twostream.models.segmentation.train import Segmenter, crop_shape, new_segmenter, train
-from twostream.rounds.lessons import LabelledCrops
+from twostream.rounds.teaching import LabelledCrops
 from twostream.task import CERTAIN, IGNORE, DecodingConfig, Mitochondria, SynapsePolarity
 from twostream.volume import MemoryVolume
 

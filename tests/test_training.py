@@ -12,7 +12,7 @@ from twostream.models.segmentation.config import OptimizerConfig, SegmentationCo
 from twostream.models.segmentation.lessons import Lessons
 from twostream.models.segmentation.train import SegmentationModule, new_segmenter, train
 from twostream.models.training import FitModule, fit, use_threads
-from twostream.rounds.lessons import LabelledCrops, validation_crops
+from twostream.rounds.teaching import LabelledCrops, validation_crops
 from twostream.task import IGNORE, Mitochondria
 from twostream.volume import MemoryVolume
 

@@ -35,7 +35,7 @@ from twostream.models.streams.config import StreamConfig, StreamsConfig
 from twostream.models.streams.draw import Draw, ImageDraw, MaskDraw
 from twostream.models.streams.fit import fit_stream, new_stream
 from twostream.models.streams.stream import Stream
-from twostream.rounds.lessons import LabelledCrops
+from twostream.rounds.teaching import LabelledCrops
 from twostream.task import Task, get_task
 from twostream.task.answers import MEANING
 from twostream.volume import MemoryVolume

@@ -17,7 +17,7 @@ from twostream.models.segmentation.lessons import Lessons
 from twostream.models.segmentation.train import Segmenter, Training, train
 from twostream.project.project import Detail, Project
 from twostream.rounds.embed import fine_tune_on_answers
-from twostream.rounds.lessons import LessonCrops, collect, lessons_of, validation_of
+from twostream.rounds.teaching import LessonCrops, collect, lessons_of, validation_of
 from twostream.rounds.train import detail_without_s, save_training
 from twostream.volume import open_volume
 

@@ -15,7 +15,7 @@ from twostream.base.errors import ProjectError
 from twostream.models.segmentation.describe import Description, describe
 from twostream.models.segmentation.train import Segmenter, Training, new_segmenter, train
 from twostream.project.project import Detail, Project
-from twostream.rounds.lessons import LabelledCrops, lessons_of, validation_of
+from twostream.rounds.teaching import LabelledCrops, lessons_of, validation_of
 
 
 def train_step(project: Project, round_number: int) -> Detail:
