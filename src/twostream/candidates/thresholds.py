@@ -135,7 +135,7 @@ PROPOSING_THRESHOLDS = (
 )
 """Thresholds among which that of the candidates is chosen."""
 F1_TOLERANCE = 0.05
-"""F1 that the proposing threshold may lose against the best one: a labelled box holds few objects, so that a smaller
+"""F1 that the proposing threshold may lose against the best one: a labels box holds few objects, so that a smaller
 difference is chance."""
 
 

@@ -1,4 +1,4 @@
-"""Decoding: from the probability that S predicts to instances.
+"""Decoding: the probability that S predicts becomes object instances, the proposals of the paper.
 
 Components or a watershed give instances; each is trimmed to its bright part; in the polarity task sides that lost
 their partner are paired. Settings are in nanometres, so that they hold at any voxel size. Knows arrays and voxel
