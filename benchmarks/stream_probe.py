@@ -103,12 +103,13 @@ def report(results: Results, found: Candidates, streams: Mapping[str, np.ndarray
         logit = out_of_fold(blocks, found.y, found.group)
         features = {"features": name, "dimensions": sum(block.shape[1] for block in blocks)}
         for suffix, rows in (("", everything), ("_confident", confident)):
+            if len(set(found.y[rows])) < 2:
+                continue  # no AUC among candidates that are all true, all false, or none
             results.add(f"auc{suffix}", auc(found.y, logit, rows), "AUC", **settings, **features)
             gain, low, high = paired_gain(found, logit, base, rows)
-            known = low == low  # NaN where all answers among these rows are alike
             results.add(
-                f"auc{suffix}_gain", gain, "AUC difference", spread=[low, high] if known else None,
-                spread_is=INTERVAL if known else None, **settings, **features,
+                f"auc{suffix}_gain", gain, "AUC difference", spread=[low, high], spread_is=INTERVAL, **settings,
+                **features,
             )  # fmt: skip
         nearby = purity(balanced(blocks, everything), found.y)
         results.add("purity", nearby, "share", **settings, **features)
