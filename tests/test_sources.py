@@ -440,7 +440,7 @@ def test_the_source_cannot_be_changed_and_projects_of_older_versions_continue(tm
     path.write_text(yaml.safe_dump(values | {"source": None}))
     refused(call("status", root), "labels is missing; add it, or a source in place of S")
     path.write_text(yaml.safe_dump(values | {"boxes": {"labels": LABELS_BOX}}))
-    refused(call("status", root), "boxes.labels and boxes.val go with labels")
+    refused(call("status", root), "boxes.labels and boxes.val belong to labels")
     path.write_text(good)
     done(call("predict", root))
 
