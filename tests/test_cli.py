@@ -336,7 +336,7 @@ def test_query_on_npz_files_with_other_strategies(tmp_path):
     assert [int(line.split(",")[0]) for line in output.read_text().splitlines()[1:]] == data["corrected"].tolist()
     words += ["-o", tmp_path / "others.csv"]
     result = call(*words, "--clusters", 5, 4, "--set", "exact=false", "--set", "share=even", "--variant", "adaptive")
-    assert result.exit_code == 0 and "centres were found on a share" in result.output
+    assert result.exit_code == 0 and "centres were found on a subsample" in result.output
     p = np.linspace(0, 0.9, number)
     np.save(tmp_path / "p.npy", p)
     words = [*words[:-1], tmp_path / "entropy.csv", "--strategy", "entropy", "--budget", 3]

@@ -107,7 +107,7 @@ def test_large_pools_are_selected_as_by_the_script(seed):
         np.testing.assert_array_equal(rows.rows, theirs)
         assert rows.notes == ()
     (note,) = TwoStream(num_clusters=(20, 5)).suggest(X, y, batch_size=100).notes
-    assert "centres were found on a share" in note
+    assert "centres were found on a subsample" in note
 
 
 def test_columns_count_alike_where_they_are_standardised():
@@ -242,7 +242,7 @@ def test_large_pools_are_clustered_on_a_share_and_say_so(tmp_path):
     for variant in ("corrected", "adaptive"):
         selection = TwoStream(num_clusters=(5, 4), variant=variant).suggest(X, y, batch_size=20)
         assert len(set(selection.rows.tolist())) == 20 and np.isnan(y[selection.rows]).all()
-        assert selection.notes == ("30000 candidates: cluster centres were found on a share of them",)
+        assert selection.notes == ("30000 candidates: cluster centres were found on a subsample of them",)
     exact = TwoStream(num_clusters=(5, 4), exact=True).suggest(X, y, batch_size=20)
     assert exact.notes == ()
 

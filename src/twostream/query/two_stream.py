@@ -25,7 +25,7 @@ FARTHEST_SHARE = 0.2
 """Share of a cluster with many answers, farthest from them, that is clustered finely (published code)."""
 DRAWN = {"coarse": -1, "fine": -1, "stands_for": 1, "distance_to_center": None, "distance_to_answer": None}
 """Reason of a row that was drawn at random."""
-SUBSAMPLED = "cluster centres were found on a share of them"
+SUBSAMPLED = "cluster centres were found on a subsample of them"
 Queries = list[tuple[int, dict[str, Any]]]
 """Rows, each with its reason."""
 
