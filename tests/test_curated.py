@@ -34,7 +34,9 @@ def test_y_of_the_verdict_decides_what_is_removed(lab, tmp_path):  # noqa: F811
     true, nothing, both_false, disputed, unsure, both_true = (q.candidate.id for q in queries)
     assert nothing not in rows and both_false not in rows
     assert rows[true]["origin"] == "true" and rows[both_true]["origin"] == "true"
-    assert rows[disputed]["origin"] == rows[unsure]["origin"] == "model"
+    assert rows[unsure]["origin"] == "model" and rows[unsure]["answered_by"] == ""
+    assert rows[disputed]["origin"] == "disputed" and rows[disputed]["answered_by"] == "ann, eve"
+    assert rows[disputed]["asked_in_round"] == "0" and rows[both_true]["answered_by"] == "ann, eve"
 
 
 def run_until_asked(project):

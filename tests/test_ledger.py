@@ -202,3 +202,49 @@ def test_a_skipped_candidate_that_waits_again_is_not_asked_a_third_time(asking):
         asking.ask(2, [query(1)])
     tell(asking, 2, "true")
     assert asking.verdicts()[1].y == 1.0 and not asking.verdicts()[1].askable
+
+
+@pytest.mark.parametrize("content", [b"", "foreign", "foreign, version 2"])
+def test_an_empty_or_foreign_file_is_not_taken_for_a_new_ledger(tmp_path, content):
+    path = tmp_path / "ledger.sqlite"
+    if content == b"":
+        path.write_bytes(content)
+    else:
+        connection = sqlite3.connect(path)
+        connection.execute("CREATE TABLE other (id INTEGER)")
+        connection.execute(f"PRAGMA user_version = {2 if 'version' in content else 0}")
+        connection.close()
+    with pytest.raises(LedgerError, match="holds no ledger: it is empty, or a file of another program"):
+        Ledger(path)
+    Ledger(tmp_path / "new.sqlite", create=True).close()
+    assert Ledger(tmp_path / "new.sqlite").counts().asked == 0
+
+
+def test_a_missed_object_is_found_by_an_index_too(asking):
+    asking.ask(0, [query(1)])
+    drawing = Box((0, 0, 0), (1, 2, 2)), np.ones((1, 2, 2), np.uint8)
+    seen = []
+    asking._database.connection.set_trace_callback(seen.append)
+    first = asking.tell(Answer(None, AnswerKind.MISSED, "ann", drawing=drawing))
+    asking._database.connection.set_trace_callback(None)
+    assert not [s for s in seen if s.startswith("SELECT") and "FROM answer" in s]
+    asking.tell(Answer(None, AnswerKind.MISSED, "ann", drawing=drawing, supersedes=first))
+    with pytest.raises(LedgerError, match="cannot be superseded"):
+        asking.tell(Answer(None, AnswerKind.MISSED, "ann", drawing=drawing, supersedes=first))
+
+
+def test_meanings_that_contradict_themselves_are_refused(tmp_path):
+    for y, teaches in ((1.0, "background"), (0.0, "mask"), (float("nan"), "exchanged"), (1.0, "")):
+        with pytest.raises(InputError, match="contradict each other"):
+            Meaning(y, teaches, True)
+    with pytest.raises(InputError, match="expected 1, 0, or NaN"):
+        Meaning(None, "", True)
+    ledger = Ledger(tmp_path / "one_sided.sqlite", create=True, task=Mitochondria)
+    ledger.register(0, [1])
+    ledger.ask(0, [query(1)])
+    try:
+        register_answer_kind("turned", Meaning(1.0, "exchanged", True))
+        with pytest.raises(LedgerError, match="'turned', but these objects have no sides"):
+            ledger.tell(Answer(1, "turned", "ann"))
+    finally:
+        MEANING.pop("turned", None)

@@ -135,3 +135,38 @@ def test_projects_with_absolute_paths_continue(lab):
     path.write_text(yaml.safe_dump(values))
     with pytest.raises(ProjectError, match=r"source\.uri .* it is frozen"):
         run_rounds(Project(project.root), 1)
+
+
+def test_a_volume_of_another_kind_is_not_taken_for_the_moved_one(lab, tmp_path):
+    project = project_in(lab)
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file.attrs["voxel_size_nm"] = VOXEL_SIZE_NM
+        file["float"] = np.zeros(SHAPE_ZYX, np.float32)
+        file["small"] = np.zeros((8, 96, 200), np.uint8)
+    for dataset, sentence in (("float", "expected grey values, uint8"), ("small", "has the box 0:8,0:96,192:240")):
+        with pytest.raises(InputError, match=sentence):
+            project.relocate(image=f"{tmp_path / 'other.h5'}:{dataset}")
+
+
+def test_brought_files_of_older_projects_are_found_in_the_working_directory(lab, monkeypatch):
+    project = project_in(lab)
+    monkeypatch.chdir(lab)
+    assert project.locate_file("z.npy") == str(project.root / "z.npy")
+    (lab / "z.npy").touch()
+    assert project.locate_file("z.npy") == str(lab / "z.npy")
+    (project.root / "z.npy").touch()
+    assert project.locate_file("z.npy") == str(project.root / "z.npy")
+
+
+def test_a_second_annotator_answers_by_table(lab, tmp_path):
+    project = project_in(lab)
+    run(project, rounds=1)
+    table = tmp_path / "answers.csv"
+    queries = project.ledger.open_queries()
+    table.write_text("query,kind\n" + "".join(f"{q.id},true\n" for q in queries))
+    for annotator in ("ann", "bob"):
+        done = call("answer", project.root, table, "--annotator", annotator)
+        assert done.exit_code == 0 and "6 answers recorded" in done.output, done.output
+    again = call("answer", project.root, table, "--annotator", "bob")
+    refused(again, "query 1 is not open for bob", "answered already")
+    assert len(project.ledger.current_answers()) == 12

@@ -281,3 +281,16 @@ def test_what_would_overflow_is_refused():
     X[3, 1] = 1e18
     with pytest.raises(InputError, match=r"is not below 1e[+]15 in row 3"):
         Random().query(X, np.full(5, np.nan), batch_size=1)
+
+
+def test_a_strategy_is_not_replaced_by_another_of_its_name():
+    with pytest.raises(InputError, match="the strategy 'random' exists already"):
+
+        @register_strategy("random")
+        class Mine(Strategy):
+            pass
+
+    assert STRATEGIES["random"].__name__ == "Random"
+    for name in ("Bad Name !", "", "Upper"):
+        with pytest.raises(InputError, match="lower-case words joined by hyphens"):
+            register_strategy(name)

@@ -520,7 +520,7 @@ def test_rows_of_scikit_activeml_are_checked(monkeypatch, found, sentence):
 
 def test_without_scikit_activeml_it_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "skactiveml.pool", None)
-    with pytest.raises(InputError, match=r"pip install 'twostream-connectomics\[rivals\]'"):
+    with pytest.raises(InputError, match=r"pip install -e '\.\[rivals\]'"):
         SkActiveML(name="CoreSet")
 
 

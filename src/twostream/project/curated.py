@@ -83,11 +83,16 @@ def curated_objects(project: Project, round_number: int) -> list[tuple[int, Box,
     """
     verdicts = project.ledger.verdicts()
     queries = {query.candidate.id: query for query in project.ledger.queries()}
+    people: dict[int | None, list[str]] = {}
+    for answer in project.ledger.current_answers():
+        people.setdefault(answer.candidate, []).append(answer.annotator)
     result = []
     for candidate in from_table(read_table(project.path(round_number, "candidates.parquet"))):
         verdict = verdicts.get(candidate.id)
         if verdict is None or math.isnan(verdict.y):
-            result.append(_object(candidate, candidate.box, candidate.mask))
+            disputed = verdict is not None and verdict.kind is None and candidate.id in people
+            query = queries[candidate.id] if disputed else None
+            result.append(_object(candidate, candidate.box, candidate.mask, query, people=people.get(candidate.id, ())))
     for identity, query in sorted(queries.items()):
         verdict, candidate = verdicts[identity], query.candidate
         box, mask = candidate.box, candidate.mask
@@ -98,23 +103,28 @@ def curated_objects(project: Project, round_number: int) -> list[tuple[int, Box,
             box, mask = verdict.answer.drawing
         elif verdict.y != 1:
             continue
-        result.append(_object(candidate, box, mask, query, verdict.answer))
+        result.append(_object(candidate, box, mask, query, verdict.answer, people[identity]))
     next_id = project.ledger.next_id(round_number + 1)
     for answer in project.ledger.current_answers():
         if answer.kind is AnswerKind.MISSED and answer.drawing is not None:
             added = Candidate(next_id, 0, *answer.drawing, score=math.nan)
-            result.append(_object(added, added.box, added.mask, answer=answer))
+            result.append(_object(added, added.box, added.mask, answer=answer, people=[answer.annotator]))
             next_id += 1
     return result
 
 
 def _object(
-    candidate: Candidate, box: Box, mask: np.ndarray, query: Query | None = None, answer: Answer | None = None
+    candidate: Candidate,
+    box: Box,
+    mask: np.ndarray,
+    query: Query | None = None,
+    answer: Answer | None = None,
+    people: Sequence[str] = (),
 ) -> tuple[int, Box, np.ndarray, dict[str, Any]]:
     """One object with its row of ``objects.csv``.
 
-    Its origin is the kind of answer that counts; "model" if it was not asked about; "disputed" if its annotators agree
-    about ``y`` but not about the kind.
+    Its origin is the kind of answer that counts; "disputed" if its annotators disagree about ``y`` or the kind; "model"
+    if nobody has answered, or nobody was sure.
     """
     row = {
         "id": candidate.id,
@@ -124,7 +134,7 @@ def _object(
         "origin": str(answer.kind) if answer else "disputed" if query else "model",
         "asked_by": query.strategy if query else "",
         "asked_in_round": query.round if query else "",
-        "answered_by": answer.annotator if answer else "",
+        "answered_by": ", ".join(dict.fromkeys(people)) if answer or query else "",
     }
     return candidate.id, box, mask, row
 

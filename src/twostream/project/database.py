@@ -84,11 +84,11 @@ class Database:
         LedgerError: the file is not a ledger, is damaged or locked, cannot be written, or has a newer schema.
     """
 
-    def __init__(self, path: Path, *, task: str = "", timeout_seconds: float = 60.0) -> None:
+    def __init__(self, path: Path, *, create: bool = False, task: str = "", timeout_seconds: float = 60.0) -> None:
         self.path, self._timeout = path, timeout_seconds
         self._local = threading.local()
         self._open: weakref.WeakSet[sqlite3.Connection] = weakref.WeakSet()
-        self._migrate(task)
+        self._migrate(create, task)
 
     @property
     def connection(self) -> sqlite3.Connection:
@@ -153,9 +153,17 @@ class Database:
             connection.close()
         self._local = threading.local()
 
-    def _migrate(self, task: str) -> None:
-        """Bring the file to ``SCHEMA_VERSION``, in one transaction."""
-        if self._version() == SCHEMA_VERSION:
+    def _migrate(self, create: bool, task: str) -> None:
+        """Bring the file to ``SCHEMA_VERSION``, in one transaction.
+
+        An empty file is what a failed copy leaves. It is not taken for a new ledger, or a project would start over.
+        """
+        has_tables = self.row("SELECT 1 FROM sqlite_master WHERE name = 'registration'") is not None
+        if not (has_tables or create):
+            raise LedgerError(
+                f"{self.path} holds no ledger: it is empty, or a file of another program. Restore it from a copy."
+            )
+        if has_tables and self._version() == SCHEMA_VERSION:
             return
         with self.transaction():
             version = self._version()  # again, because another process may have migrated the file meanwhile

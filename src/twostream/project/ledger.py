@@ -34,7 +34,7 @@ from twostream.candidates.table import pack_mask, unpack_mask
 from twostream.project.database import Database
 from twostream.project.records import Answer, Query, Verdict, adjudicate
 from twostream.task import Task
-from twostream.task.answers import MEANING, AnswerKind, answer_kind
+from twostream.task.answers import MEANING, answer_kind
 
 MAX_ID = 2**53 - 1
 """The largest integer that JavaScript, and so a web page, can hold exactly."""
@@ -90,7 +90,7 @@ class Ledger:
             raise LedgerError(
                 f"{path} is missing; restore it from a copy, or make a new project with `twostream init`."
             )
-        self._database = Database(path, task=task.name if task else "", timeout_seconds=timeout_seconds)
+        self._database = Database(path, create=create, task=task.name if task else "", timeout_seconds=timeout_seconds)
 
     def close(self) -> None:
         """Close the connections of all threads. The ledger can still be used; it connects again."""
@@ -275,8 +275,10 @@ class Ledger:
     def _check_fit(self, answer: Answer) -> None:
         """Raise LedgerError if an answer does not fit the image or the task."""
         num_sides = self._task.num_sides if self._task else None
-        if num_sides == 1 and answer.kind == AnswerKind.SWAPPED:
-            raise LedgerError("an answer is 'swapped', but these objects have no sides; answer 'true' or 'shape'.")
+        if num_sides == 1 and MEANING[answer.kind].teaches == "exchanged":
+            raise LedgerError(
+                f"an answer is {str(answer.kind)!r}, but these objects have no sides; answer 'true' or 'shape'."
+            )
         if answer.drawing is None:
             return
         box, mask = answer.drawing
@@ -325,6 +327,8 @@ class Ledger:
 
     def _check_superseding(self, answer: Answer) -> None:
         """Raise LedgerError if an answer supersedes the wrong one, or the annotator's earlier answer stands."""
+        if answer.query is None and answer.supersedes is None:
+            return  # missed objects do not exclude each other
         current = {
             row["id"]: row["annotator"]
             for row in self._database.rows(

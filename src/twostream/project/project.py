@@ -34,7 +34,7 @@ from twostream.project.settings import ProjectConfig, VolumeConfig
 from twostream.query import Strategy, get_strategy
 from twostream.task import TASKS, Task, get_task
 from twostream.volume import Volume, open_ignore_mask, open_volume
-from twostream.volume.checks import check_extent, check_labels, states_no_voxel_size
+from twostream.volume.checks import check_extent, check_grey, check_integers, check_labels, states_no_voxel_size
 from twostream.volume.uri import Uri, absolute_uri, portable_uri
 
 Detail = dict[str, Any]
@@ -130,11 +130,7 @@ class Project:
             InputError: it cannot be read, or does not hold uint8 grey values.
         """
         volume = open_volume(self.locate("image", self.config.image.uri), self.config.image.voxel_size_nm)
-        if volume.num_channels or volume.dtype != np.uint8:
-            raise InputError(
-                f"{volume.uri} holds {volume.dtype} with {volume.num_channels} channels; "
-                f"expected grey values, uint8 (Z, Y, X)."
-            )
+        check_grey(volume)
         return volume
 
     @cached_property
@@ -181,11 +177,21 @@ class Project:
         parsed = Uri.parse(found)
         if parsed.is_path and not Path(parsed.path).exists():
             by_command = f"`{self.command('run', f'--{name}', 'URI')}`"
-            where = by_command if name in ("image", "labels") else f"in {self.root / CONFIG_NAME}"
+            where = f"{name}.uri in {self.root / CONFIG_NAME} (a relative path starts at {self.root})"
+            where = by_command if name in ("image", "labels") else where
             raise ProjectError(
                 f"{self.root} finds no {name} at {parsed.path}. If it was moved, say where it is now: {where}."
             )
         return found
+
+    def locate_file(self, path: str) -> str:
+        """The absolute form of a stored path, whether or not a file is there yet.
+
+        A relative path starts at the project's folder. Projects of older versions meant the working directory: if only
+        that file exists, it is taken.
+        """
+        found, older = absolute_uri(path, self.root), absolute_uri(path)
+        return older if not Path(found).exists() and Path(older).exists() else found
 
     def relocate(self, **uris: str) -> None:
         """Tell the project where its image or labels are now; ``twostream.yaml`` is rewritten.
@@ -197,7 +203,9 @@ class Project:
             InputError: the project has no labels, or the volume differs in extent or voxel size from the volumes of
                 the rounds.
         """
-        segmentations = sorted(self.root.glob("rounds/*/segmentation.zarr"))
+        made = sorted(self.root.glob("rounds/*/segmentation.zarr")) or sorted(
+            self.root.glob("rounds/*/probability.zarr")
+        )
         for name, uri in uris.items():
             stored: VolumeConfig | None = getattr(self.config, name)
             if stored is None:
@@ -206,8 +214,15 @@ class Project:
             if name == "labels" and size is None and states_no_voxel_size(uri):
                 size = self.image.voxel_size_nm
             volume = open_volume(uri, size)
-            if segmentations:
-                check_extent(volume, open_volume(str(segmentations[-1])))
+            (check_grey if name == "image" else check_integers)(volume)
+            if made:
+                check_extent(volume, open_volume(str(made[-1])))
+            for box in (self.boxes.labels, self.boxes.test):
+                if box is not None and not volume.box.contains(box):
+                    raise InputError(
+                        f"{volume.uri} holds {volume.box}, and {self.root} has the box {box} (Z, Y, X voxels). "
+                        f"Is it the volume that the project was made with?"
+                    )
         self.rewrite({f"{name}.uri": portable_uri(uri, self.root) for name, uri in uris.items()})
         for name in ("image", "task", "labels", "labels_ignore", "guarded_box", "leaves_nothing_to_ask"):
             self.__dict__.pop(name, None)

@@ -116,7 +116,8 @@ def export_answers(project: Project, round_number: int) -> None:
 def read_answers(project: Project, path: Path, annotator: str) -> int:
     """Record the answers of a CSV with the columns ``query`` and ``kind``, and optionally ``reason`` and ``seconds``.
 
-    Rows without a kind leave their query open. Either all answers are recorded or, after an error, none.
+    Rows without a kind leave their query open. Either all answers are recorded or, after an error, none. Several people
+    may answer the queries of the newest round, each of them once.
 
     Args:
         project: the project.
@@ -128,7 +129,7 @@ def read_answers(project: Project, path: Path, annotator: str) -> int:
 
     Raises:
         InputError: the file cannot be read, lacks a column, or holds an unknown kind, a bad number, or a query that is
-            not open.
+            not one of the newest round or that this annotator has answered.
     """
     try:
         with open(path, newline="", encoding="utf-8-sig") as handle:
@@ -137,7 +138,10 @@ def read_answers(project: Project, path: Path, annotator: str) -> int:
         raise InputError(f"{path} cannot be read as CSV: {error}.") from None
     if rows and not {"query", "kind"} <= set(rows[0]):
         raise InputError(f"{path} has the columns {', '.join(map(str, rows[0]))}; expected query and kind among them.")
-    waiting = {query.id for query in project.ledger.open_queries()}
+    queries = project.ledger.queries()
+    newest = max((query.round for query in queries), default=0)
+    answered = {answer.query for answer in project.ledger.current_answers() if answer.annotator == annotator}
+    waiting = {query.id for query in queries if query.round == newest} - answered
     answers: dict[int, Answer] = {}
     for line, row in enumerate(rows, start=2):
         kind = (row["kind"] or "").strip().lower()
@@ -150,7 +154,10 @@ def read_answers(project: Project, path: Path, annotator: str) -> int:
         except (TypeError, ValueError):
             raise InputError(f"{path}, line {line}: query and seconds must be numbers.") from None
         if query_id not in waiting or query_id in answers:
-            raise InputError(f"{path}, line {line}: query {query_id} is not open (never asked, or answered already).")
+            raise InputError(
+                f"{path}, line {line}: query {query_id} is not open for {annotator} (never asked, of an earlier "
+                f"round, or answered already)."
+            )
         if not math.isfinite(seconds) or seconds < 0:
             raise InputError(f"{path}, line {line}: seconds is {seconds}; expected a time of at least 0.")
         answers[query_id] = Answer(

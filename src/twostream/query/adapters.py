@@ -89,7 +89,7 @@ def _find(name: str) -> Any:
         module: Any = importlib.import_module("skactiveml.pool")
     except ImportError as error:
         raise InputError(
-            f"scikit-activeml cannot be imported ({error}); pip install 'twostream-connectomics[rivals]'."
+            f"scikit-activeml cannot be imported ({error}); in a checkout: pip install -e '.[rivals]'."
         ) from None
     base = importlib.import_module("skactiveml.base").SingleAnnotatorPoolQueryStrategy
     found = {n: c for n, c in vars(module).items() if inspect.isclass(c) and issubclass(c, base) and c is not base}

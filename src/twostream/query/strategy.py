@@ -135,10 +135,19 @@ STRATEGIES: dict[str, type[Strategy]] = {}
 
 
 def register_strategy(name: str) -> Callable[[type[Strategy]], type[Strategy]]:
-    """Class decorator: register a strategy under the name used in the YAML and on the command line."""
+    """Class decorator: register a strategy under the name used in the YAML and on the command line.
+
+    Raises:
+        InputError: the name is not made of lower-case words and hyphens, or belongs to another class.
+    """
+    if not name.replace("-", "_").isidentifier() or not name.islower():
+        raise InputError(f"a strategy is called {name!r}; expected lower-case words joined by hyphens.")
 
     def register(cls: type[Strategy]) -> type[Strategy]:
-        STRATEGIES[name] = cls
+        known = STRATEGIES.setdefault(name, cls)
+        if (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
+            raise InputError(f"the strategy {name!r} exists already, as {known.__qualname__}; choose another name.")
+        STRATEGIES[name] = cls  # a module that is loaded again brings its class anew
         return cls
 
     return register

@@ -36,7 +36,6 @@ from twostream.models.streams.pictures import pictures
 from twostream.models.streams.stream import Stream
 from twostream.project.project import Detail, Project
 from twostream.rounds.propose import may_be_asked
-from twostream.volume.uri import absolute_uri
 
 STREAMS = ("supervised", "unsupervised")
 NETWORK_METHODS = ("vae", "simclr")
@@ -265,7 +264,7 @@ def _latents_without_network(
     """Latents of a stream that sees no patches, (N, D) float32: features of S, or latents that the user supplies."""
     config = _config(project, name)
     if config.method == "given":
-        files = {key: absolute_uri(getattr(config, key), project.root) for key in ("latents", "ids")}
+        files = {key: project.locate_file(getattr(config, key)) for key in ("latents", "ids")}
         try:
             return read_given(config.model_copy(update=files), np.array([c.id for c in candidates], np.uint64))
         except InputError as error:

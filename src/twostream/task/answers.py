@@ -57,11 +57,16 @@ class Meaning:
     may_be_asked_again: bool = False
 
     def __post_init__(self) -> None:
-        if self.y not in (0.0, 1.0) and not math.isnan(self.y):
+        if not isinstance(self.y, (int, float)) or (self.y not in (0.0, 1.0) and not math.isnan(self.y)):
             raise InputError(f"the y of an answer kind is {self.y}; expected 1, 0, or NaN where nothing is known.")
         if self.teaches not in TEACHES:
             raise InputError(
                 f"an answer kind teaches {self.teaches!r}; expected one of {', '.join(map(repr, TEACHES))}."
+            )
+        if (self.teaches in ("mask", "exchanged")) != (self.y == 1) or (self.teaches == "background" and self.y != 0):
+            raise InputError(
+                f"an answer kind has y = {self.y:g} and teaches {self.teaches!r}, which contradict each other: y = 1 "
+                f"goes with 'mask' or 'exchanged', and 'background' with y = 0."
             )
 
 

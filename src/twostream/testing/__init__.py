@@ -5,7 +5,7 @@
     class TestMine(StrategyExam):
         name = "mine"
 
-and pytest runs the exam. Needs pytest: ``pip install 'twostream-connectomics[testing]'``. Our own implementations take
+and pytest runs the exam. Needs pytest: in a checkout, ``pip install -e '.[testing]'``. Our own implementations take
 the same exams in ``tests/``. The docstring of each exam says what to supply, and what is examined.
 """
 
