@@ -4,6 +4,7 @@ import itertools
 import json
 import math
 import pickle
+import random
 import time
 from pathlib import Path
 from typing import ClassVar
@@ -315,6 +316,14 @@ def passes_over(fn, blocks):
             continue
 
 
+def passes_over_the_disk(fn, blocks):
+    for block in blocks:
+        try:
+            yield block, fn(block)
+        except OSError:
+            continue
+
+
 def wraps(fn, blocks):
     for block in blocks:
         try:
@@ -341,6 +350,20 @@ class TestPassesOver(ExecutorExam):
 
     def make(self):
         return Engine(passes_over)
+
+
+class TestPassesOverTheDisk(ExecutorExam):
+    fails = "test_an_exception_comes_out_as_it_was_raised"
+
+    def make(self):
+        return Engine(passes_over_the_disk)
+
+
+class TestTires(ExecutorExam):
+    fails = "test_many_blocks_come_as_well"
+
+    def make(self):
+        return Engine(lambda fn, blocks: [(block, fn(block)) for block in blocks[:100]])
 
 
 class TestWraps(ExecutorExam):
@@ -444,6 +467,7 @@ strategy("broken-repeats", lambda pool, n, rng: rng.choice(pool.askable, n))
 strategy("broken-asks-all", lambda pool, n, rng: rng.permutation(len(pool.y))[:n])
 strategy("broken-order", lambda pool, n, rng: np.sort(pool.askable)[:n])
 strategy("broken-global", lambda pool, n, rng: np.random.permutation(pool.askable)[:n])  # noqa: NPY002
+strategy("broken-global-python", lambda pool, n, rng: np.array(random.sample(pool.askable.tolist(), n)))
 strategy("broken-memory", remembers)
 strategy("broken-changes", changes_p)
 strategy("broken-needs", where_p_is_large)
@@ -467,6 +491,10 @@ class TestOrder(StrategyExam):
 
 class TestGlobalSeed(StrategyExam):
     name, fails = "broken-global", "test_the_global_seed_is_neither_read_nor_moved"
+
+
+class TestGlobalSeedOfPython(StrategyExam):
+    name, fails = "broken-global-python", "test_the_global_seed_is_neither_read_nor_moved"
 
 
 class TestMemory(StrategyExam):
@@ -655,6 +683,24 @@ class BrokenLedger(LedgerExam):
 
     def open(self, folder, **settings):
         return self.kind(folder / "ledger.sqlite", **settings)
+
+
+class AllRounds(Ledger):
+    def queries(self, round_number=None):
+        return super().queries(round_number or None)
+
+
+class TestAllRounds(BrokenLedger):
+    kind, fails = AllRounds, "test_a_round_asks_once_and_only_what_may_be_asked"
+
+
+class AllAnswers(Ledger):
+    def current_answers(self, query_id=None):
+        return super().current_answers()
+
+
+class TestAllAnswers(BrokenLedger):
+    kind, fails = AllAnswers, "test_a_changed_mind_supersedes_and_nothing_is_forgotten"
 
 
 class OneByOne(Ledger):

@@ -99,6 +99,9 @@ class ExecutorExam:
         assert Counter(block for block, _ in done) == Counter(blocks)
         assert all(value == number(block) for block, value in done)
 
+    def test_many_blocks_come_as_well(self, executor: Executor) -> None:
+        assert sorted(executor.map(double, range(1000))) == [(value, 2 * value) for value in range(1000)]
+
     def test_every_block_runs_once(self, executor: Executor, tmp_path: Path) -> None:
         blocks = list(grid(BOX, BLOCK_ZYX))
         done = list(executor.map(Once(tmp_path), blocks))
@@ -129,7 +132,16 @@ class ExecutorExam:
             assert (found.read(block.write_box) == number(block)).all()
 
     @pytest.mark.parametrize("which", [0, 5, -1])
-    @pytest.mark.parametrize("error", [ValueError("no such plane"), VolumeError("cannot be read"), KeyError("k")])
+    @pytest.mark.parametrize(
+        "error",
+        [
+            ValueError("no such plane"),
+            VolumeError("cannot be read"),
+            KeyError("k"),
+            OSError(5, "disk"),
+            MemoryError("full"),
+        ],
+    )
     def test_an_exception_comes_out_as_it_was_raised(self, executor: Executor, which: int, error: Exception) -> None:
         blocks = list(grid(BOX, BLOCK_ZYX))
         with pytest.raises(type(error)) as caught:

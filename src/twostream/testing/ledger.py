@@ -163,6 +163,7 @@ class LedgerExam:
         self.refused(ledger, "candidate 1 has been asked before", ledger.ask, 1, [query(3), query(1)])
         ledger.ask(1, [query(3)])
         assert [q.candidate.id for q in ledger.queries(1)] == [3] and len(ledger.queries()) == 3
+        assert [q.candidate.id for q in ledger.queries(0)] == [1, 2]
 
     def test_audits_stay_audits(self, ledger: Ledger) -> None:
         ledger.ask(0, [query(1), query(2, is_audit=True)])
@@ -253,6 +254,7 @@ class LedgerExam:
         third = ledger.tell(told(1, AnswerKind.SHAPE, supersedes=second))
         assert first < second < third
         assert [a.id for a in ledger.current_answers()] == [third] == [a.id for a in ledger.current_answers(1)]
+        assert ledger.current_answers(2) == []
         history = [(a.id, a.kind, a.supersedes) for a in ledger.all_answers()]
         assert history == [(first, "true", None), (second, "nothing", first), (third, "shape", second)]
         counts = ledger.counts()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -25,8 +26,8 @@ class StrategyExam:
 
     Examined: as many rows as were wanted or may be asked, none twice, none that is answered or excluded; pools that are
     empty, short, equal, constant, of one row, answered all alike; that the same pool and seed give the same rows, also
-    from one and the same object, whatever numpy's global seed, and in whatever order the rows stand (unless
-    ``keeps_row_order``); arguments that are not changed; features in half precision, memory-mapped, read-only; what the
+    from one and the same object, whatever the global seeds of numpy and Python, and in whatever order the rows stand
+    (unless ``keeps_row_order``); arguments that are not changed; features in half precision, memory-mapped, read-only; what the
     strategy says it needs; NaN; settings as they come from YAML; utilities and reasons.
 
     Attributes:
@@ -90,10 +91,13 @@ class StrategyExam:
             found = []
             for seed in (0, 1):
                 np.random.seed(seed)  # noqa: NPY002
+                random.seed(seed)
+                of_library = random.getstate()
                 before = np.random.get_state()  # noqa: NPY002
                 found.append(self.ask(streams, y, p, 9))
                 after = np.random.get_state()  # noqa: NPY002
                 assert all(np.array_equal(a, b) for a, b in zip(before, after, strict=True))
+                assert random.getstate() == of_library
         finally:
             np.random.set_state(kept)  # noqa: NPY002
         np.testing.assert_array_equal(found[0], found[1])
