@@ -27,8 +27,8 @@ class StrategyExam:
     Examined: as many rows as were wanted or may be asked, none twice, none that is answered or excluded; pools that are
     empty, short, equal, constant, of one row, answered all alike; that the same pool and seed give the same rows, also
     from one and the same object, whatever the global seeds of numpy and Python, and in whatever order the rows stand
-    (unless ``keeps_row_order``); arguments that are not changed; features in half precision, memory-mapped, read-only; what the
-    strategy says it needs; NaN; settings as they come from YAML; utilities and reasons.
+    (unless ``keeps_row_order``); arguments that are not changed; features in half precision, memory-mapped, read-only;
+    what the strategy says it needs; NaN; settings as they come from YAML; utilities and reasons.
 
     Attributes:
         name: as registered.
