@@ -148,12 +148,13 @@ def test_a_volume_of_another_kind_is_not_taken_for_the_moved_one(lab, tmp_path):
             project.relocate(image=f"{tmp_path / 'other.h5'}:{dataset}")
 
 
-def test_brought_files_of_older_projects_are_found_in_the_working_directory(lab, monkeypatch):
+def test_brought_files_of_older_projects_are_found_in_the_working_directory(lab, monkeypatch, capfd):
     project = project_in(lab)
     monkeypatch.chdir(lab)
     assert project.locate_file("z.npy") == str(project.root / "z.npy")
     (lab / "z.npy").touch()
     assert project.locate_file("z.npy") == str(lab / "z.npy")
+    assert "z.npy is read from the working directory" in capfd.readouterr().err
     (project.root / "z.npy").touch()
     assert project.locate_file("z.npy") == str(project.root / "z.npy")
 

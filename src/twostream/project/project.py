@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from twostream.base import progress
 from twostream.base.atomic import write_text
 from twostream.base.config import apply_overrides, parse_config
 from twostream.base.errors import ConfigError, InputError, ProjectError, TwoStreamError
@@ -188,10 +189,13 @@ class Project:
         """The absolute form of a stored path, whether or not a file is there yet.
 
         A relative path starts at the project's folder. Projects of older versions meant the working directory: if only
-        that file exists, it is taken.
+        that file exists, it is taken, and a line says so.
         """
         found, older = absolute_uri(path, self.root), absolute_uri(path)
-        return older if not Path(found).exists() and Path(older).exists() else found
+        if Path(found).exists() or not Path(older).exists():
+            return found
+        progress.say(f"  {path} is read from the working directory, {older}: nothing of that name is in {self.root}")
+        return older
 
     def relocate(self, **uris: str) -> None:
         """Tell the project where its image or labels are now; ``twostream.yaml`` is rewritten.

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from twostream.query.kmeans.exact import exact_kmeans
 from twostream.query.kmeans.problem import Problem
-from twostream.query.kmeans.subsampled import rows_wanted, subsampled_kmeans
+from twostream.query.kmeans.solve import medoids, solve
+from twostream.query.kmeans.subsampled import rows_wanted
 from twostream.query.pool import Pool, rows_per_block
 from twostream.query.workers import Workers
 
@@ -35,10 +35,8 @@ class Clusters:
 
     def medoids(self) -> Iterator[tuple[int, int, int]]:
         """(cluster, position of the row nearest its centre, number of its rows), clusters without rows left out."""
-        order = np.lexsort((self.distance, self.labels))
-        names, starts, counts = np.unique(self.labels[order], return_index=True, return_counts=True)
-        for name, start, count in zip(names, starts, counts, strict=True):
-            yield int(name), int(order[start]), int(count)
+        rows, clusters, sizes = medoids(self.distance, self.labels, len(np.unique(self.labels)))
+        yield from zip(clusters.tolist(), rows.tolist(), sizes.tolist(), strict=True)
 
 
 def cluster(
@@ -60,16 +58,16 @@ def cluster(
     """
     num_clusters, note = min(num_clusters, len(rows)), ""
     with Workers() as workers:
-        if len(rows) <= EXACT_ROWS and weights is None:
+        exact = len(rows) <= EXACT_ROWS and weights is None
+        if exact:
             problem = Problem.of(pool.take(rows, stream, np.float64))
-            found = exact_kmeans([problem], [num_clusters], seed=seed, workers=workers)[0]
         else:
             size = rows_per_block(pool.num_features(stream))
             problem = Problem(lambda part: pool.take(rows[part], stream), len(rows), size, weights)
-            found = subsampled_kmeans([problem], num_clusters, seed=seed)[0]
-            wanted = rows_wanted(num_clusters)
-            if wanted < len(rows):
-                note = f"{num_clusters} centres were found on about {wanted} of {len(rows)} rows"
+        (found,) = solve([problem], [num_clusters], exact=exact, seed=seed, workers=workers)
+        wanted = rows_wanted(num_clusters)
+        if not exact and wanted < len(rows):
+            note = f"{num_clusters} centres were found on about {wanted} of {len(rows)} rows"
         distance = np.empty(len(rows))
         for part, features in pool.blocks(rows, stream):
             distance[part] = np.sqrt(((features - found.centers[found.labels[part]]) ** 2).sum(1))
