@@ -324,7 +324,7 @@ def test_what_opens_and_what_can_be_created_is_said(formats):
         r"a path that ends in one of \.h5, \.hdf5, \.hdf, \.raw, \.zarr, "
         r"or one of the drivers hdf5://, raw://, synthetic://, zarr://"
     )
-    for uri in ("image.jpg", "s3://bucket/x.zarr"):
+    for uri in ("image.jpg", "s3://bucket/x.jpg"):
         with pytest.raises(VolumeError, match=f"cannot tell the format of '{uri}'; expected {known}"):
             open_volume(uri)
     settings = {"shape_zyx": (1, 2, 3), "dtype": np.uint8, "voxel_size_nm": SIZE}

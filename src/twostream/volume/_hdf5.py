@@ -1,7 +1,10 @@
-"""HDF5 datasets as volumes, addressed as ``file.h5:dataset``. The axes in the file are (Z, Y, X) or (C, Z, Y, X).
+"""HDF5 datasets as volumes, addressed as ``file.h5:dataset``.
 
-The voxel size, (z, y, x) in nm, is read from the attribute ``voxel_size_nm`` or ``resolution`` of the dataset, or else
-of the file (``docs/contracts.md``, section Files).
+Where the attributes of the dataset, or else of the file, say it:
+
+    voxel size   voxel_size_nm; resolution or voxel_size, in units or nm; element_size_um: one number per axis as stored
+    place        offset or voxel_offset (z, y, x of the first voxel), the first in the unit of the voxel size
+    axes         axis_names, axes or axistags, or labels on the dataset's dimensions
 
 Knows HDF5; must not know what the voxels show.
 """
@@ -18,8 +21,10 @@ import numpy as np
 
 from twostream.base.errors import VolumeError
 from twostream.base.geometry import Box
+from twostream.volume.attributes import Attributes
+from twostream.volume.axes import Axes
 from twostream.volume.uri import Uri
-from twostream.volume.volume import Volume, agreed_voxel_size
+from twostream.volume.volume import Metadata, Volume, agreed_voxel_size
 
 
 class Hdf5Volume(Volume):
@@ -30,7 +35,7 @@ class Hdf5Volume(Volume):
         voxel_size_nm: (z, y, x) in nm, needed if the file does not state it; must agree with the file if it does.
 
     Raises:
-        VolumeError: there is no such file or dataset, its shape is neither (Z, Y, X) nor (C, Z, Y, X), or the two voxel
+        VolumeError: there is no such file or dataset, its axes cannot be understood (``axes.Axes``), or the two voxel
             sizes differ.
         NoVoxelSizeError: no voxel size is known.
     """
@@ -39,16 +44,26 @@ class Hdf5Volume(Volume):
         parsed = Uri.parse(uri)
         self.uri = str(parsed)
         self._open(Path(parsed.path), parsed.dataset)
-        shape = self._dataset.shape
-        self.num_channels = shape[0] if len(shape) == 4 else 0
-        z, y, x = shape[-3:]
-        self.shape_zyx = (z, y, x)
+        stored = Attributes([self._dataset.attrs, self._dataset.parent.attrs, self._file.attrs], self.uri)
+        names = stored.axis_names() or _dimension_labels(self._dataset)
+        self._axes = Axes.understand(self._dataset.shape, names, self.uri)
+        self.num_channels, self.shape_zyx = self._axes.num_channels, self._axes.shape_zyx
         self.dtype = self._dataset.dtype
         if self._dataset.chunks:
-            cz, cy, cx = self._dataset.chunks[-3:]
+            cz, cy, cx = (int(n) for n in self._axes.zyx(self._dataset.chunks))
             self.chunk_shape_zyx = (cz, cy, cx)
+        size = stored.voxel_size(self._axes)
         self.voxel_size_nm = agreed_voxel_size(
-            self._stored_voxel_size(), voxel_size_nm, self.uri, "attributes voxel_size_nm or resolution"
+            size and size[0], voxel_size_nm, self.uri, "attributes voxel_size_nm or resolution"
+        )
+        offset = stored.offset(self._axes, self.voxel_size_nm)
+        self.offset_nm = offset and offset[0]
+        self.metadata = Metadata(
+            self._axes.names,
+            "attributes" if names else "",
+            f"attribute {size[1]}" if size else "",
+            f"attribute {offset[1]}" if offset else "",
+            self._axes.notes,
         )
 
     def _open(self, path: Path, dataset: str) -> None:
@@ -65,26 +80,23 @@ class Hdf5Volume(Volume):
             near = difflib.get_close_matches(dataset, names, n=1, cutoff=0.4)
             hint = f" Did you mean {near[0]!r}?" if near else ""
             raise VolumeError(f"{path} holds no dataset {dataset!r}; it holds: {', '.join(names) or 'none'}.{hint}")
-        if item.ndim not in (3, 4):
-            raise VolumeError(f"{self.uri} has shape {item.shape}; expected (Z, Y, X) or (C, Z, Y, X).")
         self._dataset = item
-
-    def _stored_voxel_size(self) -> list[float] | None:
-        for attributes in (self._dataset.attrs, self._file.attrs):
-            for name in ("voxel_size_nm", "resolution"):
-                if name in attributes:
-                    return list(np.atleast_1d(attributes[name]).tolist())
-        return None
 
     def _read(self, box: Box) -> np.ndarray:
         try:
-            return self._dataset[(..., *box.slices)] if self.num_channels else self._dataset[box.slices]
+            return self._axes.turn(self._dataset[self._axes.cut(box)])
         except OSError as error:
             raise VolumeError(f"{self.uri}: box {box} cannot be read: {error}.") from None
 
     def __reduce__(self) -> Any:
         # An open file cannot be pickled: another process opens the file again.
         return Hdf5Volume, (self.uri, self.voxel_size_nm)
+
+
+def _dimension_labels(dataset: h5py.Dataset) -> list[str] | None:
+    """Labels of the dataset's dimensions; None unless all have one."""
+    labels = [dimension.label for dimension in dataset.dims]
+    return labels if labels and all(labels) else None
 
 
 def has_dataset(uri: str) -> bool:

@@ -41,7 +41,8 @@ class ZarrVolume(Volume):
     """
 
     def __init__(self, uri: str, voxel_size_nm: Sequence[float] | None = None, *, writable: bool = False) -> None:
-        path = Path(Uri.parse(uri).path)
+        parsed = Uri.parse(uri)
+        path = Path(parsed.path, parsed.dataset)
         self.uri = f"zarr://{path}"
         self._writable = writable
         if not path.exists():

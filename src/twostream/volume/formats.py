@@ -24,8 +24,8 @@ class Format:
         create: makes a volume for writing; takes the arguments of ``create_volume``. None for formats that are only
             read.
         recognises: whether a path without any known ending is of this format; takes the path. None: never.
-        default_dataset: for files that hold several arrays, the one that a URI without ``:dataset`` means; None for
-            formats with one array per file or folder.
+        default_dataset: for files and folders that hold several arrays, the one that a URI without ``:dataset`` means,
+            "" for the file or folder itself; None for formats with one array per file or folder.
         is_path: whether what stands behind ``driver://`` is a path of this machine.
     """
 
@@ -78,6 +78,30 @@ def format_of_path(path: str) -> Format | None:
     name = path.rstrip("/").lower()
     found = [(len(suffix), f) for f in FORMATS.values() for suffix in f.suffixes if name.endswith(suffix)]
     return max(found, key=lambda pair: pair[0])[1] if found else None
+
+
+def split_dataset(path: str) -> tuple[Format | None, str, str]:
+    """The format of a path, the path of the file or folder, and the dataset inside it.
+
+    The dataset stands behind a colon, ``a.h5:raw``, or goes on as a path, ``a.zarr/raw/s0``: the last part of the path
+    with a known suffix is then the file or folder.
+
+    Returns:
+        (format, path, dataset); (None, path, "") if no suffix is known.
+    """
+    holder, separator, dataset = path.rpartition(":")
+    found = format_of_path(holder) if separator and dataset else None
+    if found is not None and found.default_dataset is not None:
+        return found, holder, dataset
+    found = format_of_path(path)
+    if found is not None:
+        return found, path, found.default_dataset or ""
+    parts = path.split("/")
+    for end in range(len(parts) - 1, 0, -1):
+        found = format_of_path(parts[end - 1])
+        if found is not None and found.default_dataset is not None:
+            return found, "/".join(parts[:end]), "/".join(parts[end:]).strip("/")
+    return None, path, ""
 
 
 def _home(function: Callable[..., Volume]) -> str:

@@ -28,7 +28,7 @@ register_format(
     suffixes=(".h5", ".hdf5", ".hdf"),
     default_dataset="main",  # the name under which this field's single-dataset files store their array
 )
-register_format("zarr", ZarrVolume, suffixes=(".zarr",), create=create_zarr, recognises=is_zarr)
+register_format("zarr", ZarrVolume, suffixes=(".zarr",), create=create_zarr, recognises=is_zarr, default_dataset="")
 register_format("synthetic", SyntheticVolume, is_path=False)
 
 

@@ -1,9 +1,11 @@
 """The grammar of volume URIs, written once: which driver, which path, which dataset inside the file.
 
     file.h5:dataset         HDF5; the dataset is ``main`` where none is named
-    path.zarr               Zarr or OME-Zarr
+    path.zarr               Zarr or OME-Zarr; path.zarr:dataset or path.zarr/dataset for an array or a level inside
+    https://host/path.zarr  the same behind http(s), in S3 (s3://bucket/path) or Google Cloud Storage (gs://bucket/path)
+    file:///path            a path of this machine, percent-encoded
     synthetic://seed=...    generated tissue
-    driver://path           any registered format, for a file or folder with another ending
+    driver://path           any registered format, for a file or folder with another ending; the path may be remote
 
 Which drivers and endings there are is in the table of formats. Knows text and paths; must not open anything.
 """
@@ -13,8 +15,12 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
-from twostream.volume.formats import FORMATS, format_of_path
+from twostream.volume.formats import FORMATS, split_dataset
+
+REMOTE = ("http", "https", "s3", "gs")
+"""Schemes of places that are no paths of this machine."""
 
 
 @dataclass(frozen=True)
@@ -23,8 +29,9 @@ class Uri:
 
     Attributes:
         driver: of the format, or an unregistered scheme as it was written; "" without a scheme and a known ending.
-        path: of the file or folder; for a driver without files, all that stands behind ``://``.
-        dataset: name inside a file that holds several arrays, else "".
+        path: of the file or folder, with its scheme if it is remote; for a driver without files, all that stands behind
+            ``://``.
+        dataset: name inside a file or folder that holds several arrays, else "".
         has_scheme: whether the text began with ``driver://``.
     """
 
@@ -37,19 +44,25 @@ class Uri:
     def parse(cls, text: str) -> Uri:
         """Read a URI; any text is one, and a driver that is not known is for ``open_volume`` to refuse."""
         scheme, separator, rest = text.partition("://")
-        if separator:
-            known = FORMATS.get(scheme)
-            return cls(scheme, *_split(rest, known.default_dataset if known else None), has_scheme=True)
-        path, separator, dataset = text.rpartition(":")
-        holder = format_of_path(path) if separator and dataset else None
-        if holder and holder.default_dataset:
-            return cls(holder.driver, path, dataset)
-        known = format_of_path(text)
-        return cls(known.driver if known else "", text, (known.default_dataset if known else None) or "")
+        if not separator or scheme in (*REMOTE, "file"):
+            found, path, dataset = split_dataset(_local(text))
+            return cls(found.driver if found else "", path, dataset)
+        known = FORMATS.get(scheme)
+        if known is None or not known.is_path:
+            return cls(scheme, rest, has_scheme=True)
+        return cls(scheme, *_split(_local(rest), known.default_dataset), has_scheme=True)
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether it lies behind http(s), in S3 or in Google Cloud Storage."""
+        scheme, separator, _ = self.path.partition("://")
+        return bool(separator) and scheme in REMOTE
 
     @property
     def is_path(self) -> bool:
         """Whether it names a file or folder of this machine."""
+        if self.is_remote:
+            return False
         return not self.has_scheme or (self.driver in FORMATS and FORMATS[self.driver].is_path)
 
     def __str__(self) -> str:
@@ -59,17 +72,28 @@ class Uri:
     @property
     def short(self) -> str:
         """Without the folders it lies in, so that a page may show it: ``/home/me/a.h5:raw`` becomes ``a.h5:raw``."""
-        if not self.is_path:
+        if not self.is_path and not self.is_remote:
             return str(self)
         return Path(self.path).name + (f":{self.dataset}" if self.dataset else "")
 
 
-def _split(rest: str, default_dataset: str | None) -> tuple[str, str]:
-    """Path and dataset of what stands behind ``driver://``."""
+def _local(text: str) -> str:
+    """``text`` with a path in place of ``file://`` and ``~``."""
+    if text.startswith("file://"):
+        return unquote(urlsplit(text).path)
+    return str(Path(text).expanduser()) if text.startswith("~") else text
+
+
+def _split(path: str, default_dataset: str | None) -> tuple[str, str]:
+    """Path and dataset of what stands behind ``driver://``, where the path may have any ending."""
     if default_dataset is None:
-        return rest, ""
-    path, separator, dataset = rest.rpartition(":")
-    return (path, dataset) if separator and dataset else (rest, default_dataset)
+        return path, ""
+    head, separator, dataset = path.rpartition(":")
+    is_scheme_or_port = dataset.startswith("//") or dataset.split("/")[0].isdigit()
+    if separator and head and dataset and not is_scheme_or_port:
+        return head, dataset
+    found, inside, name = split_dataset(path)
+    return (inside, name) if found is not None else (path, default_dataset)
 
 
 def absolute_uri(text: str, folder: Path | None = None) -> str:

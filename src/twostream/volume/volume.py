@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -17,6 +18,27 @@ VoxelSize = tuple[float, float, float]
 
 MAX_IN_PLANE_RATIO = 1.5
 """Electron microscopes image square pixels, so a larger ratio of Y to X means that the axes are in the wrong order."""
+SMALLEST_NM, LARGEST_NM = 0.1, 10_000.0
+"""An atom and a cell: voxels outside this range come from a unit that was misread."""
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """What was understood of a volume's metadata, for people to check.
+
+    Attributes:
+        axes: names of the stored axes, slowest first.
+        axes_from: where the names stand; "" if the file does not name them, so that the order z y x is presumed.
+        voxel_size_from: where the voxel size stands; "" if the user said it.
+        offset_from: where the place stands; "" if the file states none.
+        notes: what else was understood, dropped or turned, as sentences.
+    """
+
+    axes: tuple[str, ...] = ("z", "y", "x")
+    axes_from: str = ""
+    voxel_size_from: str = ""
+    offset_from: str = ""
+    notes: tuple[str, ...] = ()
 
 
 class Volume(ABC):
@@ -27,6 +49,9 @@ class Volume(ABC):
         shape_zyx: (z, y, x) in voxels, without channels.
         num_channels: 0 if the axes are (Z, Y, X), C if they are (C, Z, Y, X).
         voxel_size_nm: (z, y, x) in nm.
+        offset_nm: (z, y, x) in nm of the corner of the first voxel in the coordinates of the data set; None if the file
+            states no place. Volumes of one project are laid onto each other by it (``place.place_on``).
+        metadata: how the above was understood.
         dtype: dtype of the voxels.
         chunk_shape_zyx: (z, y, x) in voxels of the chunks in which the volume is stored; reading one voxel decodes its
             whole chunk. None if the volume is not stored in chunks, so that the cost of a box depends on its size only.
@@ -37,6 +62,8 @@ class Volume(ABC):
     num_channels: int
     voxel_size_nm: VoxelSize
     dtype: np.dtype
+    offset_nm: VoxelSize | None = None
+    metadata: Metadata = Metadata()
     chunk_shape_zyx: tuple[int, int, int] | None = None
 
     @property
@@ -58,6 +85,15 @@ class Volume(ABC):
         """
         self._check_inside(box, "read")
         return self._read(box)
+
+    def num_absent_chunks(self) -> tuple[int, int] | None:
+        """How many chunks are not stored, so that they read as the fill value, and of how many.
+
+        Returns:
+            (absent, all) of all chunks, or of a sample if there are very many; None if chunks cannot be absent or
+            cannot be counted.
+        """
+        return None
 
     def write(self, box: Box, array: np.ndarray) -> None:
         """Write a box.
@@ -140,8 +176,9 @@ def check_voxel_size(value: Sequence[float], source: str) -> VoxelSize:
         The three numbers as floats.
 
     Raises:
-        VolumeError: these are not three positive numbers, or Y and X differ by more than ``MAX_IN_PLANE_RATIO``, which
-            means that the axes are in the wrong order.
+        VolumeError: these are not three positive numbers; one is below ``SMALLEST_NM`` or above ``LARGEST_NM``, which
+            means that the unit was misread; or Y and X differ by more than ``MAX_IN_PLANE_RATIO``, which means that the
+            axes are in the wrong order.
     """
     try:
         z, y, x = (float(v) for v in value)
@@ -151,6 +188,11 @@ def check_voxel_size(value: Sequence[float], source: str) -> VoxelSize:
         raise VolumeError(
             f"{source}: voxel_size_nm is {value!r}; expected three positive numbers of nanometres: Z, Y, X."
         ) from None
+    if min(z, y, x) < SMALLEST_NM or max(z, y, x) > LARGEST_NM:
+        raise VolumeError(
+            f"{source}: voxel_size_nm is ({z:g}, {y:g}, {x:g}); expected {SMALLEST_NM:g} to {LARGEST_NM:g} nanometres. "
+            f"Are these micrometres or metres, or has the file another unit than it says? Correct it in the file."
+        )
     if max(y / x, x / y) > MAX_IN_PLANE_RATIO:
         raise VolumeError(
             f"{source}: voxel_size_nm is ({z:g}, {y:g}, {x:g}); expected Z, Y, X, slowest first. "
@@ -160,7 +202,7 @@ def check_voxel_size(value: Sequence[float], source: str) -> VoxelSize:
 
 
 def agreed_voxel_size(
-    stored: Sequence[float] | None, given: Sequence[float] | None, uri: str, place: str = "metadata"
+    stored: Sequence[float] | None, given: Sequence[float] | None, uri: str, place: str = "metadata", why: str = ""
 ) -> VoxelSize:
     """The voxel size of a volume, (z, y, x) nm, from what its file states and what the user says.
 
@@ -169,13 +211,17 @@ def agreed_voxel_size(
         given: as the user says it, None where they do not.
         uri: the volume; opens the error message.
         place: where in the file its size would be; for the error message.
+        why: why the file's own numbers cannot be used, such as "its scale (40, 4, 4) has no unit"; "" without any.
 
     Raises:
         NoVoxelSizeError: neither is there.
         VolumeError: they differ by more than a thousandth, or one of them is not valid.
     """
     if stored is None and given is None:
-        raise NoVoxelSizeError(f"{uri} states no voxel size in its {place}; pass --voxel-size Z,Y,X in nanometres.")
+        reason = f": {why}" if why else ""
+        raise NoVoxelSizeError(
+            f"{uri} states no voxel size in its {place}{reason}; pass --voxel-size Z,Y,X in nanometres."
+        )
     in_file = None if stored is None else check_voxel_size(stored, uri)
     told = None if given is None else check_voxel_size(given, "--voxel-size")
     if in_file is not None and told is not None and not np.allclose(in_file, told, rtol=1e-3):
