@@ -122,6 +122,18 @@ def test_a_ledger_of_schema_1_is_migrated(tmp_path):
         ledger._database.connection.execute("UPDATE query SET task = 'cleft'")
 
 
+def test_a_project_id_is_given_once(tmp_path):
+    given, drawn = (Ledger(tmp_path / name, create=True, project_id=i) for name, i in (("a", "p1"), ("b", "")))
+    write_schema_1(tmp_path / "old")
+    old = Ledger(tmp_path / "old", task=Mitochondria)
+    assert given.project_id == Ledger(tmp_path / "a", project_id="p2").project_id == "p1"
+    for ledger in (drawn, old):
+        assert ledger.project_id.startswith("p") and Ledger(ledger.path).project_id == ledger.project_id
+        with pytest.raises(sqlite3.DatabaseError, match="append-only"):
+            ledger._database.connection.execute("UPDATE fact SET value = 'p2'")
+    assert drawn.project_id != old.project_id
+
+
 def test_a_failed_migration_changes_nothing(tmp_path, monkeypatch):
     path = tmp_path / "ledger.sqlite"
     write_schema_1(path)

@@ -23,6 +23,7 @@ from twostream.base.errors import ConfigError, InputError, ProjectError, TwoStre
 from twostream.base.geometry import Box, grid
 from twostream.candidates.sources import check_source
 from twostream.models.segmentation.config import shapes_for
+from twostream.project.database import new_project_id
 from twostream.project.ledger import Ledger
 from twostream.project.project import CONFIG_NAME, FIRST_STEPS, LEDGER_NAME, LOCATIONS, Project, guard_voxels
 from twostream.project.settings import PRESETS, ProjectConfig, preset_settings
@@ -96,6 +97,7 @@ def create_project(
         label_volume = open_volume(labels, label_size)
         check_labels(label_volume, image_volume)
     values: dict[str, Any] = {
+        "id": new_project_id(),
         "task": task,
         "seed": seed,
         "image": {"uri": image} | ({"voxel_size_nm": size} if size else {}),
@@ -114,7 +116,7 @@ def create_project(
     root.mkdir(parents=True, exist_ok=True)
     # A ledger without a YAML file is left of an `init` that was killed.
     (root / LEDGER_NAME).unlink(missing_ok=True)
-    Ledger(root / LEDGER_NAME, create=True, task=TASKS[config.task]).close()
+    Ledger(root / LEDGER_NAME, create=True, task=TASKS[config.task], project_id=config.id).close()
     write_text(root / CONFIG_NAME, yaml.safe_dump(_portable(config, None, root), sort_keys=False))
     return _open_new_project(root)
 
@@ -143,13 +145,13 @@ def fork_project(source: Project, root: Path, overrides: Sequence[str]) -> Proje
                 f"--set got {option!r}; a fork shares round 0, so only {', '.join(FREE_IN_FORKS)} may differ. "
                 f"Make a new project with `twostream init` to change others."
             )
-    values = apply_overrides(source.config.model_dump(mode="json"), overrides)
+    values = apply_overrides(source.config.model_dump(mode="json"), overrides) | {"id": new_project_id()}
     config = parse_config(ProjectConfig, values, source="twostream fork")
 
     def fill(partial: Path) -> None:
         skip = shutil.ignore_patterns("queries.jsonl", "answers.jsonl", "*.partial", "*.resume", "*.writing")
         shutil.copytree(source.round_dir(0), partial / "rounds" / "000", ignore=skip)
-        ledger = Ledger(partial / LEDGER_NAME, create=True, task=TASKS[config.task])
+        ledger = Ledger(partial / LEDGER_NAME, create=True, task=TASKS[config.task], project_id=config.id)
         _copy_round_zero(source.ledger, ledger, shared)
         ledger.close()
         write_text(partial / CONFIG_NAME, yaml.safe_dump(_portable(config, source.root, root), sort_keys=False))
@@ -237,6 +239,8 @@ def _check_options(root: Path, preset: str, overrides: Sequence[str]) -> None:
         raise ConfigError(f"preset is {preset!r}; expected one of {', '.join(PRESETS)}.")
     if any(option.split("=")[0].split(".")[0] == "boxes" for option in overrides):
         raise ConfigError("--set cannot change boxes; pass --labels-box, --val-box and --test-box.")
+    if any(option.split("=")[0].strip() == "id" for option in overrides):
+        raise ConfigError("--set cannot change id; every project is given one of its own.")
 
 
 def _source(**uris: str | None) -> dict[str, Any] | None:

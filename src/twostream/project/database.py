@@ -8,17 +8,21 @@ Knows SQL; must not know what candidates or answers mean.
 
 from __future__ import annotations
 
+import secrets
 import sqlite3
 import threading
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from twostream.base.errors import LedgerError
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
+PROJECT_ID = "project"
+"""Name of the fact that holds the id of the project."""
 _FIRST_TABLES = {
     "registration": "round INTEGER PRIMARY KEY, first_id INTEGER NOT NULL, num_ids INTEGER NOT NULL",
     "query": """id INTEGER PRIMARY KEY, round INTEGER NOT NULL, candidate INTEGER NOT NULL, position INTEGER NOT NULL,
@@ -37,15 +41,25 @@ _FIRST_TABLES = {
 }
 
 
+def new_project_id() -> str:
+    """A random id for a project. It begins with a letter, so that no spreadsheet takes it for a number."""
+    return f"p{secrets.token_hex(6)}"
+
+
 def _first_version() -> Iterator[str]:
     """Statements that make the tables of schema 1 in an empty file."""
     for table, columns in _FIRST_TABLES.items():
         yield f"CREATE TABLE {table} ({columns})"
-        for verb in ("UPDATE", "DELETE"):
-            yield (
-                f"CREATE TRIGGER {table}_no_{verb.lower()} BEFORE {verb} ON {table} "
-                "BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END"
-            )
+        yield from _refuse_changes(table)
+
+
+def _refuse_changes(table: str) -> Iterator[str]:
+    """Statements that make ``table`` append-only."""
+    for verb in ("UPDATE", "DELETE"):
+        yield (
+            f"CREATE TRIGGER {table}_no_{verb.lower()} BEFORE {verb} ON {table} "
+            "BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END"
+        )
 
 
 def _second_version(task: str) -> Iterator[str]:
@@ -66,6 +80,20 @@ def _second_version(task: str) -> Iterator[str]:
     )
 
 
+def _third_version(project_id: str) -> Iterator[str]:
+    """Statements from schema 2 to 3: facts about the project as (name, value); the newest row of a name counts."""
+    yield "CREATE TABLE fact (id INTEGER PRIMARY KEY, name TEXT NOT NULL, value TEXT NOT NULL, stated_at TEXT NOT NULL)"
+    yield "CREATE INDEX fact_by_name ON fact (name)"
+    yield from _refuse_changes("fact")
+    value = project_id.replace("'", "''")
+    yield f"INSERT INTO fact (name, value, stated_at) VALUES ('{PROJECT_ID}', '{value}', '{now()}')"
+
+
+def now() -> str:
+    """The time as the ledger writes it: ISO 8601 in UTC, to the millisecond."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
 class _Connection(sqlite3.Connection):
     """A connection that allows weak references, so that it is closed when its thread ends."""
 
@@ -78,17 +106,26 @@ class Database:
     Args:
         path: the SQLite file; made if it is missing.
         task: name of the task, for rows of schema 1, which do not state it.
+        project_id: id of the project, for a file that has none yet; "" draws one.
         timeout_seconds: how long to wait while another process writes.
 
     Raises:
         LedgerError: the file is not a ledger, is damaged or locked, cannot be written, or has a newer schema.
     """
 
-    def __init__(self, path: Path, *, create: bool = False, task: str = "", timeout_seconds: float = 60.0) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        create: bool = False,
+        task: str = "",
+        project_id: str = "",
+        timeout_seconds: float = 60.0,
+    ) -> None:
         self.path, self._timeout = path, timeout_seconds
         self._local = threading.local()
         self._open: weakref.WeakSet[sqlite3.Connection] = weakref.WeakSet()
-        self._migrate(create, task)
+        self._migrate(create, task, project_id or new_project_id())
 
     @property
     def connection(self) -> sqlite3.Connection:
@@ -153,7 +190,16 @@ class Database:
             connection.close()
         self._local = threading.local()
 
-    def _migrate(self, create: bool, task: str) -> None:
+    def fact(self, name: str) -> str | None:
+        """What was stated last about ``name``; None if nothing was."""
+        row = self.row("SELECT value FROM fact WHERE name = ? ORDER BY id DESC LIMIT 1", name)
+        return None if row is None else str(row["value"])
+
+    def state(self, name: str, value: str) -> None:
+        """Record a fact about the project. It replaces what was stated about ``name`` before."""
+        self.insert("fact", name=name, value=value, stated_at=now())
+
+    def _migrate(self, create: bool, task: str, project_id: str) -> None:
         """Bring the file to ``SCHEMA_VERSION``, in one transaction.
 
         An empty file is what a failed copy leaves. It is not taken for a new ledger, or a project would start over.
@@ -171,7 +217,7 @@ class Database:
                 raise LedgerError(
                     f"{self.path} has schema {version}; this version reads up to {SCHEMA_VERSION}. Upgrade twostream."
                 )
-            steps = [_first_version, lambda: _second_version(task)]
+            steps = [_first_version, lambda: _second_version(task), lambda: _third_version(project_id)]
             for step in steps[version:]:
                 for statement in step():
                     self.rows(statement)

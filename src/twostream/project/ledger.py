@@ -9,6 +9,7 @@ and processes may use the file at once. The time of ``ask`` and ``tell`` does no
     answer        an annotator's answer to a query, or an object that was missed, which has no query
     step          a finished step of a round
     score         the metrics of a round
+    fact          the id of the project
 
 Knows ids, answers and time; must not know torch, volumes or strategies.
 """
@@ -20,7 +21,6 @@ import math
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ from twostream.base.geometry import Box
 from twostream.candidates.candidate import Candidate
 from twostream.candidates.patches import PatchPair
 from twostream.candidates.table import pack_mask, unpack_mask
-from twostream.project.database import Database
+from twostream.project.database import PROJECT_ID, Database, now
 from twostream.project.records import Answer, Query, Verdict, adjudicate
 from twostream.task import Task
 from twostream.task.answers import MEANING, answer_kind
@@ -69,6 +69,7 @@ class Ledger:
             has lost its ledger must not start again and overwrite its rounds.
         image_box: returns the box of the image, inside which drawings must lie, or None if it is not known.
         task: the task, whose number of sides limits the values of drawn masks; None if it is not known.
+        project_id: id of the project, for a file that has none yet: a new one, or an old one. "" draws one.
         timeout_seconds: how long to wait while another process writes.
 
     Raises:
@@ -82,6 +83,7 @@ class Ledger:
         create: bool = False,
         image_box: Callable[[], Box | None] | None = None,
         task: type[Task] | None = None,
+        project_id: str = "",
         timeout_seconds: float = 60.0,
     ) -> None:
         self.path = path
@@ -90,7 +92,18 @@ class Ledger:
             raise LedgerError(
                 f"{path} is missing; restore it from a copy, or make a new project with `twostream init`."
             )
-        self._database = Database(path, create=create, task=task.name if task else "", timeout_seconds=timeout_seconds)
+        self._database = Database(
+            path,
+            create=create,
+            task=task.name if task else "",
+            project_id=project_id,
+            timeout_seconds=timeout_seconds,
+        )
+
+    @property
+    def project_id(self) -> str:
+        """Id of the project to which the ledger belongs."""
+        return self._database.fact(PROJECT_ID) or ""
 
     def close(self) -> None:
         """Close the connections of all threads. The ledger can still be used; it connects again."""
@@ -195,7 +208,7 @@ class Ledger:
             angle_deg=patch.angle_deg,
             section=patch.section,
             padded=patch.padded,
-            asked_at=_now(),
+            asked_at=now(),
             volume=query.volume,
             task=query.task or self._task_name,
         )
@@ -308,7 +321,7 @@ class Ledger:
             reason=answer.reason,
             drawing=drawing,
             seconds=answer.seconds,
-            answered_at=_now(),
+            answered_at=now(),
             supersedes=answer.supersedes,
             adjudicates=int(answer.adjudicates),
             **subject,
@@ -411,7 +424,7 @@ class Ledger:
         """
         with self._database.transaction():
             self._database.insert(
-                "step", round=round_number, step=step, seconds=seconds, detail=json.dumps(detail), finished_at=_now()
+                "step", round=round_number, step=step, seconds=seconds, detail=json.dumps(detail), finished_at=now()
             )
 
     def finished_steps(self) -> dict[tuple[int, str], dict[str, Any]]:
@@ -489,7 +502,3 @@ def _answer(row: sqlite3.Row) -> Answer:
         candidate=row["candidate"],
         round=row["round"],
     )
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")

@@ -318,8 +318,23 @@ class Project:
 
         Raises:
             LedgerError: the file is missing, damaged or locked, or was written by a newer version.
+            ProjectError: it belongs to another project than ``twostream.yaml``.
         """
-        return Ledger(self.root / LEDGER_NAME, image_box=self._image_box, task=TASKS[self.config.task])
+        stated = self.config.id
+        path = self.root / LEDGER_NAME
+        ledger = Ledger(path, image_box=self._image_box, task=TASKS[self.config.task], project_id=stated)
+        if stated and stated != ledger.project_id:
+            ledger.close()
+            raise ProjectError(
+                f"{self.root / CONFIG_NAME} belongs to project {stated}, but {path} to {ledger.project_id}: one "
+                f"of them was copied from another folder. Put back the file that belongs here."
+            )
+        return ledger
+
+    @property
+    def id(self) -> str:
+        """Id of the project, the same in its settings and its ledger; every exported table carries it."""
+        return self.ledger.project_id
 
     def _image_box(self) -> Box | None:
         """Extent of the image; None if the image cannot be read, because answers must be accepted without it."""

@@ -81,6 +81,8 @@ class ProjectConfig(Config):
     """All of ``twostream.yaml``.
 
     Attributes:
+        id: drawn at random when the project is made; nothing is computed from it. Projects of older versions
+            have none here: for them that of the ledger counts.
         task: what is looked for.
         image: the image, (Z, Y, X) uint8.
         labels: labels of the image; None is possible only with a source.
@@ -99,6 +101,7 @@ class ProjectConfig(Config):
         annotator: the simulated annotator.
     """
 
+    id: str = ""
     task: Literal["polarity", "cleft", "mitochondria"]
     image: VolumeConfig
     labels: VolumeConfig | None = None
