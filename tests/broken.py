@@ -243,7 +243,7 @@ class WrittenExam(NpyExam):
     kind = Written
     writes = True
 
-    def create(self, folder, *, shape_zyx, dtype, voxel_size_nm, num_channels):
+    def create(self, folder, *, shape_zyx, dtype, voxel_size_nm, num_channels, offset_nm):
         if (folder / "a.npy").exists():
             raise VolumeError("exists already")
         shape = ((num_channels,) if num_channels else ()) + shape_zyx

@@ -83,9 +83,9 @@ class TestMemory(VolumeExam):
     def make(self, folder, array, voxel_size_nm):
         return MemoryVolume(array, voxel_size_nm)
 
-    def create(self, folder, *, shape_zyx, dtype, voxel_size_nm, num_channels):
+    def create(self, folder, *, shape_zyx, dtype, voxel_size_nm, num_channels, offset_nm):
         shape = ((num_channels,) if num_channels else ()) + shape_zyx
-        return MemoryVolume(np.zeros(shape, dtype), voxel_size_nm)
+        return MemoryVolume(np.zeros(shape, dtype), voxel_size_nm, offset_nm=offset_nm)
 
 
 class TestHdf5(VolumeExam):

@@ -111,8 +111,9 @@ class VolumeExam:
         dtype: str,
         voxel_size_nm: tuple[float, float, float],
         num_channels: int,
+        offset_nm: tuple[float, float, float] | None,
     ) -> Volume:
-        """A new volume in ``folder``, always under the same name, open for writing."""
+        """A new volume in ``folder``, always under the same name, open for writing; as ``create_volume`` does."""
         raise NotImplementedError
 
     # -- reading --------------------------------------------------------------------------------------------------
@@ -261,11 +262,22 @@ class VolumeExam:
 
     # -- writing --------------------------------------------------------------------------------------------------
 
-    def _new(self, folder: Path, dtype: str = "uint8", num_channels: int = 0) -> Volume:
+    def _new(
+        self,
+        folder: Path,
+        dtype: str = "uint8",
+        num_channels: int = 0,
+        offset_nm: tuple[float, float, float] | None = None,
+    ) -> Volume:
         if not self.writes:
             pytest.skip("this format is only read")
         return self.create(
-            folder, shape_zyx=SHAPE_ZYX, dtype=dtype, voxel_size_nm=VOXEL_SIZE_NM, num_channels=num_channels
+            folder,
+            shape_zyx=SHAPE_ZYX,
+            dtype=dtype,
+            voxel_size_nm=VOXEL_SIZE_NM,
+            num_channels=num_channels,
+            offset_nm=offset_nm,
         )
 
     def _reader(self, volume: Volume) -> Callable[[], np.ndarray]:

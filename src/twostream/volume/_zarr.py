@@ -87,7 +87,13 @@ def is_zarr(path: str) -> bool:
 
 
 def create_zarr(
-    uri: str, *, shape_zyx: Sequence[int], dtype: Any, voxel_size_nm: Sequence[float], num_channels: int = 0
+    uri: str,
+    *,
+    shape_zyx: Sequence[int],
+    dtype: Any,
+    voxel_size_nm: Sequence[float],
+    num_channels: int = 0,
+    offset_nm: Sequence[float] | None = None,
 ) -> ZarrVolume:
     """Create an OME-Zarr 0.4 image with one resolution level, zero everywhere; for the arguments see ``create_volume``.
 
@@ -115,7 +121,10 @@ def create_zarr(
     scale = [1.0] * len(channels) + list(voxel_size)
     axes = [{"name": "c", "type": "channel"}] if channels else []
     axes += [{"name": n, "type": "space", "unit": "nanometer"} for n in "zyx"]
-    transform = [{"type": "scale", "scale": scale}]
+    transform: list[dict[str, Any]] = [{"type": "scale", "scale": scale}]
+    if offset_nm is not None:
+        place = [0.0] * len(channels) + [float(v) for v in offset_nm]
+        transform.append({"type": "translation", "translation": place})
     multiscale = {"version": "0.4", "axes": axes, "datasets": [{"path": "0", "coordinateTransformations": transform}]}
     (path / ".zgroup").write_text(json.dumps({"zarr_format": 2}))
     (path / ".zattrs").write_text(json.dumps({"multiscales": [multiscale]}, indent=1))

@@ -62,7 +62,13 @@ def open_ignore_mask(uri: str, voxel_size_nm: Sequence[float] | None = None) -> 
 
 
 def create_volume(
-    uri: str, *, shape_zyx: Sequence[int], dtype: Any, voxel_size_nm: Sequence[float], num_channels: int = 0
+    uri: str,
+    *,
+    shape_zyx: Sequence[int],
+    dtype: Any,
+    voxel_size_nm: Sequence[float],
+    num_channels: int = 0,
+    offset_nm: Sequence[float] | None = None,
 ) -> Volume:
     """Create a volume for writing, zero until written; a ``.zarr`` folder is OME-Zarr 0.4.
 
@@ -73,6 +79,7 @@ def create_volume(
         dtype: of the voxels.
         voxel_size_nm: (z, y, x) in nm.
         num_channels: 0 for (Z, Y, X), else C for (C, Z, Y, X).
+        offset_nm: (z, y, x) in nm of the corner of the first voxel; None: the volume states no place.
 
     Raises:
         VolumeError: the target exists, or its format is not known or cannot be created.
@@ -83,7 +90,12 @@ def create_volume(
         what = f"{found.driver} is only read; " if found else ""
         raise VolumeError(f"cannot create {uri!r}; {what}expected {_expected(creatable)}.")
     return found.create(
-        uri, shape_zyx=shape_zyx, dtype=np.dtype(dtype), voxel_size_nm=voxel_size_nm, num_channels=num_channels
+        uri,
+        shape_zyx=shape_zyx,
+        dtype=np.dtype(dtype),
+        voxel_size_nm=voxel_size_nm,
+        num_channels=num_channels,
+        offset_nm=offset_nm,
     )
 
 
