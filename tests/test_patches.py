@@ -11,7 +11,7 @@ from twostream.candidates.cutting import cut, cut_all, random_patches
 from twostream.candidates.patches import PatchConfig, turned
 from twostream.candidates.pose import central_section, upright_angle
 from twostream.models.segmentation.config import SegmentationConfig
-from twostream.project.project import guard_voxels
+from twostream.project.boxes import guard_voxels
 from twostream.project.settings import ProjectConfig
 from twostream.volume import MemoryVolume, read_padded, read_windows
 

@@ -14,7 +14,6 @@ import shlex
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
@@ -29,7 +28,7 @@ from twostream.base.config import apply_overrides, parse_config
 from twostream.base.errors import ConfigError, InputError, ProjectError, TwoStreamError
 from twostream.base.geometry import Box
 from twostream.candidates.sources import SourceConfig
-from twostream.models.segmentation.config import context_voxels, fold_for
+from twostream.project.boxes import Boxes, guard_voxels
 from twostream.project.ledger import Ledger
 from twostream.project.settings import ProjectConfig, VolumeConfig
 from twostream.query import Strategy, get_strategy
@@ -66,28 +65,6 @@ LOCATIONS = (
     *(("streams", stream, name) for stream in ("supervised", "unsupervised") for name in ("latents", "ids")),
 )
 """Settings that hold a URI. Relative paths start at the project's folder, so that folder and data can move together."""
-
-
-@dataclass(frozen=True)
-class Boxes:
-    """The regions of a project, in voxels of the image.
-
-    Attributes:
-        labels: labels box, which S may learn from; None without labels.
-        val: validation box, a part of ``labels`` that is used for early stopping and thresholds instead of training;
-            None without labels.
-        test: test box, never trained on and never asked about; None if there is none.
-    """
-
-    labels: Box | None
-    val: Box | None
-    test: Box | None
-
-    @property
-    def labelled(self) -> tuple[Box, Box]:
-        """Labels box and validation box of a project that has labels."""
-        assert self.labels is not None and self.val is not None  # ProjectConfig has checked it
-        return self.labels, self.val
 
 
 class Project:
@@ -467,27 +444,6 @@ def _difference(name: str, was: Any, is_now: Any) -> tuple[str, Any, Any]:
         key = next(key for key in is_now if was.get(key) != is_now[key])
         name, was, is_now = f"{name}.{key}", was.get(key), is_now[key]
     return name, was, is_now
-
-
-def guard_voxels(config: ProjectConfig, voxel_size_nm: Sequence[float]) -> tuple[int, int, int]:
-    """Width of the guard around the test box, (z, y, x) in voxels (``docs/contracts.md``, *Test region*).
-
-    Along each axis it is the context of S or the size of a patch, whichever is larger; with a source in place of S it
-    is the size of a patch.
-
-    Args:
-        config: settings of the project.
-        voxel_size_nm: (z, y, x) nm of the image.
-    """
-    task = TASKS[config.task]
-    fold_zyx = fold_for(voxel_size_nm, config.segmentation.max_pixel_size_nm or task.pixel_size_nm)
-    context = (0, 0, 0) if config.source else context_voxels(config.segmentation, fold_zyx)
-    pixel_nm = config.patches.widest_pixel_nm(config.patches.pixel_size_nm or task.patch_pixel_size_nm)
-    depth = config.patches.depth_sections(voxel_size_nm[0], pixel_nm)
-    width = [int(np.ceil(config.patches.width_px * pixel_nm / size)) for size in voxel_size_nm[1:]]
-    patch = max(1, depth), *width
-    z, y, x = (max(a, b) for a, b in zip(context, patch, strict=True))
-    return z, y, x
 
 
 def _version(package: str) -> str:
