@@ -131,7 +131,7 @@ def test_volumes_that_do_not_fit_are_refused(tmp_path, toy_file):
         file["bare"] = np.zeros(SHAPE_ZYX, np.uint8)
     image = ["init", tmp_path / "p", "--image", f"{toy_file}:image", "--task", "mitochondria"]
     refused(call(*image, "--labels", f"{path}:small"), "has (4, 8, 8) voxels", "they must be equal")
-    refused(call(*image, "--labels", f"{path}:empty"), "holds no foreground; S cannot learn")
+    refused(call(*image, "--labels", f"{path}:empty"), "holds no object, only 0; there is nothing to learn")
     refused(call(*image, "--labels", f"{path}:floats"), "expected integer labels")
     refused(call(*image, "--labels", tmp_path / "none.h5:a"), "does not exist")
     refused(call(*image), "init needs --labels")

@@ -161,7 +161,7 @@ def test_classes_are_not_instances():
 
 
 def test_labels_without_background_are_refused():
-    with pytest.raises(InputError, match="no voxel that is 0.*common value is 1"):
+    with pytest.raises(InputError, match=r"no voxel that is 0.*common value is 1"):
         kind(np.where(blobs() > 0, 2, 1))
 
 

@@ -578,7 +578,7 @@ def test_labels_at_the_limit_of_their_dtype_and_across_blocks_are_copied_exactly
     values = np.zeros(IMAGE.shape_zyx, np.uint8)
     values[0:3, 3:6, 25:28], values[3:5, 3:6, 25:28], values[2:6, 10:14, 2:5], values[5, 0, 0] = 253, 254, 255, 7
     volume = MemoryVolume(values, IMAGE.voxel_size_nm)
-    monkeypatch.setattr(sources, "_open", lambda config, image: volume)
+    monkeypatch.setattr(sources, "_open_labels", lambda config, image, task: volume)
     config, task = SourceConfig(kind="segmentation", uri="memory"), SynapsePolarity(IMAGE.voxel_size_nm)
     found = sources.instances(config, IMAGE, task)
     assert found.source_ids == [127, 128, 4]

@@ -99,8 +99,14 @@ def scan_labels(volume: Volume, box: Box, ignore_value: int | None = None) -> La
     )
 
 
-def kind_of(scan: LabelScan, task: Task, uri: str) -> LabelKind:
+def kind_of(scan: LabelScan, task: Task, uri: str, option: str = "--labels-kind instances") -> LabelKind:
     """The kind of labels that a scan shows.
+
+    Args:
+        scan: of the labels.
+        task: gives the label convention.
+        uri: of the labels, for errors.
+        option: by which a user states that they are instances, for errors.
 
     Raises:
         InputError: there is no foreground; no voxel is background; the labels were smoothed, resampled or compressed;
@@ -109,30 +115,32 @@ def kind_of(scan: LabelScan, task: Task, uri: str) -> LabelKind:
     values = scan.num_voxels
     if not values:
         raise InputError(
-            f"{uri} holds no foreground; S cannot learn from labels that are all 0. Pass labels with objects."
+            f"{uri} holds no object, only 0; there is nothing to learn from or to ask about. Pass labels with objects."
         )
+    if task.num_sides == 2 and set(values) == {1, 2}:
+        return "sides"
+    if len(values) > 1 or task.num_sides == 2 or min(values) < 0:
+        task.check_values(set(values), uri)
     if scan.climbing > MAX_CLIMBING:
         raise InputError(
             f"{uri} does not hold labels as they were drawn: at {scan.climbing:.0%} of the borders between two values "
             f"lies a value in between. They were smoothed, resampled with interpolation, or saved as JPEG. Export them "
-            f"again without (for resampling: nearest neighbour); if they are right, pass --labels-kind instances."
+            f"again without (for resampling: nearest neighbour); if they are right, pass {option}."
         )
     if scan.num_background == 0:
         common = max(values, key=lambda value: values[value])
         raise InputError(
             f"{uri} has no voxel that is 0; expected 0 for background and unlabelled voxels. Its most common value is "
             f"{common}: set it to 0 if it means background, or pass --ignore-value {common} if it means unlabelled. If "
-            f"every voxel belongs to an object, pass --labels-kind instances."
+            f"every voxel belongs to an object, pass {option}."
         )
-    if task.num_sides == 2 and set(values) == {1, 2}:
-        return "sides"
     if len(values) == 1:
-        return "mask" if task.num_sides == 1 else "instances"
+        return "mask"
     if scan.pieces_per_value is not None and scan.pieces_per_value >= MANY_PIECES:
         raise InputError(
             f"{uri} holds the values {', '.join(map(str, sorted(values)))}, each in about "
             f"{scan.pieces_per_value:.0f} separate pieces; these look like classes, not instances. Save the class of "
-            f"{task.name} as a mask, 1 inside and 0 outside; if they are instances, pass --labels-kind instances."
+            f"{task.name} as a mask, 1 inside and 0 outside; if they are instances, pass {option}."
         )
     return "instances"
 

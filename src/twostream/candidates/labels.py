@@ -77,7 +77,9 @@ class Labels:
     questions: tuple[str, ...] = ()
 
 
-def open_labels(config: LabelsConfig, image: Volume, task: Task, min_voxels: int = 1) -> Labels:
+def open_labels(
+    config: LabelsConfig, image: Volume, task: Task, min_voxels: int = 1, option: str = "--labels-kind instances"
+) -> Labels:
     """Open labels, and find out their kind if the settings do not state it.
 
     Args:
@@ -85,6 +87,7 @@ def open_labels(config: LabelsConfig, image: Volume, task: Task, min_voxels: int
         image: gives extent, place and voxel size.
         task: gives the label convention.
         min_voxels: pieces of a mask with fewer voxels count neither as object nor as background.
+        option: by which a user states that they are instances, for errors.
 
     Raises:
         InputError: they cannot be read, do not fit the image, or are not what they seem (``label_scan.kind_of``).
@@ -95,7 +98,7 @@ def open_labels(config: LabelsConfig, image: Volume, task: Task, min_voxels: int
     kind = config.kind
     if kind is None:
         scan = scan_labels(raw, covered, config.ignore_value)
-        kind = _side_kind(scan, config, task, raw.uri)
+        kind = _side_kind(scan, config, task, raw.uri, option)
     companion = open_ignore_mask(config.uri, raw.voxel_size_nm)
     ignore = _Ignored(raw, config.ignore_value, None if companion is None else place_on(companion, image))
     plain = raw if config.ignore_value is None and raw.dtype != bool else _Plain(raw, config.ignore_value)
@@ -130,10 +133,10 @@ def _open(uri: str, config: LabelsConfig, image: Volume) -> Volume:
     return place_on(volume, image)
 
 
-def _side_kind(scan: LabelScan, config: LabelsConfig, task: Task, uri: str) -> LabelKind:
+def _side_kind(scan: LabelScan, config: LabelsConfig, task: Task, uri: str, option: str) -> LabelKind:
     """The kind of one volume; a volume of one side of synapses holds instances or a mask."""
     if config.post is None:
-        return kind_of(scan, task, uri)
+        return kind_of(scan, task, uri, option)
     return "mask" if len(scan.num_voxels) == 1 else "instances"
 
 

@@ -26,11 +26,14 @@ from twostream.base import progress
 from twostream.base.config import Config
 from twostream.base.errors import InputError
 from twostream.base.geometry import Box, grid
+from twostream.candidates.label_scan import LabelKind
+from twostream.candidates.labels import LabelsConfig, open_labels
 from twostream.candidates.objects import UNKNOWN_SCORE, read_objects
 from twostream.candidates.painting import paint, refuse_hidden, with_sides
 from twostream.task import Task
 from twostream.volume import MemoryVolume, Volume, open_volume
-from twostream.volume.checks import check_extent, check_labels, states_no_voxel_size
+from twostream.volume.checks import states_no_voxel_size
+from twostream.volume.place import place_on
 
 BLOCK_ZYX = (32, 512, 512)
 """Voxels that are converted and written at once."""
@@ -54,12 +57,14 @@ class SourceConfig(Config):
         uri: of the volume; for "objects" the path of the table (.csv or .parquet).
         voxel_size_nm: (z, y, x) nm, for volumes that do not state it themselves; not for "objects".
         radius_nm: radius in nm of the ball for an object without a box; None takes ``RADIUS_NM``. Only for "objects".
+        label_kind: what the values of a segmentation mean; None finds it out.
     """
 
     kind: Literal["probability", "segmentation", "objects"]
     uri: str
     voxel_size_nm: tuple[float, float, float] | None = None
     radius_nm: float | None = Field(None, gt=0)
+    label_kind: LabelKind | None = None
 
     @model_validator(mode="after")
     def _fits_the_kind(self) -> SourceConfig:
@@ -131,7 +136,7 @@ def write_probability(config: SourceConfig, image: Volume, task: Task, output: V
     if config.kind == "probability":
         blocks = _probability_blocks(_open(config, image), image, task)
     elif config.kind == "segmentation":
-        blocks = _mask_blocks(_open_labels(config, image), task)
+        blocks = _mask_blocks(_open_labels(config, image, task), task)
     else:
         blocks = _mask_blocks(MemoryVolume(instances(config, image, task).segmentation, image.voxel_size_nm), task)
     total = len(list(grid(image.box, BLOCK_ZYX)))
@@ -158,7 +163,7 @@ def instances(config: SourceConfig, image: Volume, task: Task) -> Instances:
             f"Leave decoding.channels out."
         )
     if config.kind == "segmentation":
-        segmentation, names = _numbered(_open_labels(config, image), task)
+        segmentation, names = _numbered(_open_labels(config, image, task), task)
         return Instances(segmentation, names, np.full(len(names), UNKNOWN_SCORE))
     table = read_objects(Path(config.uri), image, task)
     owner = paint(table, image, config.radius_nm or RADIUS_NM[task.name])
@@ -176,14 +181,13 @@ def instances(config: SourceConfig, image: Volume, task: Task) -> Instances:
 def _open(config: SourceConfig, image: Volume) -> Volume:
     """Open the source's volume; if its file states no voxel size, it gets the configured one or the image's."""
     size = config.voxel_size_nm or (image.voxel_size_nm if states_no_voxel_size(config.uri) else None)
-    return open_volume(config.uri, size)
+    return place_on(open_volume(config.uri, size), image)
 
 
-def _open_labels(config: SourceConfig, image: Volume) -> Volume:
-    """Open the source's volume and check that it holds labels over the image's extent."""
-    volume = _open(config, image)
-    check_labels(volume, image)
-    return volume
+def _open_labels(config: SourceConfig, image: Volume, task: Task) -> Volume:
+    """The source's instances, in the voxels of the image."""
+    labels = LabelsConfig(uri=config.uri, voxel_size_nm=config.voxel_size_nm, kind=config.label_kind)
+    return open_labels(labels, image, task, option="--set source.label_kind=instances").volume
 
 
 def _probability_blocks(volume: Volume, image: Volume, task: Task) -> Iterator[tuple[Box, np.ndarray]]:
@@ -196,7 +200,6 @@ def _probability_blocks(volume: Volume, image: Volume, task: Task) -> Iterator[t
         InputError: the extent, dtype or number of channels is wrong, a value is no probability, or all are 0 (or so
             low that they were probably scaled differently).
     """
-    check_extent(volume, image)
     given, wanted = max(volume.num_channels, 1), len(task.channels)
     if given != wanted and (task.num_sides, given) != (2, 2):
         also = ", or 2: pre, post" if task.num_sides == 2 else ""

@@ -18,16 +18,19 @@ import yaml
 from twostream.base.atomic import write_folder, write_text
 from twostream.base.config import apply_overrides, parse_config
 from twostream.base.errors import ConfigError, InputError, ProjectError, TwoStreamError
+from twostream.base.geometry import Box
+from twostream.candidates.label_scan import LabelKind
+from twostream.candidates.labels import Labels
 from twostream.candidates.sources import check_source
 from twostream.models.segmentation.config import shapes_for
 from twostream.project.boxes import default_boxes
 from twostream.project.database import new_project_id
+from twostream.project.inputs import Given, read_inputs
 from twostream.project.ledger import Ledger
 from twostream.project.project import CONFIG_NAME, FIRST_STEPS, LEDGER_NAME, LOCATIONS, Project
 from twostream.project.settings import PRESETS, ProjectConfig, preset_settings
 from twostream.task import TASKS, get_task
-from twostream.volume import Volume, open_volume
-from twostream.volume.checks import check_labels, states_no_voxel_size
+from twostream.volume import Volume
 from twostream.volume.uri import absolute_uri, portable_uri
 
 FREE_IN_FORKS = ("query", "refit", "annotator", "rounds", "streams.active_clustering")
@@ -40,6 +43,10 @@ def create_project(
     task: str,
     image: str,
     labels: str | None = None,
+    labels_post: str | None = None,
+    labels_kind: LabelKind | None = None,
+    ignore_value: int | None = None,
+    window: Sequence[float] | None = None,
     probability: str | None = None,
     segmentation: str | None = None,
     objects: str | None = None,
@@ -58,8 +65,14 @@ def create_project(
     Args:
         root: folder to make; must not hold a project.
         task: "polarity", "cleft" or "mitochondria".
-        image: URI of the image, (Z, Y, X) uint8.
-        labels: URI of (Z, Y, X) integer labels with the extent of the image; may be None only with a source.
+        image: URI of the image, (Z, Y, X) grey values.
+        labels: URI of the labels; may be None only with a source. They have the extent of the image, or say where they
+            lie in it.
+        labels_post: URI of the postsynaptic side, if the two sides of synapses are two volumes.
+        labels_kind: "instances", "mask" or "sides"; None finds it out.
+        ignore_value: value of voxels that count neither as object nor as background.
+        window: (low, high) grey values that are shown as 0 and 255; None finds them out where the image does not hold
+            8 bits.
         probability, segmentation, objects: URI of a source that replaces S, see ``candidates/sources.py``; at most one.
         voxel_size_nm: (z, y, x) nm, for files that do not state it.
         labels_box, val_box, test_box: "Z0:Z1,Y0:Y1,X0:X1" in voxels of the image; None takes ``default_boxes``.
@@ -76,32 +89,24 @@ def create_project(
     """
     _check_options(root, preset, overrides)
     size = None if voxel_size_nm is None else [float(v) for v in voxel_size_nm]
-    image_volume = open_volume(image, size)
     source = _source(probability=probability, segmentation=segmentation, objects=objects)
     if labels is None and (labels_box or val_box):
         raise InputError("--labels-box and --val-box are regions of labels, but there are none; pass --labels URI.")
-    label_size, label_volume = None, None
-    if labels is not None:
-        label_size = size or (image_volume.voxel_size_nm if states_no_voxel_size(labels) else None)
-        label_volume = open_volume(labels, label_size)
-        check_labels(label_volume, image_volume)
-    values: dict[str, Any] = {
-        "id": new_project_id(),
-        "task": task,
-        "seed": seed,
-        "image": {"uri": image} | ({"voxel_size_nm": size} if size else {}),
-        "query": {"budget": budget},
-    }
-    if labels is not None:
-        values["labels"] = {"uri": labels} | ({"voxel_size_nm": list(label_size)} if label_size else {})
+    given = Given(image, labels, labels_post, size, window, labels_kind, ignore_value)
+    inputs = read_inputs(given, task)
+    values: dict[str, Any] = {"id": new_project_id(), "task": task, "seed": seed, "query": {"budget": budget}}
+    values |= inputs.settings
     if source is not None:
         values["source"] = source | ({"voxel_size_nm": size} if size and source["kind"] != "objects" else {})
     values |= preset_settings(preset, task) if settings is None else settings
     boxes = {"labels": labels_box, "val": val_box, "test": test_box}
-    config = _complete(apply_overrides(values, overrides), image_volume, label_volume, boxes)
+    label_volume = inputs.labels.volume if inputs.labels else None
+    config = _complete(apply_overrides(values, overrides), inputs.image, label_volume, boxes)
+    if inputs.labels is not None:
+        _check_covered(config, inputs.labels)
     if config.source is not None:
-        task_ = get_task(config.task, image_volume.voxel_size_nm, config.decoding)
-        check_source(config.source, image_volume, task_)
+        task_ = get_task(config.task, inputs.image.voxel_size_nm, config.decoding)
+        check_source(config.source, inputs.image, task_)
     root.mkdir(parents=True, exist_ok=True)
     # A ledger without a YAML file is left of an `init` that was killed.
     (root / LEDGER_NAME).unlink(missing_ok=True)
@@ -177,6 +182,16 @@ def _source(**uris: str | None) -> dict[str, Any] | None:
             f"{' and '.join(f'--{kind}' for kind in given)} were given; only one source can replace S. Choose one."
         )
     return next(({"kind": kind, "uri": uri} for kind, uri in given.items()), None)
+
+
+def _check_covered(config: ProjectConfig, labels: Labels) -> None:
+    """Raise InputError if the labels box reaches beyond what the labels say: there, nothing is known."""
+    box = Box.parse(config.boxes.labels) if config.boxes.labels else None
+    if box is not None and not labels.covered.contains(box):
+        raise InputError(
+            f"labels box {box} reaches beyond {labels.volume.uri}, which covers {labels.covered} (Z, Y, X voxels of "
+            f"the image); outside of it nothing is known. Choose a box inside."
+        )
 
 
 def _complete(

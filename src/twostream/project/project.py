@@ -12,7 +12,7 @@ import math
 import platform
 import shlex
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from importlib import metadata
@@ -27,14 +27,16 @@ from twostream.base.atomic import write_text
 from twostream.base.config import apply_overrides, parse_config
 from twostream.base.errors import ConfigError, InputError, ProjectError, TwoStreamError
 from twostream.base.geometry import Box
+from twostream.candidates.labels import Labels, LabelsConfig, open_labels
 from twostream.candidates.sources import SourceConfig
 from twostream.project.boxes import Boxes, guard_voxels
 from twostream.project.ledger import Ledger
-from twostream.project.settings import ProjectConfig, VolumeConfig
+from twostream.project.settings import ProjectConfig
 from twostream.query import Strategy, get_strategy
 from twostream.task import TASKS, Task, get_task
-from twostream.volume import Volume, open_ignore_mask, open_volume
-from twostream.volume.checks import check_extent, check_grey, check_integers, check_labels, states_no_voxel_size
+from twostream.volume import Volume, open_volume
+from twostream.volume.checks import check_extent
+from twostream.volume.grey import open_grey
 from twostream.volume.uri import Uri, absolute_uri, portable_uri
 
 Detail = dict[str, Any]
@@ -48,6 +50,9 @@ FROZEN = (
     "source",
     "boxes",
     "patches",
+    "image.window",
+    "labels.kind",
+    "labels.ignore_value",
     "decoding.channels",
     "segmentation.filters",
     "segmentation.max_pixel_size_nm",
@@ -61,6 +66,7 @@ streams."""
 LOCATIONS = (
     ("image", "uri"),
     ("labels", "uri"),
+    ("labels", "post"),
     ("source", "uri"),
     *(("streams", stream, name) for stream in ("supervised", "unsupervised") for name in ("latents", "ids")),
 )
@@ -105,11 +111,10 @@ class Project:
 
         Raises:
             ProjectError: it is not where the settings say.
-            InputError: it cannot be read, or does not hold uint8 grey values.
+            InputError: it cannot be read, or does not hold grey values.
         """
-        volume = open_volume(self.locate("image", self.config.image.uri), self.config.image.voxel_size_nm)
-        check_grey(volume)
-        return volume
+        image = self.config.image
+        return open_grey(self.locate("image", image.uri), image.voxel_size_nm, image.window)
 
     @cached_property
     def task(self) -> Task:
@@ -117,6 +122,16 @@ class Project:
         return get_task(self.config.task, self.image.voxel_size_nm, self.config.decoding)
 
     @cached_property
+    def _labels(self) -> Labels | None:
+        """The labels as they were understood when the project was made; None if it has none."""
+        stored = self.config.labels
+        if stored is None:
+            return None
+        found = {"uri": self.locate("labels", stored.uri), "kind": stored.kind or "instances"}
+        found |= {"post": self.locate("labels.post", stored.post)} if stored.post else {}
+        return self._open_labels(stored.model_copy(update=found))
+
+    @property
     def labels(self) -> Volume:
         """The labels, (Z, Y, X) integers in the task's label convention, with the extent of the image.
 
@@ -124,16 +139,14 @@ class Project:
             ProjectError: the project has none, which is possible with a source in place of S.
             InputError: they cannot be read, or do not fit the image.
         """
-        if self.config.labels is None:
+        if self._labels is None:
             raise ProjectError(f"{self.root} has no labels: it was made with a source in place of S.")
-        return self.open_truth(self.locate("labels", self.config.labels.uri), self.config.labels.voxel_size_nm)
+        return self._labels.volume
 
-    @cached_property
+    @property
     def labels_ignore(self) -> Volume | None:
         """(Z, Y, X), non-zero where labels count neither as object nor as background; None if there is no such mask."""
-        if self.config.labels is None:
-            return None
-        return open_ignore_mask(self.locate("labels", self.config.labels.uri), self.config.labels.voxel_size_nm)
+        return None if self._labels is None else self._labels.ignore
 
     @cached_property
     def source(self) -> SourceConfig | None:
@@ -188,14 +201,9 @@ class Project:
             self.root.glob("rounds/*/probability.zarr")
         )
         for name, uri in uris.items():
-            stored: VolumeConfig | None = getattr(self.config, name)
-            if stored is None:
+            if getattr(self.config, name) is None:
                 raise InputError(f"--{name} {uri} was given, but {self.root} was made without {name}; leave it out.")
-            size = stored.voxel_size_nm
-            if name == "labels" and size is None and states_no_voxel_size(uri):
-                size = self.image.voxel_size_nm
-            volume = open_volume(uri, size)
-            (check_grey if name == "image" else check_integers)(volume)
+            volume = self._open_moved(name, uri)
             if made:
                 check_extent(volume, open_volume(str(made[-1])))
             for box in (self.boxes.labels, self.boxes.test):
@@ -205,22 +213,30 @@ class Project:
                         f"Is it the volume that the project was made with?"
                     )
         self.rewrite({f"{name}.uri": portable_uri(uri, self.root) for name, uri in uris.items()})
-        for name in ("image", "task", "labels", "labels_ignore", "guarded_box", "leaves_nothing_to_ask"):
+        for name in ("image", "task", "_labels", "guarded_box", "leaves_nothing_to_ask"):
             self.__dict__.pop(name, None)
 
-    def open_truth(self, uri: str, voxel_size_nm: Sequence[float] | None = None) -> Volume:
-        """Open a label volume that must fit the image.
+    def _open_moved(self, name: str, uri: str) -> Volume:
+        """The image or the labels at another URI."""
+        if name == "image":
+            return open_grey(uri, self.config.image.voxel_size_nm, self.config.image.window)
+        assert self.config.labels is not None
+        return self._open_labels(self.config.labels.model_copy(update={"uri": uri})).volume
+
+    def open_truth(self, uri: str) -> Labels:
+        """Open labels that must fit the image, and find out what their values mean.
 
         Args:
-            uri: URI of (Z, Y, X) integer labels.
-            voxel_size_nm: (z, y, x) nm; None takes what the file states or, if it states none, that of the image.
+            uri: of the labels. If their file states no voxel size, they have that of the image.
 
         Raises:
-            InputError: it holds no integers, or its shape or voxel size is not the image's.
+            InputError: they cannot be read, do not fit the image, or are no labels.
         """
-        volume = open_volume(uri, voxel_size_nm or (self.image.voxel_size_nm if states_no_voxel_size(uri) else None))
-        check_labels(volume, self.image)
-        return volume
+        stored = self.config.labels
+        return self._open_labels(LabelsConfig(uri=uri, ignore_value=stored.ignore_value if stored else None))
+
+    def _open_labels(self, config: LabelsConfig) -> Labels:
+        return open_labels(config, self.image, self.task, self.min_voxels)
 
     @cached_property
     def boxes(self) -> Boxes:
@@ -386,9 +402,10 @@ class Project:
                 if node and node[leaf]:
                     node[leaf] = Uri.parse(node[leaf]).short
         for key in FROZEN:
-            was, is_now = before, now
+            was: Any = before
+            is_now: Any = now
             for part in key.split("."):
-                was, is_now = was[part], is_now[part]
+                was, is_now = (was or {}).get(part), (is_now or {}).get(part)
             if was != is_now:
                 name, was, is_now = _difference(key, was, is_now)
                 raise ProjectError(

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from twostream.base.config import Config
+from twostream.candidates.labels import LabelsConfig
 from twostream.candidates.patches import PatchConfig
 from twostream.candidates.sources import SourceConfig
 from twostream.candidates.thresholds import CandidateConfig
@@ -19,16 +20,18 @@ from twostream.models.streams.config import StreamConfig, StreamsConfig, misfit
 from twostream.task import DecodingConfig
 
 
-class VolumeConfig(Config):
-    """A volume.
+class ImageConfig(Config):
+    """The image.
 
     Attributes:
         uri: where it is; a relative path starts at the project's folder.
         voxel_size_nm: (z, y, x) nm, if the file does not state it.
+        window: (low, high) grey values that are shown as 0 and 255; None shows an image of 8 bits as it is.
     """
 
     uri: str
     voxel_size_nm: tuple[float, float, float] | None = None
+    window: tuple[float, float] | None = None
 
 
 class BoxesConfig(Config):
@@ -84,7 +87,7 @@ class ProjectConfig(Config):
         id: drawn at random when the project is made; nothing is computed from it. Projects of older versions
             have none here: for them that of the ledger counts.
         task: what is looked for.
-        image: the image, (Z, Y, X) uint8.
+        image: the image, (Z, Y, X) grey values.
         labels: labels of the image; None is possible only with a source.
         source: another model's output, which replaces S; None trains S.
         boxes: labels box, validation box and test box.
@@ -103,8 +106,8 @@ class ProjectConfig(Config):
 
     id: str = ""
     task: Literal["polarity", "cleft", "mitochondria"]
-    image: VolumeConfig
-    labels: VolumeConfig | None = None
+    image: ImageConfig
+    labels: LabelsConfig | None = None
     source: SourceConfig | None = None
     boxes: BoxesConfig
     seed: int = Field(0, ge=0)

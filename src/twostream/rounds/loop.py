@@ -24,7 +24,6 @@ from twostream.rounds.refit import refit_step
 from twostream.rounds.score import score_step
 from twostream.rounds.suggest import suggest_step
 from twostream.rounds.train import train_step
-from twostream.volume import open_ignore_mask
 
 STEPS: dict[str, Callable[[Project, int], Detail]] = {
     "train": train_step,
@@ -129,7 +128,9 @@ def open_truth(project: Project, uri: str) -> Truth:
         InputError: they cannot be read, do not fit the image, or break the label convention of the task.
     """
     labels = project.open_truth(uri)
-    return Truth(labels, open_ignore_mask(uri, labels.voxel_size_nm), project.task)
+    for line in (*labels.notes, *labels.questions):
+        progress.say(f"  {line}")
+    return Truth(labels.volume, labels.ignore, project.task)
 
 
 def perform(project: Project, round_number: int, step: str, truth: Truth | None) -> None:

@@ -33,6 +33,7 @@ def predict_step(project: Project, round_number: int) -> Detail:
             dtype=np.uint8,
             voxel_size_nm=project.image.voxel_size_nm,
             num_channels=len(project.task.channels),
+            offset_nm=project.image.offset_nm,
         )
         if segmenter:
             predict(segmenter, project.image, output, project.config.segmentation)

@@ -64,8 +64,13 @@ def propose_step(project: Project, round_number: int) -> Detail:
         found = _decode_probability(project, round_number)
 
     def fill(path: Path) -> None:
-        size = project.image.voxel_size_nm
-        output = create_volume(str(path), shape_zyx=found.segmentation.shape, dtype=np.uint32, voxel_size_nm=size)
+        output = create_volume(
+            str(path),
+            shape_zyx=found.segmentation.shape,
+            dtype=np.uint32,
+            voxel_size_nm=project.image.voxel_size_nm,
+            offset_nm=project.image.offset_nm,
+        )
         output.write(output.box, found.segmentation)
 
     write_folder(project.path(round_number, "segmentation.zarr"), fill)

@@ -12,31 +12,12 @@ from twostream.volume.open import open_volume
 from twostream.volume.volume import Volume
 
 
-def check_labels(labels: Volume, image: Volume) -> None:
-    """Check that ``labels`` is a label volume of the same shape and voxel size as ``image``.
-
-    Raises:
-        InputError: the labels have channels or are not integers, or ``check_extent`` fails.
-    """
-    check_integers(labels)
-    check_extent(labels, image)
-
-
 def check_integers(labels: Volume) -> None:
     """Raise InputError if ``labels`` has channels or does not hold integers."""
     if labels.num_channels or labels.dtype.kind not in "ui":
         raise InputError(
             f"{labels.uri} holds {labels.dtype} with {labels.num_channels} channels; "
             f"expected integer labels (Z, Y, X) without channels."
-        )
-
-
-def check_grey(image: Volume) -> None:
-    """Raise InputError if ``image`` has channels or does not hold grey values of 8 bits."""
-    if image.num_channels or image.dtype != np.uint8:
-        raise InputError(
-            f"{image.uri} holds {image.dtype} with {image.num_channels} channels; "
-            f"expected grey values, uint8 (Z, Y, X)."
         )
 
 

@@ -17,6 +17,8 @@ import numpy as np
 
 from twostream.base.errors import InputError
 from twostream.base.geometry import Box, grid
+from twostream.volume.open import open_volume
+from twostream.volume.place import without_channel
 from twostream.volume.volume import Metadata, Volume
 
 PERCENTILES = (0.5, 99.5)
@@ -94,9 +96,39 @@ def parse_window(text: str) -> tuple[float, float]:
         raise InputError(f"--window is {text!r}; expected LOW:HIGH, two grey values, such as 28000:36000.") from None
 
 
-def as_grey(volume: Volume, window: Sequence[float] | None) -> Volume:
-    """``volume`` as uint8: through ``window``, or as it is if it holds 8 bits and there is no window."""
+def open_grey(uri: str, voxel_size_nm: Sequence[float] | None, window: Sequence[float] | None) -> Volume:
+    """Open an image as (Z, Y, X) uint8 grey values.
+
+    Args:
+        uri: of the image.
+        voxel_size_nm: (z, y, x) nm, if the file does not state it.
+        window: (low, high), or None for an image of 8 bits that is shown as it is.
+
+    Raises:
+        InputError: it holds no grey values, or other than 8 bits and there is no window.
+    """
+    volume = open_values(uri, voxel_size_nm)
+    if window is None and volume.dtype != np.uint8:
+        raise InputError(
+            f"{uri} holds {volume.dtype}; expected uint8, or a grey window: set image.window to [LOW, HIGH] in the "
+            f"project's settings."
+        )
     return volume if window is None else GreyVolume(volume, window)
+
+
+def open_values(uri: str, voxel_size_nm: Sequence[float] | None) -> Volume:
+    """Open an image as (Z, Y, X) grey values of any real dtype.
+
+    Raises:
+        InputError: it cannot be read, has several channels, or holds truth values or complex numbers.
+    """
+    volume = without_channel(open_volume(uri, voxel_size_nm))
+    if volume.num_channels or volume.dtype.kind not in "uif":
+        raise InputError(
+            f"{volume.uri} holds {volume.dtype} with {volume.num_channels} channels; expected grey values, integers or "
+            f"floats, (Z, Y, X) without channels."
+        )
+    return volume
 
 
 def robust_window(volume: Volume) -> tuple[float, float]:
