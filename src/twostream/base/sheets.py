@@ -76,20 +76,26 @@ class Sheet:
         return "a number" if self.decimal == "." else "a number with a decimal comma, as elsewhere in the file"
 
     def number(self, text: str) -> float | None:
-        """The number that a cell holds.
+        """The number that a cell holds; see ``number_in``."""
+        return number_in(text, self.decimal)
 
-        Args:
-            text: the cell.
 
-        Returns:
-            The number; None if the cell is empty, holds something else, or can be read in two ways: 1,234 in a file
-            that nowhere shows that its comma is a decimal sign, or 1.234 in a file with decimal commas.
-        """
-        if self.decimal == ",":
-            if "." in text:
-                return None
-            text = text.replace(",", ".", 1)
-        return float(text) if _NUMBER.fullmatch(text) else None
+def number_in(text: str, decimal: str = ".") -> float | None:
+    """The number that a text holds.
+
+    Args:
+        text: the text.
+        decimal: "." or ",", the sign before decimals.
+
+    Returns:
+        The number; None if the text is empty, holds something else, or can be read in two ways: 1,234 where the decimal
+        sign is a point, or 1.234 where it is a comma.
+    """
+    if decimal == ",":
+        if "." in text:
+            return None
+        text = text.replace(",", ".", 1)
+    return float(text) if _NUMBER.fullmatch(text) else None
 
 
 def read_sheet(path: Path) -> Sheet:
