@@ -300,7 +300,7 @@ BOX = [name for name in GOOD if name.startswith("box")]
     [
         ([without("x")], ["has no column x", "a point needs all of z, y and x"]),
         ([without("z", "y", "x")], ["has no column z, y, x", "or z_nm, y_nm, x_nm", "It has: id, score"]),
-        ([GOOD | {"z_nm": 3}], ["both in voxels and in nm; expected only one of the two"]),
+        ([GOOD | {"z_nm": 3}], ["both in voxels and in nm; expected only one of them"]),
         ([GOOD, GOOD | {"id": "b", "x": 240}], ["row 2, column x: got '240'", "0 to below 240 voxels"]),
         ([GOOD, GOOD | {"id": "b", "z": -1}], ["row 2, column z: got '-1'"]),
         ([without("x", "y", "z", *BOX) | {"z_nm": 3, "y_nm": 4, "x_nm": 2400}], ["row 1, column x_nm: got '2400'"]),

@@ -26,6 +26,8 @@ ListOrder = Literal["xyz", "zyx"]
 Role = Literal["center", "pre", "post"]
 ROLES: tuple[Role, ...] = ("center", "pre", "post")
 PREFIX = {"center": "", "pre": "pre_", "post": "post_"}
+NAME_OF: dict[Role, str] = {"center": "centre", "pre": "presynaptic point", "post": "postsynaptic point"}
+"""Words for messages."""
 BOX = tuple(f"box_{axis}{end}" for end in "01" for axis in "zyx")
 COLUMNS = (
     *(f"{PREFIX[role]}{axis}{unit}" for role in ROLES for unit in ("", "_nm") for axis in "zyx"),
@@ -249,8 +251,8 @@ def _several(table: Table, points: list[Point]) -> InputError:
     if {point.unit_nm for point in points} == {None, 1.0}:
         what = f"{PREFIX[role]}z, y, x both in voxels and in nm"
     else:
-        what = f"several columns for the {role} point: {'; '.join(map(str, points))}"
-    return InputError(f"{table.path} has {what}; expected only one of the two. Remove one, or pass {lines}")
+        what = f"several columns for the {NAME_OF[role]}: {'; '.join(map(str, points))}"
+    return InputError(f"{table.path} has {what}; expected only one of them. Remove one, or pass {lines}")
 
 
 def _look_like_positions(table: Table) -> Iterator[dict[str, str]]:

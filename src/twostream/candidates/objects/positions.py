@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from twostream.base.errors import InputError
-from twostream.candidates.objects.columns import Point, Role, as_setting, columns_setting, setting
+from twostream.candidates.objects.columns import NAME_OF, Point, Role, as_setting, columns_setting, setting
 from twostream.candidates.objects.files import Table
 from twostream.volume import Volume
 
@@ -42,7 +42,6 @@ FAR_NM = 2000.0
 """The points of one synapse lie closer together: a cleft is 20 nm wide, a contact some hundred nm."""
 FACTORS = (2.0, 4.0, 8.0, 16.0, 32.0, 0.5, 0.25, 0.125, 0.0625)
 """Resolutions of a pyramid, relative to the image's."""
-NAMES: dict[Role, str] = {"center": "centre", "pre": "presynaptic point", "post": "postsynaptic point"}
 
 
 def to_image_voxels(numbers: np.ndarray, unit_nm: Size | None, image: Volume) -> np.ndarray:
@@ -108,7 +107,7 @@ def place(table: Table, point: Point, image: Volume, resolution_nm: Size | None)
     if not (point.is_stated or resolution_nm):
         _question_corner(table, point, numbers, voxels, unit, image)
     order = f" ({', '.join(point.order)})" if len(point.names) == 1 else ""
-    return voxels, f"{NAMES[point.role]} from {point}{order}, in {_unit_words(unit, image)}; {_extent(voxels, image)}"
+    return voxels, f"{NAME_OF[point.role]} from {point}{order}, in {_unit_words(unit, image)}; {_extent(voxels, image)}"
 
 
 def check_distances(
@@ -136,7 +135,7 @@ def check_distances(
             continue
         apart = np.linalg.norm((placed[one] - placed[other]) * np.asarray(image.voxel_size_nm), axis=1)
         median = float(np.median(apart))
-        said = f"{NAMES[one]} and {NAMES[other]} lie {median:.0f} nm apart (median)"
+        said = f"{NAME_OF[one]} and {NAME_OF[other]} lie {median:.0f} nm apart (median)"
         if median > FAR_NM and not is_stated and table.num_rows >= FEW:
             line = columns_setting(as_setting(points[one]) | as_setting(points[other]))
             raise InputError(
@@ -159,7 +158,7 @@ def _refuse_outside(
     hint = ""
     if table.num_rows >= FEW and share >= MOSTLY:
         better = _better(point, numbers, unit, image, SPREAD, may_reverse=True)
-        hint = f" {share:.0%} of the points lie outside. {better or _where(voxels, image)}"
+        hint = f" {share:.0%} of the points lie outside. {better or _where(numbers, unit, image)}"
     place_nm = np.zeros(3) if image.offset_nm is None or unit is None else np.asarray(image.offset_nm)
     scale = np.ones(3) if unit is None else np.asarray(unit)
     low = place_nm / scale
@@ -260,11 +259,19 @@ def _options(point: Point, unit: Size | None, other: Size | None, is_reversed: b
     return " ".join(options)
 
 
-def _where(voxels: np.ndarray, image: Volume) -> str:
+def _where(numbers: np.ndarray, unit: Size | None, image: Volume) -> str:
     """Where points lie that no reading brings into the image."""
+    shape, voxels = np.asarray(image.shape_zyx), to_image_voxels(numbers, unit, image)
+    if unit is not None and image.offset_nm is not None:
+        from_first = voxels + np.asarray(image.offset_nm) / np.asarray(image.voxel_size_nm)
+        if ((from_first >= 0) & (from_first < shape)).all():
+            return (
+                f"Counted from the first voxel of the image they would lie inside, but its place in the data set is "
+                f"{_nm(image.offset_nm, ', ')} nm (Z, Y, X). Add it to them, or give voxels of the image."
+            )
     low, high = voxels.min(0), voxels.max(0)
     said = ", ".join(f"{axis} {a:.0f} to {b:.0f}" for axis, a, b in zip("ZYX", low, high, strict=True))
-    if ((high - low) < np.asarray(image.shape_zyx)).all():
+    if ((high - low) < shape).all():
         return f"They lie at {said} voxels: is the image cut from a larger volume? Subtract its place from them."
     return f"They lie at {said} voxels. Is this the table of a larger volume? Leave only the rows inside the image."
 
@@ -277,7 +284,7 @@ def _unit_words(unit: Size | None, image: Volume) -> str:
 
 def _extent(voxels: np.ndarray, image: Volume) -> str:
     axes = zip("zyx", voxels.min(0), voxels.max(0), image.shape_zyx, strict=True)
-    return "voxels of the image: " + ", ".join(f"{axis} {a:.0f} to {b:.0f} of {n}" for axis, a, b, n in axes)
+    return "they cover " + ", ".join(f"{axis} {a:.0f} to {b:.0f} of {n}" for axis, a, b, n in axes) + " voxels"
 
 
 def _nm(size: Sequence[float], between: str = " × ") -> str:
