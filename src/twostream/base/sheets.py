@@ -238,6 +238,7 @@ def _best(delimiters: list[str], body: str, first_line: int, path: Path, cut_off
         raise errors[0]
     if not tried:
         tried[""] = _rows(body, ",", first_line)
+        _refuse_spaces(tried[""], path)
     same = [d for d, rows in tried.items() if all(len(cells) == len(rows[0][1]) for _, cells in rows)]
     fits = same or [d for d, rows in tried.items() if _too_long(rows) is None]
     if len(fits) > 1:
@@ -253,6 +254,13 @@ def _best(delimiters: list[str], body: str, first_line: int, path: Path, cut_off
             f"without an end of line. Was it cut off? Complete the line, or end it with a line break."
         )
     return fits[0], rows
+
+
+def _refuse_spaces(rows: Rows, path: Path) -> None:
+    """Raise InputError if one column seems to be several that are separated by spaces."""
+    widths = {len(" ".join(cells).split()) for _, cells in rows}
+    if len(rows) > 1 and len(widths) == 1 and max(widths) > 1:
+        raise InputError(f"{path}: its columns seem to be separated by spaces. Separate them by commas or tabs.")
 
 
 def _reader(body: str, delimiter: str) -> Any:
