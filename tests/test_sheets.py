@@ -71,6 +71,7 @@ def test_rows_know_their_lines(tmp_path):
 
 def test_a_column_without_a_name_is_called_by_its_place(tmp_path):
     assert sheet(tmp_path, ",id\n0,5\n1,6\n").columns == {"column 1": ["0", "1"], "id": ["5", "6"]}
+    assert sheet(tmp_path, "the query\n1\n2\n").columns == {"the query": ["1", "2"]}
     assert sheet(tmp_path, "query\n1\n2\n").columns == {"query": ["1", "2"]}
     assert sheet(tmp_path, "query,kind\n").columns == {"query": [], "kind": []}
     assert sheet(tmp_path, "").columns == {}
@@ -110,6 +111,7 @@ def test_a_number_is_read_by_the_decimal_sign_of_the_file_or_not_at_all(tmp_path
         ("z,y\n1,2\n1,2,3\n", ["line 3 (row 2) has 3 values; expected 2"]),
         ("query\n1;true\n2,5;true\n", ["line 3 (row 2) has 2 values; expected 1"]),
         ("a;b,c\n1;2,5\n", ["separated by commas or semicolons", "Write sep=, in a line above"]),
+        ("z y x\n1 2 3\n4 5 6\n", ["seem to be separated by spaces"]),
         ("z,y,x\n1,2,3\n4,5", ["line 3: the file ends after 2 of 3 values", "Was it cut off?"]),
         ('z,y\n1,"2\n3,4\n', ["cannot be read as a table: unexpected end of data"]),
         ('z,y\n1,"2"3\n', ["cannot be read as a table: ',' expected after '\"'"]),

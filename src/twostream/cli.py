@@ -130,7 +130,8 @@ def init(
     probability: Annotated[Optional[str], _uri("--probability", "Another model's probability, in place of S.")] = None,
     segmentation: Annotated[Optional[str], _uri("--segmentation", "Instance labels to check, in place of S.")] = None,
     objects: Annotated[
-        Optional[str], typer.Option("--objects", metavar="TABLE", help="CSV or Parquet of objects, in place of S.")
+        Optional[str],
+        typer.Option("--objects", metavar="TABLE", help="Table of objects (CSV, Parquet, Feather), in place of S."),
     ] = None,
     labels_box: Annotated[Optional[str], _box("--labels-box", "Where S may learn from the labels.")] = None,
     val_box: Annotated[Optional[str], _box("--val-box", "Part of the labels box, kept to choose thresholds.")] = None,

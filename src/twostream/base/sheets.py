@@ -76,20 +76,26 @@ class Sheet:
         return "a number" if self.decimal == "." else "a number with a decimal comma, as elsewhere in the file"
 
     def number(self, text: str) -> float | None:
-        """The number that a cell holds.
+        """The number that a cell holds; see ``number_in``."""
+        return number_in(text, self.decimal)
 
-        Args:
-            text: the cell.
 
-        Returns:
-            The number; None if the cell is empty, holds something else, or can be read in two ways: 1,234 in a file
-            that nowhere shows that its comma is a decimal sign, or 1.234 in a file with decimal commas.
-        """
-        if self.decimal == ",":
-            if "." in text:
-                return None
-            text = text.replace(",", ".", 1)
-        return float(text) if _NUMBER.fullmatch(text) else None
+def number_in(text: str, decimal: str = ".") -> float | None:
+    """The number that a text holds.
+
+    Args:
+        text: the text.
+        decimal: "." or ",", the sign before decimals.
+
+    Returns:
+        The number; None if the text is empty, holds something else, or can be read in two ways: 1,234 where the decimal
+        sign is a point, or 1.234 where it is a comma.
+    """
+    if decimal == ",":
+        if "." in text:
+            return None
+        text = text.replace(",", ".", 1)
+    return float(text) if _NUMBER.fullmatch(text) else None
 
 
 def read_sheet(path: Path) -> Sheet:
@@ -232,6 +238,7 @@ def _best(delimiters: list[str], body: str, first_line: int, path: Path, cut_off
         raise errors[0]
     if not tried:
         tried[""] = _rows(body, ",", first_line)
+        _refuse_spaces(tried[""], path)
     same = [d for d, rows in tried.items() if all(len(cells) == len(rows[0][1]) for _, cells in rows)]
     fits = same or [d for d, rows in tried.items() if _too_long(rows) is None]
     if len(fits) > 1:
@@ -247,6 +254,13 @@ def _best(delimiters: list[str], body: str, first_line: int, path: Path, cut_off
             f"without an end of line. Was it cut off? Complete the line, or end it with a line break."
         )
     return fits[0], rows
+
+
+def _refuse_spaces(rows: Rows, path: Path) -> None:
+    """Raise InputError if one column seems to be several that are separated by spaces."""
+    widths = {len(" ".join(cells).split()) for _, cells in rows}
+    if len(rows) > 1 and len(widths) == 1 and max(widths) > 1:
+        raise InputError(f"{path}: its columns seem to be separated by spaces. Separate them by commas or tabs.")
 
 
 def _reader(body: str, delimiter: str) -> Any:

@@ -6,7 +6,7 @@ A project can use one of three kinds (``docs/bring_your_own.md`` is the user's p
                    or floats in [0, 1]. Polarity: pre, post and union, or pre and post (union = the larger of the two).
     segmentation   a volume (Z, Y, X) of labels in the task's convention (polarity: 2n-1 and 2n). Instances are kept as
                    they are.
-    objects        a CSV or Parquet table with one row per object; see ``objects``.
+    objects        a table with one row per object (CSV, Parquet, Feather and others); see ``objects.read``.
 
 Input that does not fit the image or the task is an error that names the file and the voxel, or the row and column.
 Knows volumes, tables and label conventions; must not know torch, rounds or answers.
@@ -14,13 +14,14 @@ Knows volumes, tables and label conventions; must not know torch, rounds or answ
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from twostream.base import progress
 from twostream.base.config import Config
@@ -28,12 +29,13 @@ from twostream.base.errors import InputError
 from twostream.base.geometry import Box, grid
 from twostream.candidates.label_scan import LabelKind
 from twostream.candidates.labels import LabelsConfig, open_labels
-from twostream.candidates.objects import UNKNOWN_SCORE, read_objects
+from twostream.candidates.objects import COLUMNS, UNKNOWN_SCORE, ListOrder, Objects, read_objects
 from twostream.candidates.painting import paint, refuse_hidden, with_sides
 from twostream.task import Task
 from twostream.volume import MemoryVolume, Volume, open_volume
 from twostream.volume.checks import states_no_voxel_size
 from twostream.volume.place import place_on
+from twostream.volume.volume import VoxelSize, check_voxel_size
 
 BLOCK_ZYX = (32, 512, 512)
 """Voxels that are converted and written at once."""
@@ -54,10 +56,15 @@ class SourceConfig(Config):
 
     Attributes:
         kind: "probability", "segmentation" or "objects"; the module's docstring says what each must look like.
-        uri: of the volume; for "objects" the path of the table (.csv or .parquet).
+        uri: of the volume; for "objects" the path of the table.
         voxel_size_nm: (z, y, x) nm, for volumes that do not state it themselves; not for "objects".
         radius_nm: radius in nm of the ball for an object without a box; None takes ``RADIUS_NM``. Only for "objects".
         label_kind: what the values of a segmentation mean; None finds it out.
+        columns: {one of ``objects.COLUMNS``: the table's column}, where the table's names do not tell what they hold;
+            null ignores a column. Only for "objects".
+        table_resolution_nm: (z, y, x) nm of the voxels in which the table gives positions; 1,1,1 if it gives nm.
+            Without it they are voxels of the image unless their names say nm. Only for "objects".
+        list_order: order of the numbers in list columns such as ``pre_pt_position``. Only for "objects".
     """
 
     kind: Literal["probability", "segmentation", "objects"]
@@ -65,11 +72,38 @@ class SourceConfig(Config):
     voxel_size_nm: tuple[float, float, float] | None = None
     radius_nm: float | None = Field(None, gt=0)
     label_kind: LabelKind | None = None
+    columns: dict[str, str | None] = Field(default_factory=dict)
+    table_resolution_nm: tuple[float, float, float] | None = None
+    list_order: ListOrder = "xyz"
+
+    @field_validator("table_resolution_nm", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        """``--set source.table_resolution_nm=40,4,4`` comes as text."""
+        return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+
+    @field_validator("table_resolution_nm")
+    @classmethod
+    def _is_a_voxel_size(cls, value: VoxelSize | None) -> VoxelSize | None:
+        return None if value is None else check_voxel_size(value, "source.table_resolution_nm")
+
+    @field_validator("columns")
+    @classmethod
+    def _are_known(cls, value: dict[str, str | None]) -> dict[str, str | None]:
+        for name in value:
+            if name not in COLUMNS:
+                nearest = difflib.get_close_matches(name, COLUMNS, n=1, cutoff=0.0)[0]
+                raise ValueError(f"{name!r} is none of our columns; the nearest is {nearest!r}")
+        return value
 
     @model_validator(mode="after")
     def _fits_the_kind(self) -> SourceConfig:
         if self.kind != "objects" and self.radius_nm is not None:
             raise ValueError(f"radius_nm is for tables of objects; a {self.kind} has masks already. Leave it out")
+        if self.kind != "objects" and (self.columns or self.table_resolution_nm or self.list_order != "xyz"):
+            raise ValueError(
+                f"columns, table_resolution_nm and list_order are for tables of objects, not for a {self.kind}"
+            )
         if self.kind == "objects" and self.voxel_size_nm is not None:
             raise ValueError("voxel_size_nm is for volumes; a table is in voxels of the image or in nm. Leave it out")
         return self
@@ -95,14 +129,16 @@ class Instances:
         source_ids: (N,) name of each instance in the source: its instance label, or its id in the table, or its row
             number if the table has no ids.
         scores: (N,) float in [0, 1]; all ``UNKNOWN_SCORE`` if the source has no scores.
+        understood: sentences that say how a table was read.
     """
 
     segmentation: np.ndarray
     source_ids: list[int] | list[str]
     scores: np.ndarray
+    understood: tuple[str, ...] = ()
 
 
-def check_source(config: SourceConfig, image: Volume, task: Task) -> None:
+def check_source(config: SourceConfig, image: Volume, task: Task) -> tuple[str, ...]:
     """Check a whole source when the project is created, so that no later step fails because of it.
 
     Args:
@@ -110,14 +146,17 @@ def check_source(config: SourceConfig, image: Volume, task: Task) -> None:
         image: the project's image.
         task: of the project.
 
+    Returns:
+        Sentences that say how the source was read, for people to check.
+
     Raises:
         InputError: the source does not fit the image or the task.
     """
     if config.kind == "probability":
         for _ in _probability_blocks(_open(config, image), image, task):
             pass
-    else:
-        instances(config, image, task)
+        return ()
+    return instances(config, image, task).understood
 
 
 def write_probability(config: SourceConfig, image: Volume, task: Task, output: Volume) -> None:
@@ -165,14 +204,26 @@ def instances(config: SourceConfig, image: Volume, task: Task) -> Instances:
     if config.kind == "segmentation":
         segmentation, names = _numbered(_open_labels(config, image, task), task)
         return Instances(segmentation, names, np.full(len(names), UNKNOWN_SCORE))
-    table = read_objects(Path(config.uri), image, task)
+    table = _read_table(config, image, task)
     owner = paint(table, image, config.radius_nm or RADIUS_NM[task.name])
     refuse_hidden(table, owner, config.uri)
     painted = owner if task.num_sides == 1 else with_sides(table, owner, image.voxel_size_nm)
     segmentation, names = _numbered(MemoryVolume(painted, image.voxel_size_nm, config.uri), task, check=False)
     rows = np.array(names) - 1
     ids: Any = [table.ids[row] for row in rows]
-    return Instances(segmentation, ids, table.score[rows])
+    return Instances(segmentation, ids, table.score[rows], table.understood)
+
+
+def _read_table(config: SourceConfig, image: Volume, task: Task) -> Objects:
+    """The objects of the source's table."""
+    return read_objects(
+        Path(config.uri),
+        image,
+        task,
+        columns=config.columns,
+        table_resolution_nm=config.table_resolution_nm,
+        list_order=config.list_order,
+    )
 
 
 # -- volumes ----------------------------------------------------------------------------------------------------------

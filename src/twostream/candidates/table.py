@@ -57,7 +57,7 @@ def to_table(
     columns |= {f"center_{axis}": pa.array(centers[:, i]) for i, axis in enumerate("zyx")}
     columns["num_voxels"] = pa.array([c.num_voxels for c in candidates], pa.int64())
     columns["score"] = pa.array([c.score for c in candidates], pa.float64())
-    columns |= {name: pa.array(values) for name, values in (extra or {}).items()}
+    columns |= {name: _column(values) for name, values in (extra or {}).items()}
     columns["mask"] = pa.array([pack_mask(c.mask) for c in candidates], pa.binary())
     return pa.table(columns)
 
@@ -75,6 +75,14 @@ def from_table(table: pa.Table) -> list[Candidate]:
         mask = unpack_mask(row["mask"], box)
         result.append(Candidate(row["id"], row["label"], box, mask, row["score"], tuple(row["parent_ids"])))
     return result
+
+
+def _column(values: Sequence[object]) -> pa.Array:
+    """Values as a column; whole numbers above 2^63 - 1, which Arrow does not expect, are stored as uint64."""
+    try:
+        return pa.array(values)
+    except OverflowError:
+        return pa.array(values, pa.uint64())
 
 
 def pack_mask(mask: np.ndarray) -> bytes:

@@ -15,6 +15,7 @@ from typing import Any
 
 import yaml
 
+from twostream.base import progress
 from twostream.base.atomic import write_folder, write_text
 from twostream.base.config import apply_overrides, parse_config
 from twostream.base.errors import ConfigError, InputError, ProjectError, TwoStreamError
@@ -106,7 +107,8 @@ def create_project(
         _check_covered(config, inputs.labels)
     if config.source is not None:
         task_ = get_task(config.task, inputs.image.voxel_size_nm, config.decoding)
-        check_source(config.source, inputs.image, task_)
+        for line in check_source(config.source, inputs.image, task_):
+            progress.say(line)
     root.mkdir(parents=True, exist_ok=True)
     # A ledger without a YAML file is left of an `init` that was killed.
     (root / LEDGER_NAME).unlink(missing_ok=True)

@@ -1,0 +1,6 @@
+"""Tables of objects, such as the synapses of an existing connectome: reading and checking them."""
+
+from twostream.candidates.objects.columns import COLUMNS, ListOrder
+from twostream.candidates.objects.read import UNKNOWN_SCORE, Objects, read_objects
+
+__all__ = ["COLUMNS", "UNKNOWN_SCORE", "ListOrder", "Objects", "read_objects"]

@@ -1,0 +1,192 @@
+"""Point annotations of synapses as labels to learn polarity from.
+
+A table knows points, not outlines: a small ball around each is certain, and what lies around them is unknown. Knows
+tables of objects and voxel sizes; must not know files, projects or models.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from twostream.base.errors import InputError
+from twostream.base.geometry import Box
+from twostream.candidates.objects import Objects
+from twostream.volume import Volume
+
+POINT_RADIUS_NM = 60.0
+"""Radius of the ball around a point on one side: inside the process that the point lies in, even where that is a thin
+neurite, which is about 100 nm thick."""
+RIM_NM = 250.0
+"""How far a synapse may reach from the line between its points; a contact is 200 to 500 nm wide."""
+CLEFT_NM = 20.0
+"""Width of the cleft, which belongs to neither side."""
+
+
+@dataclass(frozen=True)
+class PointLabels:
+    """Points of synapses as labels for polarity, over a box of the image.
+
+    Attributes:
+        labels: (Z, Y, X) uint32: 2n-1 on the presynaptic and 2n on the postsynaptic side of synapse n, 0 elsewhere.
+        ignore: (Z, Y, X) bool: True where it is unknown whether there is a side, so that nothing is learned there.
+        num_synapses: synapses of the whole table; rows with one presynaptic point are one synapse.
+        understood: a sentence that says how the points were painted.
+    """
+
+    labels: np.ndarray
+    ignore: np.ndarray
+    num_synapses: int
+    understood: str
+
+
+def paint_points(
+    table: Objects,
+    image: Volume,
+    uri: str,
+    *,
+    box: Box | None = None,
+    radius_nm: float = POINT_RADIUS_NM,
+    rim_nm: float = RIM_NM,
+) -> PointLabels:
+    """Point annotations of synapses as labels for polarity.
+
+    A ball around the presynaptic and one around the postsynaptic point are certain. The centre lies in the cleft: the
+    plane through it, across the line between the points, divides the two sides, and voxels within half a cleft of it
+    belong to none (if the centre does not lie between the points, the plane lies half-way). The extent of a synapse is
+    not known from points, so everything else within ``rim_nm`` of the line between them is unknown. Beyond, there is no
+    synapse: the table must list all of the region that is learned from. A voxel in several balls goes to the nearest
+    point. Rows with the same presynaptic point, as in the polyadic synapses of insects, are one synapse with several
+    postsynaptic balls.
+
+    Args:
+        table: the objects, with both points.
+        image: gives shape and voxel size.
+        uri: of the table, for error messages.
+        box: part of the image to paint; None paints all of it. Parts fit together.
+        radius_nm: of the balls.
+        rim_nm: distance from the line between the points within which the rest is unknown.
+
+    Raises:
+        InputError: the table has only centres, or points of two sides lie in one voxel, or a radius is not positive.
+    """
+    if table.pre is None or table.post is None:
+        raise InputError(
+            f"{uri} has only centres; labels for polarity need a presynaptic and a postsynaptic point of every "
+            f"synapse. Add the columns pre_z, pre_y, pre_x, post_z, post_y, post_x, or use it as --objects."
+        )
+    if not (radius_nm > 0 and rim_nm >= 0):
+        raise InputError(
+            f"radius {radius_nm:g} nm, rim {rim_nm:g} nm; expected a radius above 0 and a rim of at least 0."
+        )
+    box = image.box if box is None else box
+    voxels = [
+        np.minimum(np.round(points).astype(np.int64), np.array(image.shape_zyx) - 1)
+        for points in (table.pre, table.post)
+    ]
+    synapse = _synapses(voxels[0])
+    _refuse_shared_voxels(voxels, synapse, table, uri)
+    canvas = _Canvas(box, np.array(image.voxel_size_nm), radius_nm, rim_nm)
+    for row, points in enumerate(zip(table.pre, table.post, table.center, strict=True)):
+        canvas.add(int(synapse[row]), *points)
+    for side, points in enumerate(voxels):
+        inside = ((points >= box.offset_zyx) & (points < box.stop_zyx)).all(1)
+        canvas.labels[tuple((points[inside] - box.offset_zyx).T)] = 2 * synapse[inside] - 1 + side
+    number = int(synapse.max())
+    merged = f" ({len(synapse)} rows, some with one presynaptic point)" if number < len(synapse) else ""
+    said = (
+        f"{number} synapses{merged} as labels: balls of {radius_nm:g} nm around the points; unknown within {rim_nm:g} "
+        f"nm of the line between them; background elsewhere"
+    )
+    return PointLabels(canvas.labels, canvas.near & (canvas.labels == 0), number, said)
+
+
+class _Canvas:
+    """Labels of a box while they are painted.
+
+    Args:
+        box: in voxels of the image.
+        size: (z, y, x) nm of a voxel.
+        radius_nm, rim_nm: as in ``paint_points``.
+
+    Attributes:
+        labels: (Z, Y, X) uint32.
+        near: (Z, Y, X) bool: within ``rim_nm`` of the line between two points.
+    """
+
+    def __init__(self, box: Box, size: np.ndarray, radius_nm: float, rim_nm: float) -> None:
+        self.box, self.size, self.radius_nm, self.rim_nm = box, size, radius_nm, rim_nm
+        self.labels = np.zeros(box.shape_zyx, np.uint32)
+        self.near = np.zeros(box.shape_zyx, bool)
+        self._distance = np.full(box.shape_zyx, np.inf, np.float32)
+
+    def add(self, synapse: int, pre: np.ndarray, post: np.ndarray, center: np.ndarray) -> None:
+        """Paint the two sides of one row.
+
+        Args:
+            synapse: its number.
+            pre, post, center: (3,) z, y, x in voxels of the image.
+        """
+        reach = max(self.radius_nm, self.rim_nm) / self.size
+        start = np.maximum(np.floor(np.minimum(pre, post) - reach).astype(int), self.box.offset_zyx)
+        stop = np.minimum(np.ceil(np.maximum(pre, post) + reach).astype(int) + 1, self.box.stop_zyx)
+        if (stop <= start).any():
+            return
+        window = Box.from_corners(start.tolist(), stop.tolist()).relative_to(self.box).slices
+        axes = (np.arange(a, b) for a, b in zip(start, stop, strict=True))
+        at = np.stack(np.meshgrid(*axes, indexing="ij"), -1) * self.size
+        along, to_line = _along_and_to_line(at, pre * self.size, post * self.size)
+        self.near[window] |= to_line <= self.rim_nm
+        past_cleft = along - _cleft(pre * self.size, post * self.size, center * self.size)
+        for side, (point, beyond) in enumerate(((pre, -past_cleft), (post, past_cleft))):
+            distance = np.linalg.norm(at - point * self.size, axis=-1).astype(np.float32)
+            won = (distance <= self.radius_nm) & (beyond >= CLEFT_NM / 2) & (distance < self._distance[window])
+            self.labels[window][won] = 2 * synapse - 1 + side
+            self._distance[window][won] = distance[won]
+
+
+def _synapses(pre: np.ndarray) -> np.ndarray:
+    """(N,) numbers from 1, in the order of the rows; rows whose (N, 3) presynaptic voxels are equal have the same."""
+    _, first, inverse = np.unique(pre, axis=0, return_index=True, return_inverse=True)
+    return (np.argsort(np.argsort(first)) + 1)[inverse.ravel()]
+
+
+def _refuse_shared_voxels(voxels: list[np.ndarray], synapse: np.ndarray, table: Objects, uri: str) -> None:
+    """Raise InputError if one voxel would belong to two sides, so that one of them might be left with none."""
+    owner: dict[tuple[int, ...], tuple[int, int]] = {}
+    for side, points in enumerate(voxels):
+        for row, voxel in enumerate(map(tuple, points.tolist())):
+            label = 2 * int(synapse[row]) - 1 + side
+            other, before = owner.setdefault(voxel, (label, row))
+            if other != label:
+                name = ("presynaptic", "postsynaptic")[side]
+                raise InputError(
+                    f"{uri}: row {row + 1} (id {table.ids[row]}) has its {name} point in the voxel {voxel} (Z, Y, X), "
+                    f"where row {before + 1} (id {table.ids[before]}) has a point of another side. One voxel has one "
+                    f"label: remove one of the rows."
+                )
+
+
+def _along_and_to_line(at: np.ndarray, pre: np.ndarray, post: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where places lie relative to the line from a presynaptic to a postsynaptic point.
+
+    Args:
+        at: (..., 3) nm.
+        pre, post: (3,) nm, not equal.
+
+    Returns:
+        (...) nm along the line, counted from ``pre``; and (...) nm to the nearest place between the two points.
+    """
+    length = np.linalg.norm(post - pre)
+    direction = (post - pre) / length
+    along = (at - pre) @ direction
+    nearest = pre + np.clip(along, 0, length)[..., None] * direction
+    return along, np.linalg.norm(at - nearest, axis=-1)
+
+
+def _cleft(pre: np.ndarray, post: np.ndarray, center: np.ndarray) -> float:
+    """nm from ``pre`` along the line to ``post`` at which the cleft lies: at the centre if that is between them."""
+    length = float(np.linalg.norm(post - pre))
+    along = float((center - pre) @ (post - pre)) / length
+    return along if 0 < along < length else length / 2
