@@ -94,9 +94,13 @@ def test_the_paper_form_holds_the_published_values(recipe):
     assert (s.loss.cross_entropy, s.loss.dice, s.loss.non_overlap) == LOSSES[recipe.name]
     assert (s.loss.max_positive_weight, s.loss.dice_smooth) == (19, 100)
     assert (s.optimizer.name, s.optimizer.weight_decay, s.optimizer.warmup_steps) == ("sgd", 1e-4, 1000)
+    assert (s.optimizer.clip_norm, s.optimizer.decay_norms, s.optimizer.precision) == (None, False, "32")
+    assert (s.loss.reduction, s.average, s.blend_sigma, s.watch.every_steps) == ("crop", "probability", 0.1, 0)
     a = s.augment
     assert (a.flip, a.rescale, a.elastic, a.elastic_sigma_px, a.grey) == (True, 0.5, 0.75, 4, 0.75)
-    assert (a.missing_part, a.missing_section, a.misalignment, a.misalignment_px) == (0.9, 0.5, 0.5, 16)
+    assert (a.missing_part, a.dropped_section, a.misalignment, a.misalignment_px) == (0.9, 0.5, 0.5, 16)
+    assert (a.defect_sections, a.misalignment_rotate, a.missing_section) == (2, 0.5, 0)
+    assert a.transpose_zx == (recipe.name == "lucchi_mitochondria") and a.rescale_range == (0.8, 1.25)
     assert (a.motion_blur, a.cut_blur, a.cut_noise) == (0.5, 0.5, 0.75)
     assert (config.streams.unsupervised.latent_dim, config.streams.supervised.latent_dim) == (1024, 16)
     voxel_size = DATASETS[recipe.dataset].voxel_size_nm
