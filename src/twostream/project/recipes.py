@@ -34,7 +34,7 @@ PUBLISHED_AUGMENT: dict[str, Any] = {
     "rescale_range": [0.8, 1.25],
     "elastic": 0.75,
     "elastic_sigma_px": 4.0,
-    "elastic_alpha_px": 2.6,
+    "elastic_alpha_px": 2.0,
     "grey": 0.75,
     "noise": 0.0,
     "missing_section": 0.0,
