@@ -181,6 +181,16 @@ def test_the_laptop_form_leaves_candidates_to_ask(tmp_path):
     assert arguments["labels_box"] == "0:107,0:512,0:512" and arguments["test_box"] == "135:165,0:512,0:512"
 
 
+def test_the_volume_of_the_notebooks_stands_in_for_volume_3(tmp_path, data):
+    shutil.copy(data / "jwr15_vol3.h5", tmp_path / "jwr15.h5")
+    given = dict.fromkeys(("task", "image", "labels", "labels_box", "val_box", "test_box"))
+    arguments = recipe_arguments("jwr15_polarity", tmp_path, preset="paper", given=given)
+    assert arguments["image"] == f"{tmp_path / 'jwr15.h5'}:image" and arguments["labels"].endswith("jwr15.h5:synapses")
+    shutil.copy(data / "jwr15_vol3.h5", tmp_path / "jwr15_vol3.h5")
+    assert "jwr15_vol3.h5" in recipe_arguments("jwr15_polarity", tmp_path, preset="paper", given=given)["image"]
+    assert RECIPES["jwr15_polarity"].other_volume in DATASETS["jwr15"].volumes
+
+
 def test_given_boxes_replace_those_of_the_recipe(tmp_path, data):
     words = ["--recipe", "lucchi_mitochondria", "--data", data]
     result = init(tmp_path / "p", *words, "--labels-box", "0:60,0:24,0:32", "--test-box", "100:165,0:24,0:32")

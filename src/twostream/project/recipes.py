@@ -78,6 +78,7 @@ class Recipe:
         task: "polarity", "cleft" or "mitochondria".
         dataset: a name of ``datasets.DATASETS``.
         volume: name of the converted file, without its suffix.
+        other_volume: the same of another edition of the data set, used if ``volume`` is not there.
         num_sections: number of sections of that volume, which ``boxes`` rely on; None if there are no ``boxes``.
         boxes: {"labels", "val", "test"}: first and last + 1 section of each box, which covers whole sections; empty
             leaves the boxes to ``init``.
@@ -91,6 +92,7 @@ class Recipe:
     task: str
     dataset: str
     volume: str
+    other_volume: str | None = None
     num_sections: int | None = None
     boxes: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     laptop_width_px: int | None = None
@@ -156,6 +158,8 @@ def recipe_arguments(
     if given.get("task") not in (None, recipe.task):
         raise InputError(f"--task is {given['task']}, but the recipe {name} is for {recipe.task}; leave --task out.")
     path = data / f"{recipe.volume}.h5"
+    if not path.is_file() and recipe.other_volume and (data / f"{recipe.other_volume}.h5").is_file():
+        path = data / f"{recipe.other_volume}.h5"
     if not path.is_file():
         raise InputError(f"{path} does not exist; the recipe {name} needs it. Fetch it with {get}.")
     uris = {"image": f"{path}:image", "labels": f"{path}:{DATASETS[recipe.dataset].labels}"}
@@ -257,11 +261,13 @@ RECIPES: dict[str, Recipe] = {
         Recipe(
             name="jwr15_polarity",
             about="Synapses with polarity of JWR15 volume 3, 8 x 8 x 30 nm. Published: trained on volumes 3 and 4, "
-            "applied to the whole cube. Here: volume 3; no split is published, so the boxes are those of `init`. Batch "
-            "normalisation replaces group normalisation, as in all recipes.",
+            "applied to the whole cube. Here: volume 3, or that of the published notebooks if it is the only one; no "
+            "split is published, so the boxes are those of `init`. Batch normalisation replaces group normalisation, as "
+            "in all recipes.",
             task="polarity",
             dataset="jwr15",
             volume="jwr15_vol3",
+            other_volume="jwr15",
             laptop_width_px=512,
             decoding=_COMPONENTS,
             segmentation={
