@@ -1,6 +1,8 @@
 """Augmentation: image and target are transformed together, target levels are never interpolated, and every operation
 does what its name says."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from scipy import ndimage
@@ -383,6 +385,43 @@ def test_missing_parts_are_half_planes_and_bands():
             assert part[middle[:, 0], middle[:, 1]].mean() > 0.9  # except for rounding at the border of thin bands
         num_left.append(number)
     assert set(num_left) == {1, 2}
+
+
+def is_band(gone, width_px):
+    """Whether every row loses one run of pixels, of the width of the band unless it ends at a side."""
+    for row in gone:
+        at = np.flatnonzero(row)
+        if len(at) == 0 or np.ptp(at) != len(at) - 1 or len(at) > width_px + 1:
+            return False
+        if at[0] > 0 and at[-1] < len(row) - 1 and len(at) < width_px - 1:
+            return False
+    return True
+
+
+@pytest.mark.parametrize("width_px", [3, 9, 21])
+def test_missing_bands_cross_the_section_and_spare_two_neighbours(width_px):
+    image = np.random.default_rng(0).standard_normal((9, 40, 60), dtype=np.float32)
+    hit_counts, directions = [], set()
+    for seed in SEEDS:
+        varied = imaging.missing_bands(image, np.random.default_rng(seed), 0.8, width_px)
+        sections = changed_sections(image, varied)
+        assert all(b - a >= 3 for a, b in pairwise(sections))
+        hit_counts.append(len(sections))
+        for z in sections:
+            gone = varied[z] != image[z]
+            np.testing.assert_allclose(varied[z][gone], image[z].mean(), atol=1e-5)
+            along = is_band(gone, width_px), is_band(gone.T, width_px)
+            assert any(along)
+            directions.add(along)
+    assert min(hit_counts) >= 1 and max(hit_counts) == 3 and {(True, False), (False, True)} <= directions
+    assert (imaging.missing_bands(image, np.random.default_rng(0), 0.0, 9) == image).all()
+
+
+def test_bands_replace_the_missing_part_where_they_are_configured():
+    image, target = random_pair((9, 32, 32))
+    for seed in SEEDS:
+        varied, _ = vary(image, target, only("missing_part", missing_band_px=8), seed)
+        assert changed_sections(image, varied) == [0, 3, 6]  # with a probability of 1
 
 
 def test_grey_is_monotonic_within_a_section_and_differs_between_sections():

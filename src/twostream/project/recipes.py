@@ -40,6 +40,7 @@ PUBLISHED_AUGMENT: dict[str, Any] = {
     "missing_section": 0.0,
     "dropped_section": 0.5,
     "missing_part": 0.9,
+    "missing_band_px": 129,
     "misalignment": 0.5,
     "misalignment_px": 16,
     "misalignment_rotate": 0.5,
@@ -262,8 +263,8 @@ RECIPES: dict[str, Recipe] = {
             name="jwr15_polarity",
             about="Synapses with polarity of JWR15 volume 3, 8 x 8 x 30 nm. Published: trained on volumes 3 and 4, "
             "applied to the whole cube. Here: volume 3, or that of the published notebooks if it is the only one; no "
-            "split is published, so the boxes are those of `init`. Batch normalisation replaces group normalisation, as "
-            "in all recipes.",
+            "split is published, so the boxes are those of `init`. Batch normalisation replaces group normalisation, "
+            "as in all recipes.",
             task="polarity",
             dataset="jwr15",
             volume="jwr15_vol3",

@@ -71,13 +71,16 @@ def _with_other_grey_values(image: np.ndarray, config: AugmentConfig, rng: np.ra
     """Apply the operations that change grey values and move no voxel."""
     motion_blur = partial(imaging.motion_blur, num_sections=config.defect_sections)
     missing_section = partial(imaging.missing_section, num_sections=config.defect_sections)
+    missing_part = imaging.missing_part
+    if config.missing_band_px is not None:
+        missing_part = partial(imaging.missing_bands, probability=config.missing_part, width_px=config.missing_band_px)
     for probability, operation in (
         (config.grey, imaging.grey),
         (config.motion_blur, motion_blur),
         (config.cut_blur, imaging.cut_blur),
         (config.noise, imaging.noise),
         (config.cut_noise, imaging.cut_noise),
-        (config.missing_part, imaging.missing_part),
+        (config.missing_part, missing_part),
         (config.missing_section, missing_section),
     ):
         if rng.random() < probability:

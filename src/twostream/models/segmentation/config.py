@@ -41,6 +41,8 @@ class AugmentConfig(Config):
         dropped_section: probability of removing ``defect_sections`` sections from image and target, so that those on
             either side become neighbours. The crop keeps its shape: sections that are ignored are added at one end.
         missing_part: probability of replacing part of one section by a constant.
+        missing_band_px: width of a band that is missing instead, as published: where parts are missing, each section
+            loses one with probability ``missing_part``, but at most one of three neighbours. None: as above.
         misalignment: probability of shifting one section, or all sections from one on, against the others.
         misalignment_px: largest such shift along Y and along X.
         misalignment_rotate: share of these misalignments that are rotations instead, by an angle at which no pixel
@@ -65,6 +67,7 @@ class AugmentConfig(Config):
     missing_section: Chance = 0.1
     dropped_section: Chance = 0.0
     missing_part: Chance = 0.1
+    missing_band_px: int | None = Field(None, ge=1)
     misalignment: Chance = 0.1
     misalignment_px: int = Field(8, ge=0)
     misalignment_rotate: Chance = 0.0

@@ -119,6 +119,33 @@ def missing_part(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return image
 
 
+def missing_bands(image: np.ndarray, rng: np.random.Generator, probability: float, width_px: int) -> np.ndarray:
+    """Replace a band of some sections by the mean of the section.
+
+    A band follows a line from a random place on one side of the section to one on the opposite side. Each section loses
+    one with ``probability``; the two sections after it keep theirs.
+
+    Args:
+        image: (Z, Y, X) float32.
+        rng: source of randomness.
+        probability: of a section to lose a band.
+        width_px: extent of a band along the side where it starts.
+
+    Returns:
+        (Z, Y, X) float32.
+    """
+    image, z = image.copy(), 0
+    while z < len(image):
+        if rng.random() < probability:
+            section = image[z] if rng.random() < 0.5 else image[z].T  # a view: along Y or along X
+            start, stop = rng.uniform(0, section.shape[1], 2)
+            middle = np.linspace(start, stop, len(section))[:, None]
+            section[abs(np.arange(section.shape[1]) - middle) <= width_px / 2] = section.mean()
+            z += 2
+        z += 1
+    return image
+
+
 def _blank(rng: np.random.Generator) -> np.float32:
     """A normalised grey value for missing tissue: medium, or as dark or bright as 0 and 255 usually become."""
     return np.float32(rng.uniform(*((-1.0, 1.0), (-4.0, -2.0), (2.0, 4.0))[rng.integers(3)]))
