@@ -1,6 +1,8 @@
 """Augmentation: image and target are transformed together, target levels are never interpolated, and every operation
 does what its name says."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from scipy import ndimage
@@ -12,9 +14,9 @@ from twostream.task import IGNORE
 
 STILL = AugmentConfig(
     flip=False, rotate=0, rescale=0, elastic=0, grey=0, noise=0, missing_section=0, missing_part=0,
-    misalignment=0, motion_blur=0, cut_noise=0, cut_blur=0,
+    dropped_section=0, misalignment=0, motion_blur=0, cut_noise=0, cut_blur=0,
 )  # fmt: skip
-MOVES = ("flip", "rotate", "rescale", "elastic", "misalignment")
+MOVES = ("flip", "rotate", "rescale", "elastic", "misalignment", "dropped_section")
 RESAMPLING = ("rotate", "rescale", "elastic")
 GREYS = ("grey", "noise", "missing_section", "missing_part", "motion_blur", "cut_noise", "cut_blur")
 ALL = MOVES + GREYS
@@ -161,7 +163,7 @@ def test_each_setting_belongs_to_its_operation(name, monkeypatch):
     image, target = random_pair()
     called = []
     for other in GREYS:
-        monkeypatch.setattr(imaging, other, lambda image, rng, other=other: called.append(other) or image)
+        monkeypatch.setattr(imaging, other, lambda image, rng, other=other, **_: called.append(other) or image)
     vary(image, target, only(name))
     assert called == [name]
 
@@ -258,6 +260,95 @@ def test_every_shift_but_zero_is_drawn():
     assert len(results) == 2 * 8  # either section, eight neighbours
 
 
+def test_misalignment_by_rotation_turns_one_section_or_all_from_one_on():
+    """Sections that hold their own coordinates say from where each pixel came: from a rotation about the centre."""
+    y, x = np.mgrid[-20:21, -20:21].astype(np.float32)
+    target = np.zeros((1, 6, 41, 41), np.uint8)
+    angles, kinds, shares = [], set(), []
+    for seed in range(40):
+        (from_y, moved), (from_x, _) = (
+            warp.misalign_by_rotation(np.repeat(a[None], 6, 0), target, 5, np.random.default_rng(seed)) for a in (y, x)
+        )
+        sections = [z for z in range(6) if abs(from_y[z] - y).max() > 1e-3]
+        kinds.add(len(sections) == 1 and sections != [5])
+        assert len(sections) == 1 or sections == list(range(sections[0], 6))
+        others = [z for z in range(6) if z not in sections]
+        assert not moved[:, others].any() and (moved[:, sections] == moved[:, sections[:1]]).all()
+        known = moved[0, sections[0]] != IGNORE
+        shares.append(known.mean())
+        dy, dx = (from_y[sections[0]] - y)[known], (from_x[sections[0]] - x)[known]
+        assert np.hypot(dy, dx).max() < 5.01
+        far = known & (np.hypot(y, x) > 5)
+        turn = np.angle((from_x + 1j * from_y)[sections[0]][far] / (x + 1j * y)[far])
+        assert np.ptp(turn) < 0.05  # OpenCV interpolates in steps of 1/32 pixel
+        angles.append(turn.mean())
+    limit = 2 * np.arcsin(5 / 2 / (41 / 2**0.5))
+    assert max(np.abs(angles)) < limit * 1.05 and np.ptp(angles) > limit and kinds == {True, False}
+    assert 0.8 < min(shares) < 1
+
+
+def test_misalignments_rotate_in_their_share():
+    image, target = random_pair((4, 12, 12))
+    rotated = 0
+    for seed in range(200):
+        varied, moved = vary(image, target, only("misalignment", misalignment_px=2, misalignment_rotate=0.25), seed)
+        values = np.isin(varied, image).all()  # a shift by whole pixels computes no new grey value
+        rotated += not values
+        assert moved.shape == target.shape
+    assert 25 < rotated < 75
+
+
+@pytest.mark.parametrize("number", [1, 2, 5])
+def test_dropped_sections_leave_the_others_in_order(number):
+    """What remains is an ordered subset of the sections with both ends; ``number`` mirrored ones are ignored."""
+    image, target = random_pair((7, 5, 5), levels=(0, 254))
+    ends = set()
+    for seed in range(60):
+        varied, moved = vary(image, target, only("dropped_section", defect_sections=number), seed)
+        known = (moved != IGNORE).all((0, 2, 3))
+        assert known.sum() == 7 - number and (moved[:, ~known] == IGNORE).all()
+        first = int(np.flatnonzero(known)[0])
+        assert known[first : first + 7 - number].all() and first in (0, number)
+        ends.add(first)
+        source = [int(np.flatnonzero((image == section).all((1, 2)))[0]) for section in varied]
+        kept = [z for z, is_known in zip(source, known, strict=True) if is_known]
+        assert kept == sorted(set(kept)) and kept[0] == 0 and kept[-1] == 6
+        np.testing.assert_array_equal(moved[:, known], target[:, kept])
+    assert ends == {0, number}
+
+
+def test_more_defects_than_inner_sections_hit_all_of_them():
+    image, target = random_pair((4, 6, 6), levels=(0, 254))
+    varied, moved = vary(image, target, only("dropped_section", defect_sections=9))
+    assert (moved != IGNORE).all((0, 2, 3)).sum() == 2 and varied.shape == image.shape
+    assert changed_sections(image, vary(image, target, only("missing_section", defect_sections=9))[0]) == [1, 2]
+
+
+@pytest.mark.parametrize(("name", "numbers"), [("missing_section", {2}), ("motion_blur", {1, 2})])
+def test_a_defect_hits_the_configured_number_of_sections(name, numbers):
+    image, target = random_pair((8, 32, 32))
+    seen = {len(changed_sections(image, vary(image, target, only(name, defect_sections=2), s)[0])) for s in range(60)}
+    assert seen == numbers
+
+
+def test_cubes_are_transposed_and_other_crops_are_not():
+    """The 96 results of a cube are all of its orientations that keep Y or exchange it with Z or X once."""
+    image, target = random_pair((4, 4, 4))
+    config, poses = only("flip", transpose_zx=True), set()
+    for seed in range(1500):
+        varied, moved = vary(image, target, config, seed)
+        np.testing.assert_array_equal(np.sort(varied, axis=None), np.sort(image, axis=None))
+        level = {grey: target[(slice(None), *at)].tobytes() for at, grey in np.ndenumerate(image)}
+        assert all(level[varied[at]] == moved[(slice(None), *at)].tobytes() for at in ((0, 1, 2), (3, 0, 1)))
+        poses.add(varied.tobytes())
+    assert len(poses) == 32 and np.ascontiguousarray(image.transpose(2, 1, 0)).tobytes() in poses
+    image, target = random_pair((3, 4, 4))
+    for seed in SEEDS:
+        varied, moved = vary(image, target, STILL.model_copy(update={"transpose_zx": True}), seed)
+        np.testing.assert_array_equal(varied, image)
+        np.testing.assert_array_equal(moved, target)
+
+
 @pytest.mark.parametrize("num_sections", [1, 2, 3, 8])
 @pytest.mark.parametrize("name", ["missing_section", "missing_part"])
 def test_tissue_is_missing_in_one_inner_section(name, num_sections):
@@ -294,6 +385,43 @@ def test_missing_parts_are_half_planes_and_bands():
             assert part[middle[:, 0], middle[:, 1]].mean() > 0.9  # except for rounding at the border of thin bands
         num_left.append(number)
     assert set(num_left) == {1, 2}
+
+
+def is_band(gone, width_px):
+    """Whether every row loses one run of pixels, of the width of the band unless it ends at a side."""
+    for row in gone:
+        at = np.flatnonzero(row)
+        if len(at) == 0 or np.ptp(at) != len(at) - 1 or len(at) > width_px + 1:
+            return False
+        if at[0] > 0 and at[-1] < len(row) - 1 and len(at) < width_px - 1:
+            return False
+    return True
+
+
+@pytest.mark.parametrize("width_px", [3, 9, 21])
+def test_missing_bands_cross_the_section_and_spare_two_neighbours(width_px):
+    image = np.random.default_rng(0).standard_normal((9, 40, 60), dtype=np.float32)
+    hit_counts, directions = [], set()
+    for seed in SEEDS:
+        varied = imaging.missing_bands(image, np.random.default_rng(seed), 0.8, width_px)
+        sections = changed_sections(image, varied)
+        assert all(b - a >= 3 for a, b in pairwise(sections))
+        hit_counts.append(len(sections))
+        for z in sections:
+            gone = varied[z] != image[z]
+            np.testing.assert_allclose(varied[z][gone], image[z].mean(), atol=1e-5)
+            along = is_band(gone, width_px), is_band(gone.T, width_px)
+            assert any(along)
+            directions.add(along)
+    assert min(hit_counts) >= 1 and max(hit_counts) == 3 and {(True, False), (False, True)} <= directions
+    assert (imaging.missing_bands(image, np.random.default_rng(0), 0.0, 9) == image).all()
+
+
+def test_bands_replace_the_missing_part_where_they_are_configured():
+    image, target = random_pair((9, 32, 32))
+    for seed in SEEDS:
+        varied, _ = vary(image, target, only("missing_part", missing_band_px=8), seed)
+        assert changed_sections(image, varied) == [0, 3, 6]  # with a probability of 1
 
 
 def test_grey_is_monotonic_within_a_section_and_differs_between_sections():

@@ -20,8 +20,9 @@ from twostream.base.geometry import Box
 from twostream.cli import app
 from twostream.task import get_task
 from twostream.volume import open_ignore_mask, open_volume
-from twostream.volume.datasets import DATASETS, DataSet, Remote, get_dataset, layouts
-from twostream.volume.datasets.layouts import CLEFT_BACKGROUND, CLEFT_UNKNOWN, number_synapses
+from twostream.volume.datasets import DATASETS, DataSet, Remote, get_dataset, lucchi
+from twostream.volume.datasets.cremi import CLEFT_BACKGROUND, CLEFT_UNKNOWN
+from twostream.volume.datasets.jwr15 import number_synapses
 
 MARKED = (3, 5, 7)
 """(z, y, x) of a marked voxel: conversion must keep its position, whatever the axis order of the format."""
@@ -286,6 +287,83 @@ def test_jwr15(tmp_path, server):
     assert [p.name for p in (tmp_path / "data" / "downloads").iterdir() if "partial" in p.name] == []
 
 
+def synapses():
+    sides = np.zeros(SHAPE, np.uint16)
+    sides[2:5, 4:8, 3:6], sides[2:5, 4:8, 6:9] = 5, 6
+    return sides
+
+
+def notebook_files(tmp_path):
+    """Image and labels as the published notebooks call them, as bytes."""
+    return {n: hdf5(tmp_path, main=a).read_bytes() for n, a in (("img.h5", grey()), ("syn.h5", synapses()))}
+
+
+@pytest.mark.parametrize("folder", ["", "jwr15_synapse/"])
+def test_jwr15_as_the_notebooks_lay_it_out(tmp_path, server, folder):
+    members = {folder + name: content for name, content in notebook_files(tmp_path).items()}
+    server.files = {"jwr15_synapse.zip": archive(members | {f"{folder}readme.txt": "hello"})}
+    paths = get_dataset("jwr15", tmp_path / "data", url=server.url)
+    assert [p.name for p in paths] == ["jwr15.h5"]
+    image, array = read(paths[0], "image")
+    assert image.voxel_size_nm == (30, 8, 8) and (array == grey()).all()
+    assert (read(paths[0], "synapses")[1] == synapses()).all()
+    # The archive may be deleted afterwards: the converted volume is complete without volumes 3 and 4.
+    (tmp_path / "data" / "downloads" / "jwr15_synapse.zip").unlink()
+    asked = len(server.asked)
+    assert get_dataset("jwr15", tmp_path / "data", url=server.url) == paths and len(server.asked) == asked
+
+
+def test_jwr15_unpacked_files_of_the_notebooks_are_used(tmp_path, server):
+    downloads = tmp_path / "data" / "downloads"
+    downloads.mkdir(parents=True)
+    files = notebook_files(tmp_path)
+    (downloads / "img.h5").write_bytes(files["img.h5"])
+    refuse(tmp_path, "jwr15", server.url, "holds img.h5 but not syn.h5", "put it there too, or move img.h5 away")
+    (downloads / "syn.h5").write_bytes(files["syn.h5"])
+    (path,) = get_dataset("jwr15", tmp_path / "data", url=server.url)
+    assert path.name == "jwr15.h5" and (read(path, "image")[1] == grey()).all() and server.asked == []
+    assert sorted(p.name for p in downloads.iterdir()) == ["img.h5", "syn.h5"]
+
+
+def test_jwr15_in_both_layouts_is_converted_in_both(tmp_path, server, capsys):
+    other = hdf5(tmp_path, main=grey(seed=7)).read_bytes()
+    files = notebook_files(tmp_path)
+    members = {
+        f"{v}/{n}": c for v in ("vol3", "vol4") for n, c in (("im_Yx2.h5", other), ("syn_Yx2.h5", files["syn.h5"]))
+    }
+    server.files = {"jwr15_synapse.zip": archive(members | {f"demo/{n}": c for n, c in files.items()})}
+    paths = get_dataset("jwr15", tmp_path / "data", url=server.url)
+    assert [p.name for p in paths] == ["jwr15_vol3.h5", "jwr15_vol4.h5", "jwr15.h5"]
+    assert "demo/img.h5 with demo/syn.h5: all three are converted" in " ".join(capsys.readouterr().err.split())
+    assert (read(paths[0], "image")[1] == grey(seed=7)).all() and (read(paths[2], "image")[1] == grey()).all()
+
+
+def test_half_a_pair_of_jwr15_is_refused_unless_there_are_numbered_volumes(tmp_path, server, capsys):
+    files = notebook_files(tmp_path)
+    server.files = {"jwr15_synapse.zip": archive({"demo/syn.h5": files["syn.h5"]})}
+    refuse(tmp_path, "jwr15", server.url, "holds demo/syn.h5 but no demo/img.h5", "Is the archive complete?")
+    members = {f"{v}/{n}": c for v in ("vol3", "vol4") for n, c in files.items()}  # these names are taken there as well
+    server.files = {"jwr15_synapse.zip": archive(members | {"img.h5": files["img.h5"]})}
+    paths = get_dataset("jwr15", tmp_path / "other", url=server.url)
+    assert [p.name for p in paths] == ["jwr15_vol3.h5", "jwr15_vol4.h5"]
+    assert "img.h5 is not used, because there is no syn.h5" in " ".join(capsys.readouterr().err.split())
+
+
+def test_two_pairs_of_jwr15_are_refused(tmp_path, server):
+    files = notebook_files(tmp_path)
+    server.files = {"jwr15_synapse.zip": archive({f"{f}/{n}": c for f in "ab" for n, c in files.items()})}
+    refuse(tmp_path, "jwr15", server.url, "img.h5 and syn.h5 in 2 folders (a/, b/); expected one pair")
+
+
+def test_one_numbered_volume_of_jwr15_is_not_enough(tmp_path, server):
+    files = notebook_files(tmp_path)
+    server.files = {"jwr15_synapse.zip": archive({f"vol3/{n}": c for n, c in files.items()})}
+    with pytest.raises(
+        InputError, match=r"expected vol4/im_Yx2\.h5 and vol4/syn_Yx2\.h5 .* or img\.h5 and syn\.h5 in one"
+    ):
+        get_dataset("jwr15", tmp_path / "data", url=server.url)
+
+
 def test_jwr15_repeats_rows_and_numbers_semantic_labels(tmp_path, server):
     sides = np.zeros((10, 24, 24), np.uint8)
     sides[2:5, 4:8, 3:6], sides[2:5, 4:8, 6:9], sides[6:8, 16:20, 3:6], sides[6:8, 16:20, 6:9] = 1, 2, 2, 1
@@ -430,7 +508,7 @@ def test_files_with_wrong_contents_are_refused(tmp_path, server, trusted):
     refuse(tmp_path, "mitoem-r", server.url, "section 2 is missing from its 3")
 
 
-@pytest.mark.parametrize(("module", "name"), [(layouts, "write_sections"), (pooch, "retrieve")])
+@pytest.mark.parametrize(("module", "name"), [(lucchi, "write_sections"), (pooch, "retrieve")])
 def test_full_disk_is_explained(tmp_path, server, monkeypatch, module, name):
     server.files = lucchi_files(tmp_path)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from twostream.models.segmentation.config import LossConfig
+from twostream.models.segmentation.config import LossConfig, SegmentationConfig
 from twostream.models.segmentation.heads import ExclusiveHead, IndependentHead, dice_loss, head_of, non_overlap
 from twostream.task import CERTAIN, IGNORE
 
@@ -52,6 +52,59 @@ def test_independent_loss_equals_the_loop(seed):
     assert head.loss(logit, target, config).item() == pytest.approx(wanted, rel=1e-4)
 
 
+def published_loss(logits, targets, cross_entropy, dice, most, smooth):
+    """The published loss of one target, voxel by voxel, from lists over crops of (logit, 0 or 1)."""
+    costs, dices, number = 0.0, 0.0, sum(len(crop) for crop in logits)
+    for crop, labels in zip(logits, targets, strict=True):
+        share = min(max(sum(labels) / len(labels), 1 / (1 + most)), most / (1 + most))
+        ratio = 1.0 if len(set(labels)) < 2 else max(share, 1 - share) / min(share, 1 - share)
+        rare = 0 if share > 0.5 else 1
+        for a, label in zip(crop, labels, strict=True):
+            cost = -math.log(sigmoid(a)) if label else -math.log(1 - sigmoid(a))
+            costs += cost * (ratio if label == rare else 1.0)
+        shared = sum(sigmoid(a) for a, label in zip(crop, labels, strict=True) if label)
+        total = sum(sigmoid(a) for a in crop) + sum(labels)
+        dices += 1 - (2 * shared + smooth) / (total + smooth)
+    return cross_entropy * costs / number + dice * dices / len(logits)
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(
+    ("channels", "targets"),
+    [(("pre", "post", "union"), [(0, 1, 2)]), (("foreground", "contour"), [(0,), (1,)]), (("foreground",), [(0,)])],
+)
+def test_the_loss_per_crop_equals_the_published_one(seed, channels, targets):
+    """The channels of polarity are one target; foreground and contour are one each, and the targets add up."""
+    logit, target = (a[:, : len(channels)] for a in random_case(seed))
+    if seed == 1:
+        target[0][target[0] != IGNORE] = 0  # a crop without foreground
+    if seed == 2:
+        target[1] = torch.where(target[1] == IGNORE, target[1], CERTAIN - target[1])  # one with little background
+    config = LossConfig(cross_entropy=0.7, dice=0.4, max_positive_weight=3.0, dice_smooth=5.0, reduction="crop")
+    x, t = logit.detach().numpy(), target.numpy()
+    wanted = 0.0
+    for group in targets:
+        known = [t[crop, group] != IGNORE for crop in range(len(t))]
+        logits = [x[crop, group][k].tolist() for crop, k in enumerate(known)]
+        labels = [(t[crop, group][k] == CERTAIN).astype(int).tolist() for crop, k in enumerate(known)]
+        wanted += published_loss(logits, labels, 0.7, 0.4, 3.0, 5.0)
+    assert IndependentHead(channels).loss(logit, target, config).item() == pytest.approx(wanted, rel=1e-4)
+
+
+def test_the_loss_per_crop_equals_torch_on_fully_labelled_crops():
+    """As published: binary_cross_entropy_with_logits with the weights, mean over all voxels."""
+    logit, target = random_case(3)
+    level = (target == CERTAIN).float()
+    weight = torch.ones_like(level)
+    for crop, labels in zip(weight, level, strict=True):
+        share = labels.mean()
+        crop[labels == 1] = min(19.0, float((1 - share) / share))
+    wanted = torch.nn.functional.binary_cross_entropy_with_logits(logit, level, weight)
+    config = LossConfig(dice=0.0, max_positive_weight=19.0, reduction="crop")
+    levels = (level * CERTAIN).to(torch.uint8)
+    assert IndependentHead(("pre", "post", "union")).loss(logit, levels, config).item() == pytest.approx(wanted.item())
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_exclusive_loss_equals_the_loop(seed):
     logit, target = random_case(seed, logits=4)
@@ -72,11 +125,13 @@ def test_exclusive_loss_equals_the_loop(seed):
 
 
 @pytest.mark.parametrize(
-    "head", [IndependentHead(("pre", "post", "union")), ExclusiveHead()], ids=["each", "exclusive"]
+    ("head", "reduction"),
+    [(HEADS[0], "batch"), (HEADS[1], "batch"), (HEADS[0], "crop")],
+    ids=["each", "exclusive", "crop"],
 )
-def test_ignored_voxels_have_no_gradient_and_do_not_change_the_loss(head):
+def test_ignored_voxels_have_no_gradient_and_do_not_change_the_loss(head, reduction):
     logit, target = random_case(0, head.num_logits)
-    config = LossConfig(non_overlap=1.0)
+    config = LossConfig(non_overlap=1.0, reduction=reduction)
     loss = head.loss(logit, target, config)
     loss.backward()
     hidden = (target[:, :1] == IGNORE).expand_as(logit)
@@ -140,11 +195,15 @@ def test_graded_targets_have_the_gradient_of_a_cross_entropy(head):
     torch.testing.assert_close(student.grad, wanted, rtol=1e-3, atol=1e-6)
 
 
-@pytest.mark.parametrize("head", HEADS, ids=["each", "exclusive"])
-def test_a_voxel_of_weight_three_counts_as_three_voxels(head):
+@pytest.mark.parametrize(
+    ("head", "reduction"),
+    [(HEADS[0], "batch"), (HEADS[1], "batch"), (HEADS[0], "crop")],
+    ids=["each", "exclusive", "crop"],
+)
+def test_a_voxel_of_weight_three_counts_as_three_voxels(head, reduction):
     """The first voxel along X, once with weight 3, gives the same loss as the same voxel repeated three times."""
     logit, target = random_case(2, head.num_logits)
-    config = LossConfig(non_overlap=1.0)
+    config = LossConfig(non_overlap=1.0, reduction=reduction)
     weight = torch.ones(len(logit), 1, *logit.shape[2:])
     weight[..., 0] = 3
     tripled = [torch.cat([a[..., :1], a[..., :1], a], -1) for a in (logit, target)]
@@ -153,3 +212,8 @@ def test_a_voxel_of_weight_three_counts_as_three_voxels(head):
     assert head.loss(logit, target, config, torch.ones_like(weight)).item() == pytest.approx(
         head.loss(logit, target, config).item()
     )
+
+
+def test_exclusive_classes_have_no_published_loss():
+    with pytest.raises(ValueError, match=r"loss\.reduction is crop.*set exclusive to false"):
+        SegmentationConfig(exclusive=True, loss=LossConfig(reduction="crop"))

@@ -122,6 +122,33 @@ def test_logits_are_averaged_over_orientations(number):
     torch.testing.assert_close(got, wanted, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("exclusive", [False, True])
+def test_probabilities_are_averaged_over_orientations_and_windows(exclusive):
+    """Against a loop over windows and orientations, with Gaussian weights written out."""
+    config = TINY.model_copy(
+        update={"average": "probability", "test_time_flips": 4, "blend_sigma": 0.3, "exclusive": exclusive}
+    )
+    image, s = noise((4, 16, 40)), segmenter(config=config, task=SynapsePolarity)
+    for parameter in s.network.parameters():  # larger logits, so that the mean of probabilities is another one
+        parameter.data *= 1.2
+    s.network.eval()
+    grey = torch.from_numpy(s.normalise(image.read(image.box)))[None, None]
+    z, y, x = (np.exp(-((np.arange(n) - (n - 1) / 2) ** 2) / (2 * (0.3 * n) ** 2)) for n in (4, 16, 24))
+    weight = z[:, None, None] * y[:, None] * x
+    total, weights = np.zeros((3, 4, 16, 40)), np.zeros((4, 16, 40))
+    with torch.inference_mode():
+        for start in (0, 16):
+            window, mean = grey[..., start : start + 24], 0
+            for flips in ((), (-1,), (-2,), (-2, -1)):
+                mean = mean + torch.flip(s.head.probability(s.network(torch.flip(window, flips))), flips)[0].numpy() / 4
+            total[..., start : start + 24] += mean * weight
+            weights[..., start : start + 24] += weight
+    got = predicted(s, image, config)
+    assert abs(got - 255 * total / weights).max() <= 1
+    of_logits = predicted(s, image, config.model_copy(update={"average": "logit"}))
+    assert abs(got.astype(int) - of_logits).max() > 3
+
+
 def test_averaging_over_flips_makes_the_prediction_independent_of_flips():
     s, config = segmenter(), TINY.model_copy(update={"test_time_flips": 4})
     image = noise((4, 16, 24))

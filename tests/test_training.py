@@ -244,6 +244,48 @@ def test_the_learning_rate_warms_up_and_falls_to_zero(tmp_path, name, warmup, fi
     assert rates[: peak + 1] == sorted(rates[: peak + 1]) and rates[peak:] == sorted(rates[peak:], reverse=True)
 
 
+class Still(FitModule):
+    """Has a gradient of 0, so that only the weight decay changes its network."""
+
+    def loss(self, batch, generator):
+        return 0 * sum(p.sum() for p in self.network.parameters())
+
+
+@pytest.mark.parametrize("decays", [True, False])
+@pytest.mark.parametrize("name", ["adamw", "sgd"])
+def test_weight_decay_on_norms_and_biases_is_a_setting(tmp_path, name, decays):
+    network = torch.nn.Sequential(torch.nn.Conv3d(1, 2, 1), torch.nn.BatchNorm3d(2))
+    for parameter in network.parameters():
+        torch.nn.init.ones_(parameter)
+    module = Still(network, 0.1, optimizer=name, weight_decay=0.5, decay_norms=decays)
+    fit(module, lambda t: torch.ones(1), num_steps=3, batch_size=1, resume_path=tmp_path / "x", description="test")
+    weight, *others = network.parameters()
+    assert len(others) == 3 and (weight < 1).all()
+    assert all((p < 1).all() if decays else (p == 1).all() for p in others)
+
+
+@pytest.mark.parametrize(("norm", "step"), [(1.0, 1.0), (0.25, 0.25), (None, 8.0), (20.0, 8.0)])
+def test_gradients_are_clipped_to_the_configured_norm(tmp_path, norm, step):
+    class Steep(FitModule):
+        def loss(self, batch, generator):
+            return 8 * self.network.weight.sum()
+
+    network = torch.nn.Linear(1, 1, bias=False)
+    before = network.weight.item()
+    module = Steep(network, 0.5, optimizer="sgd", weight_decay=0.0, clip_norm=norm, warmup_steps=1)
+    fit(module, lambda t: torch.ones(1), num_steps=1, batch_size=1, resume_path=tmp_path / "x", description="test")
+    assert before - network.weight.item() == pytest.approx(0.5 * step, rel=1e-5)
+
+
+def test_the_settings_of_the_optimizer_reach_the_training_of_s():
+    config = CONFIG.model_copy(update={"optimizer": OptimizerConfig(clip_norm=None, decay_norms=False)})
+    s = new_segmenter(Mitochondria(SIZE), config, voxel_size_nm=SIZE, num_sections=8, grey=(80.0, 40.0), seed=0)
+    module = SegmentationModule(s, config, 0.1)
+    assert (module.clip_norm, module.decay_norms) == (None, False)
+    default = SegmentationModule(s, CONFIG, 0.1)
+    assert (default.clip_norm, default.decay_norms) == (1.0, True)
+
+
 def test_training_on_several_devices_returns_one_trained_s(world, tmp_path, monkeypatch):
     """Two processes on the CPU stand in for two GPUs: pickled and returned in the same way."""
     monkeypatch.setattr(training, "_accelerator", lambda devices: ("cpu", devices))

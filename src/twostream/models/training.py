@@ -70,6 +70,9 @@ class FitModule(lightning.LightningModule):
         learning_rate: its highest value: the rate rises linearly during the warm-up and falls to 0 along a cosine.
         optimizer: "adamw" or "sgd" (momentum ``SGD_MOMENTUM``).
         weight_decay: of the optimizer.
+        decay_norms: whether the weight decay also acts on parameters with a single axis: biases, and scale and shift
+            of normalisation layers.
+        clip_norm: a gradient with a larger norm (over all parameters) is scaled down to this; None: never.
         warmup_steps: steps in which the learning rate rises; None: ``WARMUP_SHARE`` of all steps.
         validate_every: steps between two validation checks; one more follows the last step. 0: no validation.
         patience: training stops after this many validation checks in a row without a lower loss. None: never.
@@ -89,6 +92,8 @@ class FitModule(lightning.LightningModule):
         *,
         optimizer: str = "adamw",
         weight_decay: float = 0.01,
+        decay_norms: bool = True,
+        clip_norm: float | None = 1.0,
         warmup_steps: int | None = None,
         validate_every: int = 0,
         patience: int | None = None,
@@ -96,6 +101,7 @@ class FitModule(lightning.LightningModule):
         super().__init__()
         self.network = network
         self.learning_rate, self.optimizer_name, self.weight_decay = learning_rate, optimizer, weight_decay
+        self.decay_norms, self.clip_norm = decay_norms, clip_norm
         self.warmup_steps, self.validate_every, self.patience = warmup_steps, validate_every, patience
         self.fingerprint: dict[str, Any] = {}
         self.losses: list[float] = []
@@ -159,7 +165,7 @@ class FitModule(lightning.LightningModule):
         return sum(step > self.best["step"] for step, _ in self.validation_losses) >= self.patience
 
     def configure_optimizers(self) -> Any:
-        parameters = [p for p in self.network.parameters() if p.requires_grad]
+        parameters = self._parameter_groups()
         optimizer: torch.optim.Optimizer
         if self.optimizer_name == "sgd":
             optimizer = torch.optim.SGD(
@@ -177,6 +183,14 @@ class FitModule(lightning.LightningModule):
 
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _parameter_groups(self) -> list[dict[str, Any]]:
+        """The trained parameters for the optimizer; without ``decay_norms`` those with a single axis do not decay."""
+        parameters = [p for p in self.network.parameters() if p.requires_grad]
+        if self.decay_norms:
+            return [{"params": parameters}]
+        weights, others = ([p for p in parameters if (p.ndim > 1) == wanted] for wanted in (True, False))
+        return [{"params": weights}, {"params": others, "weight_decay": 0.0}]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["losses"], checkpoint["best"] = self.losses, self.best
@@ -271,7 +285,8 @@ def fit(
     module.fingerprint |= {
         "num_steps": num_steps, "batch_size": batch_size, "learning_rate": module.learning_rate,
         "optimizer": module.optimizer_name, "weight_decay": module.weight_decay, "warmup_steps": module.warmup_steps,
-        "look_every": module.validate_every, "patience": module.patience, "precision": precision, "devices": devices,
+        "decay_norms": module.decay_norms, "clip_norm": module.clip_norm, "look_every": module.validate_every,
+        "patience": module.patience, "precision": precision, "devices": devices,
         "num_threads": torch.get_num_threads(),
     }  # fmt: skip
     resume = _resumable_checkpoint(resume_path, module)
@@ -298,7 +313,7 @@ def fit(
             enable_model_summary=False,
             reload_dataloaders_every_n_epochs=1,
             callbacks=[_SaveAndShowProgress(resume_path, advance)],
-            gradient_clip_val=1.0,
+            gradient_clip_val=module.clip_norm,
         )
         data = _EpochData(sample, module.validate_every, batch_size * devices, batch_size, num_steps)
         module.train()

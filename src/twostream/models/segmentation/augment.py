@@ -9,6 +9,8 @@ Knows arrays and the probabilities in ``AugmentConfig``; must not know where cro
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
 from twostream.models.segmentation import imaging, warp
@@ -45,6 +47,8 @@ def _warped(
     shape_yx = image.shape[-2:]
     flips, quarter_turn = warp.draw_turn(shape_yx, rng) if config.flip else ((), False)
     image, target = (warp.turn(a, flips, quarter_turn) for a in (image, target))
+    if config.transpose_zx and rng.random() < 0.5:
+        image, target = (warp.transpose_zx(a) for a in (image, target))
     angle = rng.uniform(0, 2 * np.pi) if rng.random() < config.rotate else 0.0
     factors = warp.draw_factors(config.rescale_range, rng) if rng.random() < config.rescale else (1.0, 1.0)
     elastic = (
@@ -55,20 +59,29 @@ def _warped(
     if angle or factors != (1.0, 1.0) or elastic is not None:
         image, target = warp.resample(image, target, warp.source_map(shape_yx, angle, factors, elastic))
     if rng.random() < config.misalignment:
-        image, target = warp.misalign(image, target, config.misalignment_px, rng)
+        is_turned = config.misalignment_rotate and rng.random() < config.misalignment_rotate
+        move = warp.misalign_by_rotation if is_turned else warp.misalign
+        image, target = move(image, target, config.misalignment_px, rng)
+    if config.dropped_section and rng.random() < config.dropped_section:
+        image, target = warp.drop_sections(image, target, config.defect_sections, rng)
     return image, target
 
 
 def _with_other_grey_values(image: np.ndarray, config: AugmentConfig, rng: np.random.Generator) -> np.ndarray:
     """Apply the operations that change grey values and move no voxel."""
+    motion_blur = partial(imaging.motion_blur, num_sections=config.defect_sections)
+    missing_section = partial(imaging.missing_section, num_sections=config.defect_sections)
+    missing_part = imaging.missing_part
+    if config.missing_band_px is not None:
+        missing_part = partial(imaging.missing_bands, probability=config.missing_part, width_px=config.missing_band_px)
     for probability, operation in (
         (config.grey, imaging.grey),
-        (config.motion_blur, imaging.motion_blur),
+        (config.motion_blur, motion_blur),
         (config.cut_blur, imaging.cut_blur),
         (config.noise, imaging.noise),
         (config.cut_noise, imaging.cut_noise),
-        (config.missing_part, imaging.missing_part),
-        (config.missing_section, imaging.missing_section),
+        (config.missing_part, missing_part),
+        (config.missing_section, missing_section),
     ):
         if rng.random() < probability:
             image = operation(image, rng)

@@ -27,6 +27,8 @@ class AugmentConfig(Config):
 
     Attributes:
         flip: whether crops are flipped along each axis and rotated by 90 degrees, each with probability 1/2.
+        transpose_zx: whether Z and X are exchanged with probability 1/2. For isotropic voxels; a crop that is not as
+            deep as wide stays as it is.
         rotate: probability of an in-plane rotation by any angle.
         rescale: probability of in-plane magnification, by separate factors along Y and X.
         rescale_range: smallest and largest of these factors.
@@ -35,16 +37,25 @@ class AugmentConfig(Config):
         elastic_alpha_px: largest displacement.
         grey: probability of a change of contrast, brightness and gamma.
         noise: probability of white noise.
-        missing_section: probability of replacing one section by a constant.
+        missing_section: probability of replacing ``defect_sections`` sections by a constant.
+        dropped_section: probability of removing ``defect_sections`` sections from image and target, so that those on
+            either side become neighbours. The crop keeps its shape: sections that are ignored are added at one end.
         missing_part: probability of replacing part of one section by a constant.
+        missing_band_px: width of a band that is missing instead, as published: where parts are missing, each section
+            loses one with probability ``missing_part``, but at most one of three neighbours. None: as above.
         misalignment: probability of shifting one section, or all sections from one on, against the others.
         misalignment_px: largest such shift along Y and along X.
-        motion_blur: probability of blurring one section along a line.
+        misalignment_rotate: share of these misalignments that are rotations instead, by an angle at which no pixel
+            moves by more than ``misalignment_px``.
+        motion_blur: probability of blurring ``defect_sections`` sections along a line.
+        defect_sections: number of sections that a missing or dropped section or a motion blur hits. A motion blur may
+            hit the same one twice.
         cut_noise: probability of strong noise inside a cuboid.
         cut_blur: probability of a lower resolution inside a cuboid.
     """
 
     flip: bool = True
+    transpose_zx: bool = False
     rotate: Chance = 0.2
     rescale: Chance = 0.2
     rescale_range: tuple[PositiveFloat, PositiveFloat] = (0.8, 1.25)
@@ -54,10 +65,14 @@ class AugmentConfig(Config):
     grey: Chance = 0.8
     noise: Chance = 0.5
     missing_section: Chance = 0.1
+    dropped_section: Chance = 0.0
     missing_part: Chance = 0.1
+    missing_band_px: int | None = Field(None, ge=1)
     misalignment: Chance = 0.1
     misalignment_px: int = Field(8, ge=0)
+    misalignment_rotate: Chance = 0.0
     motion_blur: Chance = 0.1
+    defect_sections: int = Field(1, ge=1)
     cut_noise: Chance = 0.1
     cut_blur: Chance = 0.1
 
@@ -81,6 +96,12 @@ class LossConfig(Config):
             batch, at most by this. The published configurations have 19; here that made masks grow until neighbouring
             objects merged (measured in LOG.md).
         dice_smooth: voxels added to numerator and denominator of the Dice coefficient.
+        reduction: "batch": class weights and Dice are computed per channel over all crops of the batch, the
+            cross-entropy is divided by the sum of the weights, and both terms are averaged over channels. "crop", as
+            published: they are computed per crop and target (the three channels of polarity are one target, foreground
+            and contour one each), whichever of foreground and background is rarer has the larger weight, the weighted
+            cross-entropy is divided by the number of known voxels, and the targets are added up. Its gradient is up to
+            1.9 times as large per target. Independent channels only.
     """
 
     cross_entropy: float = Field(1.0, ge=0)
@@ -89,6 +110,7 @@ class LossConfig(Config):
     distance: float = Field(1.0, ge=0)
     max_positive_weight: float = Field(2.0, ge=1)
     dice_smooth: float = Field(100.0, gt=0)
+    reduction: Literal["batch", "crop"] = "batch"
 
     @model_validator(mode="after")
     def _something_to_learn(self) -> LossConfig:
@@ -103,6 +125,8 @@ class OptimizerConfig(Config):
     Attributes:
         name: "adamw", or "sgd" with momentum 0.9.
         weight_decay: of the optimizer.
+        decay_norms: whether the weight decay also acts on biases and on scale and shift of the normalisation layers.
+        clip_norm: a gradient with a larger norm (over all parameters) is scaled down to this; None: never.
         warmup_steps: steps in which the learning rate rises; None: a tenth of all steps.
         precision: Lightning's name: "32", "16-mixed" (GPUs only) or "bf16-mixed". The last is also faster on CPUs with
             bfloat16 instructions (`avx512_bf16` or `amx_bf16` in /proc/cpuinfo); on other CPUs it is slower.
@@ -111,6 +135,8 @@ class OptimizerConfig(Config):
 
     name: Literal["adamw", "sgd"] = "adamw"
     weight_decay: float = Field(0.01, ge=0)
+    decay_norms: bool = True
+    clip_norm: float | None = Field(1.0, gt=0)
     warmup_steps: int | None = Field(None, ge=0)
     precision: Literal["32", "16-mixed", "bf16-mixed"] = "32"
     devices: int = Field(1, ge=1)
@@ -164,6 +190,10 @@ class SegmentationConfig(Config):
         block_shape_zyx: region that is predicted and written as one unit of work, in folded voxels.
         test_time_flips: orientations (flips and rotations by 90 degrees) over which the prediction is averaged: 1 (no
             averaging), 4, 8 or 16.
+        average: what is averaged over orientations and over overlapping windows: "logit" or, as published,
+            "probability".
+        blend_sigma: standard deviation of the Gaussian weights of a window, as a share of its extent. Default after
+            nnU-Net (Isensee 2021); published: 0.1.
     """
 
     filters: tuple[PositiveInt, ...] = Field((12, 24, 48, 64), min_length=3)
@@ -185,6 +215,8 @@ class SegmentationConfig(Config):
     block_shape_zyx: tuple[PositiveInt, PositiveInt, PositiveInt] = (32, 768, 768)
     context_zyx: tuple[NonNegativeInt, NonNegativeInt, NonNegativeInt] = (3, 24, 24)
     test_time_flips: Literal[1, 4, 8, 16] = 1
+    average: Literal["logit", "probability"] = "logit"
+    blend_sigma: float = Field(0.125, gt=0)
 
     @model_validator(mode="after")
     def _overlap_is_at_most_half(self) -> SegmentationConfig:
@@ -194,6 +226,15 @@ class SegmentationConfig(Config):
                     f"context_zyx is {overlap} along {axis} and window_shape_zyx {window}; expected at most half a "
                     f"window, because neighbouring windows overlap by the context"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _exclusive_classes_have_no_targets(self) -> SegmentationConfig:
+        if self.exclusive and self.loss.reduction == "crop":
+            raise ValueError(
+                "loss.reduction is crop, the published loss of independent channels, but exclusive is true; set "
+                "exclusive to false, or loss.reduction to batch"
+            )
         return self
 
 

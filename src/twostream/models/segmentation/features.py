@@ -18,7 +18,7 @@ from monai.data.utils import compute_importance_map
 from twostream.base.geometry import Box
 from twostream.models.segmentation.config import SegmentationConfig
 from twostream.models.segmentation.network import FoldedUNet, fold
-from twostream.models.segmentation.predict import GAUSSIAN_SIGMA, WINDOWS_AT_ONCE, lattice_of
+from twostream.models.segmentation.predict import WINDOWS_AT_ONCE, lattice_of
 from twostream.models.segmentation.train import Segmenter
 from twostream.volume import Volume, read_windows
 
@@ -56,7 +56,7 @@ def pooled_features(
             near.setdefault(corner, []).append(row)
     corners = sorted(near)
     boxes = [_pixels(corner, lattice.window_zyx, network.fold_zyx) for corner in corners]
-    gaussian = compute_importance_map(lattice.window_zyx, mode="gaussian", sigma_scale=GAUSSIAN_SIGMA)
+    gaussian = compute_importance_map(lattice.window_zyx, mode="gaussian", sigma_scale=config.blend_sigma)
     sums: dict[int, np.ndarray] = {}
     weights = np.zeros((len(instances), 1))
     with _decoder_maps(network) as maps_of, torch.inference_mode():

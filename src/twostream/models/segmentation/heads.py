@@ -25,6 +25,10 @@ from twostream.task import CERTAIN, IGNORE
 
 DICE_AXES = (0, 2, 3, 4)
 """All axes of a BCZYX tensor but the channels: sums over them are per channel."""
+CROP_AXES = (1, 2, 3, 4)
+"""All axes but the batch: sums over them are per crop."""
+POLARITY = ("pre", "post", "union")
+"""Channels that together are one target of the published loss."""
 
 
 class Head(ABC):
@@ -32,10 +36,12 @@ class Head(ABC):
 
     Attributes:
         num_logits: output channels of the network.
+        num_channels: channels of the task, those of ``probability``.
         description: plain values to be stored, from which ``head_of`` builds the head again.
     """
 
     num_logits: int
+    num_channels: int
     description: dict[str, Any]
 
     @abstractmethod
@@ -73,10 +79,11 @@ class IndependentHead(Head):
 
     def __init__(self, channels: Sequence[str]) -> None:
         self.channels = tuple(channels)
-        self.num_logits = len(channels)
+        self.num_logits = self.num_channels = len(channels)
         self.description = {"form": "independent", "channels": list(channels)}
         self._graded = [i for i, name in enumerate(channels) if name == "distance"]
         self._binary = [i for i, name in enumerate(channels) if name != "distance"]
+        self._targets = [self._binary] if self.channels == POLARITY else [[i] for i in self._binary]
 
     def probability(self, logit_BLZYX: torch.Tensor) -> torch.Tensor:  # noqa: N803
         return torch.sigmoid(logit_BLZYX)
@@ -94,11 +101,16 @@ class IndependentHead(Head):
             weight = weight * weight_B1ZYX
         wanted = (target.to(logit.dtype) / CERTAIN).clamp(max=1)
         binary, graded = self._binary, self._graded
-        total = binary_loss(logit[:, binary], wanted[:, binary], weight[:, binary], config)
+        if config.reduction == "crop":
+            total = torch.stack(
+                [crop_loss(logit[:, t], wanted[:, t], weight[:, t], config) for t in self._targets]
+            ).sum()
+        else:
+            total = binary_loss(logit[:, binary], wanted[:, binary], weight[:, binary], config)
         if graded:
             error = (torch.sigmoid(logit[:, graded]) - wanted[:, graded]).square() * weight[:, graded]
             total = total + config.distance * error.sum() / weight[:, graded].sum().clamp(min=1)
-        if config.non_overlap and self.channels == ("pre", "post", "union"):
+        if config.non_overlap and self.channels == POLARITY:
             total = total + config.non_overlap * non_overlap(torch.sigmoid(logit), weight)
         return total
 
@@ -110,6 +122,7 @@ class ExclusiveHead(Head):
     """
 
     num_logits = 4
+    num_channels = 3
 
     def __init__(self) -> None:
         self.description = {"form": "exclusive"}
@@ -188,27 +201,65 @@ def binary_loss(
     return total
 
 
+def crop_loss(
+    logit_BCZYX: torch.Tensor,  # noqa: N803
+    wanted_BCZYX: torch.Tensor,  # noqa: N803
+    weight_BCZYX: torch.Tensor,  # noqa: N803
+    config: LossConfig,
+) -> torch.Tensor:
+    """The published loss of one target: cross-entropy and Dice of each crop (docs/method.md, Configurations).
+
+    Whichever of foreground and background is rarer in a crop is weighted by the ratio of the other to it, at most by
+    ``max_positive_weight``; a crop with only one of them has weights of 1. Published code divides the cross-entropy by
+    the number of all voxels; here it is that of the known ones.
+
+    Args:
+        logit_BCZYX: float, the channels of one target.
+        wanted_BCZYX: float, target probability in [0, 1].
+        weight_BCZYX: float, weight of each voxel; 0 ignores it.
+        config: weights of the terms.
+
+    Returns:
+        Scalar.
+    """
+    known = weight_BCZYX.sum(CROP_AXES, keepdim=True)
+    share = (wanted_BCZYX * weight_BCZYX).sum(CROP_AXES, keepdim=True) / known.clamp(min=1)
+    rarer = torch.minimum(share, 1 - share)
+    ratio = torch.where(rarer > 0, ((1 - rarer) / rarer).clamp(max=config.max_positive_weight), torch.ones_like(rarer))
+    is_rare = torch.where(share > 0.5, 1 - wanted_BCZYX, wanted_BCZYX)
+    per_voxel = weight_BCZYX * (1 + (ratio - 1) * is_rare)
+    cost = functional.binary_cross_entropy_with_logits(logit_BCZYX, wanted_BCZYX, reduction="none") * per_voxel
+    total = config.cross_entropy * cost.sum() / known.sum().clamp(min=1)
+    if config.dice:
+        probability = torch.sigmoid(logit_BCZYX)
+        dice = dice_loss(probability, wanted_BCZYX, weight_BCZYX, config.dice_smooth, axes=CROP_AXES)
+        total = total + config.dice * dice
+    return total
+
+
 def dice_loss(
     probability_BCZYX: torch.Tensor,  # noqa: N803
     wanted_BCZYX: torch.Tensor,  # noqa: N803
     weight_BCZYX: torch.Tensor,  # noqa: N803
     smooth: float,
+    axes: tuple[int, ...] = DICE_AXES,
 ) -> torch.Tensor:
-    """1 - Dice coefficient over the whole batch, mean over channels (Milletari 2016).
+    """1 - Dice coefficient over the whole batch, mean over channels; or per crop, mean over crops (Milletari 2016).
 
     Args:
         probability_BCZYX: float, predicted.
         wanted_BCZYX: float, target probability in [0, 1].
         weight_BCZYX: float, weight of each voxel; 0 ignores it.
         smooth: voxels added to numerator and denominator, so that nearly empty crops have a stable gradient.
+        axes: ``DICE_AXES`` or ``CROP_AXES``.
 
     Returns:
-        Scalar; a channel without any known voxel counts as 0.
+        Scalar; a channel or crop without any known voxel counts as 0.
     """
-    shared = (probability_BCZYX * wanted_BCZYX * weight_BCZYX).sum(DICE_AXES)
-    total = ((probability_BCZYX + wanted_BCZYX) * weight_BCZYX).sum(DICE_AXES)
+    shared = (probability_BCZYX * wanted_BCZYX * weight_BCZYX).sum(axes)
+    total = ((probability_BCZYX + wanted_BCZYX) * weight_BCZYX).sum(axes)
     dice = 1 - (2 * shared + smooth) / (total + smooth)
-    return (dice * (weight_BCZYX.sum(DICE_AXES) > 0)).mean()
+    return (dice * (weight_BCZYX.sum(axes) > 0)).mean()
 
 
 def non_overlap(probability_BCZYX: torch.Tensor, weight_BCZYX: torch.Tensor) -> torch.Tensor:  # noqa: N803

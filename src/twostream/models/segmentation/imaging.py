@@ -62,21 +62,38 @@ def cut_blur(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return image
 
 
-def motion_blur(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Blur one section along a random direction, as a drifting stage would."""
-    image, z = image.copy(), int(rng.integers(len(image)))
+def motion_blur(image: np.ndarray, rng: np.random.Generator, num_sections: int = 1) -> np.ndarray:
+    """Blur random sections along one random direction, as a drifting stage would; one may be hit repeatedly."""
+    image, hit = image.copy(), rng.integers(len(image), size=num_sections)
     kernel = _line(rng.uniform(*BLUR_PX), rng.uniform(0, math.pi))
-    image[z] = cv2.filter2D(image[z], -1, kernel, borderType=cv2.BORDER_REFLECT_101)
+    for z in hit:
+        image[z] = cv2.filter2D(image[z], -1, kernel, borderType=cv2.BORDER_REFLECT_101)
     return image
 
 
-def missing_section(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Replace one inner section by a constant; crops of fewer than ``MIN_SECTIONS`` sections stay as they are."""
+def missing_section(image: np.ndarray, rng: np.random.Generator, num_sections: int = 1) -> np.ndarray:
+    """Replace inner sections by a constant; crops of fewer than ``MIN_SECTIONS`` sections stay as they are."""
     if len(image) < MIN_SECTIONS:
         return image
     image = image.copy()
-    image[rng.integers(1, len(image) - 1)] = _blank(rng)
+    image[inner_sections(len(image), num_sections, rng)] = _blank(rng)
     return image
+
+
+def inner_sections(depth: int, number: int, rng: np.random.Generator) -> np.ndarray:
+    """Draw ``number`` sections without the first and the last one, each once; all of them if there are not so many.
+
+    Args:
+        depth: sections of the crop, at least ``MIN_SECTIONS``.
+        number: how many to draw.
+        rng: source of randomness.
+
+    Returns:
+        Section numbers, (number,) int64.
+    """
+    if number == 1:
+        return rng.integers(1, depth - 1, size=1)
+    return rng.choice(np.arange(1, depth - 1), min(number, depth - 2), replace=False)
 
 
 def missing_part(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -99,6 +116,33 @@ def missing_part(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     else:
         gone = abs(across - rng.uniform(-0.3, 0.3)) <= rng.uniform(0.01, 0.08)
     section[gone] = _blank(rng)
+    return image
+
+
+def missing_bands(image: np.ndarray, rng: np.random.Generator, probability: float, width_px: int) -> np.ndarray:
+    """Replace a band of some sections by the mean of the section.
+
+    A band follows a line from a random place on one side of the section to one on the opposite side. Each section loses
+    one with ``probability``; the two sections after it keep theirs.
+
+    Args:
+        image: (Z, Y, X) float32.
+        rng: source of randomness.
+        probability: of a section to lose a band.
+        width_px: extent of a band along the side where it starts.
+
+    Returns:
+        (Z, Y, X) float32.
+    """
+    image, z = image.copy(), 0
+    while z < len(image):
+        if rng.random() < probability:
+            section = image[z] if rng.random() < 0.5 else image[z].T  # a view: along Y or along X
+            start, stop = rng.uniform(0, section.shape[1], 2)
+            middle = np.linspace(start, stop, len(section))[:, None]
+            section[abs(np.arange(section.shape[1]) - middle) <= width_px / 2] = section.mean()
+            z += 2
+        z += 1
     return image
 
 

@@ -138,22 +138,35 @@ def orientations(num_orientations: int) -> list[tuple[int, tuple[int, ...]]]:
     return every[:num_orientations]
 
 
-def averaged_over_orientations(network: FoldedUNet, num_orientations: int) -> Callable[[torch.Tensor], torch.Tensor]:
-    """A function from a folded image to its logits, averaged over ``orientations(num_orientations)``.
+def averaged_over_orientations(
+    network: FoldedUNet,
+    num_orientations: int,
+    activation: Callable[[torch.Tensor], torch.Tensor] | None = None,
+) -> Callable[[torch.Tensor], torch.Tensor]:
+    """A function from a folded image to its output, averaged over ``orientations(num_orientations)``.
 
-    The image is transformed, and its logits are transformed back before they are averaged (test-time augmentation).
+    The image is transformed, and the outputs are transformed back before they are averaged (test-time augmentation).
+
+    Args:
+        network: the network of S.
+        num_orientations: 1, 4, 8 or 16.
+        activation: from logits to the probabilities that are averaged; None: logits are averaged.
     """
 
-    def averaged_logit(folded: torch.Tensor) -> torch.Tensor:
+    def output_of(folded: torch.Tensor) -> torch.Tensor:
+        logit = network.folded_logit(folded)
+        return logit if activation is None else activation(logit)
+
+    def averaged_output(folded: torch.Tensor) -> torch.Tensor:
         total: torch.Tensor | None = None
         for turns, axes in orientations(num_orientations):
-            turned = network.folded_logit(turn_folded(folded, network.fold_zyx, turns, axes))
+            turned = output_of(turn_folded(folded, network.fold_zyx, turns, axes))
             back = torch.rot90(torch.flip(turned, axes), -turns, (-2, -1))
             total = back if total is None else total + back
         assert total is not None
         return total / num_orientations
 
-    return network.folded_logit if num_orientations == 1 else averaged_logit
+    return output_of if num_orientations == 1 else averaged_output
 
 
 def turn_folded(folded_BFZYX: torch.Tensor, fold_zyx: Triple, turns: int, axes: Sequence[int]) -> torch.Tensor:  # noqa: N803

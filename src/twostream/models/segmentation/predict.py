@@ -1,9 +1,10 @@
 """Prediction: the probability of S for every voxel of a volume, as uint8 (255 is probability 1).
 
-The network is applied to overlapping windows, whose logits are blended with Gaussian weights. The windows lie on one
-lattice over the whole volume. A block, the unit of work, computes every window that touches it; its result therefore
-does not depend on the shape of the block. Logits are blended in folded voxels and interpolated to the voxels of the
-image afterwards, which needs a quarter of the memory when 2 x 2 pixels are folded into one.
+The network is applied to overlapping windows, whose logits (or probabilities, ``SegmentationConfig.average``) are
+blended with Gaussian weights. The windows lie on one lattice over the whole volume. A block, the unit of work, computes
+every window that touches it; its result therefore does not depend on the shape of the block. Logits are blended in
+folded voxels and interpolated to the voxels of the image afterwards, which needs a quarter of the memory when 2 x 2
+pixels are folded into one.
 
 Knows S, volumes and blocks; must not know candidates or rounds.
 """
@@ -13,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import product
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -30,8 +32,6 @@ from twostream.volume.execution import Executor, InProcess
 Triple = tuple[int, int, int]
 WINDOWS_AT_ONCE = 2
 """Batch size of the network in prediction."""
-GAUSSIAN_SIGMA = 0.125
-"""Width of the blending weights as a share of the window (Isensee 2021, nnU-Net)."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class PredictBlock:
     image: Volume
     output: Volume
     lattice: Lattice
-    test_time_flips: int = 1
+    config: SegmentationConfig
 
     def __call__(self, block: Block) -> None:
         """Predict ``block.write_box``, in voxels of the image; its offset must be a multiple of the fold."""
@@ -114,28 +114,33 @@ class PredictBlock:
             _triple(a * f for a, f in zip(seen.offset_zyx, fold_zyx, strict=True)),
             _triple(s * f for s, f in zip(seen.shape_zyx, fold_zyx, strict=True)),
         )
-        logit = predict_folded(self.segmenter, read_padded(self.image, pixels), self.lattice, self.test_time_flips)
-        levels = unfolded_levels(self.segmenter, logit[(slice(None), slice(None), *needed.relative_to(seen).slices)])
+        folded = predict_folded(self.segmenter, read_padded(self.image, pixels), self.lattice, self.config)
+        part = folded[(slice(None), slice(None), *needed.relative_to(seen).slices)]
+        levels = unfolded_levels(self.segmenter, part, self.config.average)
         start = Box(_triple(a * f for a, f in zip(needed.offset_zyx, fold_zyx, strict=True)), (1, 1, 1))
         inside = block.write_box.shifted(_triple(-v for v in start.offset_zyx))
         self.output.write(block.write_box, np.ascontiguousarray(levels[(slice(None), *inside.slices)]))
 
 
-def predict_folded(segmenter: Segmenter, image: np.ndarray, lattice: Lattice, test_time_flips: int) -> torch.Tensor:
-    """Logits of all windows in a region, blended with Gaussian weights.
+def predict_folded(
+    segmenter: Segmenter, image: np.ndarray, lattice: Lattice, config: SegmentationConfig
+) -> torch.Tensor:
+    """Logits or probabilities of all windows in a region, blended with Gaussian weights.
 
     Args:
         segmenter: S, on the device on which to compute.
         image: (Z, Y, X) uint8, voxels of the image over a region that ``Lattice.touching`` gave.
         lattice: shape and step of the windows.
-        test_time_flips: 1, 4, 8 or 16 orientations over which logits are averaged.
+        config: orientations, what is averaged over them, and width of the weights.
 
     Returns:
-        (1, L, Z, Y, X) float32 in folded voxels, on the CPU.
+        (1, L, Z, Y, X) float32 logits, or (1, C, Z, Y, X) probabilities if ``config.average`` says so, in folded
+        voxels, on the CPU.
     """
     network = segmenter.network
     device = next(network.parameters()).device
-    logit_of = averaged_over_orientations(network, test_time_flips)
+    activation = segmenter.head.probability if config.average == "probability" else None
+    output_of = averaged_over_orientations(network, config.test_time_flips, activation)
     with torch.inference_mode():
         # Fold the image once, as bytes: a quarter of the memory traffic of float32. The result has the channels-last
         # layout that the network uses, so windows can be copied out of it as they are.
@@ -143,8 +148,9 @@ def predict_folded(segmenter: Segmenter, image: np.ndarray, lattice: Lattice, te
         folded_zyxf = folded[0].movedim(0, -1)
         shape_zyx = _triple(folded_zyxf.shape[:3])
         corners = [_triple(c) for c in product(*(lattice.starts(axis, n) for axis, n in enumerate(shape_zyx)))]
-        weight = compute_importance_map(lattice.window_zyx, mode="gaussian", sigma_scale=GAUSSIAN_SIGMA)
-        total = torch.zeros((segmenter.head.num_logits, *shape_zyx))
+        weight = compute_importance_map(lattice.window_zyx, mode="gaussian", sigma_scale=config.blend_sigma)
+        num_outputs = segmenter.head.num_channels if activation else segmenter.head.num_logits
+        total = torch.zeros((num_outputs, *shape_zyx))
         weights = torch.zeros(shape_zyx)
         offset = torch.tensor(-segmenter.mean / segmenter.std)
         windows = torch.empty(WINDOWS_AT_ONCE, *lattice.window_zyx, folded_zyxf.shape[-1])  # reused by every batch
@@ -153,28 +159,31 @@ def predict_folded(segmenter: Segmenter, image: np.ndarray, lattice: Lattice, te
             grey = windows[: len(places)]
             for row, place in enumerate(places):
                 torch.add(offset, folded_zyxf[place], alpha=1 / segmenter.std, out=grey[row])  # normalise and copy
-            logit = logit_of(grey.movedim(-1, 1).to(device)).cpu()
+            output = output_of(grey.movedim(-1, 1).to(device)).cpu()
             for row, place in enumerate(places):
-                total[(slice(None), *place)].addcmul_(logit[row], weight)
+                total[(slice(None), *place)].addcmul_(output[row], weight)
                 weights[place] += weight
         return total.div_(weights)[None]
 
 
-def unfolded_levels(segmenter: Segmenter, logit: torch.Tensor) -> np.ndarray:
-    """Probability for every voxel of the image, from logits in folded voxels.
+def unfolded_levels(
+    segmenter: Segmenter, output: torch.Tensor, average: Literal["logit", "probability"] = "logit"
+) -> np.ndarray:
+    """Probability for every voxel of the image, from logits or probabilities in folded voxels.
 
-    The logits are interpolated as ``FoldedUNet.unfold`` does in training, but faster.
+    They are interpolated as ``FoldedUNet.unfold`` does in training, but faster.
 
     Args:
         segmenter: S; gives the fold (fz, fy, fx) and the head.
-        logit: (1, L, Z, Y, X) float32 in folded voxels.
+        output: (1, L, Z, Y, X) float32 logits, or (1, C, Z, Y, X) probabilities, in folded voxels.
+        average: which of the two ``output`` holds.
 
     Returns:
         (C, Z * fz, Y * fy, X * fx) uint8; 255 is probability 1.
     """
-    _, _, depth, height, width = logit.shape
+    _, _, depth, height, width = output.shape
     fz, fy, fx = segmenter.network.fold_zyx
-    folded = logit[0].cpu().numpy()
+    folded = output[0].cpu().numpy()
     section = np.empty((len(folded), height * fy, width * fx), np.float32)
     levels: np.ndarray | None = None
     with torch.inference_mode():
@@ -182,10 +191,12 @@ def unfolded_levels(segmenter: Segmenter, logit: torch.Tensor) -> np.ndarray:
             for channel, plane in zip(section, sections_at(folded, (z + 0.5) / fz - 0.5), strict=True):
                 # OpenCV gives the same values as torch's interpolation in a tenth of the time.
                 cv2.resize(plane, (width * fx, height * fy), dst=channel, interpolation=cv2.INTER_LINEAR)
-            probability = segmenter.head.probability(torch.from_numpy(section)[None, :, None])[0, :, 0]
+            values = torch.from_numpy(section)
+            if average == "logit":
+                values = segmenter.head.probability(values[None, :, None])[0, :, 0]
             if levels is None:
-                levels = np.empty((len(probability), depth * fz, height * fy, width * fx), np.uint8)
-            levels[:, z] = probability.mul_(255).round_().to(torch.uint8).numpy()
+                levels = np.empty((len(values), depth * fz, height * fy, width * fx), np.uint8)
+            levels[:, z] = values.mul_(255).round_().to(torch.uint8).numpy()
     assert levels is not None
     return levels
 
@@ -217,13 +228,13 @@ def predict(
         segmenter: S; computes on the GPU where there is one, and is left on the CPU.
         image: (Z, Y, X) uint8.
         output: (C, Z, Y, X) uint8 of the same extent; 255 is probability 1.
-        config: shapes of windows and blocks, overlap, test-time flips.
+        config: shapes of windows and blocks, overlap, test-time flips, blending.
         executor: runs the blocks; None: in this process, one after the other.
         region: voxels of the image; its offset must be a multiple of the fold. None: the whole image.
     """
     segmenter.network.to("cuda" if torch.cuda.is_available() else "cpu").eval()
     blocks = plan(segmenter, region or image.box, config)
-    work = PredictBlock(segmenter, image, output, lattice_of(segmenter, image, config), config.test_time_flips)
+    work = PredictBlock(segmenter, image, output, lattice_of(segmenter, image, config), config)
     with progress.task("predict", total=len(blocks)) as advance:
         for _ in (executor or InProcess()).map(work, blocks):
             advance(1)

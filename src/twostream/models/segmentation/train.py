@@ -172,6 +172,8 @@ class SegmentationModule(FitModule):
             learning_rate,
             optimizer=config.optimizer.name,
             weight_decay=config.optimizer.weight_decay,
+            decay_norms=config.optimizer.decay_norms,
+            clip_norm=config.optimizer.clip_norm,
             warmup_steps=config.optimizer.warmup_steps,
             validate_every=config.watch.every_steps if validation is not None else 0,
             patience=config.watch.patience,

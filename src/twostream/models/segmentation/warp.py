@@ -1,4 +1,4 @@
-"""Geometric augmentation, applied to image and target alike: flips, rotation, scaling, deformation, misalignment.
+"""Geometric augmentation of image and target alike: flips, rotation, deformation, misalignment, lost sections.
 
 Rotation, scaling and elastic deformation are combined into one resampling per section. Nothing is interpolated between
 sections, because they are thick and are cut and imaged one by one. Target levels come from the nearest voxel, never
@@ -14,6 +14,7 @@ import math
 import cv2
 import numpy as np
 
+from twostream.models.segmentation.imaging import MIN_SECTIONS, inner_sections
 from twostream.task import IGNORE
 
 
@@ -46,6 +47,12 @@ def turn(array: np.ndarray, flips: tuple[int, ...], quarter_turn: bool) -> np.nd
     """
     turned = np.rot90(array, axes=(-2, -1)) if quarter_turn else array
     return np.array(np.flip(turned, flips), order="C")
+
+
+def transpose_zx(array: np.ndarray) -> np.ndarray:
+    """A copy with Z and X exchanged, C-contiguous; a plain copy if (..., Z, Y, X) is not as deep as it is wide."""
+    cube = array.shape[-3] == array.shape[-1]
+    return np.array(np.swapaxes(array, -3, -1) if cube else array, order="C")
 
 
 def draw_factors(factor_range: tuple[float, float], rng: np.random.Generator) -> tuple[float, float]:
@@ -169,15 +176,70 @@ def misalign(
     number = int(rng.integers(side * side - 1))
     number += number >= side * side // 2  # skips the middle number, which is a shift by (0, 0)
     shift_yx = number // side - reach, number % side - reach
-    if rng.random() < 0.5:
-        first = int(rng.integers(len(image)))
-        sections = slice(first, first + 1)
-    else:
-        sections = slice(int(rng.integers(1, len(image))), None)
+    sections = _slipped(len(image), rng)
     image, target = image.copy(), target.copy()
     image[sections] = _shifted(image[sections], shift_yx, mode="reflect")
     target[:, sections] = _shifted(target[:, sections], shift_yx, mode="constant", constant_values=IGNORE)
     return image, target
+
+
+def misalign_by_rotation(
+    image: np.ndarray, target: np.ndarray, max_shift_px: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rotate one section, or all sections from a random one on, about its centre, as ``misalign`` shifts them.
+
+    Args:
+        image: (Z, Y, X) float32; a single section is returned as it is.
+        target: (C, Z, Y, X) uint8 levels.
+        max_shift_px: no corner moves farther than this.
+        rng: source of randomness.
+
+    Returns:
+        Image (mirrored outside the section) and target (``IGNORE`` there), of the same shapes.
+    """
+    half_diagonal = math.hypot(*image.shape[1:]) / 2
+    if len(image) < 2 or max_shift_px < 1:
+        return image, target
+    # The chord of an angle a at the distance r from the centre is 2 r sin(a / 2).
+    largest = 2 * math.asin(min(max_shift_px / 2 / half_diagonal, 1.0))
+    source = source_map(image.shape[1:], rng.uniform(-largest, largest), (1.0, 1.0), None)
+    sections = _slipped(len(image), rng)
+    image, target = image.copy(), target.copy()
+    image[sections], target[:, sections] = resample(image[sections], target[:, sections], source)
+    return image, target
+
+
+def drop_sections(
+    image: np.ndarray, target: np.ndarray, number: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Remove inner sections, as if they had been lost when the tissue was cut: their neighbours then meet.
+
+    Args:
+        image: (Z, Y, X) float32; fewer than ``MIN_SECTIONS`` sections are returned as they are.
+        target: (C, Z, Y, X) uint8 levels.
+        number: how many sections to remove; a first and a last one stay.
+        rng: source of randomness.
+
+    Returns:
+        Image and target of the same shapes. The missing number of sections is added at one end: mirrored in the image,
+        ``IGNORE`` in the target.
+    """
+    if len(image) < MIN_SECTIONS:
+        return image, target
+    gone = inner_sections(len(image), number, rng)
+    rim = (len(gone), 0) if rng.random() < 0.5 else (0, len(gone))
+    image, target = np.delete(image, gone, 0), np.delete(target, gone, 1)
+    # "symmetric" repeats the outermost section, so that any number can be added.
+    image = np.pad(image, (rim, (0, 0), (0, 0)), mode="symmetric")
+    return image, np.pad(target, ((0, 0), rim, (0, 0), (0, 0)), constant_values=IGNORE)
+
+
+def _slipped(depth: int, rng: np.random.Generator) -> slice:
+    """Draw which of ``depth`` sections an alignment has displaced: a single one, or all from one on."""
+    if rng.random() < 0.5:
+        first = int(rng.integers(depth))
+        return slice(first, first + 1)
+    return slice(int(rng.integers(1, depth)), None)
 
 
 def _shifted(array: np.ndarray, shift_yx: tuple[int, int], **margin: object) -> np.ndarray:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,13 @@ import numpy as np
 from twostream.base import progress
 from twostream.base.errors import InputError
 
+Paths = Mapping[str, Path]
+"""Paths of the downloads by file name."""
+Convert = Callable[[Paths, str, h5py.File], Sequence[float] | None]
+"""(downloads, name of the volume, HDF5 file to fill) -> voxel size (z, y, x) in nm, or None.
+
+The returned voxel size is the one that the downloads state; None if they state none. Raises ``InputError`` if they do
+not contain what was expected."""
 SLAB = 8
 """Sections read or written at once, and chunk size along Z. With sections of 4096 x 4096, conversion needs 1.2 GB."""
 CHUNK_PX = 128

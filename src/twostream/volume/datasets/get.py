@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import errno
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,8 +16,8 @@ import h5py
 
 from twostream.base import progress
 from twostream.base.errors import InputError
+from twostream.volume.datasets.arrays import Paths
 from twostream.volume.datasets.fetch import addresses, fetch
-from twostream.volume.datasets.layouts import Paths
 from twostream.volume.datasets.sets import DATASETS, DataSet
 
 DOWNLOADS = "downloads"
@@ -48,25 +48,25 @@ def get_dataset(
         voxel_size_nm: (z, y, x) in nm, to replace the voxel size that the source states or that ``DataSet`` assumes.
 
     Returns:
-        Paths of the HDF5 files, in the order of ``DataSet.volumes``.
+        Paths of the HDF5 files, in the order of ``DataSet.volumes``; of a set that comes in several editions, those of
+        the volumes that were found.
 
     Raises:
         InputError: there is no such set, a download failed or was damaged, an archive does not contain what was
             expected, or the disk is full.
     """
     dataset = find_dataset(name)
-    results = [folder / f"{volume}.h5" for volume in dataset.volumes]
     downloads = folder / DOWNLOADS
     with _explain_system_errors(folder):
-        for path, (volume, needed) in zip(results, dataset.volumes.items(), strict=True):
+        volumes = _held_volumes(dataset, folder, downloads, url)
+        for volume in volumes:
+            path = folder / f"{volume}.h5"
             if path.exists():
                 progress.say(f"{path} exists already; delete it to convert it again")
                 continue
-            downloads.mkdir(parents=True, exist_ok=True)
-            remotes = [remote for remote in dataset.files if remote.name in needed]
-            files = {r.name: fetch(r, downloads, addresses(r, dataset.files, url)) for r in remotes}
+            files = _files(dataset, dataset.volumes[volume], downloads, url)
             _convert(dataset, volume, files, path, voxel_size_nm)
-    return results
+    return [folder / f"{volume}.h5" for volume in volumes]
 
 
 def table() -> str:
@@ -75,6 +75,41 @@ def table() -> str:
     rows = [heads, *((d.name, d.title, d.size, d.license, d.recipe) for d in DATASETS.values())]
     widths = [max(len(row[i]) for row in rows) for i in range(len(heads))]
     return "\n".join("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+
+
+def _held_volumes(dataset: DataSet, folder: Path, downloads: Path, url: str | None) -> Sequence[str]:
+    """Names of the volumes to convert: all of them, or those of the editions that the downloads hold.
+
+    Raises:
+        InputError: a download failed, or does not contain what was expected.
+    """
+    if dataset.held is None:
+        return tuple(dataset.volumes)
+    converted = [volume for volume in dataset.volumes if (folder / f"{volume}.h5").exists()]
+    is_complete = any(set(edition) <= set(converted) for edition in dataset.editions)
+    if is_complete and not any((downloads / n).exists() for n in (*dataset.unpacked, *(r.name for r in dataset.files))):
+        return converted
+    needed = {name for names in dataset.volumes.values() for name in names}
+    return dataset.held(_files(dataset, needed, downloads, url))
+
+
+def _files(dataset: DataSet, needed: Collection[str], downloads: Path, url: str | None) -> Paths:
+    """Paths of the downloads called ``needed``, fetched if need be, or of the unpacked files in their place.
+
+    Raises:
+        InputError: a download failed, or one of the unpacked files is missing.
+    """
+    remotes = [remote for remote in dataset.files if remote.name in needed]
+    beside = [name for name in dataset.unpacked if (downloads / name).exists()]
+    if beside and not any((downloads / remote.name).exists() for remote in remotes):
+        if missing := sorted(set(dataset.unpacked) - set(beside)):
+            raise InputError(
+                f"{downloads} holds {' and '.join(beside)} but not {' and '.join(missing)}; put it there too, or move "
+                f"{' and '.join(beside)} away to fetch {' and '.join(remote.name for remote in remotes)}."
+            )
+        return {name: downloads / name for name in beside}
+    downloads.mkdir(parents=True, exist_ok=True)
+    return {remote.name: fetch(remote, downloads, addresses(remote, dataset.files, url)) for remote in remotes}
 
 
 def _convert(dataset: DataSet, volume: str, files: Paths, path: Path, voxel_size_nm: Sequence[float] | None) -> None:

@@ -5,11 +5,15 @@ Knows what is published about each set; must not know how files are downloaded o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from twostream.volume.datasets.arrays import Convert, Paths
+from twostream.volume.datasets.cremi import cremi
 from twostream.volume.datasets.fetch import Remote
-from twostream.volume.datasets.layouts import Convert, cremi, jwr15, lucchi, mitoem
+from twostream.volume.datasets.jwr15 import PAIR, jwr15, jwr15_volumes
+from twostream.volume.datasets.lucchi import lucchi
+from twostream.volume.datasets.mitoem import mitoem
 
 UNKNOWN_LICENSE = "not stated; ask the authors before redistributing"
 
@@ -29,8 +33,11 @@ class DataSet:
         recipe: name of the recipe that uses the set.
         files: the files to download.
         volumes: for each converted volume, its file name without suffix, and the names of the downloads that it needs.
-        convert: writes one volume, from ``layouts.py``.
+        convert: writes one volume.
         license: the license, in words.
+        editions: groups of ``volumes`` of which an archive need not hold more than one; empty: it holds all volumes.
+        held: with ``editions``: downloads -> the volumes that they hold; raises ``InputError`` for half a volume.
+        unpacked: names of files that may lie among the downloads in place of ``files``.
     """
 
     name: str
@@ -45,6 +52,9 @@ class DataSet:
     volumes: Mapping[str, tuple[str, ...]]
     convert: Convert
     license: str = UNKNOWN_LICENSE
+    editions: tuple[tuple[str, ...], ...] = ()
+    held: Callable[[Paths], Sequence[str]] | None = None
+    unpacked: tuple[str, ...] = ()
 
 
 _EPFL = "https://documents.epfl.ch/groups/c/cv/cvlab-unit/www/data/%20ElectronMicroscopy_Hippocampus"
@@ -96,11 +106,15 @@ DATASETS: dict[str, DataSet] = {
             citation="Lin et al., Two Stream Active Query Suggestion for Active Learning in Connectomics, ECCV 2020, "
             "doi:10.1007/978-3-030-58523-5_7",
             notes="Address: PyTorch Connectomics' synapse tutorial. Names inside (vol3, vol4; im_Yx2.h5, syn_Yx2.h5): "
-            "its configurations of other copies. Voxel size derived, not stated. No checksum published. Not tried.",
+            "its configurations of other copies; img.h5 and syn.h5 in one folder: its notebooks. Voxel size derived, "
+            "not stated. No checksum published. Not tried.",
             recipe="jwr15_polarity",
             files=(Remote("jwr15_synapse.zip", ("http://rhoana.rc.fas.harvard.edu/dataset/jwr15_synapse.zip",)),),
-            volumes={f"jwr15_{v}": ("jwr15_synapse.zip",) for v in ("vol3", "vol4")},
+            volumes=dict.fromkeys(("jwr15_vol3", "jwr15_vol4", "jwr15"), ("jwr15_synapse.zip",)),
             convert=jwr15,
+            editions=(("jwr15_vol3", "jwr15_vol4"), ("jwr15",)),
+            held=jwr15_volumes,
+            unpacked=PAIR,
         ),
         DataSet(
             name="lucchi",
