@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from twostream.base.config import apply_overrides, parse_config
 from twostream.base.errors import ConfigError, InputError
 from twostream.candidates.crops import RandomCrops
 from twostream.candidates.patches import PatchConfig
@@ -23,18 +22,12 @@ from twostream.models.streams.contrast import contrastive_loss
 from twostream.models.streams.draw import ImageDraw, MaskDraw, image_input, mask_input
 from twostream.models.streams.encode import encode
 from twostream.models.streams.fit import NUM_DIGEST_SAMPLES, RawViews, fit_stream, load_stream, new_stream, save_stream
-from twostream.models.streams.published import published_overrides
-from twostream.models.streams.vae import Vae, sample_latent, vae_loss
+from twostream.models.streams.vae import sample_latent, vae_loss
 from twostream.volume import MemoryVolume
 
 PUBLISHED = (64, 128, 128, 256, 256, 512)
 SHAPE = (1, 32, 32)
 SMALL = StreamConfig(method="vae", latent_dim=4, hidden_dims=(8, 16), num_steps=6, batch_size=4)
-
-
-@pytest.mark.parametrize(("latent_dim", "millions"), [(1024, 10.911425), (16, 4.716257)])
-def test_the_published_networks_have_the_published_size(latent_dim, millions):
-    assert sum(p.numel() for p in Vae((1, 128, 128), latent_dim, PUBLISHED).parameters()) == round(millions * 1e6)
 
 
 def test_shapes_and_range():
@@ -312,73 +305,6 @@ def test_simclr_is_refused_for_masks():
 def test_setting_one_option_of_the_mask_stream_keeps_its_other_defaults():
     changed = StreamsConfig.model_validate({"supervised": {"num_steps": 7}}).supervised
     assert changed == StreamsConfig().supervised.model_copy(update={"num_steps": 7})
-
-
-AS_PRINTED = """\
-SYSTEM:
-  NUM_GPUS: 2
-TWOSTREAM:
-  IMAGE_VAE: {image}
-  LABEL_TYPE: 'syn'
-  LATENT_DIM: {latent}
-  HIDDEN_DIMS: [64, 128, 128, 256, 256, 512]
-  WIDTH: 128
-  KLD_WEIGHT: 1e-4
-SOLVER:
-  BASE_LR: 1e-3
-"""
-
-
-def test_the_published_block_is_read_as_printed(tmp_path):
-    """YAML 1.1 reads 1e-4 as text; it must become a number nevertheless."""
-    for name, image, latent in (("i.yaml", True, 1024), ("m.yaml", False, 16)):
-        (tmp_path / name).write_text(AS_PRINTED.format(image=image, latent=latent))
-    options = published_overrides([tmp_path / "i.yaml", tmp_path / "m.yaml"], "polarity")
-    values = apply_overrides({}, options)
-    streams = parse_config(StreamsConfig, values["streams"], source="test")
-    patches = parse_config(PatchConfig, values["patches"], source="test")
-    assert (patches.width_px, patches.num_planes, streams.random_crop_share) == (128, 1, 1.0)
-    assert "patches.object_widths=null" in options  # overrides the preset of the task
-    for config, latent, millions in (
-        (streams.unsupervised, 1024, 10.911425),
-        (streams.supervised, 16, 4.716257),
-    ):
-        assert (config.method, config.latent_dim, config.kld_weight) == ("vae", latent, 1e-4)
-        network = new_stream((patches.num_planes, 128, 128), config, 0)
-        assert sum(p.numel() for p in network.parameters()) == round(millions * 1e6)
-    # In the published code, building a network reversed the list of channels for the next one (docs/method.md, VAE).
-    again = new_stream((1, 128, 128), streams.supervised, 0)
-    assert [tuple(w.shape) for w in again.parameters()] == [tuple(w.shape) for w in network.parameters()]
-
-
-@pytest.mark.parametrize(
-    ("text", "sentence"),
-    [
-        ("MODEL: {}", "has no TWOSTREAM: block"),
-        ("a: [", "cannot be read as YAML"),
-        ("TWOSTREAM: {IMAGE_VAE: true, LATENT: 3}", "nearest valid one is 'LATENT_DIM'"),
-        ("TWOSTREAM: {LATENT_DIM: 3}", "IMAGE_VAE is missing"),
-        ("TWOSTREAM: {IMAGE_VAE: true, LABEL_TYPE: seg}", "does not fit --task polarity"),
-        ("TWOSTREAM: {IMAGE_VAE: true, HIDDEN_DIMS: []}", "HIDDEN_DIMS is"),
-    ],
-)
-def test_a_published_block_that_is_not_valid_is_named(tmp_path, text, sentence):
-    (tmp_path / "a.yaml").write_text(text)
-    with pytest.raises(ConfigError, match=sentence):
-        published_overrides([tmp_path / "a.yaml"], "polarity")
-
-
-def test_two_published_blocks_must_be_of_different_streams_and_equal_width(tmp_path):
-    for name, image, width in (("a", True, 128), ("b", True, 128), ("c", False, 64)):
-        (tmp_path / name).write_text(f"TWOSTREAM: {{IMAGE_VAE: {image}, WIDTH: {width}}}")
-    with pytest.raises(ConfigError, match="pass one for each stream"):
-        published_overrides([tmp_path / "a", tmp_path / "b"], "polarity")
-    with pytest.raises(ConfigError, match="both streams see the same patches"):
-        published_overrides([tmp_path / "a", tmp_path / "c"], "polarity")
-    with pytest.raises(ConfigError, match="is passed twice"):
-        published_overrides([tmp_path / "c", tmp_path / "c"], "polarity")
-    with pytest.raises(ConfigError, match="b is passed twice"):
-        published_overrides([tmp_path / "c", tmp_path / "b", tmp_path / "b"], "polarity")
 
 
 def test_one_step_of_the_published_network_equals_its_plain_form(tmp_path):
