@@ -49,6 +49,23 @@ def test_init_freezes_the_boxes(tmp_path, toy_file):
     refused(init(tmp_path / "p", toy_file), "holds a project already")
 
 
+def test_init_prints_what_it_read_of_a_published_configuration(tmp_path, toy_file):
+    """One line a setting; what is given by hand wins over the file."""
+    (tmp_path / "image.yaml").write_text("TWOSTREAM: {IMAGE_VAE: True, LATENT_DIM: , HIDDEN_DIMS: [16, 32], WIDTH: 32}")
+    result = init(tmp_path / "p", toy_file, "--vae-config", tmp_path / "image.yaml", sets=("query.budget=7",))
+    assert result.exit_code == 0, result.output
+    assert "image.yaml: LATENT_DIM is empty: 512, the published default -> streams.unsupervised.lat" in result.stdout
+    streams = Project(tmp_path / "p").config.streams
+    assert (streams.unsupervised.latent_dim, streams.unsupervised.hidden_dims) == (512, (16, 32))
+    result = init(
+        tmp_path / "q", toy_file, "--vae-config", tmp_path / "image.yaml", sets=("streams.unsupervised.latent_dim=9",)
+    )
+    assert Project(tmp_path / "q").config.streams.unsupervised.latent_dim == 9
+    (tmp_path / "image.yaml").write_text("TWOSTREAM: {IMAGE_VAE: True, LATENT_DIM: 1024, KLD_WEIGHT: 1e-4}")
+    refused(init(tmp_path / "r", toy_file, "--vae-config", tmp_path / "image.yaml"), "image.yaml states no HIDDEN_DIMS")
+    assert not (tmp_path / "r").exists()
+
+
 def test_labels_boxes_without_anything_to_train_on_are_refused(tmp_path, toy_file):
     def make(*words):
         return init(tmp_path / "p", toy_file, *words)

@@ -7,7 +7,7 @@ import pytest
 from twostream.base.errors import VolumeError
 from twostream.base.geometry import Box
 from twostream.candidates.candidate import Candidate
-from twostream.candidates.cutting import cut, cut_all, random_patches
+from twostream.candidates.cutting import cut, cut_all
 from twostream.candidates.patches import PatchConfig, turned
 from twostream.candidates.pose import central_section, upright_angle
 from twostream.models.segmentation.config import SegmentationConfig
@@ -108,17 +108,6 @@ def test_the_angle_of_masks_of_one_or_two_pixels():
     pair = point.copy()
     pair[2, 4] = 2
     assert abs(upright_angle(pair)) < 1e-6
-
-
-def test_random_patches_depend_on_the_seed_alone():
-    rng = np.random.default_rng(0)
-    image = MemoryVolume(rng.integers(0, 255, (4, 100, 90)).astype(np.uint8), (30, 8, 8))
-    first = random_patches(image, 20, PatchConfig(width_px=32, planes="central"), 8, seed=3)
-    assert first.shape == (20, 1, 32, 32) and first.dtype == np.uint8
-    np.testing.assert_array_equal(
-        first, random_patches(image, 20, PatchConfig(width_px=32, planes="central"), 8, seed=3)
-    )
-    assert (first != random_patches(image, 20, PatchConfig(width_px=32, planes="central"), 8, seed=4)).any()
 
 
 def test_every_chunk_is_read_once(tmp_path):

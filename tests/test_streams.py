@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from twostream.base.config import apply_overrides, parse_config
 from twostream.base.errors import ConfigError, InputError
+from twostream.candidates.crops import RandomCrops
 from twostream.candidates.patches import PatchConfig
 from twostream.models.streams.active_clustering import (
     _ActiveClusteringModule,
@@ -22,17 +22,12 @@ from twostream.models.streams.contrast import contrastive_loss
 from twostream.models.streams.draw import ImageDraw, MaskDraw, image_input, mask_input
 from twostream.models.streams.encode import encode
 from twostream.models.streams.fit import NUM_DIGEST_SAMPLES, RawViews, fit_stream, load_stream, new_stream, save_stream
-from twostream.models.streams.published import published_overrides
-from twostream.models.streams.vae import Vae, sample_latent, vae_loss
+from twostream.models.streams.vae import sample_latent, vae_loss
+from twostream.volume import MemoryVolume
 
 PUBLISHED = (64, 128, 128, 256, 256, 512)
 SHAPE = (1, 32, 32)
 SMALL = StreamConfig(method="vae", latent_dim=4, hidden_dims=(8, 16), num_steps=6, batch_size=4)
-
-
-@pytest.mark.parametrize(("latent_dim", "millions"), [(1024, 10.911425), (16, 4.716257)])
-def test_the_published_networks_have_the_published_size(latent_dim, millions):
-    assert sum(p.numel() for p in Vae((1, 128, 128), latent_dim, PUBLISHED).parameters()) == round(millions * 1e6)
 
 
 def test_shapes_and_range():
@@ -87,7 +82,7 @@ def test_the_contrastive_loss_is_zero_if_all_labels_differ():
     assert loss.item() == 0
 
 
-def draw(rng):
+def draw(t, rng):
     return rng.uniform(-1, 1, SHAPE).astype(np.float32)
 
 
@@ -100,11 +95,11 @@ def test_a_killed_and_resumed_stream_ends_with_the_same_weights(tmp_path, monkey
     class Killed(BaseException):
         pass
 
-    def deadly(rng, count=[0]):  # noqa: B006 - counts over calls
+    def deadly(t, rng, count=[0]):  # noqa: B006 - counts over calls
         count[0] += 1
         if count[0] > NUM_DIGEST_SAMPLES + 4 * 3 + 2:  # in the middle of the fourth step
             raise Killed
-        return draw(rng)
+        return draw(t, rng)
 
     halved = new_stream(SHAPE, SMALL, seed=1)
     with pytest.raises(Killed):
@@ -117,7 +112,7 @@ def test_a_killed_and_resumed_stream_ends_with_the_same_weights(tmp_path, monkey
 
 
 def test_fitting_learns(tmp_path):
-    def two_kinds(rng):
+    def two_kinds(t, rng):
         patch = np.full(SHAPE, -0.8, np.float32)
         patch[:, :, :16] = rng.choice([-0.8, 0.8])
         return patch
@@ -264,7 +259,7 @@ def test_the_loss_of_simclr_equals_its_plain_form():
     config = SMALL.model_copy(update={"method": "simclr", "temperature": 0.5})
     network = new_stream(SHAPE, config, seed=0)
     rng = np.random.default_rng(0)
-    batch = torch.from_numpy(np.stack([network.views(draw(rng), rng) for _ in range(3)]))
+    batch = torch.from_numpy(np.stack([network.views(draw(0, rng), rng) for _ in range(3)]))
     assert batch.shape == (3, 2, 1, 32, 32) and batch.abs().max() <= 1
     with torch.no_grad():
         z = network.project(network.features(batch.reshape(6, 1, 32, 32))).double().numpy()
@@ -279,7 +274,7 @@ def test_the_loss_of_simclr_equals_its_plain_form():
 
 
 def test_training_simclr_lowers_the_loss_and_the_stream_is_stored(tmp_path):
-    def blobs(rng):
+    def blobs(t, rng):
         return np.kron(rng.choice([-0.7, 0.7], (4, 4)), np.ones((8, 8))).astype(np.float32)[None]
 
     config = SMALL.model_copy(update={"method": "simclr", "num_steps": 80, "batch_size": 16, "learning_rate": 3e-3})
@@ -287,7 +282,7 @@ def test_training_simclr_lowers_the_loss_and_the_stream_is_stored(tmp_path):
     losses = fit_stream(network, blobs, config, seed=0, resume_path=tmp_path / "r", name="test")
     assert np.mean(losses[-5:]) < np.mean(losses[:3]) - 0.2
     save_stream(network, config, losses, tmp_path / "s.ckpt")
-    patches = np.stack([blobs(np.random.default_rng(t)) for t in range(4)])
+    patches = np.stack([blobs(t, np.random.default_rng(t)) for t in range(4)])
     np.testing.assert_array_equal(encode(load_stream(tmp_path / "s.ckpt"), patches), encode(network, patches))
 
 
@@ -312,73 +307,6 @@ def test_setting_one_option_of_the_mask_stream_keeps_its_other_defaults():
     assert changed == StreamsConfig().supervised.model_copy(update={"num_steps": 7})
 
 
-AS_PRINTED = """\
-SYSTEM:
-  NUM_GPUS: 2
-TWOSTREAM:
-  IMAGE_VAE: {image}
-  LABEL_TYPE: 'syn'
-  LATENT_DIM: {latent}
-  HIDDEN_DIMS: [64, 128, 128, 256, 256, 512]
-  WIDTH: 128
-  KLD_WEIGHT: 1e-4
-SOLVER:
-  BASE_LR: 1e-3
-"""
-
-
-def test_the_published_block_is_read_as_printed(tmp_path):
-    """YAML 1.1 reads 1e-4 as text; it must become a number nevertheless."""
-    for name, image, latent in (("i.yaml", True, 1024), ("m.yaml", False, 16)):
-        (tmp_path / name).write_text(AS_PRINTED.format(image=image, latent=latent))
-    options = published_overrides([tmp_path / "i.yaml", tmp_path / "m.yaml"], "polarity")
-    values = apply_overrides({}, options)
-    streams = parse_config(StreamsConfig, values["streams"], source="test")
-    patches = parse_config(PatchConfig, values["patches"], source="test")
-    assert (patches.width_px, patches.num_planes, streams.random_crop_share) == (128, 1, 1.0)
-    assert "patches.object_widths=null" in options  # overrides the preset of the task
-    for config, latent, millions in (
-        (streams.unsupervised, 1024, 10.911425),
-        (streams.supervised, 16, 4.716257),
-    ):
-        assert (config.method, config.latent_dim, config.kld_weight) == ("vae", latent, 1e-4)
-        network = new_stream((patches.num_planes, 128, 128), config, 0)
-        assert sum(p.numel() for p in network.parameters()) == round(millions * 1e6)
-    # In the published code, building a network reversed the list of channels for the next one (docs/method.md, VAE).
-    again = new_stream((1, 128, 128), streams.supervised, 0)
-    assert [tuple(w.shape) for w in again.parameters()] == [tuple(w.shape) for w in network.parameters()]
-
-
-@pytest.mark.parametrize(
-    ("text", "sentence"),
-    [
-        ("MODEL: {}", "has no TWOSTREAM: block"),
-        ("a: [", "cannot be read as YAML"),
-        ("TWOSTREAM: {IMAGE_VAE: true, LATENT: 3}", "nearest valid one is 'LATENT_DIM'"),
-        ("TWOSTREAM: {LATENT_DIM: 3}", "IMAGE_VAE is missing"),
-        ("TWOSTREAM: {IMAGE_VAE: true, LABEL_TYPE: seg}", "does not fit --task polarity"),
-        ("TWOSTREAM: {IMAGE_VAE: true, HIDDEN_DIMS: []}", "HIDDEN_DIMS is"),
-    ],
-)
-def test_a_published_block_that_is_not_valid_is_named(tmp_path, text, sentence):
-    (tmp_path / "a.yaml").write_text(text)
-    with pytest.raises(ConfigError, match=sentence):
-        published_overrides([tmp_path / "a.yaml"], "polarity")
-
-
-def test_two_published_blocks_must_be_of_different_streams_and_equal_width(tmp_path):
-    for name, image, width in (("a", True, 128), ("b", True, 128), ("c", False, 64)):
-        (tmp_path / name).write_text(f"TWOSTREAM: {{IMAGE_VAE: {image}, WIDTH: {width}}}")
-    with pytest.raises(ConfigError, match="pass one for each stream"):
-        published_overrides([tmp_path / "a", tmp_path / "b"], "polarity")
-    with pytest.raises(ConfigError, match="both streams see the same patches"):
-        published_overrides([tmp_path / "a", tmp_path / "c"], "polarity")
-    with pytest.raises(ConfigError, match="is passed twice"):
-        published_overrides([tmp_path / "c", tmp_path / "c"], "polarity")
-    with pytest.raises(ConfigError, match="b is passed twice"):
-        published_overrides([tmp_path / "c", tmp_path / "b", tmp_path / "b"], "polarity")
-
-
 def test_one_step_of_the_published_network_equals_its_plain_form(tmp_path):
     """Loss and update of the published mask VAE: mean squared error, KL summed over the latent, AdamW.
 
@@ -397,12 +325,12 @@ def test_one_step_of_the_published_network_equals_its_plain_form(tmp_path):
     network = new_stream((1, 128, 128), config, seed=0)
     before = {name: value.clone() for name, value in network.state_dict().items()}
 
-    def masks(rng):
+    def masks(t, rng):
         return rng.choice([-1.0, 0.0, 1.0], (1, 128, 128)).astype(np.float32)
 
     losses = fit_stream(network, masks, config, seed=4, resume_path=tmp_path / "r", name="test")
     plain = new_stream((1, 128, 128), config, seed=0)
-    batch = torch.from_numpy(np.stack([masks(np.random.default_rng([4, t])) for t in range(2)]))
+    batch = torch.from_numpy(np.stack([masks(t, np.random.default_rng([4, t])) for t in range(2)]))
     flat = plain.encoder(batch).flatten(1)
     mean, log_variance = plain.to_mean(flat), plain.to_log_variance(flat)
     noise = torch.randn(mean.shape, generator=torch.Generator().manual_seed(0))
@@ -425,8 +353,8 @@ def test_a_stream_checkpoint_with_another_fingerprint_is_not_resumed(tmp_path, c
     monkey = pytest.MonkeyPatch()
     monkey.setattr("twostream.models.training.STEPS_PER_CHECKPOINT", 2)
 
-    def other_patches(rng):
-        return draw(rng)[:, ::-1].copy()
+    def other_patches(t, rng):
+        return draw(t, rng)[:, ::-1].copy()
 
     fit_stream(new_stream(SHAPE, SMALL, 1), draw, SMALL, seed=5, resume_path=tmp_path / "r", name="test")
     monkey.undo()
@@ -457,13 +385,17 @@ def test_active_clustering_is_not_resumed_with_other_answers(tmp_path):
 
 def test_training_samples_can_be_pickled():
     """Each GPU has a process of its own, to which samples, draws and networks are sent."""
-    images = np.zeros((3, *SHAPE), np.uint8)
+    images = np.random.default_rng(0).integers(0, 255, (3, *SHAPE)).astype(np.uint8)
+    crops = RandomCrops(
+        MemoryVolume(images[:, 0], (30, 8, 8)), PatchConfig(width_px=32, planes="central"), 8, 0, turned=True
+    )
     for stream in (SMALL, SMALL.model_copy(update={"method": "simclr"})):
-        views = RawViews(new_stream(SHAPE, stream, 0), ImageDraw(images, images, 0.5, "central"), 3)
+        views = RawViews(new_stream(SHAPE, stream, 0), ImageDraw(crops, images, 0.5, "central"), 3)
+        views(0)  # crops in memory and the thread that reads ahead stay behind
         again = pickle.loads(pickle.dumps(views))
         assert torch.equal(again(4), views(4)) and again.digest == views.digest
     masks = pickle.loads(pickle.dumps(MaskDraw(images.astype(np.int8), "central")))
-    assert masks(np.random.default_rng(0)).shape == SHAPE
+    assert masks(0, np.random.default_rng(0)).shape == SHAPE
 
 
 @pytest.mark.parametrize(

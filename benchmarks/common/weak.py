@@ -24,7 +24,8 @@ from common.sets import REAL_SETS, renumbered, synthetic_data
 from twostream.base.config import apply_overrides, parse_config
 from twostream.base.geometry import Box
 from twostream.candidates.candidate import Candidate, clean, extract
-from twostream.candidates.cutting import cut_all, random_patches
+from twostream.candidates.crops import RandomCrops
+from twostream.candidates.cutting import cut_all
 from twostream.candidates.patches import PatchConfig
 from twostream.candidates.truth import Truth
 from twostream.models.segmentation.config import SegmentationConfig, shapes_for
@@ -57,7 +58,6 @@ QUICK_STEPS = (
     "streams.unsupervised.num_steps=60", "streams.active_clustering.num_steps=20",
 )  # fmt: skip
 """Settings of the two forms, before --override."""
-NUM_RANDOM_PATCHES = 4096
 
 
 @dataclass(frozen=True)
@@ -229,8 +229,9 @@ def blocks_of(candidates: list[Candidate], labels: np.ndarray, size_nm: tuple[fl
 
 def draws(world: World, found: Candidates, config: StreamsConfig, patches: PatchConfig, seed: int) -> dict[str, Draw]:
     """What the streams learn from: aligned masks, and raw patches of the whole image."""
-    everywhere = random_patches(world.raw, NUM_RANDOM_PATCHES, patches, world.task.patch_pixel_size_nm, seed)
-    raw = ImageDraw(everywhere, found.image_patch, config.random_crop_share, patches.planes)
+    turned = config.augment_crops
+    crops = RandomCrops(world.raw, patches, world.task.patch_pixel_size_nm, seed, turned=turned)
+    raw = ImageDraw(crops, found.image_patch, config.random_crop_share, patches.planes, turned)
     return {"mask": MaskDraw(found.mask_patch, patches.planes), "image": raw}
 
 

@@ -151,7 +151,7 @@ def init(
     budget: Annotated[int, typer.Option("--budget", help="Answers per round.")] = 50,
     vae_config: Annotated[
         Optional[list[Path]],
-        typer.Option("--vae-config", metavar="FILE", help="YAML with a TWOSTREAM: block; once for each VAE."),
+        typer.Option("--vae-config", metavar="FILE", help="Published YAML with a TWOSTREAM: block; may be repeated."),
     ] = None,
     set_: Overrides = None,
     debug: Debug = False,
@@ -175,7 +175,7 @@ def init(
         preset=preset,
         seed=seed,
         budget=budget,
-        overrides=[*_published_overrides(vae_config, given["task"]), *(set_ or [])],
+        overrides=[*_published_overrides(vae_config, preset, given), *(set_ or [])],
     )
     _print_new_project(directory, project)
 
@@ -191,13 +191,18 @@ def _check_init(given: dict[str, Any], sources: dict[str, Any]) -> None:
         )
 
 
-def _published_overrides(paths: list[Path] | None, task: str) -> list[str]:
-    """Overrides from configuration files of the published code."""
+def _published_overrides(paths: list[Path] | None, preset: str, given: dict[str, Any]) -> list[str]:
+    """Overrides from configuration files of the published code; what was read of each is printed."""
     if not paths:
         return []
-    from twostream.models.streams.published import published_overrides
+    from twostream.models.streams.published import read_published
+    from twostream.project.settings import PRESETS, preset_settings
 
-    return published_overrides(paths, task)
+    task: str = given["task"]
+    settings = given.get("settings") or (preset_settings(preset, task) if preset in PRESETS else {})
+    reading = read_published(paths, task, settings)
+    print("\n".join(reading.lines))
+    return reading.overrides
 
 
 def _print_new_project(directory: Path, project: Project) -> None:

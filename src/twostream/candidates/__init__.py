@@ -11,7 +11,9 @@
     painting     such objects as labels of voxels
     patches      what a patch is: settings, the (image, mask) pair
     pose         how a candidate lies: central section and angle
-    cutting      patches cut from a volume
+    sampling     the planes of a patch from a window of voxels
+    cutting      patches of candidates cut from a volume
+    crops        random crops of the raw image
 
 Knows volumes and tasks; must not know torch, projects, rounds or answers of a ledger.
 """

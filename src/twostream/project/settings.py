@@ -194,6 +194,7 @@ PRESETS: dict[str, dict[str, Any]] = {
             "supervised": PAPER_VAE | {"latent_dim": 16},
             "unsupervised": PAPER_VAE | {"latent_dim": 1024},
             "random_crop_share": 1.0,
+            "augment_crops": False,
             "active_clustering": {"num_steps": 5_000},
         },
     },

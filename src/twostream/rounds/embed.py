@@ -21,7 +21,8 @@ from twostream.base import progress
 from twostream.base.atomic import array_file, write_array, write_arrays
 from twostream.base.errors import InputError, ProjectError
 from twostream.candidates.candidate import Candidate
-from twostream.candidates.cutting import cut_all, random_patches
+from twostream.candidates.crops import RandomCrops
+from twostream.candidates.cutting import cut_all
 from twostream.candidates.patches import PatchPair
 from twostream.candidates.table import from_table, read_table
 from twostream.models.segmentation.features import pooled_features
@@ -40,8 +41,6 @@ from twostream.rounds.propose import may_be_asked
 STREAMS = ("supervised", "unsupervised")
 NETWORK_METHODS = ("vae", "simclr")
 """Methods of a stream that is a network on patches, trained in round 0."""
-NUM_RANDOM_PATCHES = 4096
-"""Patches from random places that train the unsupervised stream; limited because they are held in memory."""
 MAX_TRAINING_PAIRS = 8192
 """Candidates that train the streams, a random sample if there are more; limited because they are held in memory."""
 
@@ -135,7 +134,7 @@ def fine_tune_on_answers(project: Project, round_number: int) -> list[float]:
         unanswered = _images(project, _sample_pairs(project, others, "unanswered"))
         losses = fine_tune(
             network,
-            _image_draw(project, unanswered),
+            _image_draw(project, unanswered, round_number),
             _images(project, [q.patch for q in taught]),
             y,
             unanswered,
@@ -165,7 +164,9 @@ def _train_streams(project: Project, candidates: Sequence[Candidate]) -> None:
     pairs = _sample_pairs(project, _training_candidates(project, candidates), "training pairs")
     for name in untrained:
         config, path = _config(project, name), project.path(0, f"{name}.ckpt")
-        draw = _image_draw(project, _images(project, pairs)) if name == "unsupervised" else _mask_draw(project, pairs)
+        draw = (
+            _image_draw(project, _images(project, pairs), 0) if name == "unsupervised" else _mask_draw(project, pairs)
+        )
         network = new_stream(_patch_shape(project), config, project.seed(0, f"{name} weights"))
         losses = fit_stream(
             network, draw, config, seed=project.seed(0, name), resume_path=path.with_suffix(".resume"), name=name
@@ -208,11 +209,14 @@ def _mask_draw(project: Project, pairs: Sequence[PatchPair]) -> Draw:
     return MaskDraw(_masks(project, pairs), project.config.patches.planes)
 
 
-def _image_draw(project: Project, centred: np.ndarray) -> Draw:
-    """Training samples of the unsupervised stream: patches from random places, and ``centred``, cut at candidates."""
-    patches, seed = project.config.patches, project.seed(0, "raw patches")
-    everywhere = random_patches(project.image, NUM_RANDOM_PATCHES, patches, project.pixel_size_nm, seed)
-    return ImageDraw(everywhere, centred, project.config.streams.random_crop_share, patches.planes)
+def _image_draw(project: Project, centred: np.ndarray, round_number: int) -> Draw:
+    """Training samples of the unsupervised stream: crops of the whole image, and ``centred``, cut at candidates."""
+    patches, streams = project.config.patches, project.config.streams
+    crops = RandomCrops(
+        project.image, patches, project.pixel_size_nm, project.seed(round_number, "crops of the image"),
+        turned=streams.augment_crops,
+    )  # fmt: skip
+    return ImageDraw(crops, centred, streams.random_crop_share, patches.planes, streams.augment_crops)
 
 
 # -- patches and latents ----------------------------------------------------------------------------------------------

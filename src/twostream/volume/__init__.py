@@ -10,7 +10,7 @@ from twostream.volume._memory import MemoryVolume
 from twostream.volume.formats import register_format
 from twostream.volume.open import create_volume, open_ignore_mask, open_volume
 from twostream.volume.volume import Volume, agreed_voxel_size, read_padded
-from twostream.volume.windows import read_windows
+from twostream.volume.windows import read_shape, read_windows
 
 __all__ = [
     "MemoryVolume",
@@ -20,6 +20,7 @@ __all__ = [
     "open_ignore_mask",
     "open_volume",
     "read_padded",
+    "read_shape",
     "read_windows",
     "register_format",
 ]

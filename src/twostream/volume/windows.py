@@ -15,6 +15,8 @@ from twostream.volume.volume import Volume, pad_to, read_padded
 
 MIN_VOXELS_AT_ONCE = 1 << 20
 """Smaller chunks are read several at a time, so that the cost of a call to ``Volume.read`` is negligible."""
+USUAL_CHUNK_ZYX = (16, 128, 128)
+"""Stands for the chunks of a volume that has none, where neighbouring boxes are to be read together."""
 
 
 def read_windows(volume: Volume, boxes: Sequence[Box]) -> Iterator[tuple[int, np.ndarray]]:
@@ -37,7 +39,7 @@ def read_windows(volume: Volume, boxes: Sequence[Box]) -> Iterator[tuple[int, np
         for row, box in enumerate(boxes):
             yield row, read_padded(volume, box)
         return
-    cell = _read_shape(volume.chunk_shape_zyx, volume.shape_zyx)
+    cell = read_shape(volume)
     inside = [box.intersection(volume.box) for box in boxes]
     touching: dict[Vector, list[int]] = {}
     remaining = [0] * len(boxes)
@@ -63,9 +65,10 @@ def read_windows(volume: Volume, boxes: Sequence[Box]) -> Iterator[tuple[int, np
                 yield row, pad_to(windows.pop(row), inside[row], boxes[row])
 
 
-def _read_shape(chunk_zyx: Vector, shape_zyx: Vector) -> Vector:
+def read_shape(volume: Volume) -> Vector:
     """Shape (z, y, x) of the box that is read at once: whole chunks, about equally many along each axis."""
-    cell, limit = list(chunk_zyx), [-(-s // c) * c for s, c in zip(shape_zyx, chunk_zyx, strict=True)]
+    chunk_zyx = volume.chunk_shape_zyx or USUAL_CHUNK_ZYX
+    cell, limit = list(chunk_zyx), [-(-s // c) * c for s, c in zip(volume.shape_zyx, chunk_zyx, strict=True)]
     while np.prod(cell) < MIN_VOXELS_AT_ONCE and any(c < m for c, m in zip(cell, limit, strict=True)):
         # Extend the axis with the fewest chunks; among equals X first, then Y, as the storage order is Z, Y, X.
         axis = min((a for a in range(3) if cell[a] < limit[a]), key=lambda a: (cell[a] // chunk_zyx[a], -a))

@@ -130,15 +130,18 @@ class StreamsConfig(Config):
         supervised: the stream that sees the aligned masks predicted by S.
         unsupervised: the stream that sees raw image patches.
         active_clustering: fine-tuning of the unsupervised stream on the answers.
-        random_crop_share: share of the unsupervised stream's training patches that are cut at random places and angles;
-            the others are centred on candidates. The published code trains on random patches only, although it encodes
-            centred ones.
+        random_crop_share: share of the unsupervised stream's training patches that are cut at random places of the
+            image, every one anew; the others are centred on candidates. The published code trains on random crops only,
+            although it encodes centred patches.
+        augment_crops: whether raw patches are rotated and reflected at random while the unsupervised stream is trained.
+            The published code does neither.
     """
 
     supervised: MaskStreamConfig = MaskStreamConfig()
     unsupervised: StreamConfig = StreamConfig()
     active_clustering: ActiveClusteringConfig = ActiveClusteringConfig()
     random_crop_share: float = Field(0.25, ge=0, le=1)
+    augment_crops: bool = True
 
     @property
     def learn_from_answers(self) -> bool:

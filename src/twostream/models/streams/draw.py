@@ -8,6 +8,7 @@ Knows arrays of patches; must not know torch, volumes or rounds.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -15,8 +16,10 @@ import numpy as np
 
 from twostream.candidates.patches import turned
 
-Draw = Callable[[np.random.Generator], np.ndarray]
-"""Random generator -> one training patch, (P, W, W) float32 in [-1, 1]."""
+Draw = Callable[[int, np.random.Generator], np.ndarray]
+"""(t, random generator of sample t) -> the patch of training sample t, (P, W, W) float32 in [-1, 1]."""
+RUN = 64
+"""Samples after which the places of random crops among all samples are shifted by one (``ImageDraw``)."""
 
 
 def image_input(image: np.ndarray) -> np.ndarray:
@@ -41,26 +44,39 @@ class MaskDraw:
     masks: np.ndarray
     planes: str
 
-    def __call__(self, rng: np.random.Generator) -> np.ndarray:
+    def __call__(self, t: int, rng: np.random.Generator) -> np.ndarray:
         return mask_input(turned(self.masks[rng.integers(len(self.masks))], self.planes, rng, upright=True))
 
 
 @dataclass(frozen=True)
 class ImageDraw:
-    """Draws raw image patches, flipped and rotated at random, because tissue has no preferred orientation.
+    """Draws raw image patches: crops at random places of the image, each one new, and patches around candidates.
 
     Attributes:
-        everywhere: (M, P, W, W) uint8, cut at random places.
+        crops: number of a crop -> (P, W, W) uint8; crops 0, 1, 2, ... are used in this order.
         centred: (N, P, W, W) uint8, centred on candidates; may be empty.
-        random_share: share of the patches that are drawn from ``everywhere``.
+        random_share: share of the patches that are crops at random places.
         planes: ``PatchConfig.planes``, the meaning of the P planes.
+        augmented: whether patches are flipped and rotated at random, because tissue has no preferred orientation.
     """
 
-    everywhere: np.ndarray
+    crops: Callable[[int], np.ndarray]
     centred: np.ndarray
     random_share: float
     planes: str
+    augmented: bool = True
 
-    def __call__(self, rng: np.random.Generator) -> np.ndarray:
-        source = self.everywhere if len(self.centred) == 0 or rng.random() < self.random_share else self.centred
-        return image_input(turned(source[rng.integers(len(source))], self.planes, rng, upright=False))
+    def __call__(self, t: int, rng: np.random.Generator) -> np.ndarray:
+        number = self.crop_number(t)
+        patch = self.centred[rng.integers(len(self.centred))] if number is None else self.crops(number)
+        return image_input(turned(patch, self.planes, rng, upright=False) if self.augmented else patch)
+
+    def crop_number(self, t: int) -> int | None:
+        """Which crop sample t is; None if it is a patch around a candidate."""
+        if len(self.centred) == 0:
+            return t
+        # Of several GPUs each takes every n-th sample. The shift lets crops fall to each of them alike.
+        run, place = divmod(t, RUN)
+        t = run * RUN + (place + run) % RUN
+        before = math.floor(t * self.random_share)
+        return before if math.floor((t + 1) * self.random_share) > before else None

@@ -47,7 +47,7 @@ class StreamModule(FitModule):
 
 @dataclass(frozen=True)
 class RawViews:
-    """t -> training sample t: ``network.views`` of a patch drawn with a generator seeded by (seed, t)."""
+    """t -> training sample t: ``network.views`` of patch t, drawn with a generator seeded by (seed, t)."""
 
     network: Stream
     draw: Draw
@@ -55,12 +55,12 @@ class RawViews:
 
     def __call__(self, t: int) -> torch.Tensor:
         rng = np.random.default_rng([self.seed, t])
-        return torch.from_numpy(self.network.views(self.draw(rng), rng))
+        return torch.from_numpy(self.network.views(self.draw(t, rng), rng))
 
     @property
     def digest(self) -> str:
         """Hash of the first ``NUM_DIGEST_SAMPLES`` patches, which stands for the training data."""
-        first = [self.draw(np.random.default_rng([self.seed, t])) for t in range(NUM_DIGEST_SAMPLES)]
+        first = [self.draw(t, np.random.default_rng([self.seed, t])) for t in range(NUM_DIGEST_SAMPLES)]
         return hashlib.sha256(np.stack(first).tobytes()).hexdigest()
 
 
