@@ -53,6 +53,22 @@ def test_it_is_the_score_of_s_until_both_answers_were_given():
         np.testing.assert_array_equal(world.ensemble(y, num_members=3), np.tile(world.score, (3, 1)))
 
 
+def test_excluded_rows_get_a_probability_and_change_no_other():
+    world = World(60)
+    y = world.answered(20)
+    strange = np.isnan(y) & (np.arange(60) % 3 == 0)
+    for array in world.X.values():
+        array[strange] += 50  # would move every mean and deviation
+    without = Scorer().predict(
+        {name: array[~strange] for name, array in world.X.items()}, y[~strange],
+        score=world.score[~strange], num_voxels=world.num_voxels[~strange],
+    )  # fmt: skip
+    probability = Scorer().predict(world.X, y, score=world.score, num_voxels=world.num_voxels, excluded=strange)
+    np.testing.assert_allclose(probability[~strange], without, rtol=1e-9)
+    assert ((probability[strange] >= 0) & (probability[strange] <= 1)).all()
+    assert not np.allclose(world.predict(y)[~strange], without, rtol=1e-3)
+
+
 def test_the_weights_are_the_most_probable_ones_and_their_precision_is_the_curvature():
     rng = np.random.default_rng(0)
     features, y = rng.normal(size=(30, 4)), (rng.random(30) < 0.3).astype(float)

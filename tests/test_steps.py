@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
+from twostream.candidates.table import from_table, read_table
+from twostream.project.probabilities import read_probabilities
 from twostream.query import STRATEGIES, Selection, Strategy, register_strategy
 from twostream.rounds.loop import run
 from twostream.rounds.pool import NUM_MEMBERS, pool_of
-from twostream.rounds.score import POOL_NAME
+from twostream.rounds.propose import may_be_asked
 
 
 def test_a_strategy_gets_a_committee_and_positions_and_its_notes_are_recorded(make_project, toy_file, capfd):
@@ -45,6 +48,14 @@ def test_a_strategy_gets_a_committee_and_positions_and_its_notes_are_recorded(ma
     criteria = project.ledger.scores()[1]["stopping"]
     later = pool_of(project, 1)
     assert criteria["num_pool"] == len(later.y) and criteria["agreement"] is None  # round 0 had no answers
-    with np.load(project.path(1, POOL_NAME)) as stored:
-        assert stored["ids"].tolist() == [c.id for c in later.candidates] and stored["learned"] == criteria["learned"]
-        np.testing.assert_array_equal(stored["probability"], later.probability)
+    stored = read_probabilities(project, 1)
+    assert stored.learned == criteria["learned"]
+    assert stored.ids[stored.in_pool].tolist() == [c.id for c in later.candidates]
+    np.testing.assert_array_equal(stored.probability[stored.in_pool], later.probability)
+    rest = set(stored.ids[~stored.in_pool].tolist())  # those that touch the labels box or the guarded test box
+    proposed = from_table(read_table(project.path(1, "candidates.parquet")))
+    assert rest == {c.id for c in proposed if not may_be_asked(project, c)} and rest
+    assert ((stored.probability >= 0) & (stored.probability <= 1)).all()
+    metrics = project.ledger.scores()[1]
+    assert np.isfinite(stored.on_test_box).sum() == metrics["num_test_candidates"] > 0
+    assert np.nanmean(stored.on_test_box) == pytest.approx(metrics["scores"]["candidate_accuracy"], abs=1e-6)

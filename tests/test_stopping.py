@@ -11,8 +11,10 @@ from scipy.special import expit
 from sklearn.metrics import cohen_kappa_score
 
 from twostream.base.errors import InputError
+from twostream.project.probabilities import POOL_NAME, Probabilities, write_probabilities
 from twostream.project.status import stopping_lines
 from twostream.query import Scorer, get_strategy
+from twostream.query.scorer import has_both
 from twostream.query.stopping import (
     STABLE,
     TARGET,
@@ -27,7 +29,7 @@ from twostream.query.stopping import (
     recent_agreement,
 )
 from twostream.rounds.pool import RoundPool
-from twostream.rounds.score import POOL_NAME, stopping_criteria
+from twostream.rounds.score import stopping_criteria
 from twostream.task.metrics import wilson_interval
 
 
@@ -248,11 +250,21 @@ class Rounds:
         return RoundPool(candidates, {"a": X}, y, excluded, p, score, size, np.zeros((len(ids), 3)))
 
 
+def criteria_after(rounds, number, pool):
+    """The criteria of a round whose probabilities are stored; two candidates outside the pool change nothing."""
+    ids = np.array([c.id for c in pool.candidates] + [10**6, 10**6 + 1], np.uint64)
+    in_pool = np.arange(len(ids)) < len(pool.y)
+    probability = np.concatenate([pool.probability, [0.1, 0.9]])
+    stored = Probabilities(ids, probability, in_pool, has_both(pool.y), np.full(len(ids), np.nan))
+    write_probabilities(rounds, number, stored)
+    return stopping_criteria(rounds, number, pool)
+
+
 def test_a_round_is_compared_with_the_previous_round(tmp_path):
     rounds = Rounds(tmp_path)
     first, second = rounds.pool(range(60), range(12)), rounds.pool(range(20, 70), range(20, 40))
-    assert stopping_criteria(rounds, 0, first) == {}
-    criteria = stopping_criteria(rounds, 1, second)
+    assert criteria_after(rounds, 0, first) == {}
+    criteria = criteria_after(rounds, 1, second)
     assert (criteria["learned"], criteria["num_pool"], criteria["num_shared"]) == (True, 50, 40)
     labels = first.probability[20:] >= 0.5, second.probability[:40] >= 0.5
     assert (
@@ -261,30 +273,30 @@ def test_a_round_is_compared_with_the_previous_round(tmp_path):
     )
     assert criteria["audited"] is None and criteria["expected"]["num"] == 30
     assert (
-        stopping_criteria(rounds, 1, second) == criteria
+        criteria_after(rounds, 1, second) == criteria
     )  # as after a kill between writing the file and recording the scores
     assert not list(tmp_path.rglob("*.partial"))
 
 
 def test_undefined_criteria_are_none(tmp_path):
     rounds = Rounds(tmp_path)
-    stopping_criteria(rounds, 0, rounds.pool(range(60), []))
-    criteria = stopping_criteria(rounds, 1, rounds.pool(range(60), range(12)))
+    criteria_after(rounds, 0, rounds.pool(range(60), []))
+    criteria = criteria_after(rounds, 1, rounds.pool(range(60), range(12)))
     assert (
         criteria["learned"] and criteria["agreement"] is None and criteria["num_shared"] is None
     )  # the scorer of round 0 had learned nothing
     rounds.path(1, POOL_NAME).unlink()  # older versions wrote no such file
-    assert stopping_criteria(rounds, 2, rounds.pool(range(60), range(20)))["agreement"] is None
-    unlearned = stopping_criteria(rounds, 3, rounds.pool(range(60), []))
+    assert criteria_after(rounds, 2, rounds.pool(range(60), range(20)))["agreement"] is None
+    unlearned = criteria_after(rounds, 3, rounds.pool(range(60), []))
     assert not unlearned["learned"] and unlearned["expected"] is None and unlearned["agreement"] is None
-    everything = stopping_criteria(rounds, 4, rounds.pool(range(20), range(20)))
+    everything = criteria_after(rounds, 4, rounds.pool(range(20), range(20)))
     assert everything["learned"] and everything["expected"] is None
 
 
 def test_audits_measure_labels_and_are_not_learned_from(tmp_path):
     rounds = Rounds(tmp_path)
     pool = rounds.pool(range(60), range(12), audited=range(50, 60))
-    criteria = stopping_criteria(rounds, 1, pool)
+    criteria = criteria_after(rounds, 1, pool)
     right = np.sum((pool.probability[50:] >= 0.5) == rounds.truth[50:60])
     assert criteria["audited"]["num"] == 10 and criteria["audited"]["value"] == right / 10
     assert criteria["expected"]["num"] == 38

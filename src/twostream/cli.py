@@ -42,6 +42,14 @@ def _box(option: str, text: str) -> Any:
 Dir = Annotated[Path, typer.Argument(metavar="DIR", help="The project folder.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 Truth = Annotated[Optional[str], _uri("--truth", "Labels of the whole image; a simulated annotator answers by them.")]
+MinProbability = Annotated[
+    Optional[float],
+    typer.Option(
+        "--min-probability",
+        metavar="P",
+        help="Data set: leave out unanswered objects to which the scorer gives less (default 0.5; 0 keeps all).",
+    ),
+]
 Overrides = Annotated[
     Optional[list[str]], typer.Option("--set", metavar="A.B=VALUE", help="Change a setting; may be repeated.")
 ]
@@ -428,20 +436,39 @@ def export(
     what: Annotated[
         str, typer.Option("--what", metavar="answers|queries|candidates|segmentation|dataset", help="What to write.")
     ],
-    output: Annotated[Path, typer.Option("-o", "--output", metavar="PATH", help="New file or folder.")],
+    output: Annotated[str, typer.Option("-o", "--output", metavar="PATH", help="New file, volume or folder.")],
     format_: Annotated[
         Optional[str],
         typer.Option(
             "--format", metavar="csv|jsonl|parquet|zarr|hdf5", help="Taken from the ending of PATH by default."
         ),
     ] = None,
+    min_probability: MinProbability = None,
     debug: Debug = False,
 ) -> None:
-    """Write results to files. Tables: CSV, JSONL or Parquet; volumes: OME-Zarr or HDF5."""
+    """Write results to files. Tables: CSV, JSONL or Parquet; volumes: OME-Zarr or HDF5; a data set: a folder."""
     from twostream.project.export import export as export_
     from twostream.project.project import Project
 
-    print(export_(Project(directory), what, output, format_))
+    print(export_(Project(directory), what, output, format_, min_probability))
+
+
+@app.command()
+@_errors_as_sentences
+def merge(
+    directories: Annotated[list[Path], typer.Argument(metavar="A B", help="Projects of one image, each of a task.")],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="OUT", help="Folder to create.")],
+    format_: Annotated[
+        Optional[str], typer.Option("--format", metavar="zarr|hdf5", help="Of the volumes; default: zarr.")
+    ] = None,
+    min_probability: MinProbability = None,
+    debug: Debug = False,
+) -> None:
+    """Write the curated data sets of several projects of one image as one: one table, a segmentation for each task."""
+    from twostream.project.merge import merge_projects
+    from twostream.project.project import Project
+
+    print(merge_projects([Project(path) for path in directories], output, format_, min_probability))
 
 
 @app.command()

@@ -1,159 +1,258 @@
-"""The curated data set: the objects of a round, corrected by the answers, as a volume and a table.
+"""The curated data set: the objects of a round, corrected by the answers, as a volume and tables.
 
-Knows candidates, answers and volumes; must not import torch.
+``docs/curated.md`` explains what is in it and every column. Knows candidates, answers and volumes; must not import
+torch.
 """
 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy import ndimage
 
 from twostream.base.atomic import write_folder, write_text
+from twostream.base.errors import InputError
 from twostream.base.geometry import Box
-from twostream.candidates.candidate import Candidate, sides_swapped
-from twostream.candidates.table import from_table, read_table
+from twostream.project.dataset.facts import dataset_facts, summary
+from twostream.project.dataset.hand_labels import HandLabels
+from twostream.project.dataset.objects import COLUMNS, CuratedObject, Objects, gather
+from twostream.project.dataset.painting import BoxIndex, paint
+from twostream.project.probabilities import Probabilities, read_probabilities
 from twostream.project.project import Project
-from twostream.project.records import Answer, Query
 from twostream.project.tables import latest_round, with_source_ids, write_rows
-from twostream.task import TASKS
-from twostream.task.answers import AnswerKind
-from twostream.volume import create_volume
+from twostream.volume import Volume, create_volume
+from twostream.volume.formats import FORMATS
+
+MIN_PROBABILITY = 0.5
+"""Unanswered objects below this probability are left out: the scorer believes them rather false than true. The score
+``curated_accuracy`` draws the line at the same place."""
+IMPROBABLE, LABELS_BOX, COVERED, JOINED = "improbable", "labels box", "covered", "joined"
+"""Why an object is left out, where it is not the answers that decide it."""
+COVERED_SHARE = 0.5
+"""An unanswered object that loses a larger share of its voxels to what people gave is a rest, not an object."""
+JOINED_SHARE = 0.5
+"""Share of an object's voxels in the labels box that must lie on one labelled object, for the two to be one."""
 
 
-def export_dataset(project: Project, output: Path) -> str:
-    """Write the curated data set of the newest round into a folder.
+@dataclass(frozen=True)
+class Curated:
+    """A curated data set that is ready to be painted.
+
+    Attributes:
+        project: the project.
+        round: round whose candidates it is made of.
+        objects: in the order of painting.
+        hand: the labels box, which is painted over them.
+        left_out: rows of what is left out, with a column ``reason``.
+        probabilities: of the round; None where an older version has stored none.
+        min_probability: unanswered objects below it are left out.
+    """
+
+    project: Project
+    round: int
+    objects: list[CuratedObject]
+    hand: HandLabels
+    left_out: list[dict[str, Any]]
+    probabilities: Probabilities | None
+    min_probability: float
+
+    @property
+    def next_id(self) -> int:
+        """The first id above all objects."""
+        return self.hand.next_id
+
+    def paint(self, volume: Volume, shift: int = 0) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """Paint all objects into ``volume``, and measure them there.
+
+        Args:
+            volume: (Z, Y, X) uint64 of the image's extent, to write.
+            shift: is added to the ids in the volume; those of the tables stay.
+
+        Returns:
+            Rows of ``objects.csv`` and of ``left_out.csv``, each sorted by id.
+        """
+        extents = paint(volume, self.project.task, self.objects, self.hand, shift)
+        joined: dict[int, list[str]] = {}
+        kept, left_out = [], list(self.left_out)
+        for one in self.objects:
+            if one.paint_as:
+                joined.setdefault(one.paint_as, []).append(str(one.id))
+            elif one.id in extents:
+                kept.append(one.row)
+            else:
+                left_out.append(one.row | {"reason": COVERED})
+        empty = dict.fromkeys(COLUMNS)
+        kept += [empty | row | {"joined": " ".join(joined.get(row["id"], [])) or None} for row in self.hand.rows()]
+        rows = [row | {"box": str(extents[row["id"]].box), "num_voxels": extents[row["id"]].num_voxels} for row in kept]
+        return sorted(rows, key=lambda row: int(row["id"])), sorted(left_out, key=lambda row: int(row["id"]))
+
+    def facts(self, rows: Sequence[dict[str, Any]], left_out: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """Content of ``dataset.json``; the arguments are what ``paint`` returned."""
+        return dataset_facts(self.project, self.round, rows, left_out, self.probabilities, self.min_probability)
+
+
+def export_dataset(project: Project, output: Path, format_: str = "zarr", min_probability: float | None = None) -> str:
+    """Write the curated data set of the newest scored round into a folder.
 
     ``segmentation.zarr`` is (Z, Y, X) uint64 with the id of the object as its value (polarity: 2*id-1 presynaptic,
-    2*id postsynaptic). ``objects.csv`` has a row per object with its provenance. ``dataset.json`` describes the whole.
+    2*id postsynaptic). ``objects.csv`` has a row per object with its provenance, ``left_out.csv`` a row per object that
+    is not in the volume, with the reason. ``dataset.json`` describes the whole.
 
     Args:
         project: the project.
         output: folder to make.
+        format_: driver of the volume's format.
+        min_probability: unanswered objects that the scorer gives less are left out; None takes ``MIN_PROBABILITY``, or
+            0 as long as the scorer has learned from no answers.
 
     Returns:
-        One line that says what was written.
+        A few lines that say what was written.
 
     Raises:
         ProjectError: no round has proposed candidates yet.
+        InputError: ``min_probability`` was given, and the round has stored no probabilities.
     """
-    round_number = latest_round(project, "propose")
-    objects = curated_objects(project, round_number)
+    curated = curate(project, min_probability)
+    facts: dict[str, Any] = {}
 
     def fill(path: Path) -> None:
         path.mkdir(parents=True)
-        shape, size = project.image.shape_zyx, project.image.voxel_size_nm
-        volume = create_volume(str(path / "segmentation.zarr"), shape_zyx=shape, dtype=np.uint64, voxel_size_nm=size)
-        for identity, box, mask, _ in objects:
-            values = volume.read(box)
-            side, value = mask.astype(np.uint64), np.uint64(identity)
-            labels = side * value if project.task.num_sides == 1 else np.uint64(2) * value - (np.uint64(2) - side)
-            volume.write(box, np.where(mask > 0, labels, values))
-        rows = []
-        for identity, box, _, row in objects:
-            # Later objects are painted over earlier ones. An object that was painted over completely is not listed.
-            num_voxels = int((project.task.instances(volume.read(box)) == identity).sum())
-            if num_voxels:
-                rows.append(row | {"num_voxels": num_voxels})
-        rows = with_source_ids(project, rows, key="id")
-        write_rows(rows, path / "objects.csv", "csv")
-        write_text(path / "dataset.json", json.dumps(_dataset_facts(project, round_number, rows), indent=1) + "\n")
+        volume = new_labels(volume_uri(path, "segmentation", format_), project)
+        rows, left_out = curated.paint(volume)
+        write_tables(path, with_source_ids(project, rows, key="id"), with_source_ids(project, left_out, key="id"))
+        facts.update(curated.facts(rows, left_out))
+        write_text(path / "dataset.json", json.dumps(facts, indent=1) + "\n")
 
     write_folder(output, fill)
-    return f"curated data set written to {output}"
+    return "\n".join([f"curated data set of round {curated.round} written to {output}", *summary(facts)])
 
 
-def curated_objects(project: Project, round_number: int) -> list[tuple[int, Box, np.ndarray, dict[str, Any]]]:
-    """Objects of the curated data set, in the order in which they are painted: answered ones last, on top.
+def curate(project: Project, min_probability: float | None = None) -> Curated:
+    """Decide what the curated data set of a project holds; for the arguments and errors see ``export_dataset``."""
+    round_number = _round(project)
+    probabilities = read_probabilities(project, round_number)
+    least = _min_probability(min_probability, probabilities, round_number)
+    found = gather(project, round_number)
+    hand = HandLabels(project, found.next_id)
+    of_id = probabilities.of_id if probabilities else {}
+    for one in (*found.proposed, *found.given):
+        one.row["probability"] = of_id.get(one.id)
+    for row in found.left_out:
+        row["probability"] = of_id.get(row["id"])
+    objects, left_out = _settled(project, found, hand, least)
+    return Curated(project, round_number, objects, hand, [*found.left_out, *left_out], probabilities, least)
 
-    ``y`` of the verdict decides. With 1 the object is kept as it was asked about; with 0 it is removed, or replaced by
-    what the annotator drew. With NaN (no answer, nobody was sure, or annotators disagree) the candidate of the round
-    is kept. Missed objects are added, with ids above those of all candidates.
+
+def _round(project: Project) -> int:
+    """The newest round that has been scored; before the first one, the newest that has proposed candidates."""
+    scored = [round_number for round_number, step in project.ledger.finished_steps() if step == "score"]
+    return max(scored) if scored else latest_round(project, "propose")
+
+
+def _min_probability(given: float | None, probabilities: Probabilities | None, round_number: int) -> float:
+    """The threshold for leaving out."""
+    if given is None:
+        return MIN_PROBABILITY if probabilities and probabilities.learned else 0.0
+    if not 0 <= given <= 1:
+        raise InputError(f"--min-probability is {given:g}; expected a probability from 0 to 1; 0 keeps all objects.")
+    if given > 0 and probabilities is None:
+        raise InputError(
+            f"--min-probability is {given:g}, but round {round_number} has no stored probabilities: it was not scored "
+            f"yet, or by an older version. Leave the option out, which keeps all objects, or run another round."
+        )
+    return given
+
+
+def _settled(
+    project: Project, found: Objects, hand: HandLabels, min_probability: float
+) -> tuple[list[CuratedObject], list[dict[str, Any]]]:
+    """What is painted, in that order, and rows of what is left out.
+
+    The labels box decides first, then the scorer, then what people's objects leave of an unanswered one.
+    """
+    above = BoxIndex(one.box for one in found.given)
+    objects, left_out = [], []
+    for one in (*found.proposed, *found.given):
+        mask, probability = one.mask > 0, one.row["probability"]
+        covered, joined_to = np.zeros(mask.shape, bool), 0
+        if hand.touches(one.box):
+            covered, joined_to = _against_labels(project, one, hand)
+        if (covered | ~mask).all():
+            left_out.append(one.row | {"reason": LABELS_BOX})
+        elif one.is_model and probability is not None and probability < min_probability:
+            left_out.append(one.row | {"reason": IMPROBABLE})
+        elif joined_to:
+            left_out.append(one.row | {"reason": JOINED, "joined": str(joined_to)})
+            objects.append(replace(one, paint_as=joined_to))
+        elif one.is_given or _uncovered(mask, covered, one.box, [found.given[row] for row in above.meeting(one.box)]):
+            objects.append(one)
+        else:
+            left_out.append(one.row | {"reason": COVERED})
+    return objects, left_out
+
+
+def _uncovered(mask: np.ndarray, covered: np.ndarray, box: Box, others: Sequence[CuratedObject]) -> bool:
+    """Whether enough of a mask is left, apart from ``covered`` and other objects (``COVERED_SHARE``).
 
     Args:
-        project: the project.
-        round_number: round whose candidates are used.
+        mask, covered: (Z, Y, X) bool over ``box``.
+        box: of the mask.
+        others: objects that are painted above it.
+    """
+    covered = covered.copy()
+    for other in others:
+        part = other.box.intersection(box)
+        covered[part.relative_to(box).slices] |= other.mask[part.relative_to(other.box).slices] > 0
+    return bool((covered & mask).sum() <= COVERED_SHARE * mask.sum())
+
+
+def _against_labels(project: Project, one: CuratedObject, hand: HandLabels) -> tuple[np.ndarray, int]:
+    """How an object stands to the labels box.
+
+    An object that reaches out of the labels box continues a labelled object if at least ``JOINED_SHARE`` of its voxels
+    in the box lie on it, and a voxel of it outside the box touches it.
 
     Returns:
-        (id, box, mask (Z, Y, X) uint8, row of ``objects.csv``) of each object.
+        (Z, Y, X) bool over its box, the voxels that the labels decide; and the id of the labelled object that it
+        continues, else 0.
     """
-    verdicts = project.ledger.verdicts()
-    queries = {query.candidate.id: query for query in project.ledger.queries()}
-    people: dict[int | None, list[str]] = {}
-    for answer in project.ledger.current_answers():
-        people.setdefault(answer.candidate, []).append(answer.annotator)
-    result = []
-    for candidate in from_table(read_table(project.path(round_number, "candidates.parquet"))):
-        verdict = verdicts.get(candidate.id)
-        if verdict is None or math.isnan(verdict.y):
-            disputed = verdict is not None and verdict.kind is None and candidate.id in people
-            query = queries[candidate.id] if disputed else None
-            result.append(_object(candidate, candidate.box, candidate.mask, query, people=people.get(candidate.id, ())))
-    for identity, query in sorted(queries.items()):
-        verdict, candidate = verdicts[identity], query.candidate
-        box, mask = candidate.box, candidate.mask
-        if verdict.teaches == "exchanged":
-            mask = sides_swapped(mask)
-        elif verdict.teaches == "drawn":
-            assert verdict.answer is not None and verdict.answer.drawing is not None
-            box, mask = verdict.answer.drawing
-        elif verdict.y != 1:
-            continue
-        result.append(_object(candidate, box, mask, query, verdict.answer, people[identity]))
-    next_id = project.ledger.next_id(round_number + 1)
-    for answer in project.ledger.current_answers():
-        if answer.kind is AnswerKind.MISSED and answer.drawing is not None:
-            added = Candidate(next_id, 0, *answer.drawing, score=math.nan)
-            result.append(_object(added, added.box, added.mask, answer=answer, people=[answer.annotator]))
-            next_id += 1
-    return result
+    grown = one.box.grown((1, 1, 1)).intersection(project.image.box)
+    at = one.box.relative_to(grown).slices
+    labels, known = hand.read(grown)
+    instance, mask = project.task.instances(labels), np.zeros(grown.shape_zyx, bool)
+    mask[at] = one.mask > 0
+    inside, outside = mask & known, mask & ~known
+    ids, counts = np.unique(instance[inside], return_counts=True)
+    counts = np.where(ids > 0, counts, 0)
+    joined_to = 0
+    if len(ids) and counts.max() >= max(1, JOINED_SHARE * inside.sum()):
+        largest = int(ids[counts.argmax()])
+        touching = ndimage.binary_dilation(outside) & (instance == largest)
+        joined_to = largest if touching.any() else 0
+    return known[at], joined_to
 
 
-def _object(
-    candidate: Candidate,
-    box: Box,
-    mask: np.ndarray,
-    query: Query | None = None,
-    answer: Answer | None = None,
-    people: Sequence[str] = (),
-) -> tuple[int, Box, np.ndarray, dict[str, Any]]:
-    """One object with its row of ``objects.csv``.
-
-    Its origin is the kind of answer that counts; "disputed" if its annotators disagree about ``y`` or the kind; "model"
-    if nobody has answered, or nobody was sure.
-    """
-    row = {
-        "id": candidate.id,
-        "box": str(box),
-        "num_voxels": int(np.count_nonzero(mask)),
-        "score": candidate.score,
-        "origin": str(answer.kind) if answer else "disputed" if query else "model",
-        "asked_by": query.strategy if query else "",
-        "asked_in_round": query.round if query else "",
-        "answered_by": ", ".join(dict.fromkeys(people)) if answer or query else "",
-    }
-    return candidate.id, box, mask, row
+# -- files ------------------------------------------------------------------------------------------------------------
 
 
-def _dataset_facts(project: Project, round_number: int, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Content of ``dataset.json``."""
-    metrics = project.ledger.scores().get(round_number, {})
-    scores = metrics.get("scores", {})
-    answered = sum(row["origin"] != "model" for row in rows)
-    return {
-        "task": project.config.task,
-        "value": "id" if TASKS[project.config.task].num_sides == 1 else "presynaptic 2*id-1, postsynaptic 2*id",
-        "voxel_size_nm_zyx": list(project.image.voxel_size_nm),
-        "round": round_number,
-        "num_objects": len(rows),
-        "num_answered": answered,
-        "num_model_only": len(rows) - answered,
-        "estimated_precision_from_audits": metrics.get("audit"),
-        "measured_on_test_box": {k: scores.get(k) for k in ("candidate_accuracy", "candidate_recall")}
-        if scores
-        else None,
-    }
+def volume_uri(folder: Path, name: str, format_: str) -> str:
+    """URI of a volume called ``name`` in a folder; ``format_`` is the driver of its format."""
+    suffixes = FORMATS[format_].suffixes
+    return str(folder / f"{name}{suffixes[0]}") if suffixes else f"{format_}://{folder / name}"
+
+
+def new_labels(uri: str, project: Project) -> Volume:
+    """Create a label volume, (Z, Y, X) uint64, of the extent of a project's image."""
+    image = project.image
+    return create_volume(uri, shape_zyx=image.shape_zyx, dtype=np.uint64, voxel_size_nm=image.voxel_size_nm)
+
+
+def write_tables(folder: Path, rows: list[dict[str, Any]], left_out: list[dict[str, Any]]) -> None:
+    """Write ``objects.csv`` and ``left_out.csv``."""
+    write_rows(rows, folder / "objects.csv", "csv", COLUMNS)
+    write_rows(left_out, folder / "left_out.csv", "csv", [*COLUMNS, "reason"])

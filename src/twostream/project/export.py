@@ -7,67 +7,150 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import h5py
 
-from twostream.base.atomic import write_folder
 from twostream.base.errors import InputError
 from twostream.candidates.table import read_table
 from twostream.project.curated import export_dataset
 from twostream.project.project import Project
 from twostream.project.tables import answer_row, latest_round, query_row, with_source_ids, write_rows
-from twostream.volume import open_volume
+from twostream.volume import Volume, create_volume, open_volume
+from twostream.volume.formats import FORMATS, format_of_path
+from twostream.volume.uri import Uri
+from twostream.volume.windows import whole_chunks
 
-FORMATS: dict[str, tuple[str, ...]] = {
-    "answers": ("csv", "jsonl"),
-    "queries": ("csv", "jsonl"),
-    "candidates": ("csv", "jsonl", "parquet"),
-    "segmentation": ("zarr", "hdf5"),
-    "dataset": ("zarr",),
-}
-"""{what can be exported: formats, the default first}."""
+TABLES = ("answers", "queries", "candidates")
+VOLUMES = ("segmentation", "dataset")
+TABLE_FORMATS = ("csv", "jsonl", "parquet")
 
 
-def export(project: Project, what: str, output: Path, format_: str | None) -> str:
+def export(
+    project: Project,
+    what: str,
+    output: str | Path,
+    format_: str | None = None,
+    min_probability: float | None = None,
+) -> str:
     """Write a part of a project to a file or folder.
 
     Args:
         project: the project.
-        what: a key of ``FORMATS``. "queries" are the open queries, with an empty column ``kind`` to fill in.
-        output: path to write; must not exist.
-        format_: one of ``FORMATS[what]``; None takes the one that the ending of ``output`` names, else the first.
+        what: one of ``TABLES`` or ``VOLUMES``. "queries" are the open queries, with an empty column ``kind`` to fill
+            in.
+        output: path to write, of which nothing may exist yet. For a segmentation also the URI of a volume; for a data
+            set a folder.
+        format_: a table's format, or the driver of a volume's; None takes the one that the ending of ``output`` names,
+            or the first one (CSV, Zarr) where there is no ending.
+        min_probability: of a data set, see ``export_dataset``.
 
     Returns:
-        One line that says what was written.
+        What was written, in words.
 
     Raises:
-        InputError: there is no such export or format, or the output exists.
+        InputError: there is no such export or format, the ending names another one, or the output exists.
         ProjectError: there is nothing to export yet.
     """
-    if what not in FORMATS:
-        raise InputError(f"--what is {what!r}; expected one of {', '.join(FORMATS)}.")
-    chosen = format_ or _format_of(output, FORMATS[what])
-    if chosen not in FORMATS[what]:
-        raise InputError(f"--format is {chosen!r}; {what} can be written as {', '.join(FORMATS[what])}.")
-    if output.exists():
-        raise InputError(f"{output} exists already; remove it or choose another path.")
-    output.parent.mkdir(parents=True, exist_ok=True)
+    if what not in (*TABLES, *VOLUMES):
+        raise InputError(f"--what is {what!r}; expected one of {', '.join((*TABLES, *VOLUMES))}.")
+    if min_probability is not None and what != "dataset":
+        raise InputError(f"--min-probability is for --what dataset; {what} has all objects. Leave it out.")
     if what == "segmentation":
-        return _export_segmentation(project, output, chosen)
+        return _export_segmentation(project, str(output), format_)
+    path = Path(output)
     if what == "dataset":
-        return export_dataset(project, output)
+        chosen = dataset_format(path, format_)
+        make_way_for(path)
+        return export_dataset(project, path, chosen, min_probability)
+    chosen = _table_format(path, format_, what)
     rows = _rows(project, what)
-    write_rows(rows, output, chosen)
-    return f"{len(rows)} {what} written to {output}"
+    make_way_for(path)
+    write_rows(rows, path, chosen)
+    return f"{len(rows)} {what} written to {output} ({chosen})"
 
 
-def _format_of(output: Path, formats: Sequence[str]) -> str:
-    """The one of ``formats`` that the ending of ``output`` names, else the first."""
-    suffix = {"h5": "hdf5"}.get(output.suffix.lstrip("."), output.suffix.lstrip("."))
-    return suffix if suffix in formats else formats[0]
+def make_way_for(path: Path) -> None:
+    """Make the folder of a new output.
+
+    Raises:
+        InputError: something is at ``path`` already.
+    """
+    if path.exists():
+        raise InputError(f"{path} exists already; remove it or choose another path.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+
+
+# -- formats ----------------------------------------------------------------------------------------------------------
+
+
+def dataset_format(folder: Path, format_: str | None) -> str:
+    """Driver of the format of a data set's volume.
+
+    Args:
+        folder: the data set to write; without an ending, because it holds tables beside the volume.
+        format_: what was asked for, or None.
+
+    Raises:
+        InputError: the folder has an ending, or the format cannot be written.
+    """
+    if folder.suffix and not folder.suffix[1:].isdigit():  # mito_v1.2 has no ending
+        raise InputError(
+            f"-o {folder} ends in {folder.suffix}, but a data set is a folder with tables and a volume in it; give a "
+            f"name without an ending, and choose the volume's format by --format {'|'.join(_creatable())}."
+        )
+    chosen = format_ or "zarr"
+    if chosen not in _creatable():
+        raise InputError(f"--format is {chosen!r}; a data set's volume can be written as {', '.join(_creatable())}.")
+    return chosen
+
+
+def _table_format(path: Path, format_: str | None, what: str) -> str:
+    """Format of a table, from the ending of its path and what was asked for."""
+    ending = path.suffix.lower().lstrip(".")
+    if format_ is not None and format_ not in TABLE_FORMATS:
+        raise InputError(f"--format is {format_!r}; {what} can be written as {', '.join(TABLE_FORMATS)}.")
+    if ending and ending not in TABLE_FORMATS:
+        endings = ", ".join(f".{name}" for name in TABLE_FORMATS)
+        raise InputError(
+            f"-o {path} ends in .{ending}; {what} can be written as {endings}. Choose one of these endings."
+        )
+    return _agreed(format_, ending or None, str(path), TABLE_FORMATS[0])
+
+
+def _volume_format(parsed: Uri, format_: str | None) -> str:
+    """Driver of a segmentation's format, from its URI and what was asked for."""
+    known = [*_creatable(), *(["hdf5"] if "hdf5" not in _creatable() else [])]
+    endings = ", ".join(suffix for name in known for suffix in FORMATS[name].suffixes)
+    if format_ is not None and format_ not in known:
+        raise InputError(f"--format is {format_!r}; a segmentation can be written as {', '.join(known)}.")
+    found = format_of_path(parsed.path)
+    named = parsed.driver if parsed.has_scheme else found.driver if found else None
+    ending = Path(parsed.path).suffix
+    if (named is None and ending) or (named is not None and named not in known) or not parsed.is_path:
+        what = f"begins with {parsed.driver}://" if parsed.has_scheme else f"ends in {ending}"
+        raise InputError(
+            f"-o {parsed} {what}; a segmentation can be written to a path of this machine that ends in {endings}, or "
+            f"by one of the drivers {', '.join(name + '://' for name in known)}. Choose one of these."
+        )
+    return _agreed(format_, named, str(parsed), "zarr")
+
+
+def _agreed(asked: str | None, named: str | None, output: str, default: str) -> str:
+    """The format that was asked for and that the output's name tells, which must be the same."""
+    if asked and named and asked != named:
+        raise InputError(f"--format is {asked!r}, but -o {output} is a name for {named}. Leave one of them out.")
+    return asked or named or default
+
+
+def _creatable() -> list[str]:
+    """Drivers of the formats that volumes can be written in, on this machine."""
+    return [name for name, one in FORMATS.items() if one.create and one.is_path]
+
+
+# -- contents ---------------------------------------------------------------------------------------------------------
 
 
 def _rows(project: Project, what: str) -> list[dict[str, Any]]:
@@ -82,16 +165,50 @@ def _rows(project: Project, what: str) -> list[dict[str, Any]]:
     return table.drop_columns(["mask"]).to_pylist()
 
 
-def _export_segmentation(project: Project, output: Path, format_: str) -> str:
-    """Write the newest segmentation as a Zarr folder, or as the dataset ``main`` of an HDF5 file."""
+def _export_segmentation(project: Project, output: str, format_: str | None) -> str:
+    """Write the newest segmentation as a volume, block by block; it gets its name when it is whole."""
+    parsed = Uri.parse(output)
+    driver = _volume_format(parsed, format_)
     round_number = latest_round(project, "propose")
-    volume = open_volume(str(project.path(round_number, "segmentation.zarr")))
-    if format_ == "zarr":
-        write_folder(output, lambda path: shutil.copytree(project.path(round_number, "segmentation.zarr"), path))
-    else:
-        partial = output.with_name(output.name + ".partial")
-        with h5py.File(partial, "w") as file:
-            dataset = file.create_dataset("main", data=volume.read(volume.box), compression="gzip", chunks=True)
-            dataset.attrs["voxel_size_nm"] = volume.voxel_size_nm
-        os.replace(partial, output)
-    return f"segmentation of round {round_number} written to {output}; its values are the candidates' `label`"
+    source = open_volume(str(project.path(round_number, "segmentation.zarr")))
+    target = Path(parsed.path)
+    make_way_for(target)
+    folder = target.with_name(target.name + ".partial")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    try:
+        partial = replace(parsed, driver=driver, path=str(folder / target.name), has_scheme=True)
+        if FORMATS[driver].create is None:
+            _write_hdf5(source, partial)
+        else:
+            copy_volume(source, str(partial))
+        os.replace(folder / target.name, target)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return (
+        f"segmentation of round {round_number} written to {parsed} ({driver}); its values are the candidates' `label`"
+    )
+
+
+def copy_volume(source: Volume, uri: str) -> None:
+    """Write a volume to a new one, block by block."""
+    target = create_volume(
+        uri,
+        shape_zyx=source.shape_zyx,
+        dtype=source.dtype,
+        voxel_size_nm=source.voxel_size_nm,
+        num_channels=source.num_channels,
+    )
+    for box in whole_chunks(target):
+        target.write(box, source.read(box))
+
+
+def _write_hdf5(source: Volume, uri: Uri) -> None:
+    """Write a (Z, Y, X) volume as a dataset of a new HDF5 file, block by block."""
+    with h5py.File(uri.path, "w") as file:
+        dataset = file.create_dataset(
+            uri.dataset or "main", source.shape_zyx, source.dtype, chunks=source.chunk_shape_zyx, compression="gzip"
+        )
+        dataset.attrs["voxel_size_nm"] = source.voxel_size_nm
+        for box in whole_chunks(source):
+            dataset[box.slices] = source.read(box)

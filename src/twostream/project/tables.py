@@ -11,6 +11,7 @@ import csv
 import json
 import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -178,13 +179,17 @@ def latest_round(project: Project, step: str) -> int:
     return max(rounds)
 
 
-def write_rows(rows: list[dict[str, Any]], output: Path, format_: str) -> None:
+def write_rows(
+    rows: list[dict[str, Any]], output: Path, format_: str, columns: Sequence[str] = ("query", "kind")
+) -> None:
     """Write a table.
 
     Args:
         rows: {column: value} of each row.
         output: file to write.
-        format_: "csv", "jsonl" or "parquet". In CSV lists and mappings are written as JSON.
+        format_: "csv", "jsonl" or "parquet". In CSV lists and mappings are written as JSON, in Parquet
+            mappings.
+        columns: names of the columns, for a table without rows.
     """
     if format_ == "jsonl":
         write_jsonl(output, rows)
@@ -192,10 +197,12 @@ def write_rows(rows: list[dict[str, Any]], output: Path, format_: str) -> None:
     flat = [{k: json.dumps(v) if isinstance(v, (dict, list)) else v for k, v in row.items()} for row in rows]
     partial = output.with_name(output.name + ".partial")
     if format_ == "parquet":
-        pa.parquet.write_table(pa.Table.from_pylist(rows), partial)
+        # Mappings with other keys in each row have no common type, an empty one has none at all.
+        typed = [{k: json.dumps(v) if isinstance(v, dict) else v for k, v in row.items()} for row in rows]
+        pa.parquet.write_table(pa.Table.from_pylist(typed) if typed else pa.table({c: [] for c in columns}), partial)
     else:
         with open(partial, "w", newline="", encoding="utf-8") as handle:
-            writer = csv.DictWriter(handle, list(flat[0]) if flat else ["query", "kind"])
+            writer = csv.DictWriter(handle, list(flat[0]) if flat else list(columns))
             writer.writeheader()
             writer.writerows(flat)
     os.replace(partial, output)

@@ -66,7 +66,15 @@ class Scorer:
         self.num_members = whole("num_members", num_members)
         self.random_state = seed("random_state", random_state)
 
-    def predict(self, X: Features, y: np.ndarray, *, score: np.ndarray, num_voxels: np.ndarray) -> np.ndarray:  # noqa: N803
+    def predict(
+        self,
+        X: Features,  # noqa: N803
+        y: np.ndarray,
+        *,
+        score: np.ndarray,
+        num_voxels: np.ndarray,
+        excluded: np.ndarray | None = None,
+    ) -> np.ndarray:
         """Probability of a True.
 
         Args:
@@ -74,6 +82,8 @@ class Scorer:
             y: (N,) 1, 0, or NaN where unanswered.
             score: (N,) float in [0, 1], S's mean probability inside each candidate.
             num_voxels: (N,) size of each candidate, above 0.
+            excluded: (N,) bool, True for unanswered rows that get a probability and change nobody else's: the columns
+                are standardised without them. None: no row.
 
         Returns:
             (N,) float in [0, 1]; ``score`` itself until ``y`` holds both answers.
@@ -81,7 +91,7 @@ class Scorer:
         Raises:
             InputError: shapes disagree, a value is not finite or not in its range.
         """
-        pool = _checked(X, y, score, num_voxels)
+        pool = _checked(X, y, score, num_voxels, excluded)
         if not has_both(pool.y):
             return np.array(score, float)
         probability = np.empty(len(pool.y))
@@ -125,8 +135,14 @@ def has_both(y: np.ndarray) -> bool:
     return bool((y == 1).any() and (y == 0).any())
 
 
-def _checked(X: Features, y: np.ndarray, score: np.ndarray, num_voxels: np.ndarray) -> Pool:  # noqa: N803
-    pool = check_pool(X, y, score)
+def _checked(
+    X: Features,  # noqa: N803
+    y: np.ndarray,
+    score: np.ndarray,
+    num_voxels: np.ndarray,
+    excluded: np.ndarray | None = None,
+) -> Pool:
+    pool = check_pool(X, y, score, excluded)
     if np.ndim(score) != 1:
         raise InputError(f"score has shape {np.shape(score)}; expected {pool.y.shape}, one per candidate.")
     size = np.asarray(num_voxels, float)

@@ -14,8 +14,10 @@ from twostream.base.atomic import read_array
 from twostream.base.errors import ProjectError
 from twostream.candidates.candidate import Candidate
 from twostream.candidates.table import from_table, read_table
+from twostream.project.probabilities import Probabilities
 from twostream.project.project import Project
 from twostream.query import Scorer
+from twostream.query.scorer import has_both
 from twostream.rounds.embed import STREAMS, latents_of
 from twostream.rounds.propose import may_be_asked
 
@@ -68,16 +70,8 @@ def pool_of(project: Project, round_number: int) -> RoundPool:
     asked = {q.candidate.id for q in snapshots}
     rows = [i for i, c in enumerate(candidates) if may_be_asked(project, c) and c.id not in asked]
     snapshot_latents = latents_of(project, round_number, [q.candidate for q in snapshots], [q.patch for q in snapshots])
-    streams = {}
-    for name in STREAMS:
-        path = project.path(round_number, f"latents_{name}.npy")
-        latents = read_array(path)
-        if len(latents) != len(candidates):
-            raise ProjectError(
-                f"{path} has {len(latents)} rows, and there are {len(candidates)} candidates; the file was changed "
-                f"after it was written. Restore it from a copy, or make a new project."
-            )
-        streams[name] = np.concatenate([latents[rows], snapshot_latents[name]])
+    latents = _latents(project, round_number, len(candidates))
+    streams = {name: np.concatenate([latents[name][rows], snapshot_latents[name]]) for name in STREAMS}
     # Audits measure the scorer and the candidates, so nothing may learn from them: here they have no answer.
     answers = [math.nan if q.is_audit else verdicts[q.candidate.id].y for q in snapshots]
     y = np.array([math.nan] * len(rows) + answers)
@@ -89,3 +83,57 @@ def pool_of(project: Project, round_number: int) -> RoundPool:
     corners = np.array([(c.box.offset_zyx, c.box.stop_zyx) for c in members], float).reshape(-1, 2, 3)
     position_nm = corners.mean(1) * project.image.voxel_size_nm
     return RoundPool(members, streams, y, excluded, probability, score, num_voxels, position_nm)
+
+
+def probabilities_of(project: Project, round_number: int, pool: RoundPool) -> Probabilities:
+    """The scorer's probability of all candidates: those of the pool, and of the round those that nobody may be asked.
+
+    Args:
+        project: the project.
+        round_number: the round.
+        pool: its pool. The scorer learns from its answers alone, and is standardised on it alone.
+
+    Returns:
+        ``on_test_box`` is NaN everywhere.
+    """
+    candidates = from_table(read_table(project.path(round_number, "candidates.parquet")))
+    known = {c.id for c in pool.candidates}
+    rows = [i for i, c in enumerate(candidates) if c.id not in known]
+    latents = _latents(project, round_number, len(candidates))
+    num_voxels = np.array([candidates[i].num_voxels for i in rows], int)
+    outside = np.array([candidates[i].score for i in rows], float)
+    if rows and len(pool.y):
+        in_pool = np.arange(len(pool.y) + len(rows)) < len(pool.y)
+        outside = Scorer().predict(
+            {name: np.concatenate([pool.streams[name], latents[name][rows]]) for name in STREAMS},
+            np.concatenate([pool.y, np.full(len(rows), np.nan)]),
+            score=np.concatenate([pool.score, outside]),
+            num_voxels=np.concatenate([pool.num_voxels, num_voxels]),
+            excluded=~in_pool,
+        )[~in_pool]
+    ids = [c.id for c in pool.candidates] + [candidates[i].id for i in rows]
+    return Probabilities(
+        np.array(ids, np.uint64),
+        np.concatenate([pool.probability, outside]),
+        np.arange(len(ids)) < len(pool.y),
+        has_both(pool.y),
+        np.full(len(ids), np.nan),
+    )
+
+
+def _latents(project: Project, round_number: int, num_candidates: int) -> dict[str, np.ndarray]:
+    """Latents of the round's candidates, {stream: (N, D) float32}.
+
+    Raises:
+        ProjectError: a file does not have one row per candidate.
+    """
+    result = {}
+    for name in STREAMS:
+        path = project.path(round_number, f"latents_{name}.npy")
+        result[name] = read_array(path)
+        if len(result[name]) != num_candidates:
+            raise ProjectError(
+                f"{path} has {len(result[name])} rows, and there are {num_candidates} candidates; the file was changed "
+                f"after it was written. Restore it from a copy, or make a new project."
+            )
+    return result

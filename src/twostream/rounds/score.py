@@ -10,22 +10,23 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 
 from twostream.base import progress
-from twostream.base.atomic import write_arrays, write_text
+from twostream.base.atomic import write_text
 from twostream.base.geometry import Box
 from twostream.candidates.candidate import Candidate, clean, drop_low_scores
 from twostream.candidates.table import from_table, read_table
 from twostream.candidates.truth import Truth
 from twostream.project.ledger import Ledger
+from twostream.project.probabilities import read_probabilities, write_probabilities
 from twostream.project.project import Detail, Project
 from twostream.query.scorer import has_both
 from twostream.query.stopping import agreement, audited_right, expected_right
-from twostream.rounds.pool import RoundPool, pool_of
+from twostream.rounds.pool import RoundPool, pool_of, probabilities_of
 from twostream.task import FOUND_IOU, GOOD_IOU, Judgement, Task
 from twostream.task.answers import AnswerKind
 from twostream.task.metrics import (
@@ -43,12 +44,10 @@ from twostream.volume import Volume, open_volume
 
 STRICT_IOU = 0.75
 """IoU of the stricter scores (``instance_f1_75``, ``average_precision_75``), which show how well outlines fit."""
-POOL_NAME = "pool.npz"
-"""File of a round that holds the scorer's probability of each candidate of the pool, for the next round to compare."""
 
 
 def score_step(project: Project, round_number: int, truth: Truth | None) -> Detail:
-    """Write ``metrics.json`` of the round, and record it in the ledger.
+    """Write ``metrics.json`` and ``pool.npz`` of the round, and record the metrics in the ledger.
 
     Args:
         project: the project.
@@ -69,9 +68,14 @@ def score_step(project: Project, round_number: int, truth: Truth | None) -> Deta
         "num_truth": None,
         "scores": {},
     }
+    judged: dict[int, bool] = {}
     if project.boxes.test is not None:
-        metrics |= _metrics_on_test_box(project, round_number, truth, proposed)
+        on_test_box, judged = _metrics_on_test_box(project, round_number, truth, proposed)
+        metrics |= on_test_box
     pool = pool_of(project, round_number)
+    found = probabilities_of(project, round_number, pool)
+    on_test_box_of_each = np.array([judged.get(i, math.nan) for i in found.ids.tolist()], float)
+    write_probabilities(project, round_number, replace(found, on_test_box=on_test_box_of_each))
     if truth is not None:
         y = np.where(np.isnan(pool.y) & pool.excluded, _answers_with_audits(project, pool), pool.y)
         metrics["scores"]["curated_accuracy"] = curated_accuracy(pool.probability, y, truth, pool.candidates)
@@ -94,7 +98,7 @@ def _write_metrics(project: Project, round_number: int, metrics: Mapping[str, An
 
 def _metrics_on_test_box(
     project: Project, round_number: int, truth: Truth | None, proposed: Mapping[str, Any]
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], dict[int, bool]]:
     """The part of ``metrics.json`` that is measured on the test box; empty if nothing says what is true there.
 
     Args:
@@ -102,25 +106,34 @@ def _metrics_on_test_box(
         round_number: the round.
         truth: labels of the whole image; None takes the labels of the project.
         proposed: what the ledger records of the step `propose`.
+
+    Returns:
+        The metrics, and {candidate id: whether it is true} of the candidates that count.
     """
     if truth is None:
         if project.config.labels is None:
             progress.say("  the test box is not scored: the project has no labels, and --truth was not given")
-            return {}
+            return {}, {}
         truth = Truth(project.labels, project.labels_ignore, project.task)
     assert project.boxes.test is not None
+    segmentation = open_volume(str(project.path(round_number, "segmentation.zarr")))
+    candidates = from_table(read_table(project.path(round_number, "candidates.parquet")))
+    region = Region.read(segmentation, truth, project.boxes.test)
     scores: dict[str, Any] = scores_on_test_box(
-        open_volume(str(project.path(round_number, "segmentation.zarr"))),
+        segmentation,
         open_volume(str(project.path(round_number, "probability.zarr"))),
         truth,
-        from_table(read_table(project.path(round_number, "candidates.parquet"))),
+        candidates,
         project.boxes.test,
+        region=region,
         threshold=proposed["final_threshold"],
         min_voxels=project.min_voxels,
         min_score=proposed.get("min_score", 0.0),
     )
     num_truth, num_candidates = scores.pop("num_test_truth"), scores.pop("num_test_candidates")
-    return {"num_truth": num_truth, "num_test_candidates": num_candidates, "scores": scores}
+    id_of = {c.label: c.id for c in candidates}
+    judged = {id_of[label]: judgement.kind is AnswerKind.TRUE for label, judgement in region.judged().items()}
+    return {"num_truth": num_truth, "num_test_candidates": num_candidates, "scores": scores}, judged
 
 
 def scores_on_test_box(
@@ -133,6 +146,7 @@ def scores_on_test_box(
     threshold: float | None,
     min_voxels: int,
     min_score: float = 0.0,
+    region: Region | None = None,
 ) -> dict[str, float]:
     """Scores of the candidates and of the final segmentation on the test box.
 
@@ -146,6 +160,7 @@ def scores_on_test_box(
         threshold: probability at which the final segmentation is decoded; None if ``segmentation`` is the final one.
         min_voxels: smaller instances are dropped from the final segmentation.
         min_score: instances with a lower mean probability are dropped from the final segmentation.
+        region: ``segmentation`` in the test box, if it has been compared with the truth already.
 
     Returns:
         {name: value}: the scores of ``docs/scores.md`` except ``curated_accuracy``, and ``num_test_candidates`` and
@@ -155,12 +170,12 @@ def scores_on_test_box(
     labels = truth.labels.read(test_box)
     ignore = None if truth.ignore is None else truth.ignore.read(test_box)
     score_of = {c.label: c.score for c in candidates}
-    proposed_values = segmentation.read(test_box)
-    proposed = Region.of(proposed_values, labels, ignore, task, test_box, truth.labels.box)
+    proposed = region or Region.read(segmentation, truth, test_box)
     judged = proposed.judged()
     num_good = sum(judgement.kind is AnswerKind.TRUE for judgement in judged.values())
-    final_values = proposed_values
-    if threshold is not None:
+    if threshold is None:
+        final_values = segmentation.read(test_box)
+    else:
         level = probability.read(test_box)
         final_values = clean(task.decode(level, threshold), task, min_voxels)
         final_values = drop_low_scores(final_values, level[task.foreground], task, min_score)
@@ -224,6 +239,12 @@ class Region:
         instances = set(task.instance_overlaps(table).truth_sizes())
         cut_truth = _cut(task.instances(labels), box, whole)
         return cls(table, instances - cut_truth, _cut(task.instances(values), box, whole), task)
+
+    @classmethod
+    def read(cls, segmentation: Volume, truth: Truth, box: Box) -> Region:
+        """Compare a segmentation with the truth in one box of both volumes."""
+        ignore = None if truth.ignore is None else truth.ignore.read(box)
+        return cls.of(segmentation.read(box), truth.labels.read(box), ignore, truth.task, box, truth.labels.box)
 
     def judged(self) -> dict[int, Judgement]:
         """{label: judgement by the truth rule} of every candidate that counts; see ``detection``."""
@@ -304,7 +325,7 @@ def audit_estimate(ledger: Ledger) -> dict[str, Any]:
 
 
 def stopping_criteria(project: Project, round_number: int, pool: RoundPool) -> Detail:
-    """Criteria for stopping after a round. Writes ``pool.npz``, with which the next round compares its own.
+    """Criteria for stopping after a round, which compare its ``pool.npz`` with that of the round before.
 
     They are shown and never acted on. See ``query.stopping`` and ``docs/scores.md``.
 
@@ -323,19 +344,15 @@ def stopping_criteria(project: Project, round_number: int, pool: RoundPool) -> D
         "audited", "expected": the fields of an ``Estimate`` of how many labels are right, by audits and by the scorer
         itself; None without audits, or if the scorer has not learned or nothing is unanswered.
     """
-    ids, learned = np.array([c.id for c in pool.candidates], np.uint64), has_both(pool.y)
-    arrays = {"ids": ids, "probability": pool.probability, "learned": np.array(learned)}
-    write_arrays(project.path(round_number, POOL_NAME), arrays)
     if round_number == 0:
         return {}
+    ids, learned = np.array([c.id for c in pool.candidates], np.uint64), has_both(pool.y)
     criteria: Detail = {"learned": learned, "num_pool": len(ids), "agreement": None, "num_shared": None}
-    path = project.path(round_number - 1, POOL_NAME)
-    if learned and path.exists():  # older versions wrote no such file
-        with np.load(path, allow_pickle=False) as before:
-            if before["learned"]:
-                criteria["agreement"], criteria["num_shared"] = agreement(
-                    before["ids"], before["probability"], ids, pool.probability
-                )
+    before = read_probabilities(project, round_number - 1)
+    if learned and before is not None and before.learned:
+        criteria["agreement"], criteria["num_shared"] = agreement(
+            before.ids[before.in_pool], before.probability[before.in_pool], ids, pool.probability
+        )
     answers = _answers_with_audits(project, pool)
     audits = pool.excluded & np.isnan(pool.y) & ~np.isnan(answers)
     audited = audited_right(pool.probability[audits], answers[audits])

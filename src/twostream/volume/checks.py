@@ -5,9 +5,12 @@ Knows shapes, dtypes and voxel sizes; must not know tasks or projects.
 
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 
 from twostream.base.errors import InputError, NoVoxelSizeError
+from twostream.base.geometry import Box
 from twostream.volume.open import open_volume
 from twostream.volume.volume import Volume
 
@@ -37,6 +40,38 @@ def check_extent(volume: Volume, image: Volume) -> None:
             f"{volume.uri} has voxels of {volume.voxel_size_nm} nm, {image.uri} of {image.voxel_size_nm} nm (Z, Y, X); "
             f"they must be equal."
         )
+
+
+SAMPLED_ALONG = (3, 4, 4)
+"""Boxes along Z, Y and X in which two images are compared: 48, spread over the whole volume."""
+SAMPLED_ZYX = (2, 32, 32)
+"""Voxels of one of these boxes."""
+
+
+def check_same_grey(volume: Volume, image: Volume) -> None:
+    """Check that two volumes of one extent hold the same values in small boxes spread over all of it.
+
+    Raises:
+        InputError: a voxel differs.
+    """
+    for box in sampled_boxes(image.box):
+        here, there = volume.read(box), image.read(box)
+        if here.shape != there.shape or not np.array_equal(here, there):
+            share = np.mean(here != there) if here.shape == there.shape else 1.0
+            raise InputError(
+                f"{volume.uri} and {image.uri} differ in {share:.0%} of the voxels of the box {box} (Z, Y, X)."
+            )
+
+
+def sampled_boxes(box: Box) -> list[Box]:
+    """Small boxes spread evenly over ``box``, its first and last voxels among them."""
+    z, y, x = (min(s, n) for s, n in zip(SAMPLED_ZYX, box.shape_zyx, strict=True))
+    shape = z, y, x
+    starts = [
+        np.unique(np.linspace(o, o + n - s, k).astype(int)).tolist()
+        for o, n, s, k in zip(box.offset_zyx, box.shape_zyx, shape, SAMPLED_ALONG, strict=True)
+    ]
+    return [Box(start, shape) for start in product(*starts)]
 
 
 def states_no_voxel_size(uri: str) -> bool:

@@ -1,4 +1,4 @@
-"""Reading many boxes of one volume so that each chunk is read and decoded only once, however many boxes overlap it.
+"""Reading many boxes of one volume, or writing all of it, so that each chunk is read, or written, only once.
 
 Knows volumes and boxes; must not know what the boxes show.
 """
@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from twostream.base.errors import VolumeError
-from twostream.base.geometry import Box, Vector, cells
+from twostream.base.geometry import Box, Vector, cells, grid
 from twostream.volume.volume import Volume, pad_to, read_padded
 
 MIN_VOXELS_AT_ONCE = 1 << 20
@@ -63,6 +63,16 @@ def read_windows(volume: Volume, boxes: Sequence[Box]) -> Iterator[tuple[int, np
             remaining[row] -= 1
             if remaining[row] == 0:
                 yield row, pad_to(windows.pop(row), inside[row], boxes[row])
+
+
+def whole_chunks(volume: Volume) -> Iterator[Box]:
+    """Boxes of whole chunks that cover a volume, in raster order: written box by box, no chunk is written twice.
+
+    A volume without chunks is covered by whole sections.
+    """
+    sections = max(1, MIN_VOXELS_AT_ONCE // max(1, volume.shape_zyx[1] * volume.shape_zyx[2])), *volume.shape_zyx[1:]
+    cell = sections if volume.chunk_shape_zyx is None else read_shape(volume)
+    return (block.write_box for block in grid(volume.box, cell))
 
 
 def read_shape(volume: Volume) -> Vector:
