@@ -22,7 +22,7 @@ from twostream.task import get_task
 from twostream.volume import open_ignore_mask, open_volume
 from twostream.volume.datasets import DATASETS, DataSet, Remote, get_dataset, lucchi
 from twostream.volume.datasets.cremi import CLEFT_BACKGROUND, CLEFT_UNKNOWN
-from twostream.volume.datasets.jwr15 import number_synapses
+from twostream.volume.pieces import number_synapses
 
 MARKED = (3, 5, 7)
 """(z, y, x) of a marked voxel: conversion must keep its position, whatever the axis order of the format."""

@@ -122,7 +122,7 @@ def demo(
 @_errors_as_sentences
 def init(
     directory: Dir,
-    image: Annotated[Optional[str], _uri("--image", "Image: grey values, uint8 (Z, Y, X).")] = None,
+    image: Annotated[Optional[str], _uri("--image", "Image: grey values (Z, Y, X).")] = None,
     task: Annotated[
         Optional[str], typer.Option("--task", metavar="mitochondria|cleft|polarity", help="What to look for.")
     ] = None,
@@ -133,7 +133,21 @@ def init(
         Optional[Path], typer.Option("--data", metavar="DATA_DIR", help="Folder that `twostream data get` has filled.")
     ] = None,
     labels: Annotated[
-        Optional[str], _uri("--labels", "Integer labels of the image's extent; S is trained on them.")
+        Optional[str], _uri("--labels", "Labels, from which S learns: instances, a mask, or the sides of synapses.")
+    ] = None,
+    labels_post: Annotated[
+        Optional[str], _uri("--labels-post", "The postsynaptic side, if --labels holds only the presynaptic one.")
+    ] = None,
+    labels_kind: Annotated[
+        Optional[str],
+        typer.Option("--labels-kind", metavar="instances|mask|sides", help="What labels mean, if found out wrongly."),
+    ] = None,
+    ignore_value: Annotated[
+        Optional[int], typer.Option("--ignore-value", help="Label of voxels that are neither object nor background.")
+    ] = None,
+    window: Annotated[
+        Optional[str],
+        typer.Option("--window", metavar="LOW:HIGH", help="Grey values shown as 0 and 255; found out if not uint8."),
     ] = None,
     probability: Annotated[Optional[str], _uri("--probability", "Another model's probability, in place of S.")] = None,
     segmentation: Annotated[Optional[str], _uri("--segmentation", "Instance labels to check, in place of S.")] = None,
@@ -166,6 +180,7 @@ def init(
 ) -> None:
     """Make a project. Checks the volumes, fixes the boxes and writes twostream.yaml."""
     from twostream.project.create import create_project
+    from twostream.volume.grey import parse_window
 
     given: dict[str, Any] = {"task": task, "image": image, "labels": labels}
     given |= {"labels_box": labels_box or None, "val_box": val_box, "test_box": test_box}
@@ -179,6 +194,10 @@ def init(
         directory,
         **given,
         **sources,
+        labels_post=labels_post,
+        labels_kind=_label_kind(labels_kind),
+        ignore_value=ignore_value,
+        window=None if window is None else parse_window(window),
         voxel_size_nm=_voxel_size_nm(voxel_size),
         preset=preset,
         seed=seed,
@@ -186,6 +205,15 @@ def init(
         overrides=[*_published_overrides(vae_config, preset, given), *(set_ or [])],
     )
     _print_new_project(directory, project)
+
+
+def _label_kind(text: str | None) -> Any:
+    """The kind of labels that --labels-kind names; None where it was not given."""
+    from twostream.candidates.label_scan import KINDS
+
+    if text is not None and text not in KINDS:
+        raise InputError(f"--labels-kind is {text!r}; expected one of {', '.join(KINDS)}.")
+    return text
 
 
 def _check_init(given: dict[str, Any], sources: dict[str, Any]) -> None:

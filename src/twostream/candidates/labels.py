@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import cc3d
 import numpy as np
 
 from twostream.base.config import Config
@@ -29,7 +28,7 @@ from twostream.candidates.sides import join_sides
 from twostream.task import Task
 from twostream.volume import Volume, open_ignore_mask, open_volume
 from twostream.volume.checks import check_integers, states_no_voxel_size
-from twostream.volume.datasets.layouts import number_synapses
+from twostream.volume.pieces import number_pieces, number_synapses
 from twostream.volume.place import covered_box, place_on, without_channel
 
 MAX_NUMBERED_VOXELS = 1 << 30
@@ -111,7 +110,7 @@ def open_labels(
     elif kind == "sides":
         volume = _Computed(plain, covered, number_synapses, 1)
     else:
-        volume = _Computed(plain, covered, _pieces, min_voxels)
+        volume = _Computed(plain, covered, number_pieces, min_voxels)
     ignore.pieces = volume if isinstance(volume, _Computed) else None
     return Labels(
         volume,
@@ -153,11 +152,6 @@ class _Joined:
         post = self.post.read(self.covered)
         uri = f"{self.pre_uri}, {self.post.uri}"
         return join_sides(pre, post, self.post.voxel_size_nm, by_id=self.by_id, uri=uri)
-
-
-def _pieces(mask: np.ndarray) -> np.ndarray:
-    """Connected pieces of a mask (Z, Y, X), numbered from 1, as uint32; voxels that share a corner are connected."""
-    return cc3d.connected_components(mask > 0, connectivity=26, out_dtype=np.uint32)
 
 
 def _notes(kind: LabelKind, config: LabelsConfig, uri: str) -> list[str]:

@@ -32,8 +32,7 @@ class HandLabels:
 
     def __init__(self, project: Project, first_id: int) -> None:
         self._project, self._first_id = project, first_id
-        labelled = project.config.labels is not None and project.boxes.labels is not None
-        self.boxes: tuple[Box, ...] = (project.boxes.labelled[0],) if labelled else ()
+        self.boxes = project.boxes.labels
 
     @cached_property
     def labels(self) -> np.ndarray:

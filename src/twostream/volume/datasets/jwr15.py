@@ -11,10 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import cc3d
 import h5py
 import numpy as np
-from scipy import ndimage
 
 from twostream.base import progress
 from twostream.base.errors import InputError
@@ -29,15 +27,12 @@ from twostream.volume.datasets.arrays import (
     read_sections,
     write_sections,
 )
+from twostream.volume.pieces import number_synapses
 
 PAIR = ("img.h5", "syn.h5")
 """Image and labels as the notebooks of the published code call them."""
 _NUMBERED = frozenset({"vol3", "vol4"})
 """Folders of the volumes that the configurations of the published code name."""
-MIN_SYNAPSE_VOXELS = 16
-"""Connected pieces of semantic labels that are smaller than this are dropped, as in the published code.
-
-See ``docs/method.md``, section Aligned patches."""
 SIZE_ATTRIBUTES = ("voxel_size_nm", "resolution")
 """HDF5 attributes that may state the voxel size, (z, y, x) in nm."""
 
@@ -241,24 +236,3 @@ def _store_synapses(file: h5py.File, labels: h5py.Dataset, source: str, repeat: 
         sides = np.repeat(as_labels(labels[...], source), repeat, axis=1)
         sections = number_synapses(sides)
     write_sections(file, "synapses", sections, shape, np.uint32)
-
-
-def number_synapses(sides: np.ndarray) -> np.ndarray:
-    """Number the synapses of a semantic label volume.
-
-    Voxels that are connected after dilation by one voxel are one synapse; synapses of fewer than ``MIN_SYNAPSE_VOXELS``
-    voxels are dropped. This is the rule of the published code (``docs/method.md``, section Aligned patches).
-
-    Args:
-        sides: (Z, Y, X) integers: 1 presynaptic, 2 postsynaptic, 0 background.
-
-    Returns:
-        (Z, Y, X) uint32: 2n-1 presynaptic and 2n postsynaptic voxels of synapse n, 0 background.
-    """
-    grown = ndimage.binary_dilation(sides > 0)
-    instance = cc3d.connected_components(grown, connectivity=26, out_dtype=np.uint32)
-    instance[sides == 0] = 0
-    keep = np.bincount(instance.ravel()) >= MIN_SYNAPSE_VOXELS
-    keep[0] = False
-    number = np.where(keep, np.cumsum(keep), 0).astype(np.uint32)[instance]
-    return np.where(number > 0, 2 * number - (sides == 1), 0).astype(np.uint32)

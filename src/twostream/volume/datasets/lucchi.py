@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import cc3d
 import cv2
 import h5py
 import numpy as np
 
 from twostream.base.errors import InputError
 from twostream.volume.datasets.arrays import Paths, as_grey, as_labels, one_channel, write_sections
+from twostream.volume.pieces import number_pieces
 
 
 def lucchi(files: Paths, volume: str, file: h5py.File) -> Sequence[float] | None:
@@ -35,7 +35,7 @@ def lucchi(files: Paths, volume: str, file: h5py.File) -> Sequence[float] | None
     mask = np.stack([as_labels(page, str(labels)) for page in _pages(labels)])
     values = np.unique(mask)
     if len(values) <= 2:
-        mask = cc3d.connected_components(mask > 0, connectivity=26, out_dtype=np.uint32)
+        mask = number_pieces(mask)
     write_sections(file, "mitochondria", mask, shape, np.uint32)
     return None
 
