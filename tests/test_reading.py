@@ -9,6 +9,7 @@ import pytest
 from twostream.base.errors import InputError, NoVoxelSizeError, VolumeError
 from twostream.base.geometry import Box
 from twostream.volume import MemoryVolume, open_volume
+from twostream.volume.alignment import AS_GIVEN, better_reading, fits
 from twostream.volume.axes import Axes
 from twostream.volume.grey import GreyVolume, open_grey, parse_window, robust_window, spread_boxes, through_window
 from twostream.volume.place import place_on
@@ -212,14 +213,38 @@ def test_windows_that_are_none_are_refused(text):
 
 def test_samples_are_spread_over_the_whole_volume():
     image = volume(np.zeros((64, 512, 700), np.uint8))
-    boxes = spread_boxes(image, 64, (4, 64, 64))
-    assert boxes == spread_boxes(image, 64, (4, 64, 64)) and 64 <= len(boxes) <= 90
+    boxes = spread_boxes(image.shape_zyx, 64, (4, 64, 64))
+    assert boxes == spread_boxes(image.shape_zyx, 64, (4, 64, 64)) and 64 <= len(boxes) <= 90
     assert all(image.box.contains(box) for box in boxes)
     for axis in range(3):
         middle = image.shape_zyx[axis] / 2
         below = sum(box.offset_zyx[axis] + box.shape_zyx[axis] / 2 < middle for box in boxes)
         assert 0.3 < below / len(boxes) < 0.7
-    assert spread_boxes(volume(np.zeros((2, 30, 20), np.uint8)), 64, (4, 64, 64)) == [Box((0, 0, 0), (2, 30, 20))]
+    assert spread_boxes((2, 30, 20), 64, (4, 64, 64)) == [Box((0, 0, 0), (2, 30, 20))]
+
+
+def tissue(kind, seed=5):
+    found = open_volume(f"synthetic://seed={seed}&kind={kind}&shape=16,200,200")
+    return volume(found.read(found.box), size=(30.0, 8.0, 8.0))
+
+
+READINGS = {"z y -x": np.s_[:, :, ::-1], "z -y x": np.s_[:, ::-1], "-z y x": np.s_[::-1], "z y x": np.s_[:]}
+
+
+@pytest.mark.parametrize("kind", ["mitochondria", "clefts", "synapses"])
+def test_labels_that_are_flipped_or_turned_do_not_fit_the_image(kind):
+    image, labels = tissue("image"), tissue(kind)
+    array, num_sides = labels.read(labels.box), 2 if kind == "synapses" else 1
+    for reading, flipped in READINGS.items():
+        best = better_reading(fits(image, volume(array[flipped], size=(30.0, 8.0, 8.0)), num_sides))
+        assert str(best.reading if best else AS_GIVEN) == reading
+    turned = better_reading(fits(image, volume(array.transpose(0, 2, 1), size=(30.0, 8.0, 8.0)), num_sides))
+    assert turned is not None and str(turned.reading) == "z x y"
+
+
+def test_labels_of_another_place_fit_in_no_reading():
+    elsewhere = fits(tissue("image"), tissue("mitochondria", seed=6))
+    assert better_reading(elsewhere) is None and elsewhere[0].contrast < 5
 
 
 def test_an_image_of_16_bits_needs_a_window(tmp_path):

@@ -143,7 +143,7 @@ def robust_window(volume: Volume) -> tuple[float, float]:
     Raises:
         InputError: all sampled voxels have the same value, or none is finite.
     """
-    samples = [volume.read(box).ravel() for box in spread_boxes(volume, NUM_SAMPLES, SAMPLE_ZYX)]
+    samples = [volume.read(box).ravel() for box in spread_boxes(volume.shape_zyx, NUM_SAMPLES, SAMPLE_ZYX)]
     finite = [part[np.isfinite(part)] if part.dtype.kind == "f" else part for part in samples]
     varied = [part for part in finite if part.size and part.min() != part.max()]
     if not varied:
@@ -157,24 +157,24 @@ def robust_window(volume: Volume) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def spread_boxes(volume: Volume, number: int, shape_zyx: Sequence[int]) -> list[Box]:
+def spread_boxes(extent_zyx: Sequence[int], number: int, shape_zyx: Sequence[int]) -> list[Box]:
     """Boxes spread evenly over all of a volume, the same at every call.
 
     Each lies in its own cell of a regular grid over the volume, at a place that follows a fixed random sequence, so
     that regular structures such as tile borders are not hit every time.
 
     Args:
-        volume: the volume.
+        extent_zyx: (z, y, x) of the volume in voxels.
         number: about how many boxes; a small volume gives fewer.
         shape_zyx: (z, y, x) in voxels; smaller where the volume is.
     """
-    shape = [min(a, b) for a, b in zip(shape_zyx, volume.shape_zyx, strict=True)]
-    room = [n // s for n, s in zip(volume.shape_zyx, shape, strict=True)]
+    shape = [min(a, b) for a, b in zip(shape_zyx, extent_zyx, strict=True)]
+    room = [n // s for n, s in zip(extent_zyx, shape, strict=True)]
     counts = [1, 1, 1]
     while math.prod(counts) < number and any(c < r for c, r in zip(counts, room, strict=True)):
         axis = max((a for a in range(3) if counts[a] < room[a]), key=lambda a: room[a] / counts[a])
         counts[axis] += 1
-    cell = [n // c for n, c in zip(volume.shape_zyx, counts, strict=True)]
+    cell = [n // c for n, c in zip(extent_zyx, counts, strict=True)]
     rng = np.random.default_rng(0)
     found = []
     for block in grid(Box.whole([c * n for c, n in zip(cell, counts, strict=True)]), cell):
