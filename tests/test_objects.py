@@ -88,6 +88,7 @@ ROOTS = {"pre_pt_root_id": IDS, "post_pt_supervoxel_id": IDS, "size": range(NUM)
 LAYOUTS = {
     "CAVE, arrays as pandas writes them": ({"": range(NUM), "id": IDS} | lists(numpy_text) | ROOTS, {}),
     "CAVE, lists": ({"id": IDS} | lists(json.dumps) | ROOTS, {}),
+    "CAVE, text": ({"id": IDS} | lists(lambda row: str([str(value) for value in row])), {}),
     "CAVE, tuples": ({"id": IDS} | lists(lambda row: str(tuple(row))), {}),
     "CAVE in nm": ({"id": IDS} | lists(json.dumps, SIZE), NM),
     "CAVE at half the resolution": (
@@ -289,6 +290,7 @@ def test_sides_that_lie_far_apart_are_questioned(tmp_path):
         (split("pre_#", PRE), {}, ["no column z, y, x"]),
         (split("#", CENTER) | {"pre_x": range(NUM)}, {}, ["no column pre_z, pre_y; a point needs all"]),
         (split("#", CENTER) | {"x_pre_nm": range(NUM)}, {}, ["no column z_pre_nm, y_pre_nm"]),
+        ({"pt_position": ["0101000080" * 3] * NUM}, {}, ["pt_position holds '0101000080", "not three numbers"]),
         (split("#", CENTER) | {"X": range(NUM)}, {}, ["columns x and X, which say the same"]),
         (split("#", CENTER), {"columns": {"z": "depth"}}, ["source.columns lacks y, x"]),
         (split("#", CENTER), {"columns": {"center": "where"}}, ["no column where; source.columns names it"]),

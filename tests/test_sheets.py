@@ -108,6 +108,7 @@ def test_a_number_is_read_by_the_decimal_sign_of_the_file_or_not_at_all(tmp_path
     ("content", "sentences"),
     [
         ("z,y,x\n1,5,2,5,3,5\n", ["line 2 (row 1) has 6 values; expected 3", "decimals are written with a comma"]),
+        ("id,p\n1,[1, 2, 3]\n", ["has 4 values; expected 2", "Put lists in quotes"]),
         ("z,y\n1,2\n1,2,3\n", ["line 3 (row 2) has 3 values; expected 2"]),
         ("query\n1;true\n2,5;true\n", ["line 3 (row 2) has 2 values; expected 1"]),
         ("a;b,c\n1;2,5\n", ["separated by commas or semicolons", "Write sep=, in a line above"]),

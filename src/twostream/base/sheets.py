@@ -294,7 +294,9 @@ def _long_row_error(rows: Rows, delimiter: str, path: Path) -> InputError:
     index = _too_long(rows) or 0
     line, cells = rows[index]
     hint = ""
-    if delimiter in (",", "") and any(_is_decimal_comma(f"{a},{b}") for a, b in itertools.pairwise(cells)):
+    if delimiter == "," and any(cell.startswith(("[", "(")) for cell in cells):
+        hint = ' Put lists in quotes, "[1, 2, 3]", or separate the columns by semicolons.'
+    elif delimiter in (",", "") and any(_is_decimal_comma(f"{a},{b}") for a, b in itertools.pairwise(cells)):
         hint = " If its decimals are written with a comma, separate the columns by semicolons or quote the numbers."
     return InputError(
         f"{path}, line {line} (row {index}) has {len(cells)} values; expected {len(rows[0][1])}, one per column.{hint}"

@@ -6,6 +6,7 @@ tables of objects and voxel sizes; must not know files, projects or models.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +23,8 @@ RIM_NM = 250.0
 """How far a synapse may reach from the line between its points; a contact is 200 to 500 nm wide."""
 CLEFT_NM = 20.0
 """Width of the cleft, which belongs to neither side."""
+Places = tuple[np.ndarray, ...]
+"""Places of voxels in nm: open grids of z, y and x."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +122,7 @@ class _Canvas:
         self.box, self.size, self.radius_nm, self.rim_nm = box, size, radius_nm, rim_nm
         self.labels = np.zeros(box.shape_zyx, np.uint32)
         self.near = np.zeros(box.shape_zyx, bool)
-        self._distance = np.full(box.shape_zyx, np.inf, np.float32)
+        self._known = np.full(box.shape_zyx, np.inf)  # squared nm to the nearest point so far
 
     def add(self, synapse: int, pre: np.ndarray, post: np.ndarray, center: np.ndarray) -> None:
         """Paint the two sides of one row.
@@ -128,22 +131,30 @@ class _Canvas:
             synapse: its number.
             pre, post, center: (3,) z, y, x in voxels of the image.
         """
-        reach = max(self.radius_nm, self.rim_nm) / self.size
-        start = np.maximum(np.floor(np.minimum(pre, post) - reach).astype(int), self.box.offset_zyx)
-        stop = np.minimum(np.ceil(np.maximum(pre, post) + reach).astype(int) + 1, self.box.stop_zyx)
-        if (stop <= start).any():
-            return
-        window = Box.from_corners(start.tolist(), stop.tolist()).relative_to(self.box).slices
-        axes = (np.arange(a, b) for a, b in zip(start, stop, strict=True))
-        at = np.stack(np.meshgrid(*axes, indexing="ij"), -1) * self.size
-        along, to_line = _along_and_to_line(at, pre * self.size, post * self.size)
-        self.near[window] |= to_line <= self.rim_nm
-        past_cleft = along - _cleft(pre * self.size, post * self.size, center * self.size)
-        for side, (point, beyond) in enumerate(((pre, -past_cleft), (post, past_cleft))):
-            distance = np.linalg.norm(at - point * self.size, axis=-1).astype(np.float32)
-            won = (distance <= self.radius_nm) & (beyond >= CLEFT_NM / 2) & (distance < self._distance[window])
-            self.labels[window][won] = 2 * synapse - 1 + side
-            self._distance[window][won] = distance[won]
+        pre, post = pre * self.size, post * self.size
+        cleft = _cleft(pre, post, center * self.size)
+        ends = np.stack([pre, post])
+        for place, window in self._window(ends, self.rim_nm):
+            self.near[window] |= _squared_to_line(place, pre, post) <= self.rim_nm**2
+        for side, point in enumerate(ends):
+            for place, window in self._window(point[None], self.radius_nm):
+                distance = _squared_distance(place, point)
+                past_cleft = (_along(place, pre, post) - cleft) * (2 * side - 1)
+                won = (distance <= self.radius_nm**2) & (past_cleft >= CLEFT_NM / 2) & (distance < self._known[window])
+                self.labels[window][won] = 2 * synapse - 1 + side
+                self._known[window][won] = distance[won]
+
+    def _window(self, points: np.ndarray, reach_nm: float) -> Iterator[tuple[Places, tuple[slice, ...]]]:
+        """The part of the box within ``reach_nm`` of the (N, 3) points, in nm, and their hull; none if it is empty.
+
+        Yields:
+            The places of its voxels in nm, one open grid per axis; and its slices in the box.
+        """
+        start = np.maximum(np.floor((points.min(0) - reach_nm) / self.size).astype(int), self.box.offset_zyx)
+        stop = np.minimum(np.ceil((points.max(0) + reach_nm) / self.size).astype(int) + 1, self.box.stop_zyx)
+        if (stop > start).all():
+            axes = np.ix_(*(np.arange(a, b) * size for a, b, size in zip(start, stop, self.size, strict=True)))
+            yield axes, Box.from_corners(start.tolist(), stop.tolist()).relative_to(self.box).slices
 
 
 def _synapses(pre: np.ndarray) -> np.ndarray:
@@ -168,21 +179,23 @@ def _refuse_shared_voxels(voxels: list[np.ndarray], synapse: np.ndarray, table: 
                 )
 
 
-def _along_and_to_line(at: np.ndarray, pre: np.ndarray, post: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where places lie relative to the line from a presynaptic to a postsynaptic point.
+def _squared_distance(place: Places, point: np.ndarray) -> np.ndarray:
+    """(Z, Y, X) squared nm from every place to a (3,) point."""
+    return sum(((axis - value) ** 2 for axis, value in zip(place, point, strict=True)), np.zeros(1))
 
-    Args:
-        at: (..., 3) nm.
-        pre, post: (3,) nm, not equal.
 
-    Returns:
-        (...) nm along the line, counted from ``pre``; and (...) nm to the nearest place between the two points.
-    """
-    length = np.linalg.norm(post - pre)
-    direction = (post - pre) / length
-    along = (at - pre) @ direction
-    nearest = pre + np.clip(along, 0, length)[..., None] * direction
-    return along, np.linalg.norm(at - nearest, axis=-1)
+def _along(place: Places, pre: np.ndarray, post: np.ndarray) -> np.ndarray:
+    """(Z, Y, X) nm along the line from ``pre`` to ``post``, counted from ``pre``."""
+    direction = (post - pre) / np.linalg.norm(post - pre)
+    parts = ((axis - value) * part for axis, value, part in zip(place, pre, direction, strict=True))
+    return sum(parts, np.zeros(1))
+
+
+def _squared_to_line(place: Places, pre: np.ndarray, post: np.ndarray) -> np.ndarray:
+    """(Z, Y, X) squared nm to the nearest place between ``pre`` and ``post``."""
+    along = _along(place, pre, post)
+    nearest = np.clip(along, 0, np.linalg.norm(post - pre))
+    return _squared_distance(place, pre) - nearest * (2 * along - nearest)
 
 
 def _cleft(pre: np.ndarray, post: np.ndarray, center: np.ndarray) -> float:

@@ -142,6 +142,12 @@ def missing_center(table: Table) -> InputError:
     line = columns_setting(guess or dict(zip("zyx", ("Z_COLUMN", "Y_COLUMN", "X_COLUMN"), strict=True)))
     error = table.lacks(["z", "y", "x"], "expected z, y, x (voxels of the image) or z_nm, y_nm, x_nm")
     note = "If these are the positions, pass" if guess else "To name the columns, pass"
+    for name in table.columns:
+        said, value = _words(name), _first(table, name)
+        if said and said.says_position and value is not None:
+            return InputError(
+                f"{error} {name} holds {str(value)[:40]!r}, not three numbers such as [1, 2, 3]. {note} {line}"
+            )
     return InputError(f"{error} {note} {line}")
 
 
@@ -212,9 +218,14 @@ def _incomplete(table: Table, point: Point) -> InputError:
     return table.lacks(missing, "a point needs all of z, y and x")
 
 
+def _first(table: Table, name: str) -> object:
+    """The first value of a column that is there."""
+    return next((value for value in table.columns[name] if value not in (None, "")), None)
+
+
 def _first_triple(table: Table, name: str) -> object:
     """The first value of a column, if it is three numbers."""
-    value = next((value for value in table.columns[name] if value not in (None, "")), None)
+    value = _first(table, name)
     return None if isinstance(value, (int, float)) or table.triple(value) is None else value
 
 

@@ -7,7 +7,7 @@ what a column means.
 from __future__ import annotations
 
 import json
-import re
+import math
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from functools import partial
@@ -23,8 +23,8 @@ from twostream.base.errors import InputError
 from twostream.base.sheets import number_in, read_sheet
 
 Columns = dict[str, list[Any]]
-_BRACKETS = re.compile(r"(?:array)?\s*[\[({]*\s*(.*?)\s*[\])}]*", re.DOTALL)
-"""A list as text: [1, 2, 3], (1, 2, 3), or [1 2 3] as pandas writes arrays of NumPy."""
+BRACKETS = "[](){} \n\t"
+"""Around a list as text: [1, 2, 3], (1, 2, 3), {1,2,3}, or [1 2 3] as pandas writes arrays of NumPy."""
 
 
 class Table:
@@ -99,12 +99,13 @@ class Table:
             by_axis = {str(key).lower(): item for key, item in value.items()}
             value = [by_axis.get(axis) for axis in "xyz"] if len(by_axis) == 3 else None
         if isinstance(value, str):
-            match = _BRACKETS.fullmatch(value.strip())
-            value = [number_in(part) for part in re.split(r"\s*[,;]\s*|\s+", match[1])] if match else None
+            text = value.strip().removeprefix("array").strip(BRACKETS)
+            parts = text.split("," if "," in text else ";" if ";" in text else None)
+            value = [number_in(part.strip(" \n\t'\"")) for part in parts]
         if not isinstance(value, (list, tuple)) or len(value) != 3:
             return None
-        numbers = [np.nan if item is None else self.number(item) for item in value]
-        return numbers if np.isfinite(numbers).all() else None
+        numbers = [math.nan if item is None else self.number(item) for item in value]
+        return numbers if all(map(math.isfinite, numbers)) else None
 
     def triples(self, name: str) -> np.ndarray:
         """(N, 3) float values of a list column, in the order in which they stand there.
