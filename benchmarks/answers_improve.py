@@ -140,7 +140,7 @@ def lessons_of(
 ) -> Lessons:
     settings = settings or RefitConfig()
     return Lessons(
-        world.image, world.labels, world.ignore, world.task, labels_box=world.labels_box, val_box=world.val_box,
+        world.image, world.labels, world.ignore, world.task, labels_boxes=[world.labels_box], val_box=world.val_box,
         test_box=world.test_box, guarded_box=world.guarded_box, crop_shape_zyx=crop_shape(segmenter, config),
         lessons=lessons, rim_nm=settings.rim_nm, previous_probability=None if settings.hold is None else belief,
         min_confidence=settings.hold or 0.5, emphasis=settings.emphasis,
@@ -180,7 +180,7 @@ def thresholds(
 ) -> Thresholds:
     """Thresholds of a round, chosen as a project chooses them."""
     return choose_thresholds(
-        output.read(output.box), world.task, config, min_voxels, labels=world.labelled(world.labels_box),
+        output.read(output.box), world.task, config, min_voxels, labels=[world.labelled(world.labels_box)],
         validation=world.labelled(world.val_box), asked=asked, y=y,
     )  # fmt: skip
 

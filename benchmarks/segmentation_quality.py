@@ -26,7 +26,7 @@ from common.sets import Opened, open_real, open_synthetic
 from twostream.base.config import apply_overrides, parse_config
 from twostream.base.geometry import Box
 from twostream.candidates.candidate import clean, extract
-from twostream.candidates.thresholds import CandidateConfig, proposing_threshold
+from twostream.candidates.thresholds import CandidateConfig, LabelledBox, proposing_threshold
 from twostream.candidates.truth import Truth
 from twostream.candidates.tuning import tune
 from twostream.models.segmentation.config import SegmentationConfig, shapes_for
@@ -123,7 +123,7 @@ def fit(
     )  # fmt: skip
     shape_zyx = crop_shape(segmenter, config)
     lessons = Lessons(
-        image, labels, ignore, task, labels_box=labels_box, val_box=val_box, test_box=hidden, guarded_box=hidden,
+        image, labels, ignore, task, labels_boxes=[labels_box], val_box=val_box, test_box=hidden, guarded_box=hidden,
         crop_shape_zyx=shape_zyx,
     )  # fmt: skip
     looked_at = None
@@ -146,7 +146,9 @@ def fit(
     predict(segmenter, image, output, config, region=region)
     known, probability = labels.read(val_box), output.read(val_box)
     unknown = None if ignore is None else ignore.read(val_box)
-    threshold, _ = proposing_threshold(probability, known, unknown, task, CandidateConfig(), min_voxels)
+    threshold, _ = proposing_threshold(
+        probability, [LabelledBox(Box.whole(known.shape), known, unknown)], task, CandidateConfig(), min_voxels
+    )
     best = tune(probability, known, unknown, task, min_voxels)[0]  # what `twostream tune --write` would write
     tuned = get_task(case.task, image.voxel_size_nm, task.decoding.model_copy(update=best.decoding))
     return Fitted(segmenter, config, task, tuned, threshold, best.threshold, best.min_score, min_voxels, seconds.wall)

@@ -8,7 +8,7 @@ from twostream.base.geometry import Box
 from twostream.candidates.candidate import Candidate, clean, drop_low_scores, extract
 from twostream.candidates.identity import identify
 from twostream.candidates.table import from_table, read_table, to_table, write_table
-from twostream.candidates.thresholds import CandidateConfig, mean_scores_at, proposing_threshold
+from twostream.candidates.thresholds import CandidateConfig, LabelledBox, mean_scores_at, proposing_threshold
 from twostream.task import Mitochondria, SynapsePolarity
 
 
@@ -170,11 +170,12 @@ def test_proposing_threshold_reaches_the_recall_first():
         truth[0, 2:8, 10 * i + 2 : 10 * i + 8] = i + 1
         probability[0, 0, 2:8, 10 * i + 2 : 10 * i + 8] = level
     task = Mitochondria((30.0, 8.0, 8.0))
-    chosen = proposing_threshold(probability, truth, None, task, CandidateConfig(min_recall=0.9), 1)
+    boxes = [LabelledBox(Box.whole(truth.shape), truth, None)]
+    chosen = proposing_threshold(probability, boxes, task, CandidateConfig(min_recall=0.9), 1)
     assert chosen[0] < 60 / 255 and chosen[1] == 1.0
     # With a lower min_recall the low threshold is still the best, because it has more good candidates.
-    assert proposing_threshold(probability, truth, None, task, CandidateConfig(min_recall=0.6), 1) == chosen
-    fixed = proposing_threshold(probability, truth, None, task, CandidateConfig(threshold=0.77), 1)
+    assert proposing_threshold(probability, boxes, task, CandidateConfig(min_recall=0.6), 1) == chosen
+    fixed = proposing_threshold(probability, boxes, task, CandidateConfig(threshold=0.77), 1)
     assert fixed == (0.77, pytest.approx(1 / 3))
 
 
@@ -185,5 +186,6 @@ def test_of_equally_good_proposing_thresholds_the_one_nearest_to_one_half_is_cho
         truth[0, 2:8, 10 * i + 2 : 10 * i + 8] = i + 1
         probability[0, 0, 2:8, 10 * i + 2 : 10 * i + 8] = 250 if i else 20  # one object is found below 0.1 only
     task = Mitochondria((30.0, 8.0, 8.0))
-    assert proposing_threshold(probability, truth, None, task, CandidateConfig(), 1) == (0.5, pytest.approx(29 / 30))
-    assert proposing_threshold(probability, truth, None, task, CandidateConfig(min_recall=1.0), 1) == (0.05, 1.0)
+    boxes = [LabelledBox(Box.whole(truth.shape), truth, None)]
+    assert proposing_threshold(probability, boxes, task, CandidateConfig(), 1) == (0.5, pytest.approx(29 / 30))
+    assert proposing_threshold(probability, boxes, task, CandidateConfig(min_recall=1.0), 1) == (0.05, 1.0)

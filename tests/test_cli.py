@@ -90,7 +90,7 @@ def test_the_laptop_preset_fits_patches_to_mitochondria(tmp_path, toy_file):
 def test_default_labels_box_stays_clear_of_the_guard(tmp_path, toy_file):
     assert init(tmp_path / "p", toy_file).exit_code == 0
     boxes = Project(tmp_path / "p").boxes
-    labels_box, test_box = boxes.labels, boxes.test
+    (labels_box,), test_box = boxes.labels, boxes.test
     assert test_box is not None and test_box.offset_zyx == (0, 0, 192)
     assert labels_box.stop_zyx[2] == 192 - 32  # a patch of 16 pixels, which is twice as wide around a large object
 

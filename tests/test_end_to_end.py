@@ -131,7 +131,7 @@ def test_labels_of_candidates_are_the_values_in_the_segmentation(finished):
 
 
 def test_no_candidate_in_the_labels_box_or_near_the_test_box_was_asked(finished):
-    labels_box, test_box = finished.boxes.labels, finished.boxes.test
+    (labels_box,), test_box = finished.boxes.labels, finished.boxes.test
     asked = finished.ledger.queries()
     assert len(asked) == 12 and len({q.candidate.id for q in asked}) == 12
     for query in asked:

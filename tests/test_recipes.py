@@ -142,7 +142,7 @@ def test_each_recipe_makes_a_project(tmp_path, data, recipe, preset):
     assert project.task.name == recipe.task and project.image.voxel_size_nm == DATASETS[recipe.dataset].voxel_size_nm
     assert project.config.segmentation.filters == (4, 8, 8)  # --set overrides the recipe
     assert project.config.segmentation.optimizer.name == ("sgd" if preset == "paper" else "adamw")
-    labels, val, test = project.boxes.labels, project.boxes.val, project.boxes.test
+    (labels,), val, test = project.boxes.labels, project.boxes.val, project.boxes.test
     assert labels.contains(val) and test is not None and not test.intersects(labels)
     for box, name in ((labels, "labels"), (val, "val"), (test, "test")):
         if recipe.boxes:
@@ -181,7 +181,7 @@ def test_given_boxes_replace_those_of_the_recipe(tmp_path, data):
     result = init(tmp_path / "p", *words, "--labels-box", "0:60,0:24,0:32", "--test-box", "100:165,0:24,0:32")
     assert result.exit_code == 0, result.output
     boxes = Project(tmp_path / "p").boxes
-    labels, test = boxes.labels, boxes.test
+    (labels,), test = boxes.labels, boxes.test
     assert labels.stop_zyx[0] == 60 and test.offset_zyx[0] == 100
 
 

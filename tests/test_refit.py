@@ -35,7 +35,7 @@ def world(num_true=8, num_nothing=2, lessons=(), **options):
         Lesson(Box(p, mask.shape), mask, "mask" if i < num_true else "background") for i, p in enumerate(places)
     ]
     return Lessons(
-        image, MemoryVolume(labels, SIZE), None, Mitochondria(SIZE), labels_box=Box((0, 0, 0), (8, 48, 32)),
+        image, MemoryVolume(labels, SIZE), None, Mitochondria(SIZE), labels_boxes=[Box((0, 0, 0), (8, 48, 32))],
         val_box=Box((0, 0, 24), (8, 48, 8)), test_box=None, guarded_box=None, crop_shape_zyx=(4, 16, 16),
         lessons=lessons, **options,
     )  # fmt: skip
@@ -170,8 +170,8 @@ def test_a_drawn_synapse_includes_its_cleft():
     labels[2, 10:20, 5:8], labels[2, 10:20, 9:12] = 1, 2
     lessons = Lessons(
         MemoryVolume(np.zeros((8, 48, 96), np.uint8), size), MemoryVolume(labels, size), None, SynapsePolarity(size),
-        labels_box=Box((0, 0, 0), (8, 48, 32)), val_box=Box((0, 0, 24), (8, 48, 8)), test_box=None, guarded_box=None,
-        crop_shape_zyx=(4, 16, 16), lessons=[Lesson(place, mask, "drawn")], margin_nm=60.0,
+        labels_boxes=[Box((0, 0, 0), (8, 48, 32))], val_box=Box((0, 0, 24), (8, 48, 8)), test_box=None,
+        guarded_box=None, crop_shape_zyx=(4, 16, 16), lessons=[Lesson(place, mask, "drawn")], margin_nm=60.0,
         previous_probability=MemoryVolume(np.full((3, 8, 48, 96), 20, np.uint8), size), min_confidence=0.9,
     )  # fmt: skip
     pre, post, union = lessons._crop(0, place, Box((3, 20, 58), (4, 16, 16))).target[:, 0, :6]

@@ -8,7 +8,8 @@ from twostream.base.errors import InputError
 from twostream.base.geometry import Box
 from twostream.models.segmentation.config import SegmentationConfig, fold_for, shapes_for
 from twostream.models.segmentation.describe import describe
-from twostream.models.segmentation.lessons import Lesson, Lessons, known_target
+from twostream.models.segmentation.labelled import known_target
+from twostream.models.segmentation.lessons import Lesson, Lessons
 from twostream.models.segmentation.network import FoldedUNet, fold, strides_for
 from twostream.models.segmentation.train import Segmenter, crop_shape, new_segmenter, train
 from twostream.rounds.teaching import LabelledCrops
@@ -75,7 +76,7 @@ def lessons_of(world, lessons=(), task=None, rim_nm=0.0, ignore=None):
         *world,
         ignore,
         task or Mitochondria((30.0, 8.0, 8.0)),
-        labels_box=Box((0, 0, 0), (8, 40, 24)),
+        labels_boxes=[Box((0, 0, 0), (8, 40, 24))],
         val_box=Box((0, 0, 20), (8, 40, 4)),
         test_box=Box((0, 0, 44), (8, 40, 16)),
         guarded_box=Box((0, 0, 42), (8, 40, 18)),
@@ -157,7 +158,7 @@ def test_the_test_box_is_hidden_where_the_image_is_mirrored_too(world):
     thin_labels = MemoryVolume(labels.read(Box((0, 0, 0), (2, 40, 60))), SIZE)
     lessons = Lessons(
         thin, thin_labels, None, Mitochondria((30.0, 8.0, 8.0)),
-        labels_box=Box((0, 0, 0), (2, 40, 24)), val_box=Box((0, 0, 20), (2, 40, 4)),
+        labels_boxes=[Box((0, 0, 0), (2, 40, 24))], val_box=Box((0, 0, 20), (2, 40, 4)),
         test_box=Box((0, 0, 44), (2, 40, 16)), guarded_box=None, crop_shape_zyx=(4, 24, 24),
         lessons=[Lesson(Box((0, 10, 38), (2, 8, 5)), np.ones((2, 8, 5), np.uint8), "mask")],
     )  # fmt: skip
@@ -194,7 +195,8 @@ def test_unlabelled_voxels_of_the_ignore_mask_are_ignored(world):
     ignore = np.zeros((8, 40, 60), np.uint8)
     ignore[:, 30:, :] = 1
     lessons = lessons_of(world, ignore=MemoryVolume(ignore, SIZE))
-    assert (lessons._target[0, :, 30:, :20] == IGNORE).all() and (lessons._target[0, :, :30, :20] != IGNORE).all()
+    target = lessons._labels.parts[0].target[0]
+    assert (target[:, 30:, :20] == IGNORE).all() and (target[:, :30, :20] != IGNORE).all()
 
 
 def test_training_learns_and_is_stored(world, tmp_path):

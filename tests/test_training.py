@@ -46,7 +46,14 @@ def fitted(world, path, config=CONFIG, num_steps=None, validation=True, **option
     task = Mitochondria(SIZE)
     s = new_segmenter(task, config, voxel_size_nm=SIZE, num_sections=8, grey=(80.0, 40.0), seed=0)
     lessons = Lessons(
-        *world, None, task, labels_box=LABELS, val_box=VAL, test_box=None, guarded_box=None, crop_shape_zyx=(4, 16, 16)
+        *world,
+        None,
+        task,
+        labels_boxes=[LABELS],
+        val_box=VAL,
+        test_box=None,
+        guarded_box=None,
+        crop_shape_zyx=(4, 16, 16),
     )
     crops = validation_crops(image, labels, None, task, VAL, None, (4, 16, 16)) if validation else None
     history = train(

@@ -252,7 +252,7 @@ def small_s(world: World, config: SegmentationConfig, seed: int) -> Segmenter:
     box = world.labels_box
     val_box = Box((*box.offset_zyx[:2], box.stop_zyx[2] - 8), (*box.shape_zyx[:2], 8))
     lessons = Lessons(
-        world.image, world.labels, world.ignore, world.task, labels_box=box, val_box=val_box, test_box=None,
+        world.image, world.labels, world.ignore, world.task, labels_boxes=[box], val_box=val_box, test_box=None,
         guarded_box=None, crop_shape_zyx=crop_shape(segmenter, config),
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:

@@ -132,8 +132,13 @@ def init(
     objects: Annotated[
         Optional[str], typer.Option("--objects", metavar="TABLE", help="CSV or Parquet of objects, in place of S.")
     ] = None,
-    labels_box: Annotated[Optional[str], _box("--labels-box", "Where S may learn from the labels.")] = None,
-    val_box: Annotated[Optional[str], _box("--val-box", "Part of the labels box, kept to choose thresholds.")] = None,
+    labels_box: Annotated[
+        Optional[list[str]],
+        _box("--labels-box", "Where S may learn from the labels; once for each box. What lies between is unknown."),
+    ] = None,
+    val_box: Annotated[
+        Optional[str], _box("--val-box", "Part of a labels box, or one of several, kept to choose thresholds.")
+    ] = None,
     test_box: Annotated[Optional[str], _box("--test-box", "Scored; never trained on and never asked about.")] = None,
     voxel_size: Annotated[
         Optional[str], typer.Option("--voxel-size", metavar="Z,Y,X", help="In nm, for files that do not state it.")
@@ -154,7 +159,7 @@ def init(
     from twostream.project.create import create_project
 
     given: dict[str, Any] = {"task": task, "image": image, "labels": labels}
-    given |= {"labels_box": labels_box, "val_box": val_box, "test_box": test_box}
+    given |= {"labels_box": labels_box or None, "val_box": val_box, "test_box": test_box}
     if recipe is not None or data is not None:
         from twostream.project.recipes import recipe_arguments
 
@@ -196,13 +201,14 @@ def _published_overrides(paths: list[Path] | None, task: str) -> list[str]:
 
 def _print_new_project(directory: Path, project: Project) -> None:
     """Print what ``init`` has understood, and the next command."""
-    boxes, source = project.config.boxes, project.config.source
+    boxes, source = project.boxes, project.config.source
     print(
         f"{directory / 'twostream.yaml'} written: {project.task.name}, {project.image.shape_zyx} voxels "
         f"of {project.image.voxel_size_nm} nm (Z, Y, X)"
     )
     print(
-        f"labels box {boxes.labels or 'none'} · validation box {boxes.val or 'none'} "
+        f"labels {'boxes' if len(boxes.labels) > 1 else 'box'} {boxes.labels_text} "
+        f"· validation box {boxes.val or 'none'} "
         f"· test box {boxes.test or 'none; audits, drawn at random, estimate the accuracy'}"
     )
     if source:
@@ -210,8 +216,8 @@ def _print_new_project(directory: Path, project: Project) -> None:
     if boxes.test and not boxes.labels:
         print("there are no labels, so the test box is scored only in runs with --truth")
     if project.leaves_nothing_to_ask:
-        print("The labels box and the test box with its guard cover the whole image: S can be trained and scored, but")
-        print("no candidate can be asked about. To ask, make a project with a smaller --labels-box.")
+        print("Labels boxes and the test box with its guard cover the whole image: S can be trained and scored, but no")
+        print("candidate can be asked about. To ask, make a project with a smaller --labels-box.")
         print(f"next, to train and score S: {_command('run', directory, '--rounds', 0)}")
         return
     print(f"next, if people answer: {_command('run', directory)}")
@@ -298,7 +304,7 @@ def train(
     ] = False,
     debug: Debug = False,
 ) -> None:
-    """Train the segmentation model S on the labels box (round 0)."""
+    """Train the segmentation model S on the labels boxes (round 0)."""
     from twostream.project.project import Project
     from twostream.rounds.loop import run_step
 

@@ -11,7 +11,7 @@ Knows arrays, labels and the truth rule; must not know projects, rounds or model
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +21,7 @@ from twostream.base.config import Config
 from twostream.base.geometry import Box
 from twostream.candidates.candidate import Candidate, clean
 from twostream.task import FOUND_IOU, Task
-from twostream.task.metrics import Overlaps, candidate_recall, foreground_iou, hidden_voxels
+from twostream.task.metrics import Overlaps, foreground_iou, found_objects, hidden_voxels
 
 DEFAULT_THRESHOLD = 0.5
 """Used for candidates and the final segmentation if there are no labels and the settings fix none."""
@@ -32,12 +32,13 @@ class CandidateConfig(Config):
 
     Attributes:
         threshold: foreground probability above which a voxel belongs to a candidate; None chooses it on the labels
-            box, for recall.
+            boxes, for recall.
         final_threshold: the same for the final segmentation; None chooses it on the validation box, for foreground
             IoU.
         min_score: mean probability that an instance of the final segmentation needs; None chooses it by the answers
             and, as long as there are too few, on the validation box.
-        min_recall: candidate recall (IoU > 0.2) that ``threshold`` must reach on the labels box, if any threshold does.
+        min_recall: candidate recall (IoU > 0.2) that ``threshold`` must reach on the labels boxes, if any threshold
+            does.
         min_object_nm3: volume in nm^3 below which an instance is dropped as too small; None takes the task's.
     """
 
@@ -57,7 +58,7 @@ class Thresholds:
             come from a source (``sources``) and nothing is decoded.
         final_threshold: the same for the final segmentation.
         min_score: mean probability that an instance of the final segmentation needs, in [0, 1].
-        recall_on_labels: candidate recall on the labels box with ``threshold``; None without labels.
+        recall_on_labels: candidate recall on the labels boxes with ``threshold``; None without labels.
     """
 
     threshold: float | None
@@ -87,7 +88,7 @@ def choose_thresholds(
     config: CandidateConfig,
     min_voxels: int,
     *,
-    labels: LabelledBox | None,
+    labels: Sequence[LabelledBox],
     validation: LabelledBox | None,
     asked: Sequence[Candidate] = (),
     y: np.ndarray | None = None,
@@ -99,18 +100,17 @@ def choose_thresholds(
         task: gives channels, decoding and label convention.
         config: thresholds that the settings fix are used as they are.
         min_voxels: instances of fewer voxels are dropped.
-        labels: the labels box; None without labels.
+        labels: the labels boxes; empty without labels.
         validation: the validation box; None without labels.
         asked: candidates that were answered, with the mask and the score that they had when they were asked about.
             Audited candidates must not be among them, because they estimate accuracy without influencing it.
         y: (N,) answers to ``asked``: 1 true, 0 false, NaN unknown; required if ``asked`` is not empty.
     """
-    if labels is None or validation is None:
+    if not labels or validation is None:
         threshold = config.threshold or DEFAULT_THRESHOLD
         final, recall, min_score = config.final_threshold or threshold, None, 0.0
     else:
-        level = probability[(slice(None), *labels.box.slices)]
-        threshold, recall = proposing_threshold(level, labels.labels, labels.ignore, task, config, min_voxels)
+        threshold, recall = proposing_threshold(probability, labels, task, config, min_voxels)
         level = probability[(slice(None), *validation.box.slices)]
         truth, ignore = validation.labels, validation.ignore
         final = config.final_threshold or final_threshold(level, truth, ignore, task)
@@ -135,50 +135,92 @@ PROPOSING_THRESHOLDS = (
 )
 """Thresholds among which that of the candidates is chosen."""
 F1_TOLERANCE = 0.05
-"""F1 that the proposing threshold may lose against the best one: a labels box holds few objects, so that a smaller
+"""F1 that the proposing threshold may lose against the best one: labels boxes hold few objects, so that a smaller
 difference is chance."""
 
 
+@dataclass(frozen=True)
+class _Counts:
+    """How well instances fit the truth of some boxes; objects are counted in each box, with their parts inside it.
+
+    Attributes:
+        num_found: truth objects that some instance overlaps with an IoU above ``FOUND_IOU``.
+        num_truth: truth objects.
+        num_good: instances that hit a truth object by the truth rule.
+        num_judged: instances.
+    """
+
+    num_found: int
+    num_truth: int
+    num_good: int
+    num_judged: int
+
+    @classmethod
+    def of(cls, segmentations: Iterable[np.ndarray], boxes: Sequence[LabelledBox], task: Task) -> _Counts:
+        """Count over boxes.
+
+        Args:
+            segmentations: (Z, Y, X) labels in the task's convention, one array per box.
+            boxes: with their truth.
+            task: gives the truth rule.
+        """
+        rows = []
+        for segmentation, box in zip(segmentations, boxes, strict=True):
+            overlaps = Overlaps.of(segmentation, box.labels, box.ignore)
+            table, judged = task.instance_overlaps(overlaps), task.judge(overlaps)
+            num_good = sum(one.truth > 0 for one in judged.values())
+            rows.append((len(found_objects(table, FOUND_IOU)), len(table.truth_sizes()), num_good, len(judged)))
+        return cls(*map(sum, zip(*rows, strict=True)))
+
+    @property
+    def recall(self) -> float:
+        """Share of the truth objects that were found; NaN without truth objects."""
+        return self.num_found / self.num_truth if self.num_truth else math.nan
+
+
+def recall_on_labels(segmentation: np.ndarray, boxes: Sequence[LabelledBox], task: Task) -> float | None:
+    """Candidate recall (IoU > 0.2) of a segmentation of the whole image on labels boxes; None without truth objects.
+
+    Args:
+        segmentation: (Z, Y, X) labels in the task's convention.
+        boxes: the labels boxes; an object that a face cuts counts with its part inside the box.
+        task: gives the label convention.
+    """
+    recall = _Counts.of((segmentation[one.box.slices] for one in boxes), boxes, task).recall
+    return None if math.isnan(recall) else recall
+
+
 def proposing_threshold(
-    probability: np.ndarray,
-    truth: np.ndarray,
-    ignore: np.ndarray | None,
-    task: Task,
-    config: CandidateConfig,
-    min_voxels: int,
+    probability: np.ndarray, boxes: Sequence[LabelledBox], task: Task, config: CandidateConfig, min_voxels: int
 ) -> tuple[float, float]:
-    """Choose the threshold of the candidates on the labels box: recall first, then F1.
+    """Choose the threshold of the candidates on the labels boxes: recall first, then F1.
 
     Only thresholds whose candidate recall (IoU > 0.2) reaches ``config.min_recall`` are considered; if none does, those
     with the highest recall. Of the ones whose F1 is within ``F1_TOLERANCE`` of the best, the one nearest to 0.5 is
     chosen.
 
     Args:
-        probability: (C, Z, Y, X) uint8 over the labels box, 255 = 1.
-        truth: (Z, Y, X) true labels of the same box.
-        ignore: (Z, Y, X), non-zero where the truth is unknown; None if it is known everywhere.
+        probability: (C, Z, Y, X) uint8 over the whole image, 255 = 1.
+        boxes: the labels boxes. Each is decoded by itself, and an object that a face cuts counts with its part inside.
         task: gives decoding and the truth rule.
         config: ``min_recall``; if ``threshold`` is set, that one is taken and only its recall is computed.
         min_voxels: instances of fewer voxels are dropped.
 
     Returns:
-        The threshold, and the candidate recall with it on the labels box; both in [0, 1].
+        The threshold, and the candidate recall with it on the labels boxes; both in [0, 1].
     """
+    levels = [probability[(slice(None), *one.box.slices)] for one in boxes]
     rows = []
     for threshold in PROPOSING_THRESHOLDS if config.threshold is None else [config.threshold]:
-        segmentation = clean(task.decode(probability, threshold), task, min_voxels)
-        overlaps = Overlaps.of(segmentation, truth, ignore)
-        judged = task.judge(overlaps)
-        table = task.instance_overlaps(overlaps)
-        num_truth = max(len(table.truth_sizes()), 1)
-        recall = candidate_recall(table, FOUND_IOU) if table.truth_sizes() else 0.0
-        good = sum(j.truth > 0 for j in judged.values())
-        rows.append((recall, 2 * good / (len(judged) + num_truth), float(threshold)))
+        decoded = (clean(task.decode(level, threshold), task, min_voxels) for level in levels)
+        counts = _Counts.of(decoded, boxes, task)
+        recall = counts.recall if counts.num_truth else 0.0
+        rows.append((recall, 2 * counts.num_good / (counts.num_judged + max(counts.num_truth, 1)), float(threshold)))
     wanted = min(config.min_recall, max(row[0] for row in rows))
     enough = [row for row in rows if row[0] >= wanted]
     best = max(f1 for _, f1, _ in enough)
-    # S was trained on this box, so that nearly all thresholds do equally well here. Without the tolerance, one object
-    # could decide for an extreme threshold, with which all masks elsewhere would be too large or too small.
+    # S was trained on these boxes, so that nearly all thresholds do equally well here. Without the tolerance, one
+    # object could decide for an extreme threshold, with which all masks elsewhere would be too large or too small.
     recall, _, chosen = min((row for row in enough if row[1] >= best - F1_TOLERANCE), key=lambda row: abs(row[2] - 0.5))
     return chosen, recall
 
@@ -260,7 +302,7 @@ def min_score_by_labels(
 def min_score_by_answers(score: np.ndarray, y: np.ndarray, score_now: np.ndarray, *, fallback: float = 0.0) -> float:
     """Choose ``min_score`` by the answers.
 
-    On the labels box S is right about nearly everything, so only answers show how far its score can be trusted
+    On the labels boxes S is right about nearly everything, so only answers show how far its score can be trusted
     elsewhere. S has been trained on these answers since they were given, so its current scores of the same candidates
     are too good to choose by. Therefore two steps: find the score cut with the best F1 when the candidates were asked
     about; return the current score that rejects the same share of the true candidates.

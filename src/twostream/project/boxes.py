@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy import ndimage
@@ -14,14 +15,14 @@ from scipy import ndimage
 from twostream.base.errors import InputError
 from twostream.base.geometry import Box, grid
 from twostream.models.segmentation.config import context_voxels, fold_for
-from twostream.project.settings import ProjectConfig
+from twostream.project.settings import BoxesConfig, ProjectConfig
 from twostream.task import TASKS, Task, get_task
 from twostream.volume import Volume
 
 TEST_SHARE = 0.2
 """Share of the image that is the default test box."""
 VAL_SHARE = 0.2
-"""Share of the labels box that is the default validation box."""
+"""Share of the largest labels box that is the default validation box."""
 MAX_SIDE_GAP_NM = 500.0
 """If labels 2n-1 and 2n are farther apart than this, they are probably not the two sides of a synapse: clefts are much
 narrower, and unrelated objects are usually farther apart."""
@@ -34,21 +35,86 @@ class Boxes:
     """The regions of a project, in voxels of the image.
 
     Attributes:
-        labels: labels box, which S may learn from; None without labels.
-        val: validation box, a part of ``labels`` that is used for early stopping and thresholds instead of training;
-            None without labels.
+        labels: labels boxes, which S may learn from; they share no voxel, and what lies between them is unknown. Empty
+            without labels.
+        val: validation box, a part of one labels box, or one of several whole ones. It is used for early stopping and
+            thresholds instead of training. None without labels.
         test: test box, never trained on and never asked about; None if there is none.
+
+    Raises:
+        InputError: two labels boxes overlap, one overlaps the test box, or the validation box is not a part of one of
+            them or leaves nothing of them to train on.
     """
 
-    labels: Box | None
+    labels: tuple[Box, ...]
     val: Box | None
     test: Box | None
 
+    def __post_init__(self) -> None:
+        for i, box in enumerate(self.labels):
+            for other in self.labels[:i]:
+                if box.intersects(other):
+                    raise InputError(
+                        f"labels boxes {other} and {box} overlap; their common voxels would count twice. Move one of "
+                        f"them, or end it where the other begins."
+                    )
+            if self.test is not None and box.intersects(self.test):
+                raise InputError(
+                    f"labels box {box} overlaps the test box {self.test}; S must never learn from the test box. Move "
+                    f"one of them."
+                )
+        if self.val is not None:
+            is_inside = any(box.contains(self.val) for box in self.labels)
+            if not is_inside or self.labels == (self.val,):
+                part = "a part of" if len(self.labels) == 1 else "one, or a part of one, of"
+                raise InputError(
+                    f"validation box {self.val} must be {part} {_named(self.labels)}, and leave some of it to train on."
+                )
+
+    @classmethod
+    def of(cls, config: BoxesConfig) -> Boxes:
+        """The boxes that the settings hold as text.
+
+        Raises:
+            InputError: one of them is not written as Z0:Z1,Y0:Y1,X0:X1, or they contradict each other.
+        """
+        labels = (config.labels,) if isinstance(config.labels, str) else config.labels or ()
+        val, test = (Box.parse(text) if text else None for text in (config.val, config.test))
+        return cls(tuple(map(Box.parse, labels)), val, test)
+
     @property
-    def labelled(self) -> tuple[Box, Box]:
-        """Labels box and validation box of a project that has labels."""
-        assert self.labels is not None and self.val is not None  # ProjectConfig has checked it
-        return self.labels, self.val
+    def settings(self) -> dict[str, Any]:
+        """The boxes as values of ``BoxesConfig``."""
+        val, test = (None if box is None else str(box) for box in (self.val, self.test))
+        return {"labels": list(map(str, self.labels)) or None, "val": val, "test": test}
+
+    @property
+    def validation(self) -> Box:
+        """The validation box of a project that has labels."""
+        assert self.val is not None  # ProjectConfig has checked it
+        return self.val
+
+    @property
+    def labels_text(self) -> str:
+        """The labels boxes in one line for people: "A", "A and B", or "none"."""
+        return " and ".join(map(str, self.labels)) or "none"
+
+    def touches_labels(self, box: Box) -> bool:
+        """Whether ``box`` has a voxel in a labels box."""
+        return any(box.intersects(labels) for labels in self.labels)
+
+    def cover(self, whole: Box, guarded: Box | None) -> bool:
+        """Whether every voxel of ``whole`` lies in a labels box or in ``guarded``, the guarded test box."""
+        num_voxels = sum(box.num_voxels for box in self.labels)
+        if guarded is not None:
+            guarded = guarded.intersection(whole)
+            num_voxels += guarded.num_voxels - sum(box.intersection(guarded).num_voxels for box in self.labels)
+        return num_voxels == whole.num_voxels
+
+
+def _named(labels: Sequence[Box]) -> str:
+    """Labels boxes in a sentence: "the labels box A", or "the labels boxes A and B"."""
+    return f"the labels {'box' if len(labels) == 1 else 'boxes'} {' and '.join(map(str, labels))}"
 
 
 def guard_voxels(config: ProjectConfig, voxel_size_nm: Sequence[float]) -> tuple[int, int, int]:
@@ -76,67 +142,59 @@ def default_boxes(
     config: ProjectConfig,
     image: Volume,
     labels: Volume | None,
-    labels_box: str | None,
+    *,
+    labels_boxes: Sequence[str],
     val_box: str | None,
     test_box: str | None,
-) -> dict[str, str | None]:
-    """The three boxes of a new project: those that were given, and defaults for the others.
+) -> Boxes:
+    """The boxes of a new project: those that were given, and defaults for the others.
 
     The default test box is the last fifth of the image along the axis that is longest in nm (X on a tie), if labels
-    cover at least half of it. The default labels box is the extent of the labelled objects without the guarded test
-    box. The default validation box is the last fifth of the labels box along its longest axis. Without labels there is
-    only a test box, if it was given (``docs/contracts.md``, *Test region*).
+    cover at least half of it; with several labels boxes there is none, because what lies between them is unknown. The
+    default labels box is the extent of the labelled objects without the guarded test box. The default validation box is
+    the last fifth of the largest labels box along its longest axis. Without labels there is only a test box, if it was
+    given (``docs/contracts.md``, *Test region*).
 
     Args:
         config: settings; the guard depends on them.
         image: the image.
         labels: the labels, or None.
-        labels_box, val_box, test_box: boxes that were given, "Z0:Z1,Y0:Y1,X0:X1", or None.
-
-    Returns:
-        {"labels", "val", "test"}: each as text, or None.
+        labels_boxes: labels boxes that were given, each "Z0:Z1,Y0:Y1,X0:X1"; empty if none were.
+        val_box, test_box: boxes that were given in the same form, or None.
 
     Raises:
         InputError: a box reaches outside the image, two boxes overlap that must not, or no foreground is left to
             train on.
     """
-    given = {
-        name: Box.parse(text) for name, text in (("labels", labels_box), ("val", val_box), ("test", test_box)) if text
-    }
-    for name, box in given.items():
-        if not image.box.contains(box):
+    given = tuple(map(Box.parse, labels_boxes))
+    val, test = (Box.parse(text) if text else None for text in (val_box, test_box))
+    for name, box in (*(("labels", box) for box in given), ("val", val), ("test", test)):
+        if box is not None and not image.box.contains(box):
             raise InputError(f"--{name}-box {box} reaches outside the image, which holds {image.box} (Z, Y, X voxels).")
     if labels is None:
-        return {"labels": None, "val": None, "test": test_box}
+        return Boxes((), None, test)
     extent = _labelled_extent(labels, get_task(config.task, image.voxel_size_nm, config.decoding))
     if extent is None:
         raise InputError(
             f"{labels.uri} holds no foreground; S cannot learn from labels that are all 0. Pass labels with objects."
         )
-    test = given.get("test")
-    if test is None:
+    if test is None and len(given) < 2:
         test = _last_share(image.box, image.voxel_size_nm, TEST_SHARE)
         covered = extent.intersection(test).num_voxels >= MIN_COVERED_SHARE * test.num_voxels
         test = test if covered else None
     guarded = test.grown(guard_voxels(config, image.voxel_size_nm)) if test else None
-    box = given.get("labels") or (_without(extent, guarded) if guarded else extent)
-    if box.num_voxels == 0:
-        raise InputError(
-            f"no labels are left outside the test box {test} and its guard; pass --labels-box and --test-box."
-        )
-    if test is not None and box.intersects(test):
-        raise InputError(
-            f"labels box {box} overlaps the test box {test}; S must never learn from the test box. Move one of them."
-        )
-    if not (labels.read(box) > 0).any():
-        raise InputError(f"{labels.uri} holds no foreground in the labels box {box}; choose a box with objects in it.")
-    val = given.get("val") or _last_share(box, image.voxel_size_nm, VAL_SHARE)
-    if not box.contains(val) or val == box:
-        raise InputError(
-            f"validation box {val} must be a part of the labels box {box}, and leave some of it to train on."
-        )
-    _check_labels_box(config, image, labels, box, [val] + ([guarded] if guarded else []))
-    return {"labels": str(box), "val": str(val), "test": None if test is None else str(test)}
+    if not given:
+        given = (_without(extent, guarded) if guarded else extent,)
+        if given[0].num_voxels == 0:
+            raise InputError(
+                f"no labels are left outside the test box {test} and its guard; pass --labels-box and --test-box."
+            )
+    if not any((labels.read(box) > 0).any() for box in given):
+        raise InputError(f"{labels.uri} holds no foreground in {_named(given)}; choose a box with objects in it.")
+    largest = max(given, key=lambda box: box.num_voxels)
+    boxes = Boxes(given, val or _last_share(largest, image.voxel_size_nm, VAL_SHARE), test)
+    _check_labels(config, labels, boxes, guarded)
+    return boxes
 
 
 def _labelled_extent(labels: Volume, task: Task) -> Box | None:
@@ -183,37 +241,45 @@ def _without(extent: Box, guarded: Box) -> Box:
     return max(apart, key=lambda part: part.num_voxels)
 
 
-def _check_labels_box(config: ProjectConfig, image: Volume, labels: Volume, box: Box, kept_out: Sequence[Box]) -> None:
-    """Raise InputError if S could not be trained on the labels box.
+def _check_labels(config: ProjectConfig, labels: Volume, boxes: Boxes, guarded: Box | None) -> None:
+    """Raise InputError if S could not be trained on the labels boxes, or not on one of them.
 
     Args:
         config: gives the task.
-        image: gives the voxel size.
-        labels: the labels.
-        box: the labels box.
-        kept_out: validation box first, then the guarded test box if there is one; S does not learn from these.
+        labels: the labels, with a voxel size.
+        boxes: of the project.
+        guarded: the guarded test box, from which S does not learn; None if there is none.
     """
-    known = labels.read(box)
-    is_learned = np.ones(box.shape_zyx, bool)
-    for other in kept_out:
-        is_learned[other.intersection(box).relative_to(box).slices] = False
-    if not (known[is_learned] > 0).any():
-        raise InputError(
-            f"no foreground of the labels box {box} is left to train on: all of it lies in the validation box "
-            f"{kept_out[0]}, or in the test box and its guard. Move or widen --labels-box, or pass --val-box."
-        )
-    if TASKS[config.task].num_sides == 2:
-        gap_nm = _gap_between_sides_nm(known, image.voxel_size_nm)
-        if gap_nm > MAX_SIDE_GAP_NM:
+    kept_out = [box for box in (boxes.val, guarded) if box is not None]
+    is_left, gaps_nm = False, []
+    for box in boxes.labels:
+        known = labels.read(box)
+        is_learned = np.ones(box.shape_zyx, bool)
+        for other in kept_out:
+            is_learned[other.intersection(box).relative_to(box).slices] = False
+        if len(boxes.labels) > 1 and box != boxes.val and not is_learned.any():
             raise InputError(
-                f"{labels.uri}: labels 2n-1 and 2n lie {gap_nm:.0f} nm apart (median), too far for the two sides of a "
-                f"synapse. Expected its presynaptic side at 2n-1 and its postsynaptic side at 2n. Are these instance "
-                f"labels without polarity?"
+                f"nothing of the labels box {box} is left to train on: all of it lies in the validation box or in the "
+                f"guard around the test box. Move it, or leave it out."
             )
+        is_left |= bool((known[is_learned] > 0).any())
+        gaps_nm += _gaps_between_sides_nm(known, labels.voxel_size_nm) if TASKS[config.task].num_sides == 2 else []
+    if not is_left:
+        raise InputError(
+            f"no foreground of {_named(boxes.labels)} is left to train on: all of it lies in the validation box "
+            f"{boxes.val}, or in the test box and its guard. Move or widen --labels-box, or pass --val-box."
+        )
+    gap_nm = float(np.median(gaps_nm)) if gaps_nm else 0.0
+    if gap_nm > MAX_SIDE_GAP_NM:
+        raise InputError(
+            f"{labels.uri}: labels 2n-1 and 2n lie {gap_nm:.0f} nm apart (median), too far for the two sides of a "
+            f"synapse. Expected its presynaptic side at 2n-1 and its postsynaptic side at 2n. Are these instance "
+            f"labels without polarity?"
+        )
 
 
-def _gap_between_sides_nm(labels: np.ndarray, voxel_size_nm: Sequence[float]) -> float:
-    """Median gap between the bounding boxes of labels 2n-1 and 2n; 0 if there is no such pair.
+def _gaps_between_sides_nm(labels: np.ndarray, voxel_size_nm: Sequence[float]) -> list[float]:
+    """Gaps between the bounding boxes of labels 2n-1 and 2n, one for each such pair.
 
     The gap of a pair is measured along the axis where it is widest, and is negative where the boxes overlap.
     """
@@ -224,4 +290,4 @@ def _gap_between_sides_nm(labels: np.ndarray, voxel_size_nm: Sequence[float]) ->
     for value in (v for v in window_of if v > 0 and v % 2 == 1 and v + 1 in window_of):
         axes = zip(window_of[value], window_of[value + 1], voxel_size_nm, strict=True)
         gaps.append(max((max(a.start, b.start) - min(a.stop, b.stop)) * size for a, b, size in axes))
-    return float(np.median(gaps)) if gaps else 0.0
+    return gaps

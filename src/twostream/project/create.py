@@ -44,7 +44,7 @@ def create_project(
     segmentation: str | None = None,
     objects: str | None = None,
     voxel_size_nm: Sequence[float] | None = None,
-    labels_box: str | None = None,
+    labels_box: str | Sequence[str] | None = None,
     val_box: str | None = None,
     test_box: str | None = None,
     preset: str = "laptop",
@@ -62,7 +62,8 @@ def create_project(
         labels: URI of (Z, Y, X) integer labels with the extent of the image; may be None only with a source.
         probability, segmentation, objects: URI of a source that replaces S, see ``candidates/sources.py``; at most one.
         voxel_size_nm: (z, y, x) nm, for files that do not state it.
-        labels_box, val_box, test_box: "Z0:Z1,Y0:Y1,X0:X1" in voxels of the image; None takes ``default_boxes``.
+        labels_box, val_box, test_box: "Z0:Z1,Y0:Y1,X0:X1" in voxels of the image, ``labels_box`` also several such
+            texts; None takes ``default_boxes``.
         preset: "laptop" or "paper".
         seed: of everything random.
         budget: answers per round.
@@ -97,7 +98,8 @@ def create_project(
     if source is not None:
         values["source"] = source | ({"voxel_size_nm": size} if size and source["kind"] != "objects" else {})
     values |= preset_settings(preset, task) if settings is None else settings
-    boxes = {"labels": labels_box, "val": val_box, "test": test_box}
+    several = (labels_box,) if isinstance(labels_box, str) else tuple(labels_box or ())
+    boxes = {"labels": several or None, "val": val_box, "test": test_box}
     config = _complete(apply_overrides(values, overrides), image_volume, label_volume, boxes)
     if config.source is not None:
         task_ = get_task(config.task, image_volume.voxel_size_nm, config.decoding)
@@ -180,14 +182,14 @@ def _source(**uris: str | None) -> dict[str, Any] | None:
 
 
 def _complete(
-    values: Mapping[str, Any], image: Volume, labels: Volume | None, boxes: Mapping[str, str | None]
+    values: Mapping[str, Any], image: Volume, labels: Volume | None, boxes: Mapping[str, Any]
 ) -> ProjectConfig:
     """Checked settings of a new project: ``values``, crop shapes that fit its voxels, and its boxes.
 
     Args:
         values: settings by name, without boxes.
         image, labels: the volumes.
-        boxes: {"labels", "val", "test"}: each box as given by the user; None takes the default.
+        boxes: {"labels", "val", "test"}: boxes as given by the user, labels boxes as a tuple; None takes the default.
     """
     # Default boxes depend on checked settings, and settings are checked only together with boxes: placeholders first.
     placeholder = None if labels is None else "0:1,0:1,0:1"
@@ -196,7 +198,9 @@ def _complete(
     config = parse_config(ProjectConfig, values, source="twostream init")
     values["segmentation"] = _crop_shapes(config, image) | values.get("segmentation", {})
     config = parse_config(ProjectConfig, values, source="twostream init")
-    values["boxes"] = default_boxes(config, image, labels, boxes["labels"], boxes["val"], boxes["test"])
+    values["boxes"] = default_boxes(
+        config, image, labels, labels_boxes=boxes["labels"] or (), val_box=boxes["val"], test_box=boxes["test"]
+    ).settings
     return parse_config(ProjectConfig, values, source="twostream init")
 
 

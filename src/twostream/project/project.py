@@ -198,7 +198,7 @@ class Project:
             (check_grey if name == "image" else check_integers)(volume)
             if made:
                 check_extent(volume, open_volume(str(made[-1])))
-            for box in (self.boxes.labels, self.boxes.test):
+            for box in (*self.boxes.labels, self.boxes.test):
                 if box is not None and not volume.box.contains(box):
                     raise InputError(
                         f"{volume.uri} holds {volume.box}, and {self.root} has the box {box} (Z, Y, X voxels). "
@@ -224,14 +224,13 @@ class Project:
 
     @cached_property
     def boxes(self) -> Boxes:
-        """Labels box, validation box and test box.
+        """Labels boxes, validation box and test box.
 
         Raises:
-            ConfigError: one of them is not written as Z0:Z1,Y0:Y1,X0:X1.
+            ConfigError: one of them is not written as Z0:Z1,Y0:Y1,X0:X1, or they contradict each other.
         """
-        given = self.config.boxes
         try:
-            return Boxes(*(Box.parse(text) if text else None for text in (given.labels, given.val, given.test)))
+            return Boxes.of(self.config.boxes)
         except InputError as error:
             raise ConfigError(f"{self.root / CONFIG_NAME}: boxes: {error}") from None
 
@@ -277,15 +276,8 @@ class Project:
 
     @cached_property
     def leaves_nothing_to_ask(self) -> bool:
-        """Whether the labels box and the guarded test box cover the whole image."""
-        labels, whole = self.boxes.labels, self.image.box
-        guarded = None if self.guarded_box is None else self.guarded_box.intersection(whole)
-        if labels is None:
-            return False
-        if guarded is None:
-            return labels == whole
-        num_shared = labels.intersection(guarded).num_voxels
-        return labels.num_voxels + guarded.num_voxels - num_shared == whole.num_voxels
+        """Whether the labels boxes and the guarded test box cover the whole image."""
+        return bool(self.boxes.labels) and self.boxes.cover(self.image.box, self.guarded_box)
 
     # -- layout ---------------------------------------------------------------------------------------------------
 

@@ -126,9 +126,7 @@ def find_recipe(name: str) -> Recipe:
     return RECIPES[name]
 
 
-def recipe_arguments(
-    name: str | None, data: Path | None, *, preset: str, given: Mapping[str, str | None]
-) -> dict[str, Any]:
+def recipe_arguments(name: str | None, data: Path | None, *, preset: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments of ``create.create_project`` for a recipe.
 
     Args:

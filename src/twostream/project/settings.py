@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from twostream.base.config import Config
 from twostream.candidates.patches import PatchConfig
@@ -35,14 +35,27 @@ class BoxesConfig(Config):
     """Boxes, as "Z0:Z1,Y0:Y1,X0:X1" in voxels of the image. They are fixed when the project is made.
 
     Attributes:
-        labels: labels box, which S may learn from; None without labels, if a source replaces S.
-        val: validation box, a part of ``labels`` that is used for thresholds and early stopping instead of training.
+        labels: labels box, which S may learn from, or a list of several; None without labels, if a source replaces S.
+            A list of one is stored as one text.
+        val: validation box, a part of one labels box that is used for thresholds and early stopping instead of
+            training.
         test: test box, never trained on and never asked about; None if no labels cover one.
     """
 
-    labels: str | None = None
+    labels: str | tuple[str, ...] | None = None
     val: str | None = None
     test: str | None = None
+
+    @field_validator("labels", mode="before")
+    @classmethod
+    def _one_text_or_several(cls, value: Any) -> Any:
+        # One form for one box, because settings are frozen by comparing them with those of round 0.
+        texts = [value] if isinstance(value, str) else value
+        if texts is None:
+            return None
+        if not isinstance(texts, (list, tuple)) or not texts or not all(isinstance(text, str) for text in texts):
+            raise ValueError(f"expected a box as text, Z0:Z1,Y0:Y1,X0:X1, or a list of such texts; got {value!r}")
+        return texts[0] if len(texts) == 1 else tuple(texts)
 
 
 class QueryConfig(Config):
@@ -87,7 +100,7 @@ class ProjectConfig(Config):
         image: the image, (Z, Y, X) uint8.
         labels: labels of the image; None is possible only with a source.
         source: another model's output, which replaces S; None trains S.
-        boxes: labels box, validation box and test box.
+        boxes: labels boxes, validation box and test box.
         seed: of everything random.
         rounds: batches that ``twostream run`` asks.
         num_threads: threads of torch; results depend on it.

@@ -134,5 +134,5 @@ def why_no_agreement(criteria: Mapping[str, Any]) -> str:
 
 
 def _recall(on_labels: float | None) -> str:
-    """Candidate recall on the labels box, as the end of a line."""
-    return " unknown: no labels" if on_labels is None else f" on the labels box: {on_labels:.2f}"
+    """Candidate recall on the labels boxes, as the end of a line."""
+    return " unknown: no labels" if on_labels is None else f" on the labels: {on_labels:.2f}"

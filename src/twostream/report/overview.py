@@ -57,16 +57,16 @@ def facts(projects: Sequence[Project], names: Sequence[str]) -> list[tuple[str, 
     """
     config = projects[0].config
     shape, size = _shape_zyx(projects[0]), _voxel_size_nm(projects[0])
-    boxes = config.boxes
+    boxes = projects[0].boxes
     rows = [
         ("task", config.task),
         ("image", Uri.parse(config.image.uri).short),
         ("labels", Uri.parse(config.labels.uri).short if config.labels else "none"),
         ("image size", f"{' × '.join(map(str, shape))} voxels (Z, Y, X)" if shape else MISSING),
         ("voxel size", f"{' × '.join(f'{v:g}' for v in size)} nm (Z, Y, X)" if size else MISSING),
-        ("labels box", boxes.labels or "none"),
-        ("validation box", f"{boxes.val} (part of the labels box)" if boxes.val else "none"),
-        ("test box", boxes.test or "none: no labels cover one"),
+        ("labels boxes" if len(boxes.labels) > 1 else "labels box", boxes.labels_text),
+        ("validation box", f"{boxes.val} (not trained on)" if boxes.val else "none"),
+        ("test box", str(boxes.test or "none: no labels cover one")),
     ]
     if config.source:
         rows.insert(2, (f"{config.source.name}, in place of S", Uri.parse(config.source.uri).short))

@@ -185,7 +185,7 @@ def _training_candidates(project: Project, candidates: Sequence[Candidate]) -> l
         )
     chosen = [c for c in candidates if may_be_asked(project, c)]
     if not chosen:
-        progress.say(f"  all {len(candidates)} candidates lie in the labels box or near the test box: none to ask")
+        progress.say(f"  all {len(candidates)} candidates lie in labels boxes or near the test box: none to ask")
         guarded = project.guarded_box
         chosen = [c for c in candidates if guarded is None or not c.box.intersects(guarded)]
     if not chosen:

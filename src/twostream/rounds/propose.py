@@ -23,10 +23,8 @@ from twostream.candidates.objects import UNKNOWN_SCORE
 from twostream.candidates.pose import candidate_angle
 from twostream.candidates.sources import instances
 from twostream.candidates.table import from_table, read_table, to_table, write_table
-from twostream.candidates.thresholds import LabelledBox, Thresholds, choose_thresholds
+from twostream.candidates.thresholds import LabelledBox, Thresholds, choose_thresholds, recall_on_labels
 from twostream.project.project import Detail, Project
-from twostream.task import FOUND_IOU
-from twostream.task.metrics import Overlaps, candidate_recall
 from twostream.volume import create_volume, open_volume
 
 
@@ -37,7 +35,7 @@ class Proposal:
     Attributes:
         segmentation: (Z, Y, X) uint32 labels in the task's convention.
         candidates: the N candidates, in raster order of their first voxels, without ids.
-        thresholds: what was chosen, and the candidate recall on the labels box.
+        thresholds: what was chosen, and the candidate recall on the labels boxes.
         columns: {name: N values}, further columns of the candidate table.
     """
 
@@ -98,9 +96,9 @@ def propose_step(project: Project, round_number: int) -> Detail:
 
 
 def may_be_asked(project: Project, candidate: Candidate) -> bool:
-    """Whether a candidate belongs to the pool: it touches neither the labels box nor the guarded test box."""
-    excluded = (project.boxes.labels, project.guarded_box)
-    return not any(box and candidate.box.intersects(box) for box in excluded)
+    """Whether a candidate belongs to the pool: it touches neither a labels box nor the guarded test box."""
+    guarded = project.guarded_box
+    return not project.boxes.touches_labels(candidate.box) and not (guarded and candidate.box.intersects(guarded))
 
 
 def _decode_probability(project: Project, round_number: int) -> Proposal:
@@ -119,8 +117,8 @@ def _decode_probability(project: Project, round_number: int) -> Proposal:
         task,
         config,
         min_voxels,
-        labels=_labelled(project, project.boxes.labels),
-        validation=_labelled(project, project.boxes.val),
+        labels=[_labelled(project, box) for box in project.boxes.labels],
+        validation=_labelled(project, project.boxes.val) if project.boxes.val else None,
         asked=asked,
         y=np.array([verdicts[c.id].y for c in asked]),
     )
@@ -140,10 +138,8 @@ def _decode_probability(project: Project, round_number: int) -> Proposal:
     return Proposal(segmentation, proposed, found)
 
 
-def _labelled(project: Project, box: Box | None) -> LabelledBox | None:
-    """The labels of ``box``; None if there is no such box, because there are no labels."""
-    if box is None:
-        return None
+def _labelled(project: Project, box: Box) -> LabelledBox:
+    """The labels of ``box``."""
     ignore = project.labels_ignore
     return LabelledBox(box, project.labels.read(box), None if ignore is None else ignore.read(box))
 
@@ -159,13 +155,8 @@ def _take_instances(project: Project) -> Proposal:
     certain = (found.segmentation > 0).astype(np.uint8) * np.uint8(255)
     bare = extract(found.segmentation, certain, task, (0, 0, 0))
     candidates = [replace(c, score=float(found.scores[c.label - 1])) for c in bare]
-    recall = None
-    if project.config.labels is not None:
-        box, ignore = project.boxes.labelled[0], project.labels_ignore
-        hidden = None if ignore is None else ignore.read(box)
-        overlaps = Overlaps.of(found.segmentation[box.slices], project.labels.read(box), hidden)
-        table = task.instance_overlaps(overlaps)
-        recall = candidate_recall(table, FOUND_IOU) if table.truth_sizes() else None
+    labelled = [_labelled(project, box) for box in project.boxes.labels]
+    recall = recall_on_labels(found.segmentation, labelled, task) if labelled else None
     thresholds = Thresholds(threshold=None, final_threshold=None, min_score=0.0, recall_on_labels=recall)
     return Proposal(found.segmentation, candidates, thresholds, {"source_id": found.source_ids})
 

@@ -1,6 +1,6 @@
 """The step `refit` of later rounds: S and the unsupervised stream are fine-tuned on the answers.
 
-S also sees crops of the labels box again (replay), so that it does not forget them.
+S also sees crops of the labels boxes again (replay), so that it does not forget them.
 
 Knows the ledger's answers and the training of S; must not know strategies or the order of steps.
 """
@@ -64,11 +64,11 @@ def refit(
     resume_path: Path,
     validation: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> Training:
-    """Fit S in place to crops around answers and crops of the labels box.
+    """Fit S in place to crops around answers and crops of the labels boxes.
 
     Args:
         segmenter: S of the previous round; with ``settings.start`` "scratch" its weights are discarded first.
-        lessons: the labels box and L lessons.
+        lessons: the labels boxes and L lessons.
         asked_in: (L,) int64, the round in which each lesson was asked.
         config: settings of S.
         settings: settings of refitting.

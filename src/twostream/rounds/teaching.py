@@ -1,4 +1,4 @@
-"""Training data of S in a project: crops of the labels box, crops around answers, and the validation crops.
+"""Training data of S in a project: crops of the labels boxes, crops around answers, and the validation crops.
 
 Knows projects, the ledger's answers and how crops are made of them; must not know how S is trained.
 """
@@ -12,7 +12,8 @@ import numpy as np
 
 from twostream.base.geometry import Box, grid
 from twostream.models.segmentation.config import RefitConfig, SegmentationConfig
-from twostream.models.segmentation.lessons import Crop, Lesson, Lessons, hide_test_box, known_target
+from twostream.models.segmentation.labelled import known_target
+from twostream.models.segmentation.lessons import Crop, Lesson, Lessons, hide_test_box
 from twostream.models.segmentation.train import Segmenter, crop_shape
 from twostream.project.ledger import Ledger
 from twostream.project.project import Project
@@ -57,7 +58,7 @@ def lessons_of(
     lessons: Sequence[Lesson] = (),
     previous_probability: Volume | None = None,
 ) -> Lessons:
-    """The training data of S in this project: the labels box, ``lessons``, and pseudo-labels by the previous S.
+    """The training data of S in this project: the labels boxes, ``lessons``, and pseudo-labels by the previous S.
 
     Args:
         project: gives labels, boxes and settings.
@@ -65,15 +66,14 @@ def lessons_of(
         lessons: answered masks, oldest first.
         previous_probability: (C, Z, Y, X) uint8, 255 = 1, by the S of the previous round; None gives no pseudo-labels.
     """
-    labels_box, val_box = project.boxes.labelled
     hold = project.config.refit.hold
     return Lessons(
         project.image,
         project.labels,
         project.labels_ignore,
         project.task,
-        labels_box=labels_box,
-        val_box=val_box,
+        labels_boxes=project.boxes.labels,
+        val_box=project.boxes.validation,
         test_box=project.boxes.test,
         guarded_box=project.guarded_box,
         crop_shape_zyx=crop_shape(segmenter, project.config.segmentation),
@@ -95,7 +95,7 @@ def validation_of(project: Project, segmenter: Segmenter) -> tuple[np.ndarray, n
         project.labels,
         project.labels_ignore,
         project.task,
-        project.boxes.labelled[1],
+        project.boxes.validation,
         project.boxes.test,
         crop_shape(segmenter, project.config.segmentation),
     )
@@ -143,15 +143,15 @@ def validation_crops(
 
 
 class LessonCrops:
-    """Draws training crops of a refit: a share ``replay_share`` from the labels box, the rest around answers.
+    """Draws training crops of a refit: a share ``replay_share`` from the labels boxes, the rest around answers.
 
     Answers of the newest round are drawn more often. Objects and *nothing* are drawn as often as they were answered:
     drawn equally often, a handful of *nothing* taught S to miss the objects that resemble them.
 
     Args:
-        lessons: the labels box and L lessons.
+        lessons: the labels boxes and L lessons.
         asked_in: (L,) int64, the round in which each lesson was asked.
-        config: says which crops of the labels box are drawn again.
+        config: says which crops of the labels boxes are drawn again.
         settings: gives the shares.
     """
 
@@ -174,10 +174,10 @@ class LessonCrops:
 
 @dataclass(frozen=True)
 class LabelledCrops:
-    """Draws training crops of the labels box.
+    """Draws training crops of the labels boxes.
 
     Attributes:
-        lessons: the labels box; its lessons are not used.
+        lessons: the labels boxes; its lessons are not used.
         config: says which crops are drawn again.
     """
 

@@ -1,4 +1,4 @@
-"""The step `train` of round 0: S learns from the labels box alone.
+"""The step `train` of round 0: S learns from the labels boxes alone.
 
 Knows labels and the training of S; must not know answers, streams or strategies.
 """
@@ -13,6 +13,7 @@ import numpy as np
 from twostream.base import progress
 from twostream.base.errors import ProjectError
 from twostream.models.segmentation.describe import Description, describe
+from twostream.models.segmentation.labelled import grey_values
 from twostream.models.segmentation.train import Segmenter, Training, new_segmenter, train
 from twostream.project.project import Detail, Project
 from twostream.rounds.teaching import LabelledCrops, lessons_of, validation_of
@@ -47,8 +48,8 @@ def train_step(project: Project, round_number: int) -> Detail:
 
 
 def new_s(project: Project) -> Segmenter:
-    """The untrained S with which round 0 starts. It normalises by the grey values of the labels box."""
-    grey = project.image.read(project.boxes.labelled[0])
+    """The untrained S with which round 0 starts. It normalises by the grey values of the labels boxes."""
+    grey = grey_values(project.image, project.boxes.labels)
     return new_segmenter(
         project.task,
         project.config.segmentation,

@@ -45,7 +45,7 @@ def tune_project(project: Project, *, write: bool = False) -> list[str]:
     if not predicted:
         raise ProjectError(f"{project.root} has no probability yet; run `{project.command('predict')}` first.")
     round_number = max(predicted)
-    val_box = project.boxes.labelled[1]
+    val_box = project.boxes.validation
     probability = open_volume(str(project.path(round_number, "probability.zarr"))).read(val_box)
     ignore = None if project.labels_ignore is None else project.labels_ignore.read(val_box)
     trials = tune(probability, project.labels.read(val_box), ignore, project.task, project.min_voxels)

@@ -151,11 +151,11 @@ class SegmentationConfig(Config):
         exclusive: polarity only: one class per voxel (softmax) instead of three independent channels.
         patch_shape_zyx: training crop, in folded voxels.
         batch_size: crops per step and device.
-        num_steps: steps of the first training, on the labels box.
+        num_steps: steps of the first training, on the labels boxes.
         learning_rate: its highest value in the first training.
-        foreground_share: share of the crops of the labels box that have a foreground voxel in their middle half; the
+        foreground_share: share of the crops of the labels boxes that have a foreground voxel in their middle half; the
             others are placed anywhere.
-        reject_below_voxels: a crop of the labels box with fewer foreground voxels than this (of the image) is
+        reject_below_voxels: a crop of a labels box with fewer foreground voxels than this (of the image) is
             replaced by another one with probability ``reject_chance``, a bounded number of times.
         reject_chance: see ``reject_below_voxels``.
         window_shape_zyx: input of the network in prediction, in folded voxels.
@@ -205,7 +205,7 @@ class RefitConfig(Config):
             many steps as the first training.
         num_steps: steps per round of a warm start.
         learning_rate: its highest value in a warm start.
-        replay_share: share of the crops that come from the labels box, so that S does not forget it.
+        replay_share: share of the crops that come from the labels boxes, so that S does not forget them.
         rim_nm: voxels of an answered mask that lie this close to its border are ignored: an annotator who answers
             True confirms the object, not the exact position of its border.
         recent_share: share of the answer crops that are drawn from the newest round's answers alone; the others are

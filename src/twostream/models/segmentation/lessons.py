@@ -1,7 +1,7 @@
-"""Training crops of S, from the labels box and from answers.
+"""Training crops of S, from the labels boxes and from answers.
 
 A *lesson* is one answer as training data: the mask that was answered, and what it teaches about its voxels. A crop is
-cut around a lesson or out of the labels box; its target combines, in order of precedence, the labels, the lessons
+cut around a lesson or out of a labels box; its target combines, in order of precedence, the labels, the lessons
 (newer before older), and pseudo-labels (confident predictions of the previous round's S). All other voxels are
 ``IGNORE`` and not background. The target is also ``IGNORE`` in the validation box, in the test box and in the guard
 around it; in the image of a crop, voxels of the test box have a constant grey value (docs/contracts.md, Answers and
@@ -23,6 +23,7 @@ from scipy import ndimage
 from twostream.base.geometry import Box, to_voxels
 from twostream.candidates.candidate import sides_swapped
 from twostream.models.segmentation.config import SegmentationConfig
+from twostream.models.segmentation.labelled import LabelsBoxes, grey_values
 from twostream.task import CERTAIN, IGNORE, Task
 from twostream.volume import Volume, read_padded
 
@@ -32,37 +33,6 @@ MAX_REGION_BYTES = 1 << 29
 """Memory for the regions that are kept between crops; those of thousands of lessons would not fit."""
 ERASED = 255
 """Value of a corrected mask at voxels that S had proposed and the annotator removed: certainly background."""
-
-
-def known_target(labels: Volume, ignore: Volume | None, task: Task, box: Box) -> np.ndarray:
-    """Target of a box with labels, ``IGNORE`` where it is unknown.
-
-    The channels contour and distance depend on the neighbourhood of a voxel. Near a face of the box, or near voxels
-    that ``ignore`` excludes, there may be an object that is not labelled, so these channels are unknown there. Beyond
-    the faces of the volume itself there is nothing, so voxels near those are known.
-
-    Args:
-        labels: (Z, Y, X) integers in the task's convention.
-        ignore: non-zero where unlabelled voxels are not known to be background; None: nowhere.
-        task: converts labels to targets.
-        box: a box in which every object is labelled, voxels of the image.
-
-    Returns:
-        (C, Z, Y, X) uint8 levels over ``box``.
-    """
-    truth = labels.read(box)
-    target = task.target(truth)
-    ignored = np.zeros(box.shape_zyx, bool) if ignore is None else (ignore.read(box) > 0) & (truth == 0)
-    target[:, ignored] = IGNORE
-    depends_on_neighbours = [name in ("contour", "distance") for name in task.channels]
-    if any(depends_on_neighbours):
-        around = box.grown(task.reach_voxels).intersection(labels.box)
-        unknown = np.ones(around.shape_zyx, bool)
-        inside = box.relative_to(around).slices
-        unknown[inside] = ignored
-        near_unknown = ndimage.maximum_filter(unknown, [2 * r + 1 for r in task.reach_voxels])[inside]
-        target[depends_on_neighbours] = np.where(near_unknown, np.uint8(IGNORE), target[depends_on_neighbours])
-    return target
 
 
 @dataclass(frozen=True)
@@ -138,7 +108,7 @@ class Crop(NamedTuple):
 
 @dataclass(frozen=True)
 class _Region:
-    """The data that all crops around one place (a lesson, or the labels box) can contain, read once.
+    """The data that all crops around one place (a lesson, or a labels box) can contain, read once.
 
     Attributes:
         box: voxels of the image; may extend beyond the image.
@@ -168,8 +138,9 @@ class Lessons:
         labels: (Z, Y, X) integers in the task's convention.
         ignore: non-zero where unlabelled voxels are not known to be background; None: nowhere.
         task: converts labels to targets.
-        labels_box: part of ``labels`` that S may learn from.
-        val_box: validation box, part of ``labels_box``; never trained on.
+        labels_boxes: parts of ``labels`` that S may learn from; no two share a voxel, and nothing is known between
+            them. Crops are drawn in proportion to their voxels, and to their foreground voxels.
+        val_box: validation box, part of one of them or the whole of it; never trained on.
         test_box: box of which S must not even see the image; or None.
         guarded_box: test box with its guard, in which labels and answers are ignored; or None.
         crop_shape_zyx: shape of a training crop, voxels of the image.
@@ -190,7 +161,7 @@ class Lessons:
         ignore: Volume | None,
         task: Task,
         *,
-        labels_box: Box,
+        labels_boxes: Sequence[Box],
         val_box: Box,
         test_box: Box | None,
         guarded_box: Box | None,
@@ -207,11 +178,8 @@ class Lessons:
         self._crop_shape = crop_shape_zyx
         self.lessons = list(lessons)
         self._rim = to_voxels(rim_nm, image.voxel_size_nm)
-        self._labels_box = labels_box
-        self._target = known_target(labels, ignore, task, labels_box)
-        self._target[(slice(None), *val_box.relative_to(labels_box).slices)] = IGNORE
-        self._image = hide_test_box(image, test_box, int(image.read(labels_box).mean()))
-        self._foreground = np.argwhere(self._target[task.foreground] == CERTAIN)
+        self._labels = LabelsBoxes(labels, ignore, task, labels_boxes, val_box)
+        self._image = hide_test_box(image, test_box, int(grey_values(image, labels_boxes).mean()))
         self._previous_probability, self._min_confidence = previous_probability, min_confidence
         self._emphasis = emphasis
         self._margin = (1, *to_voxels(margin_nm, image.voxel_size_nm)[1:]) if margin_nm else (0, 0, 0)
@@ -226,17 +194,18 @@ class Lessons:
         hashed, because its values follow from the earlier rounds.
         """
         digest = hashlib.blake2b(digest_size=16)
-        places = (self._labels_box, self._excluded_boxes, self._crop_shape)
+        places = (*(part.box for part in self._labels.parts), self._excluded_boxes, self._crop_shape)
         has_no_pseudo_labels = self._previous_probability is None
         settings = (self._rim, self._margin, self._emphasis, self._min_confidence, has_no_pseudo_labels)
         digest.update(repr((places, settings)).encode())
-        digest.update(self._target.tobytes())
+        for part in self._labels.parts:
+            digest.update(part.target.tobytes())
         for lesson in self.lessons:
             digest.update(f"{lesson.box} {lesson.teaches}".encode() + lesson.mask.tobytes())
         return digest.hexdigest()
 
     def labelled_crop(self, rng: np.random.Generator, config: SegmentationConfig) -> Crop:
-        """Draw a crop of the labels box, often around foreground (``config.foreground_share``).
+        """Draw a crop of the labels boxes, often around foreground (``config.foreground_share``).
 
         A crop with hardly any foreground is drawn again, as ``config.reject_below_voxels`` and ``reject_chance`` say.
         """
@@ -249,13 +218,9 @@ class Lessons:
         return crop
 
     def _any_labelled_crop(self, rng: np.random.Generator, foreground_share: float) -> Crop:
-        """A crop of the labels box, whatever it contains."""
-        if len(self._foreground) and rng.random() < foreground_share:
-            voxel = self._foreground[rng.integers(len(self._foreground))]
-        else:
-            voxel = rng.integers(self._labels_box.shape_zyx)
-        center = voxel + np.asarray(self._labels_box.offset_zyx)
-        return self._crop(-1, self._labels_box, self._jittered(center, rng))
+        """A crop of a labels box, whatever it contains."""
+        row, center = self._labels.draw(rng, foreground_share)
+        return self._crop(-1 - row, self._labels.parts[row].box, self._jittered(center, rng))
 
     def answer_crop(self, rng: np.random.Generator, row: int) -> Crop:
         """Draw a crop around ``lessons[row]``."""
@@ -288,18 +253,10 @@ class Lessons:
                 part = target[(slice(None), *common.relative_to(crop).slices)]
                 new = painted[(slice(None), *common.relative_to(lesson.box).slices)]
                 part[...] = np.where(new != IGNORE, new, part)
-        self._overwrite_with_labels(target, crop)
+        self._labels.overwrite(target, crop)
         for box in self._excluded_boxes:
             target[(slice(None), *crop.intersection(box).relative_to(crop).slices)] = IGNORE
         return Crop(region.grey[inside], target, region.weight[inside])
-
-    def _overwrite_with_labels(self, target: np.ndarray, crop: Box) -> None:
-        """Replace ``target`` by the labels where they are known: labels take precedence over answers."""
-        common = crop.intersection(self._labels_box)
-        if common.num_voxels:
-            known = self._target[(slice(None), *common.relative_to(self._labels_box).slices)]
-            part = target[(slice(None), *common.relative_to(crop).slices)]
-            part[...] = np.where(known != IGNORE, known, part)
 
     def _region(self, key: int, center: Box) -> _Region:
         """The region around ``center``, kept under ``key``; the least recently used ones make room for new ones."""
@@ -323,8 +280,12 @@ class Lessons:
             pseudo_labels[:, self._masks_with_margins(box, wrong_shapes)] = IGNORE
         region = _Region(box, read_padded(self._image, box), pseudo_labels, weight, rows)
         self._regions[key] = region
-        while len(self._regions) > 1 and sum(r.num_bytes for r in self._regions.values()) > MAX_REGION_BYTES:
-            del self._regions[next(iter(self._regions))]
+        # Regions of labels boxes (negative keys) stay: with several large ones, each crop would read one anew. Their
+        # targets are held in memory anyway.
+        around_lessons = [kept for kept in self._regions if kept >= 0]
+        num_bytes = sum(self._regions[kept].num_bytes for kept in around_lessons)
+        while len(around_lessons) > 1 and num_bytes > MAX_REGION_BYTES:
+            num_bytes -= self._regions.pop(around_lessons.pop(0)).num_bytes
         return region
 
     def _pseudo_labels(self, probability: np.ndarray) -> np.ndarray:

@@ -1,6 +1,6 @@
 """Build S for a task and a voxel size, train it on crops, store it and load it.
 
-The caller passes a function that draws crops; whether they come from the labels box or from answers makes no
+The caller passes a function that draws crops; whether they come from the labels boxes or from answers makes no
 difference here. Knows arrays, crops and checkpoints; must not know volumes, projects or answers.
 """
 
@@ -36,8 +36,8 @@ class Segmenter:
     Attributes:
         network: normalised image_B1ZYX float32 -> logit_BLZYX of the same Z, Y, X.
         architecture: plain values for ``network.build``; the entry "head" is for ``heads.head_of``.
-        mean: mean grey value of the labels box.
-        std: standard deviation of the grey values of the labels box.
+        mean: mean grey value of the labels boxes.
+        std: standard deviation of the grey values of the labels boxes.
     """
 
     network: FoldedUNet
@@ -113,7 +113,7 @@ def new_segmenter(
         config: filters, folding, dimensionality and head.
         voxel_size_nm: (z, y, x) nm of the image.
         num_sections: Z extent of the image; a thin stack is not down-sampled along Z.
-        grey: mean and standard deviation of the grey values of the labels box, 0 to 255.
+        grey: mean and standard deviation of the grey values of the labels boxes, 0 to 255.
         seed: seed of the initial weights.
     """
     fold_zyx = fold_for(voxel_size_nm, config.max_pixel_size_nm or task.pixel_size_nm)

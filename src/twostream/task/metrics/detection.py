@@ -161,8 +161,17 @@ def candidate_recall(overlaps: Overlaps, min_iou: float = FOUND_IOU, *, truth: C
         In [0, 1]; NaN without truth objects.
     """
     counted = set(overlaps.truth_sizes()) if truth is None else set(truth)
-    found = {t for t, iou in overlaps.best_iou()[1].items() if iou > min_iou}
-    return len(found & counted) / len(counted) if counted else float("nan")
+    return len(found_objects(overlaps, min_iou) & counted) / len(counted) if counted else float("nan")
+
+
+def found_objects(overlaps: Overlaps, min_iou: float = FOUND_IOU) -> set[int]:
+    """Labels of the truth objects that some candidate overlaps with an IoU above ``min_iou``; not one-to-one.
+
+    Args:
+        overlaps: table of instance labels.
+        min_iou: a found object has an IoU above this with some candidate.
+    """
+    return {t for t, iou in overlaps.best_iou()[1].items() if iou > min_iou}
 
 
 def _counted(overlaps: Overlaps, hits: Collection[int], ignored_share: float) -> set[int]:
