@@ -612,6 +612,22 @@ class TestShortSighted(BrokenTask):
         return labels
 
 
+class KnowsTooMuch(SynapsePolarity):
+    """Takes a synapse that ends at a face for whole."""
+
+    def uncertain(self, segmentation, unknown):
+        return np.repeat(unknown[None], 3, axis=0)
+
+
+class TestKnowsTooMuch(BrokenTask):
+    kind, fails = KnowsTooMuch, "test_a_target_is_known_only_where_unknown_labels_do_not_change_it"
+
+    def objects(self, task):
+        labels = super().objects(task)
+        labels[..., 11:13] = 0
+        return labels
+
+
 class Joins(Mitochondria):
     def decode(self, probability, threshold):
         return (probability[0] > 255 * threshold).astype(np.uint32)

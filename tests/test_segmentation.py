@@ -326,6 +326,61 @@ def test_contour_and_distance_are_unknown_near_unlabelled_voxels():
     assert (known[~unknown] == whole[~unknown]).all()
 
 
+def synapses(seed, shape=(3, 44, 60), number=6):
+    """Labels of synapses with clefts of one to seven voxels, some side by side, at random places."""
+    rng = np.random.default_rng(seed)
+    labels = np.zeros(shape, np.uint32)
+    for n in range(1, number + 1):
+        length, cleft, width = rng.integers(3, 8), rng.integers(1, 8), rng.integers(4, 12)
+        y, x = rng.integers(0, shape[1] - width), rng.integers(0, shape[2] - 2 * length - cleft)
+        for value, start in ((2 * n - 1, x), (2 * n, x + length + cleft)):
+            place = labels[:, y : y + width, start : start + length]
+            place[place == 0] = value
+    return labels if seed % 2 else np.ascontiguousarray(labels.swapaxes(1, 2))
+
+
+def test_the_cleft_of_a_synapse_that_a_face_cuts_is_unknown():
+    size = (30.0, 8.0, 8.0)
+    task, labels = SynapsePolarity(size), np.zeros((2, 40, 60), np.uint32)
+    labels[:, 10:30, 10:20], labels[:, 10:30, 26:36] = 1, 2
+    box = Box((0, 0, 0), (2, 40, 23))  # ends in the cleft; the postsynaptic side lies beyond
+    pre, post, union = known_target(MemoryVolume(labels, size), None, task, box)
+    assert (union[:, 10:30, 20:23] == IGNORE).all() and (union[:, 10:30, 10:20] == CERTAIN).all()
+    assert (union[:, 10:30, :10] == 0).all() and (union[:, :2] == 0).all() and (union[:, 38:] == 0).all()
+    assert (pre != IGNORE).all() and (post == 0).all()
+    # With the other side in the box, nothing is unknown, although the face is near.
+    wide = known_target(MemoryVolume(labels, size), None, task, Box((0, 0, 0), (2, 40, 46)))
+    np.testing.assert_array_equal(wide, task.target(labels)[..., :46])
+    whole = known_target(MemoryVolume(labels, size), None, task, Box.whole(labels.shape))
+    np.testing.assert_array_equal(whole, task.target(labels))
+
+
+@pytest.mark.parametrize("hides", [False, True], ids=["box", "box and ignore mask"])
+def test_what_a_box_teaches_about_synapses_is_true_whatever_lies_outside(hides):
+    size, box = (30.0, 8.0, 8.0), Box((0, 12, 14), (3, 20, 26))
+    task, num_gained = SynapsePolarity(size), 0
+    for seed in range(30):
+        labels = synapses(seed)
+        ignore = np.zeros(labels.shape, np.uint8)
+        if hides:
+            ignore[:, :, 20 + seed % 7 : 25 + seed % 7] = 1
+        given = np.where(ignore > 0, 0, labels)  # where the truth is unknown, nothing is labelled
+        known = known_target(MemoryVolume(given, size), MemoryVolume(ignore, size), task, box)
+        whole, cut = task.target(labels)[(slice(None), *box.slices)], task.target(given[box.slices])
+        hidden = ignore[box.slices] > 0
+        assert (known[:, hidden] == IGNORE).all() and (known[:2, ~hidden] != IGNORE).all()
+        assert (known == whole)[known != IGNORE].all()
+        # Unknown is what some labelling fills: one in which all that is not labelled belongs to one synapse.
+        outside = np.ones(labels.shape, bool)
+        outside[box.slices] = hidden & (given[box.slices] == 0)
+        inside = np.where(outside, 0, given)
+        names = {task.instance_of(v) for v in np.unique(inside).tolist() if v} | {99}
+        filled = [task.target(np.where(outside, 2 * n, inside))[(2, *box.slices)] == CERTAIN for n in names]
+        np.testing.assert_array_equal(known[2] == IGNORE, hidden | (np.any(filled, axis=0) & (cut[2] == 0)))
+        num_gained += np.count_nonzero(whole[2, ~hidden] != cut[2, ~hidden])
+    assert num_gained > 50  # so many voxels of clefts were taught as background when only the box was looked at
+
+
 @pytest.mark.parametrize("sections", [2, 4])
 def test_gradients_in_bfloat16_contain_no_uninitialised_memory(sections):
     """With a kernel of three sections on an input of two, oneDNN's did, on CPUs with bfloat16 instructions."""

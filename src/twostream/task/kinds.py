@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from scipy import ndimage
 
 from twostream.base.errors import ConfigError
 from twostream.task import decoding as decoding_
 from twostream.task.decoding import DecodingConfig
-from twostream.task.targets import IGNORE, binary, contour, signed_distance, with_clefts
+from twostream.task.targets import IGNORE, binary, contour, signed_distance, uncertain_clefts, with_clefts
 from twostream.task.task import Task
 
 
@@ -44,6 +45,12 @@ class Mitochondria(Task):
         reach_nm = max((wanted[name] for name in self.channels[1:]), default=0.0)
         z, y, x = (int(np.ceil(reach_nm / v)) + 1 for v in self.voxel_size_nm)
         return z, y, x
+
+    def uncertain(self, segmentation: np.ndarray, unknown: np.ndarray) -> np.ndarray:
+        result = super().uncertain(segmentation, unknown)
+        if len(self.channels) > 1:  # contour and distance
+            result[1:] = ndimage.maximum_filter(unknown, [2 * r + 1 for r in self.reach_voxels])
+        return result
 
     @property
     def background(self) -> np.ndarray:
@@ -95,6 +102,11 @@ class SynapsePolarity(Task):
         post = (segmentation > 0) & ~pre
         union = with_clefts(segmentation, self.instances(segmentation), self._gap_px)
         return np.stack([binary(pre), binary(post), binary(union)])
+
+    def uncertain(self, segmentation: np.ndarray, unknown: np.ndarray) -> np.ndarray:
+        result = super().uncertain(segmentation, unknown)
+        result[2] |= uncertain_clefts(segmentation, self.instances(segmentation), self._gap_px, unknown)
+        return result
 
     @property
     def _gap_px(self) -> int:

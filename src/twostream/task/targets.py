@@ -78,14 +78,42 @@ def with_clefts(segmentation: np.ndarray, instances: np.ndarray, gap_px: int) ->
         (Z, Y, X) bool.
     """
     union = segmentation > 0
-    margin = gap_px // 2 + 1
     labels = renumbered(instances)
     for label, window in enumerate(ndimage.find_objects(labels), start=1):
         if window is not None:
-            mask = np.pad(labels[window] == label, [(0, 0), (margin, margin), (margin, margin)])
-            closed = ndimage.binary_closing(mask, np.ones((1, gap_px, gap_px), bool))
-            union[window] |= closed[:, margin:-margin, margin:-margin]
+            union[window] |= _closed(labels[window] == label, gap_px)
     return union
+
+
+def uncertain_clefts(segmentation: np.ndarray, instances: np.ndarray, gap_px: int, unknown: np.ndarray) -> np.ndarray:
+    """Voxels that ``with_clefts`` leaves out, but would fill if unknown voxels belonged to a synapse.
+
+    A closing only grows with the mask that is closed. So whatever the unknown voxels hold, a synapse fills no voxel
+    beyond those that it fills when all of them are its own.
+
+    Args:
+        segmentation, instances, gap_px: as for ``with_clefts``; 0 at unknown voxels.
+        unknown: (Z, Y, X) bool, voxels that may belong to any synapse.
+
+    Returns:
+        (Z, Y, X) bool.
+    """
+    filled = _closed(unknown, gap_px)
+    # A filled voxel lies within one structuring element of the synapse, and depends on voxels that far away again.
+    reach = 2 * (gap_px - 1)
+    labels = renumbered(instances)
+    for label, (z, *in_plane) in enumerate(ndimage.find_objects(labels), start=1):
+        around = (z, *(slice(max(side.start - reach, 0), side.stop + reach) for side in in_plane))
+        if unknown[around].any():
+            filled[around] |= _closed(unknown[around] | (labels[around] == label), gap_px)
+    return filled & ~with_clefts(segmentation, instances, gap_px)
+
+
+def _closed(mask: np.ndarray, gap_px: int) -> np.ndarray:
+    """(Z, Y, X) bool, closed in plane with a square of ``gap_px`` pixels; outside the array there is nothing."""
+    margin = gap_px // 2 + 1
+    padded = np.pad(mask, [(0, 0), (margin, margin), (margin, margin)])
+    return ndimage.binary_closing(padded, np.ones((1, gap_px, gap_px), bool))[:, margin:-margin, margin:-margin]
 
 
 def renumbered(instances: np.ndarray) -> np.ndarray:

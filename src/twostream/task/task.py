@@ -95,6 +95,22 @@ class Task(ABC):
             (C, Z, Y, X) uint8 levels (see ``targets``), in the order of ``channels``.
         """
 
+    def uncertain(self, segmentation: np.ndarray, unknown: np.ndarray) -> np.ndarray:
+        """Where the target cannot be known, because it depends on voxels whose labels are not known.
+
+        Without overriding it: at the unknown voxels themselves. A task whose target at one voxel depends on the labels
+        of others must override it.
+
+        Args:
+            segmentation: (Z, Y, X) integer labels in the task's convention, 0 at unknown voxels.
+            unknown: (Z, Y, X) bool, voxels that may hold any label.
+
+        Returns:
+            (C, Z, Y, X) bool. Elsewhere ``target(segmentation)`` is right, whatever the unknown voxels hold; graded
+            levels up to rounding.
+        """
+        return np.repeat(unknown[None], len(self.channels), axis=0)
+
     @property
     @abstractmethod
     def background(self) -> np.ndarray:

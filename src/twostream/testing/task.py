@@ -80,10 +80,10 @@ class TaskExam:
     or shape overrides ``objects``.
 
     Examined: what the task says about itself; targets (shape, levels, objects certain and the rest background, labels
-    of any integer type and size, input unchanged, flipped with the labels, no farther view than ``reach_voxels``); that
-    a target decodes to the objects that it was made of, sides included; that decoding repeats itself and keeps to the
-    threshold; the truth rule against a count voxel by voxel; the label convention (2n-1 and 2n for objects with
-    sides); ``check_values``; background levels; pickling.
+    of any integer type and size, input unchanged, flipped with the labels, no farther view than ``reach_voxels``, known
+    only where unknown labels do not change it); that a target decodes to the objects that it was made of, sides
+    included; that decoding repeats itself and keeps to the threshold; the truth rule against a count voxel by voxel;
+    the label convention (2n-1 and 2n for objects with sides); ``check_values``; background levels; pickling.
     """
 
     def make(self, voxel_size_nm: tuple[float, float, float]) -> Task:
@@ -172,6 +172,22 @@ class TaskExam:
                     assert abs(found[compared] - target[compared]).max() <= 1, f"cut at {cut} along axis {axis}"
                     num_compared += 1
         assert num_compared > 0, "reach_voxels is larger than the volume of the exam; override objects"
+
+    def test_a_target_is_known_only_where_unknown_labels_do_not_change_it(self, task: Task) -> None:
+        """Labels end at the face of a box: what is taught inside must be true whatever lies beyond."""
+        labels = self.objects(task)
+        target = task.target(labels).astype(int)
+        for axis, size in enumerate(labels.shape):
+            for cut in range(1, size, 3):
+                for start, stop in ((0, cut), (cut, size)):
+                    unknown = np.ones(labels.shape, bool)
+                    np.moveaxis(unknown, axis, 0)[start:stop] = False
+                    known = np.where(unknown, labels.dtype.type(0), labels)
+                    uncertain = task.uncertain(known, unknown)
+                    assert uncertain.shape == target.shape and uncertain.dtype == bool and uncertain[:, unknown].all()
+                    assert not uncertain[task.foreground][known > 0].any(), "foreground is known where labels are"
+                    difference = abs(task.target(known).astype(int) - target)[~uncertain]
+                    assert difference.max(initial=0) <= 1, f"cut at {cut} along axis {axis}"
 
     # -- decoding -------------------------------------------------------------------------------------------------
 

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import ndimage
 
 from twostream.base.geometry import Box
 from twostream.task import CERTAIN, IGNORE, Task
@@ -19,9 +18,10 @@ from twostream.volume import Volume
 def known_target(labels: Volume, ignore: Volume | None, task: Task, box: Box) -> np.ndarray:
     """Target of a box with labels, ``IGNORE`` where it is unknown.
 
-    The channels contour and distance depend on the neighbourhood of a voxel. Near a face of the box, or near voxels
-    that ``ignore`` excludes, there may be an object that is not labelled, so these channels are unknown there. Beyond
-    the faces of the volume itself there is nothing, so voxels near those are known.
+    Some channels depend on the neighbourhood of a voxel: contour, distance, and the cleft between two sides. Near a
+    face of the box, or near voxels that ``ignore`` excludes, there may be an object that is not labelled, so these
+    channels are unknown there (``Task.uncertain``). Beyond the faces of the volume itself there is nothing, so voxels
+    near those are known.
 
     Args:
         labels: (Z, Y, X) integers in the task's convention.
@@ -35,15 +35,11 @@ def known_target(labels: Volume, ignore: Volume | None, task: Task, box: Box) ->
     truth = labels.read(box)
     target = task.target(truth)
     ignored = np.zeros(box.shape_zyx, bool) if ignore is None else (ignore.read(box) > 0) & (truth == 0)
-    target[:, ignored] = IGNORE
-    depends_on_neighbours = [name in ("contour", "distance") for name in task.channels]
-    if any(depends_on_neighbours):
-        around = box.grown(task.reach_voxels).intersection(labels.box)
-        unknown = np.ones(around.shape_zyx, bool)
-        inside = box.relative_to(around).slices
-        unknown[inside] = ignored
-        near_unknown = ndimage.maximum_filter(unknown, [2 * r + 1 for r in task.reach_voxels])[inside]
-        target[depends_on_neighbours] = np.where(near_unknown, np.uint8(IGNORE), target[depends_on_neighbours])
+    around = box.grown(task.reach_voxels).intersection(labels.box)
+    inside = box.relative_to(around).slices
+    known, unknown = np.zeros(around.shape_zyx, truth.dtype), np.ones(around.shape_zyx, bool)
+    known[inside], unknown[inside] = truth, ignored
+    target[task.uncertain(known, unknown)[(slice(None), *inside)]] = IGNORE
     return target
 
 
