@@ -29,7 +29,7 @@ from twostream.candidates.sides import join_sides
 from twostream.task import Task
 from twostream.volume import Volume, open_ignore_mask, open_volume
 from twostream.volume.checks import check_integers, states_no_voxel_size
-from twostream.volume.datasets.layouts import number_synapses
+from twostream.volume.datasets.jwr15 import number_synapses
 from twostream.volume.place import covered_box, place_on, without_channel
 
 MAX_NUMBERED_VOXELS = 1 << 30
