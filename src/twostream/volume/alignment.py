@@ -47,8 +47,8 @@ class Reading:
         flips: whether Z, Y and X run backwards.
     """
 
-    order: tuple[int, int, int] = (0, 1, 2)
-    flips: tuple[bool, bool, bool] = (False, False, False)
+    order: tuple[int, ...] = (0, 1, 2)
+    flips: tuple[bool, ...] = (False, False, False)
 
     def __str__(self) -> str:
         names = ["zyx"[axis] for axis in self.order]
@@ -124,7 +124,7 @@ def _turned(labels: Volume, region: Box, box: Box, reading: Reading) -> np.ndarr
         a, b, extent = box.offset_zyx[axis], box.stop_zyx[axis], region.shape_zyx[axis]
         start[stored], stop[stored] = (extent - b, extent - a) if flip else (a, b)
     array = labels.read(Box.from_corners(start, stop).shifted(region.offset_zyx)).transpose(reading.order)
-    return np.flip(array, [axis for axis, flip in enumerate(reading.flips) if flip])
+    return np.flip(array, tuple(axis for axis, flip in enumerate(reading.flips) if flip))
 
 
 def _smoothed(image: np.ndarray) -> np.ndarray:
