@@ -40,7 +40,8 @@ def read_windows(volume: Volume, boxes: Sequence[Box]) -> Iterator[tuple[int, np
             yield row, read_padded(volume, box)
         return
     cell = read_shape(volume)
-    inside = [box.intersection(volume.box) for box in boxes]
+    whole = volume.box
+    inside = [box.intersection(whole) for box in boxes]
     touching: dict[Vector, list[int]] = {}
     remaining = [0] * len(boxes)
     for row, box in enumerate(inside):
@@ -52,7 +53,7 @@ def read_windows(volume: Volume, boxes: Sequence[Box]) -> Iterator[tuple[int, np
     windows: dict[int, np.ndarray] = {}
     order = sorted(range(3), key=lambda axis: -volume.shape_zyx[axis] / cell[axis])
     for z, y, x in sorted(touching, key=lambda index: [index[axis] for axis in order]):
-        read_box = Box((z * cell[0], y * cell[1], x * cell[2]), cell).intersection(volume.box)
+        read_box = Box((z * cell[0], y * cell[1], x * cell[2]), cell).intersection(whole)
         array = volume.read(read_box)
         for row in touching.pop((z, y, x)):
             if row not in windows:
