@@ -44,7 +44,8 @@ def snapshot(identity: int, rng: np.random.Generator) -> Query:
 
 def answered_ledger(path: Path, num_answers: int) -> Ledger:
     """A ledger with so many answers in earlier rounds, and a round that waits."""
-    rng, ledger = np.random.default_rng(0), Ledger(path, create=True)
+    rng = np.random.default_rng(0)
+    ledger = Ledger(path, create=True, answers_path=path.with_suffix(".jsonl"))  # as in a project
     total = num_answers + 3 * NUM_CALLS
     ledger.register(0, range(1, total + 1))
     for number, start in enumerate(range(0, num_answers, 1000)):

@@ -6,12 +6,14 @@ import math
 import pickle
 import random
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 
 from twostream.base.errors import LedgerError, VolumeError
+from twostream.project.answer_log import LoggedAnswer
 from twostream.project.ledger import Ledger
 from twostream.project.records import Verdict
 from twostream.query import Selection, Strategy, register_strategy
@@ -847,3 +849,99 @@ class AnywhereDrawn(Ledger):
 
 class TestAnywhereDrawn(BrokenLedger):
     kind, fails = AnywhereDrawn, "test_drawings_come_back_and_fit_the_image_and_the_task"
+
+
+class NeverCopies(Ledger):
+    def append_to_log(self):
+        pass
+
+
+class TestNeverCopies(BrokenLedger):
+    kind, fails = NeverCopies, "test_every_answer_is_also_a_line"
+
+
+class CopiesFirst(Ledger):
+    """Writes the line of an answer before it knows whether the ledger takes it."""
+
+    def tell_all(self, answers):
+        if self._log:
+            lines = [LoggedAnswer(replace(a, id=1000 + i), self.project_id) for i, a in enumerate(answers)]
+            self._log.append(lambda _: lines)
+        return super().tell_all(answers)
+
+
+class TestCopiesFirst(BrokenLedger):
+    kind, fails = CopiesFirst, "test_what_is_refused_is_no_line"
+
+
+class NeedsItsCopy(Ledger):
+    def append_to_log(self):
+        if self._log:
+            self._log.append(self.logged)
+
+
+class TestNeedsItsCopy(BrokenLedger):
+    kind, fails = NeedsItsCopy, "test_an_answer_counts_where_its_line_cannot_be_written"
+
+
+class Renumbers(Ledger):
+    """Restores answers as if they were new."""
+
+    def restore(self, answers):
+        refused = {}
+        for answer in sorted(answers, key=lambda one: one.id):
+            try:
+                self.tell(answer)
+            except LedgerError as error:
+                refused[answer.id] = str(error)
+        return refused
+
+
+class TestRenumbers(BrokenLedger):
+    kind, fails = Renumbers, "test_lost_answers_are_restored_as_they_were"
+
+
+class ReusesIds(Ledger):
+    def _next_answer_id(self):
+        return max((a.id for a in self.all_answers()), default=0) + 1
+
+
+class TestReusesIds(BrokenLedger):
+    kind, fails = ReusesIds, "test_the_id_of_a_lost_answer_is_given_to_no_other"
+
+
+class TakesAnyCopy(Ledger):
+    def _check_log(self, log, advice):
+        pass
+
+
+class TestTakesAnyCopy(BrokenLedger):
+    kind, fails = TakesAnyCopy, "test_answers_of_another_project_are_refused"
+
+
+class Interleaves(Ledger):
+    """Writes a line in two parts, without waiting for the others."""
+
+    def append_to_log(self):
+        if self._log:
+            last = self._log.last()
+            with open(self._log.path, "ab", buffering=0) as file:
+                for one in self.logged(last.answer.id if last else 0):
+                    line = one.line()
+                    file.write(line[:50])
+                    time.sleep(0.001)
+                    file.write(line[50:])
+
+
+class TestInterleaves(BrokenLedger):
+    kind, fails = Interleaves, "test_the_lines_of_eight_threads_are_whole"
+
+
+class FirstFactCounts(Ledger):
+    def state(self, name, value):
+        if self.fact(name) is None:
+            super().state(name, value)
+
+
+class TestFirstFactCounts(BrokenLedger):
+    kind, fails = FirstFactCounts, "test_the_newest_fact_counts"

@@ -413,7 +413,7 @@ def test_a_missing_ledger_is_not_replaced(tmp_path, toy_file):
     (root / "ledger.sqlite").unlink()
     checkpoint = (root / "rounds" / "000" / "checkpoint.ckpt").read_bytes()
     for command in ("status", "run", "report", "predict"):
-        refused(call(command, root), "ledger.sqlite is missing; restore it")
+        refused(call(command, root), "ledger.sqlite is missing. `twostream repair")
     assert (root / "rounds" / "000" / "checkpoint.ckpt").read_bytes() == checkpoint
 
 

@@ -1,14 +1,21 @@
 """What people give is never lost: the id of a project, files that are gone, and the copies they come from."""
 
+import json
 import shutil
+import sqlite3
 
 import pytest
 import yaml
-from test_cli import call, refused
+from conftest import LABELS_BOX, TEST_BOX
+from test_cli import call, init, refused
 
-from twostream.base.errors import ProjectError
+from twostream.base.errors import LedgerError, ProjectError
+from twostream.project.answer_log import AnswerLog
 from twostream.project.create import fork_project
+from twostream.project.ledger import Ledger
 from twostream.project.project import Project
+from twostream.project.records import Answer
+from twostream.project.repair import repair
 from twostream.rounds.loop import run
 
 
@@ -51,3 +58,244 @@ def test_settings_and_ledger_of_two_projects_are_refused(make_project):
 def test_the_id_cannot_be_chosen(make_project):
     with pytest.raises(Exception, match="every project is given one of its own"):
         make_project(overrides=["id=mine"])
+
+
+# -- what is missing or damaged, and `repair` -----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def waiting(toy_file, tmp_path_factory):
+    """A project whose round 1 waits for answers, two of which have been given: 8 answers in all."""
+    root = tmp_path_factory.mktemp("waiting") / "p"
+    made = init(root, toy_file, "--labels-box", LABELS_BOX, "--test-box", TEST_BOX, "--budget", "6")
+    assert made.exit_code == 0, made.output
+    project = Project(root)
+    run(project, rounds=1, truth_uri=f"{toy_file}:mitochondria")
+    run(project, rounds=2)
+    for query, kind in zip(project.ledger.open_queries()[:2], ("true", "nothing"), strict=True):
+        project.ledger.tell(Answer(query.id, kind, "ann", reason="seen"))
+    project.ledger.close()
+    return root
+
+
+@pytest.fixture
+def lab(waiting, tmp_path):
+    """A copy of the project ``waiting``."""
+    shutil.copytree(waiting, tmp_path / "lab")
+    return tmp_path / "lab"
+
+
+def answers(root):
+    ledger = Project(root).ledger
+    found = [(a.id, a.query, a.candidate, a.kind, a.annotator, a.answered_at) for a in ledger.all_answers()]
+    ledger.close()
+    return found
+
+
+def test_a_sound_project_has_nothing_to_repair(lab):
+    before = {path: path.read_bytes() for path in lab.rglob("*") if path.is_file()}
+    done = call("repair", lab)
+    assert done.exit_code == 0 and "nothing is to be done" in done.output
+    assert {path: path.read_bytes() for path in before} == before
+    assert len(answers(lab)) == 8 == len((lab / "answers.jsonl").read_text().splitlines())
+    assert [p.parent.name for p in sorted(lab.glob("rounds/*/ledger.sqlite"))] == ["000", "001"]
+    refused(call("repair", lab / "nothing"), "holds no project")
+
+
+def test_a_round_copies_the_ledger_and_only_the_newest_copies_stay(lab, toy_file):
+    copy = Ledger(lab / "rounds" / "001" / "ledger.sqlite")
+    assert len(copy.open_queries()) == 6 and len(copy.all_answers()) == 6
+    run(Project(lab), rounds=3, truth_uri=f"{toy_file}:mitochondria")
+    assert [p.parent.name for p in sorted(lab.glob("rounds/*/ledger.sqlite"))] == ["002", "003"]
+    copy = Ledger(lab / "rounds" / "003" / "ledger.sqlite")
+    assert len(copy.all_answers()) == 18 and (3, "score") in copy.finished_steps()
+
+
+@pytest.mark.parametrize("left", ["missing", "empty", "zeros"])
+def test_missing_settings_are_written_again_and_init_takes_nothing(lab, toy_file, left, tmp_path):
+    path, before = lab / "twostream.yaml", answers(lab)
+    good = Project(lab).config
+    path.unlink()
+    if left != "missing":
+        path.write_bytes(b"" if left == "empty" else b"\0" * 512)
+    for command in ("status", "run", "report", "predict"):
+        refused(call(command, lab), "is missing or empty, but", f"`twostream repair {lab}` writes it again")
+    assert call("answer", lab, tmp_path / "none.csv").exit_code == 1
+    content = {name: (lab / name).read_bytes() for name in ("ledger.sqlite", "answers.jsonl")}
+    if left == "missing":
+        refused(init(lab, toy_file), "holds the ledger, rounds or answers", "twostream repair")
+        (lab / "old").symlink_to(lab)
+        for way in (lab / "nope" / ".." / ".." / lab.name, lab / "old"):
+            refused(init(way, toy_file), "holds the ledger, rounds or answers")
+        assert not (lab / "nope").exists()
+    assert {name: (lab / name).read_bytes() for name in content} == content
+    done = call("repair", lab)
+    assert done.exit_code == 0 and "written again from" in done.output and "001/config.yaml" in done.output
+    assert Project(lab).config == good and answers(lab) == before
+    assert "nothing is to be done" in call("repair", lab).output
+
+
+def test_the_settings_of_a_fork_come_back_with_its_own_id(lab, tmp_path):
+    fork = fork_project(Project(lab), tmp_path / "fork", ["query.strategy=random"])
+    good = fork.config
+    assert not list(fork.root.glob("rounds/*/ledger.sqlite"))  # it would hold the answers of the origin
+    fork.ledger.close()
+    (fork.root / "twostream.yaml").unlink()
+    repair(fork.root)
+    assert Project(fork.root).config == good and good.query.strategy == "random" and good.id != Project(lab).id
+
+
+@pytest.mark.parametrize("damage", ["missing", "empty", "foreign", "torn", "older", "no log file"])
+def test_a_lost_ledger_comes_back_with_every_answer(lab, damage):
+    path, before = lab / "ledger.sqlite", answers(lab)
+    bad = None
+    if damage == "missing":
+        path.unlink()
+    elif damage == "older":
+        shutil.copy(lab / "rounds" / "000" / "ledger.sqlite", path)
+    elif damage == "no log file":
+        (lab / "answers.jsonl").unlink()
+    else:
+        whole = path.read_bytes()
+        bad = {"empty": b"", "foreign": b"something else" * 500, "torn": whole[: len(whole) // 2]}[damage]
+        path.write_bytes(bad)
+    if damage in ("missing", "empty", "foreign"):
+        for command in ("status", "run", "report", "suggest"):
+            refused(call(command, lab), "ledger.sqlite", f"`twostream repair {lab}` restores it")
+        assert not path.exists() or path.read_bytes() == bad
+    done = call("repair", lab)
+    assert done.exit_code == 0, done.output
+    if damage != "older":
+        assert answers(lab) == before
+        assert len(Project(lab).ledger.open_queries()) == 4
+        assert len((lab / "answers.jsonl").read_text().splitlines()) == 8
+        assert "round 1 waits for 4 of 6 answers" in call("status", lab).output
+        assert "waits for 4 answers" in call("run", lab, "--rounds", "2").output
+    if bad is not None:
+        assert (lab / "ledger.sqlite.damaged").read_bytes() == bad and "ledger.sqlite.damaged" in done.output
+    assert "nothing is to be done" in call("repair", lab).output or damage == "older"
+
+
+def test_an_older_ledger_is_named_and_gets_its_answers_back(lab):
+    before = answers(lab)
+    shutil.copy(lab / "rounds" / "001" / "ledger.sqlite", lab / "ledger.sqlite")
+    refused(call("status", lab), "lacks answers", "it is an older copy", f"`twostream repair {lab}`")
+    assert "2 answers of" in call("repair", lab).output
+    assert answers(lab) == before and "nothing is to be done" in call("repair", lab).output
+
+
+def test_both_a_damaged_ledger_and_a_damaged_copy(lab, toy_file):
+    """Then round 1 is asked again by the copy of round 0; its answers are recorded once its queries are there."""
+    before = answers(lab)
+    for path in (lab / "ledger.sqlite", lab / "rounds" / "001" / "ledger.sqlite"):
+        path.write_bytes(b"damaged" * 1000)
+    done = call("repair", lab)
+    assert done.exit_code == 0 and "restored from" in done.output and "000/ledger.sqlite" in done.output
+    assert "Answer 7 of" in done.output and "the ledger has no query 7" in done.output
+    assert answers(lab) == before[:6]
+    assert "waits for 6 answers" in call("run", lab, "--rounds", "2").output
+    refused(call("status", lab), "lacks answers")
+    assert "2 answers of" in call("repair", lab).output
+    assert answers(lab) == before
+    assert "nothing is to be done" in call("repair", lab).output
+
+
+def test_without_any_copy_a_ledger_with_answers_is_not_begun_again(lab):
+    for path in lab.rglob("ledger.sqlite"):
+        path.unlink()
+    refused(call("repair", lab), "cannot be restored (it is missing)", "Put a backup of ledger.sqlite there")
+    assert not (lab / "ledger.sqlite").exists()
+
+
+def test_a_ledger_in_which_nobody_was_asked_is_made_again(tmp_path, toy_file):
+    root = tmp_path / "p"
+    assert init(root, toy_file, "--labels-box", LABELS_BOX).exit_code == 0
+    assert call("train", root).exit_code == 0
+    stated = Project(root).id
+    (root / "ledger.sqlite").write_bytes(b"")
+    assert "nobody had been asked yet" in call("repair", root).output
+    assert Project(root).id == stated and "next: train of round 0" in call("status", root).output
+
+
+def test_the_rest_of_a_killed_init_is_replaced(tmp_path, toy_file):
+    root = tmp_path / "p"
+    assert init(root, toy_file, "--labels-box", LABELS_BOX).exit_code == 0
+    first = Project(root).id
+    (root / "twostream.yaml").unlink()
+    assert init(root, toy_file, "--labels-box", LABELS_BOX).exit_code == 0
+    assert Project(root).id != first
+    (root / "twostream.yaml").unlink()
+    (root / "ledger.sqlite").write_bytes(b"")
+    assert init(root, toy_file, "--labels-box", LABELS_BOX).exit_code == 0
+    (root / "twostream.yaml").unlink()
+    Ledger(root / "ledger.sqlite").register(0, [1])
+    refused(init(root, toy_file), "holds the ledger, rounds or answers")
+
+
+def test_answers_of_another_project_are_put_aside(lab, make_project, toy_file):
+    other = make_project("other")
+    run(other, rounds=1, truth_uri=f"{toy_file}:mitochondria")
+    stranger = (other.root / "answers.jsonl").read_bytes()
+    before = answers(lab)
+    (lab / "answers.jsonl").write_bytes(stranger)
+    refused(call("status", lab), f"holds answers of project {other.id}", "twostream repair")
+    assert "6 of another project" in call("repair", lab).output
+    assert (lab / "answers.jsonl.damaged").read_bytes() == stranger and answers(lab) == before
+    assert len(AnswerLog(lab / "answers.jsonl").answers()[0]) == 8
+
+
+def test_a_changed_line_does_not_change_an_answer(lab):
+    path, before = lab / "answers.jsonl", answers(lab)
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    rows[-1] |= {"kind": "shape", "time": "2020-01-01T00:00:00.000+00:00"}
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert "1 unlike the ledger's answer of that number" in call("repair", lab).output
+    assert answers(lab) == before and "nothing is to be done" in call("repair", lab).output
+
+
+def test_a_full_disk_beside_the_ledger_loses_no_answer(lab, monkeypatch, capfd):
+    project = Project(lab)
+    queries = project.ledger.open_queries()
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("twostream.project.answer_log.os.write", full)
+        for query in queries[:2]:
+            assert project.ledger.tell(Answer(query.id, "true", "ann"))
+    assert capfd.readouterr().err.count("No space left on device") == 1  # said once
+    assert len(answers(lab)) == 10 and len((lab / "answers.jsonl").read_text().splitlines()) == 8
+    assert "written again with 10 answers" in call("repair", lab).output
+    project.ledger.tell(Answer(queries[2].id, "true", "ann"))
+    assert len((lab / "answers.jsonl").read_text().splitlines()) == 11
+
+
+def test_every_door_appends(lab, tmp_path, toy_file):
+    """A table, Python, and the simulated annotator."""
+    project = Project(lab)
+    (tmp_path / "a.csv").write_text(f"query,kind\n{project.ledger.open_queries()[0].id},shape\n")
+    assert call("answer", lab, tmp_path / "a.csv", "--annotator", "eve").exit_code == 0
+    assert json.loads((lab / "answers.jsonl").read_text().splitlines()[-1])["annotator"] == "eve"
+    run(project, rounds=2, truth_uri=f"{toy_file}:mitochondria")
+    rows = [json.loads(line) for line in (lab / "answers.jsonl").read_text().splitlines()]
+    assert [row["answer"] for row in rows] == [a.id for a in project.ledger.all_answers()]
+    assert {row["annotator"] for row in rows} == {"eve", "ann", "simulated"}
+    assert {(row["project"], row["task"]) for row in rows} == {(project.id, "mitochondria")}
+    (lab / "answers.jsonl").unlink()
+    assert run(Project(lab), rounds=2).finished  # the loop never reads it
+
+
+def test_a_damaged_page_is_restored_too(lab):
+    """The file opens, and only reading a table shows that it is damaged."""
+    path, before = lab / "ledger.sqlite", answers(lab)
+    connection = sqlite3.connect(path)
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    connection.close()
+    whole = bytearray(path.read_bytes())
+    whole[4096:] = b"\xff" * (len(whole) - 4096)
+    path.write_bytes(whole)
+    refused(call("status", lab), f"`twostream repair {lab}` restores it")
+    with pytest.raises(LedgerError, match="damaged"):
+        Project(lab).ledger.all_answers()
+    assert "restored from" in call("repair", lab).output and answers(lab) == before

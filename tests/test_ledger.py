@@ -74,7 +74,7 @@ def test_a_closed_ledger_opens_again(asking):
 
 def test_other_files_are_refused(tmp_path):
     (tmp_path / "ledger.sqlite").write_bytes(b"not a database" * 100)
-    with pytest.raises(LedgerError, match="is no ledger"):
+    with pytest.raises(LedgerError, match="is damaged, or no ledger"):
         Ledger(tmp_path / "ledger.sqlite")
 
 
@@ -239,7 +239,9 @@ def test_a_missed_object_is_found_by_an_index_too(asking):
     asking._database.connection.set_trace_callback(seen.append)
     first = asking.tell(Answer(None, AnswerKind.MISSED, "ann", drawing=drawing))
     asking._database.connection.set_trace_callback(None)
-    assert not [s for s in seen if s.startswith("SELECT") and "FROM answer" in s]
+    for statement in (s for s in seen if s.startswith("SELECT")):
+        plan = asking._database.rows(f"EXPLAIN QUERY PLAN {statement}")
+        assert not [row for row in plan if row["detail"].startswith("SCAN answer")], statement
     asking.tell(Answer(None, AnswerKind.MISSED, "ann", drawing=drawing, supersedes=first))
     with pytest.raises(LedgerError, match="cannot be superseded"):
         asking.tell(Answer(None, AnswerKind.MISSED, "ann", drawing=drawing, supersedes=first))

@@ -12,6 +12,7 @@ from test_cli import call, refused
 from twostream.base.errors import InputError, ProjectError
 from twostream.project.create import create_project, fork_project
 from twostream.project.project import Project
+from twostream.project.relocate import relocate
 from twostream.rounds.loop import run
 
 
@@ -106,9 +107,9 @@ def test_a_different_volume_is_refused_as_the_new_location(lab, tmp_path):
         ("none", "no dataset 'none'"),
     ):
         with pytest.raises(InputError, match=sentence):
-            project.relocate(image=f"{tmp_path / 'other.h5'}:{dataset}")
+            relocate(project, image=f"{tmp_path / 'other.h5'}:{dataset}")
     with pytest.raises(InputError, match="was made without labels"):
-        project.relocate(labels=f"{tmp_path / 'other.h5'}:image")
+        relocate(project, labels=f"{tmp_path / 'other.h5'}:image")
     assert (project.root / "twostream.yaml").read_text() == before
 
 
@@ -147,7 +148,7 @@ def test_a_volume_of_another_kind_is_not_taken_for_the_moved_one(lab, tmp_path):
         file["small"] = np.zeros((8, 96, 200), np.uint8)
     for dataset, sentence in (("float", "expected uint8, or a grey window"), ("small", "has the box 0:8,0:96,192:240")):
         with pytest.raises(InputError, match=sentence):
-            project.relocate(image=f"{tmp_path / 'other.h5'}:{dataset}")
+            relocate(project, image=f"{tmp_path / 'other.h5'}:{dataset}")
 
 
 def test_brought_files_of_older_projects_are_found_in_the_working_directory(lab, monkeypatch, capfd):

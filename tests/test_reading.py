@@ -224,14 +224,14 @@ def test_samples_are_spread_over_the_whole_volume():
 
 
 def tissue(kind, seed=5):
-    found = open_volume(f"synthetic://seed={seed}&kind={kind}&shape=16,200,200")
+    found = open_volume(f"synthetic://seed={seed}&kind={kind}&shape=24,256,256")
     return volume(found.read(found.box), size=(30.0, 8.0, 8.0))
 
 
-READINGS = {"z y -x": np.s_[:, :, ::-1], "z -y x": np.s_[:, ::-1], "-z y x": np.s_[::-1], "z y x": np.s_[:]}
+READINGS = {"z y -x": np.s_[:, :, ::-1], "-z y x": np.s_[::-1], "z y x": np.s_[:]}
 
 
-@pytest.mark.parametrize("kind", ["mitochondria", "clefts", "synapses"])
+@pytest.mark.parametrize("kind", ["mitochondria", "synapses"])
 def test_labels_that_are_flipped_or_turned_do_not_fit_the_image(kind):
     image, labels = tissue("image"), tissue(kind)
     array, num_sides = labels.read(labels.box), 2 if kind == "synapses" else 1

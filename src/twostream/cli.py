@@ -318,11 +318,12 @@ def run(
 ) -> None:
     """Do every step that is due, and stop where people must answer. A run that was killed continues when repeated."""
     from twostream.project.project import Project
+    from twostream.project.relocate import relocate
     from twostream.rounds.loop import run as run_loop
 
     project = Project(directory)
     if moved := {name: uri for name, uri in (("image", image), ("labels", labels)) if uri is not None}:
-        project.relocate(**moved)
+        relocate(project, **moved)
     outcome = run_loop(project, rounds=rounds, truth_uri=truth)
     if outcome.finished:
         from twostream.report import write_report
@@ -438,6 +439,16 @@ def status(directory: Dir, debug: Debug = False) -> None:
     from twostream.project.status import status_lines
 
     print("\n".join(status_lines(Project(directory))))
+
+
+@app.command()
+@_errors_as_sentences
+def repair(directory: Dir, debug: Debug = False) -> None:
+    """Restore twostream.yaml, the ledger or answers.jsonl, if one of them is missing or damaged."""
+    from twostream.project.repair import repair as repair_project
+
+    done = repair_project(directory)
+    print("\n".join(done) or f"{directory}: nothing is to be done; settings, ledger and answers are whole.")
 
 
 @app.command()

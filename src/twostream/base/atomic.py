@@ -20,6 +20,20 @@ import numpy as np
 from twostream.base.errors import InputError
 
 
+def is_taken(path: Path) -> bool:
+    """Whether there is a file or folder at ``path``, also if ``path`` leads there through folders that do not exist.
+
+    The system finds nothing at ``new/../there`` while there is no ``new``; once ``new`` is made, it finds ``there``.
+    """
+    return os.path.lexists(path) or os.path.lexists(os.path.realpath(path))
+
+
+def free_name(path: Path, ending: str) -> Path:
+    """The first of ``NAME.ending``, ``NAME.ending.2``, ``NAME.ending.3``, ... that is not taken."""
+    names = (f"{path.name}.{ending}{number}" for number in ("", *(f".{i}" for i in range(2, 10_000))))
+    return next(other for name in names if not is_taken(other := path.with_name(name)))
+
+
 def write_text(path: Path, text: str) -> None:
     """Write ``text`` to ``path`` in UTF-8, atomically."""
     with text_file(path) as handle:

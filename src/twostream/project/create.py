@@ -7,6 +7,7 @@ Knows volumes, settings and the folder; must not import torch.
 
 from __future__ import annotations
 
+import os
 import shlex
 import shutil
 from collections.abc import Mapping, Sequence
@@ -26,10 +27,11 @@ from twostream.candidates.sources import check_source
 from twostream.models.segmentation.config import shapes_for
 from twostream.project.boxes import default_boxes
 from twostream.project.database import new_project_id
+from twostream.project.frozen import SETTINGS_NAME
 from twostream.project.inputs import Given, read_inputs
 from twostream.project.ledger import Ledger
-from twostream.project.project import CONFIG_NAME, FIRST_STEPS, LEDGER_NAME, LOCATIONS, Project
-from twostream.project.settings import PRESETS, ProjectConfig, preset_settings
+from twostream.project.project import CONFIG_NAME, FIRST_STEPS, LEDGER_NAME, Project, holds_work
+from twostream.project.settings import LOCATIONS, PRESETS, ProjectConfig, preset_settings
 from twostream.task import TASKS, get_task
 from twostream.volume import Volume
 from twostream.volume.uri import absolute_uri, portable_uri
@@ -112,8 +114,9 @@ def create_project(
         for line in check_source(config.source, inputs.image, task_):
             progress.say(line)
     root.mkdir(parents=True, exist_ok=True)
-    # A ledger without a YAML file is left of an `init` that was killed.
-    (root / LEDGER_NAME).unlink(missing_ok=True)
+    # A ledger without a YAML file, in which nothing is recorded, is left of an `init` that was killed.
+    for ending in ("-wal", "-shm", ""):
+        (root / f"{LEDGER_NAME}{ending}").unlink(missing_ok=True)
     Ledger(root / LEDGER_NAME, create=True, task=TASKS[config.task], project_id=config.id).close()
     write_text(root / CONFIG_NAME, yaml.safe_dump(_portable(config, None, root), sort_keys=False))
     return _open_new_project(root)
@@ -135,6 +138,7 @@ def fork_project(source: Project, root: Path, overrides: Sequence[str]) -> Proje
     done = source.ledger.finished_steps()
     if any((0, step) not in done for step in shared):
         raise ProjectError(f"round 0 of {source.root} is not finished; run `{source.command('run')}` first.")
+    root = Path(os.path.realpath(root))  # the folder that `new/../there` means once `new` is made
     if root.exists() and any(root.iterdir()):
         raise ProjectError(f"{root} is not empty; choose another folder.")
     for option in overrides:
@@ -147,12 +151,16 @@ def fork_project(source: Project, root: Path, overrides: Sequence[str]) -> Proje
     config = parse_config(ProjectConfig, values, source="twostream fork")
 
     def fill(partial: Path) -> None:
-        skip = shutil.ignore_patterns("queries.jsonl", "answers.jsonl", "*.partial", "*.resume", "*.writing")
-        shutil.copytree(source.round_dir(0), partial / "rounds" / "000", ignore=skip)
+        first, values = partial / "rounds" / "000", _portable(config, source.root, root)
+        asked = ("queries.jsonl", "answers.jsonl", LEDGER_NAME)
+        skip = shutil.ignore_patterns(*asked, "*.partial", "*.resume", "*.writing")
+        shutil.copytree(source.round_dir(0), first, ignore=skip)
+        kept = yaml.safe_load((first / SETTINGS_NAME).read_text(encoding="utf-8"))
+        write_text(first / SETTINGS_NAME, yaml.safe_dump(kept | {"config": values}, sort_keys=False))
         ledger = Ledger(partial / LEDGER_NAME, create=True, task=TASKS[config.task], project_id=config.id)
         _copy_round_zero(source.ledger, ledger, shared)
         ledger.close()
-        write_text(partial / CONFIG_NAME, yaml.safe_dump(_portable(config, source.root, root), sort_keys=False))
+        write_text(partial / CONFIG_NAME, yaml.safe_dump(values, sort_keys=False))
         _open_new_project(partial)
 
     write_folder(root, fill)
@@ -161,10 +169,16 @@ def fork_project(source: Project, root: Path, overrides: Sequence[str]) -> Proje
 
 def _check_options(root: Path, preset: str, overrides: Sequence[str]) -> None:
     """Raise ProjectError or ConfigError for what is wrong before any volume is opened."""
-    if (root / CONFIG_NAME).exists():
+    real = Path(os.path.realpath(root))  # the folder that `new/../there` means once `new` is made
+    if (real / CONFIG_NAME).exists():
         raise ProjectError(
             f"{root} holds a project already; choose another folder, or continue with "
             f"`twostream run {shlex.quote(str(root))}`."
+        )
+    if holds_work(real):
+        raise ProjectError(
+            f"{root} holds the ledger, rounds or answers of a project, but no {CONFIG_NAME}. Choose another folder, or "
+            f"let `twostream repair {shlex.quote(str(root))}` write {CONFIG_NAME} again."
         )
     if preset not in PRESETS:
         raise ConfigError(f"preset is {preset!r}; expected one of {', '.join(PRESETS)}.")

@@ -1,4 +1,4 @@
-"""The SQLite file of the ledger: its tables and their versions, one connection per thread, errors as sentences.
+"""The SQLite file of the ledger: its tables and versions, one connection per thread, copies, errors as sentences.
 
 Rows can only be added: triggers refuse updates and deletions. The one exception is the table ``waiting``, which lists
 the queries without an answer and is kept up to date by triggers on ``query`` and ``answer``.
@@ -8,15 +8,18 @@ Knows SQL; must not know what candidates or answers mean.
 
 from __future__ import annotations
 
+import os
 import secrets
+import shutil
 import sqlite3
+import tempfile
 import threading
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from twostream.base.errors import LedgerError
 
@@ -94,19 +97,40 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
+def damage_of(path: Path) -> str:
+    """What is wrong with a ledger's file; "" if it is sound. Reads all of it."""
+    if not path.is_file():
+        return "it is missing"
+    if path.stat().st_size == 0:  # SQLite would take it for a new file, and delete the latest rows beside it
+        return "it is empty"
+    try:
+        with closing(sqlite3.connect(path)) as connection:
+            found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+            connection.execute("SELECT 1 FROM registration").fetchone()
+    except sqlite3.Error as error:
+        return str(error)
+    return "" if found == "ok" else str(found)
+
+
 class _Connection(sqlite3.Connection):
     """A connection that allows weak references, so that it is closed when its thread ends."""
+
+
+class _NotWritableError(LedgerError):
+    """The file or its folder cannot be written."""
 
 
 class Database:
     """The file at ``path``, migrated to the current schema.
 
-    Every thread has its own connection; writers wait for each other.
+    Every thread has its own connection; writers wait for each other. SQLite cannot open such a file on a read-only
+    disk; there it is read from a temporary copy.
 
     Args:
         path: the SQLite file; made if it is missing.
         task: name of the task, for rows of schema 1, which do not state it.
         project_id: id of the project, for a file that has none yet; "" draws one.
+        advice: what to do if the file is damaged, as a sentence.
         timeout_seconds: how long to wait while another process writes.
 
     Raises:
@@ -120,12 +144,24 @@ class Database:
         create: bool = False,
         task: str = "",
         project_id: str = "",
+        advice: str = "Restore it from a copy.",
         timeout_seconds: float = 60.0,
     ) -> None:
-        self.path, self._timeout = path, timeout_seconds
+        self.path, self._timeout, self._advice = path, timeout_seconds, advice
+        self._opened, self.is_read_only = path, False
         self._local = threading.local()
         self._open: weakref.WeakSet[sqlite3.Connection] = weakref.WeakSet()
-        self._migrate(create, task, project_id or new_project_id())
+        if not create and path.is_file() and path.stat().st_size == 0:
+            self._refuse_other_file()  # before SQLite opens it, takes it for new, and deletes the rows beside it
+        try:
+            self._migrate(create, task, project_id or new_project_id())
+        except _NotWritableError:
+            if create or not path.is_file():
+                raise
+            self.close()
+            self._opened = self._temporary_copy()
+            self._migrate(create, task, project_id)
+            self.is_read_only = True
 
     @property
     def connection(self) -> sqlite3.Connection:
@@ -135,7 +171,7 @@ class Database:
             with self._errors_as_sentences():
                 # ``close`` closes it from another thread, which SQLite would refuse otherwise.
                 found = sqlite3.connect(
-                    self.path,
+                    self._opened,
                     timeout=self._timeout,
                     isolation_level=None,
                     check_same_thread=False,
@@ -172,7 +208,13 @@ class Database:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """Run the statements inside as one: at the end all of them are on disk, or none. Other writers wait."""
+        """Run the statements inside as one: at the end all of them are on disk, or none. Other writers wait.
+
+        Raises:
+            LedgerError: the file cannot be written.
+        """
+        if self.is_read_only:
+            raise LedgerError(_not_writable(self.path, "it was opened for reading"))
         with self._errors_as_sentences():
             self.connection.execute("BEGIN IMMEDIATE")
         try:
@@ -183,6 +225,43 @@ class Database:
             if self.connection.in_transaction:
                 self.connection.execute("ROLLBACK")
             raise
+
+    def copy_to(self, path: Path) -> None:
+        """Write a copy of the file as it is now, atomically. Other connections may read and write meanwhile.
+
+        Raises:
+            LedgerError: the copy cannot be written.
+        """
+        partial = path.with_name(path.name + ".partial")
+        partial.unlink(missing_ok=True)
+        with self._errors_as_sentences(path), closing(sqlite3.connect(partial)) as target:
+            self.connection.backup(target)
+            target.execute("PRAGMA journal_mode = DELETE")  # one file, which a read-only disk can hold as well
+        os.replace(partial, path)
+
+    def _temporary_copy(self) -> Path:
+        """A copy of the file, with the rows that SQLite keeps beside it until they are moved into it.
+
+        Raises:
+            LedgerError: it cannot be read, or another machine writes it at this moment.
+        """
+        folder = Path(tempfile.mkdtemp(prefix="twostream-"))
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        names = [name for name in (self.path.name, f"{self.path.name}-wal") if self.path.with_name(name).exists()]
+
+        def stamps() -> list[tuple[int, int]]:
+            return [(s.st_size, s.st_mtime_ns) for name in names for s in [self.path.with_name(name).stat()]]
+
+        try:
+            before = stamps()
+            for name in names:
+                shutil.copyfile(self.path.with_name(name), folder / name)
+            changed = stamps() != before
+        except OSError as error:
+            raise LedgerError(f"{self.path} cannot be read: {error}. Make it readable for your account.") from None
+        if changed:
+            raise LedgerError(f"{self.path} is being written by another machine at this moment; try again.")
+        return folder / self.path.name
 
     def close(self) -> None:
         """Close the connections of all threads. A thread that goes on gets a new one."""
@@ -206,9 +285,7 @@ class Database:
         """
         has_tables = self.row("SELECT 1 FROM sqlite_master WHERE name = 'registration'") is not None
         if not (has_tables or create):
-            raise LedgerError(
-                f"{self.path} holds no ledger: it is empty, or a file of another program. Restore it from a copy."
-            )
+            self._refuse_other_file()
         if has_tables and self._version() == SCHEMA_VERSION:
             return
         with self.transaction():
@@ -223,14 +300,22 @@ class Database:
                     self.rows(statement)
             self.rows(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
+    def _refuse_other_file(self) -> NoReturn:
+        raise LedgerError(f"{self.path} holds no ledger: it is empty, or a file of another program. {self._advice}")
+
     def _version(self) -> int:
         row = self.row("PRAGMA user_version")
         assert row is not None
         return int(row[0])
 
     @contextmanager
-    def _errors_as_sentences(self) -> Iterator[None]:
-        """Turn SQLite's errors into sentences, except IntegrityError, which shows a fault in this program."""
+    def _errors_as_sentences(self, path: Path | None = None) -> Iterator[None]:
+        """Turn SQLite's errors into sentences, except IntegrityError, which shows a fault in this program.
+
+        Args:
+            path: the file that is written, if it is not the ledger.
+        """
+        path = path or self.path
         try:
             yield
         except sqlite3.IntegrityError:
@@ -239,23 +324,23 @@ class Database:
             code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
             if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
                 raise LedgerError(
-                    f"{self.path} is locked by another program, which has not released it for {self._timeout:g} s. "
+                    f"{path} is locked by another program, which has not released it for {self._timeout:g} s. "
                     f"Close the program that holds it (another viewer, a backup) and try again; nothing was changed."
                 ) from None
             if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
-                raise LedgerError(
-                    f"{self.path} is no ledger: {error}. Restore it from a copy if it is damaged."
-                ) from None
+                raise LedgerError(f"{path} is damaged, or no ledger: {error}. {self._advice}") from None
             if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
-                raise LedgerError(
-                    f"{self.path} cannot be written ({error}). Make the file and its folder writable for your account."
-                ) from None
+                raise _NotWritableError(_not_writable(path, error)) from None
             if code == sqlite3.SQLITE_FULL:
                 raise LedgerError(
-                    f"{self.path} cannot grow because the disk is full. Nothing was changed; free some space."
+                    f"{path} cannot grow because the disk is full. Nothing was changed; free some space."
                 ) from None
             if code == sqlite3.SQLITE_IOERR:
                 raise LedgerError(
-                    f"{self.path} cannot be read or written: the disk failed ({error}). Nothing was changed."
+                    f"{path} cannot be read or written: the disk failed ({error}). Nothing was changed."
                 ) from None
             raise
+
+
+def _not_writable(path: Path, why: object) -> str:
+    return f"{path} cannot be written ({why}). Make the file and its folder writable for your account."

@@ -9,7 +9,7 @@ and processes may use the file at once. The time of ``ask`` and ``tell`` does no
     answer        an annotator's answer to a query, or an object that was missed, which has no query
     step          a finished step of a round
     score         the metrics of a round
-    fact          the id of the project
+    fact          the id of the project, and what else was stated about it
 
 Knows ids, answers and time; must not know torch, volumes or strategies.
 """
@@ -18,21 +18,19 @@ from __future__ import annotations
 
 import json
 import math
-import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from twostream.base import progress
 from twostream.base.errors import LedgerError
 from twostream.base.geometry import Box
-from twostream.candidates.candidate import Candidate
-from twostream.candidates.patches import PatchPair
-from twostream.candidates.table import pack_mask, unpack_mask
+from twostream.candidates.table import pack_mask
+from twostream.project.answer_log import AnswerLog, LoggedAnswer
 from twostream.project.database import PROJECT_ID, Database, now
 from twostream.project.records import Answer, Query, Verdict, adjudicate
+from twostream.project.rows import answer_of, query_of, query_values
 from twostream.task import Task
 from twostream.task.answers import MEANING, answer_kind
 
@@ -70,10 +68,13 @@ class Ledger:
         image_box: returns the box of the image, inside which drawings must lie, or None if it is not known.
         task: the task, whose number of sides limits the values of drawn masks; None if it is not known.
         project_id: id of the project, for a file that has none yet: a new one, or an old one. "" draws one.
+        answers_path: ``answers.jsonl``, to which every answer is appended as well; None for none.
+        advice: what to do if the file is missing or damaged, as a sentence.
         timeout_seconds: how long to wait while another process writes.
 
     Raises:
-        LedgerError: the file is missing, is not a ledger, is locked, or was written by a newer version.
+        LedgerError: the file is missing, is not a ledger, is locked, or was written by a newer version; or
+            ``answers_path`` holds answers of another project, or answers that the ledger lacks.
     """
 
     def __init__(
@@ -84,30 +85,63 @@ class Ledger:
         image_box: Callable[[], Box | None] | None = None,
         task: type[Task] | None = None,
         project_id: str = "",
+        answers_path: Path | None = None,
+        advice: str = "Restore it from a copy.",
         timeout_seconds: float = 60.0,
     ) -> None:
         self.path = path
         self._image_box, self._task = image_box, task
         if not create and not path.is_file():
-            raise LedgerError(
-                f"{path} is missing; restore it from a copy, or make a new project with `twostream init`."
-            )
+            raise LedgerError(f"{path} is missing. {advice}")
         self._database = Database(
             path,
             create=create,
             task=task.name if task else "",
             project_id=project_id,
+            advice=advice,
             timeout_seconds=timeout_seconds,
         )
+
+        self._log = None if answers_path is None else AnswerLog(answers_path)
+        self._log_fails = False
+        if self._log is not None and not create:
+            self._check_log(self._log, advice)
 
     @property
     def project_id(self) -> str:
         """Id of the project to which the ledger belongs."""
         return self._database.fact(PROJECT_ID) or ""
 
+    @property
+    def is_read_only(self) -> bool:
+        """Whether the file lies on a disk that can only be read."""
+        return self._database.is_read_only
+
     def close(self) -> None:
         """Close the connections of all threads. The ledger can still be used; it connects again."""
         self._database.close()
+
+    def copy_to(self, path: Path) -> None:
+        """Write a copy of the ledger as it is now to ``path``, atomically.
+
+        Raises:
+            LedgerError: it cannot be written.
+        """
+        self._database.copy_to(path)
+
+    def fact(self, name: str) -> str | None:
+        """What was stated last about ``name``, see ``state``; None if nothing was."""
+        return self._database.fact(name)
+
+    def state(self, name: str, value: str) -> None:
+        """Record a fact about the project. It replaces what was stated about ``name`` before, which is kept."""
+        with self._database.transaction():
+            self._database.state(name, value)
+
+    def is_untouched(self) -> bool:
+        """Whether nothing was registered, asked, answered, done or scored yet."""
+        tables = ("registration", "query", "answer", "step", "score")
+        return not any(self._database.row(f"SELECT 1 FROM {table} LIMIT 1") for table in tables)
 
     # -- candidates -----------------------------------------------------------------------------------------------
 
@@ -178,7 +212,8 @@ class Ledger:
             for position, query in enumerate(queries):
                 if audited.get(query.candidate.id, query.is_audit) != query.is_audit:
                     raise LedgerError(f"candidate {query.candidate.id} cannot change between audit and ordinary query.")
-                self._insert_query(round_number, position, query)
+                row = query_values(query) | {"task": query.task or self._task_name, "asked_at": now()}
+                self._database.insert("query", round=round_number, position=position, **row)
 
     def _asked_as_audit(self, ids: Sequence[int]) -> dict[int, bool]:
         """{candidate id: whether its newest query was an audit} of those among ``ids`` that were asked before."""
@@ -187,31 +222,6 @@ class Ledger:
             json.dumps(list(ids)),
         )
         return {row["candidate"]: bool(row["is_audit"]) for row in rows}
-
-    def _insert_query(self, round_number: int, position: int, query: Query) -> None:
-        candidate, patch = query.candidate, query.patch
-        self._database.insert(
-            "query",
-            round=round_number,
-            candidate=candidate.id,
-            position=position,
-            strategy=query.strategy,
-            is_audit=int(query.is_audit),
-            reason=json.dumps(query.reason),
-            label=candidate.label,
-            box=str(candidate.box),
-            mask=pack_mask(candidate.mask),
-            score=candidate.score,
-            width_px=patch.image.shape[-1],
-            image_patch=patch.image.tobytes(),
-            mask_patch=patch.mask.tobytes(),
-            angle_deg=patch.angle_deg,
-            section=patch.section,
-            padded=patch.padded,
-            asked_at=now(),
-            volume=query.volume,
-            task=query.task or self._task_name,
-        )
 
     def query(self, query_id: int) -> Query:
         """The query with the id ``query_id``.
@@ -222,7 +232,7 @@ class Ledger:
         row = self._database.row("SELECT * FROM query WHERE id = ?", query_id)
         if row is None:
             raise LedgerError(f"there is no query {query_id}; it was never asked.")
-        return _query(row)
+        return query_of(row)
 
     def queries(self, round_number: int | None = None) -> list[Query]:
         """Queries of all rounds, or of one round, in the order in which they were asked."""
@@ -231,7 +241,7 @@ class Ledger:
             if round_number is None
             else self._database.rows("SELECT * FROM query WHERE round = ? ORDER BY position", round_number)
         )
-        return [_query(row) for row in rows]
+        return [query_of(row) for row in rows]
 
     def newest_queries(self, before_round: int) -> dict[int, Query]:
         """{candidate id: its newest query} over all rounds before ``before_round``, sorted by candidate id."""
@@ -240,14 +250,14 @@ class Ledger:
             "WHERE other.candidate = query.candidate AND other.round < ?) ORDER BY candidate",
             before_round,
         )
-        return {row["candidate"]: _query(row) for row in rows}
+        return {row["candidate"]: query_of(row) for row in rows}
 
     def open_queries(self) -> list[Query]:
         """Queries without an answer, in the order in which they were asked."""
         rows = self._database.rows(
             "SELECT query.* FROM waiting CROSS JOIN query ON query.id = waiting.query ORDER BY round, position"
         )
-        return [_query(row) for row in rows]
+        return [query_of(row) for row in rows]
 
     def counts(self) -> Counts:
         """Numbers of queries, of open queries, and of answers that are not superseded."""
@@ -283,7 +293,98 @@ class Ledger:
             answer.check()
             self._check_fit(answer)
         with self._database.transaction():
-            return [self._tell(answer) for answer in answers]
+            first = self._next_answer_id()
+            ids = [self._tell(answer, first + number, now()) for number, answer in enumerate(answers)]
+        self.append_to_log()
+        return ids
+
+    def restore(self, answers: Sequence[Answer]) -> dict[int, str]:
+        """Record answers that the ledger has lost, with the ids and times that it once gave them.
+
+        Args:
+            answers: from ``answers.jsonl``, in any order. Those that the ledger has are passed over.
+
+        Returns:
+            {id: why it cannot be recorded} of the others, as sentences.
+        """
+        refused = {}
+        for answer in sorted(answers, key=lambda one: one.id):
+            try:
+                with self._database.transaction():
+                    if self._holds(answer):
+                        continue
+                    answer.check()
+                    if not self._fits_its_query(answer):
+                        raise LedgerError(
+                            f"the ledger has no query {answer.query} about candidate {answer.candidate} in round "
+                            f"{answer.round}."
+                        )
+                    if self._database.row("SELECT 1 FROM answer WHERE id = ?", answer.id):
+                        raise LedgerError(f"the ledger has another answer {answer.id}.")
+                    self._tell(answer, answer.id, answer.answered_at)
+            except LedgerError as error:
+                refused[answer.id] = str(error)
+        return refused
+
+    def append_to_log(self) -> None:
+        """Append to ``answers.jsonl`` what it lacks. If that fails, the next answer or `repair` tries again.
+
+        The answers are in the ledger by then, so a failure is said and is no error.
+        """
+        if self._log is None:
+            return
+        try:
+            self._log.append(self.logged)
+            self._log_fails = False
+        except (OSError, LedgerError) as error:
+            if not self._log_fails:
+                progress.say(
+                    f"  {self._log.path} cannot be written ({error}). The answers are recorded in the ledger; their "
+                    f"copies are added as soon as it can."
+                )
+            self._log_fails = True
+
+    def logged(self, after: int = 0) -> list[LoggedAnswer]:
+        """All answers whose id is above ``after``, as lines of ``answers.jsonl``, sorted by id."""
+        rows = self._database.rows(f"{_ANSWERS} WHERE answer.id > ? ORDER BY answer.id", after)
+        return [LoggedAnswer(answer_of(row), self.project_id) for row in rows] if rows else []
+
+    def _check_log(self, log: AnswerLog, advice: str) -> None:
+        """Raise LedgerError if ``answers.jsonl`` belongs to another project, or has an answer that was lost here."""
+        try:
+            last = log.last()  # read before the ledger: an answer is here before it is there
+        except OSError:
+            return
+        if last is None:
+            return
+        if last.project != self.project_id:
+            raise LedgerError(
+                f"{log.path} holds answers of project {last.project}, but {self.path} is of project {self.project_id}. "
+                f"{advice}"
+            )
+        if not self._holds(last.answer) and self._fits_its_query(last.answer):
+            raise LedgerError(f"{self.path} lacks answers that {log.path} holds: it is an older copy. {advice}")
+
+    def _holds(self, answer: Answer) -> bool:
+        """Whether this very answer is in the ledger."""
+        row = self._database.row("SELECT query, annotator, answered_at FROM answer WHERE id = ?", answer.id)
+        return row is not None and tuple(row) == (answer.query, answer.annotator, answer.answered_at)
+
+    def _fits_its_query(self, answer: Answer) -> bool:
+        """Whether the query of an answer is in the ledger; True for a missed object, which has none."""
+        if answer.query is None:
+            return True
+        row = self._database.row("SELECT candidate, round FROM query WHERE id = ?", answer.query)
+        return row is not None and tuple(row) == (answer.candidate, answer.round)
+
+    def _next_answer_id(self) -> int:
+        """The id of the next answer. No answer in ``answers.jsonl`` has it, even if the ledger has lost some."""
+        row = self._database.row("SELECT MAX(id) FROM answer")
+        try:
+            last = self._log.last() if self._log else None
+        except OSError:
+            last = None
+        return max((row and row[0]) or 0, last.answer.id if last else 0) + 1
 
     def _check_fit(self, answer: Answer) -> None:
         """Raise LedgerError if an answer does not fit the image or the task."""
@@ -306,7 +407,7 @@ class Ledger:
             wanted = "1 inside" if num_sides == 1 else "1 before and 2 after the cleft"
             raise LedgerError(f"a drawn mask holds the value {top}; expected 0 outside and {wanted}.")
 
-    def _tell(self, answer: Answer) -> int:
+    def _tell(self, answer: Answer, identity: int, time: str) -> int:
         subject = self._subject(answer)
         self._check_superseding(answer)
         drawing = None
@@ -315,13 +416,14 @@ class Ledger:
             drawing = self._database.insert("drawing", box=str(box), mask=pack_mask(mask))
         return self._database.insert(
             "answer",
+            id=identity,
             query=answer.query,
             kind=str(answer.kind),
             annotator=answer.annotator,
             reason=answer.reason,
             drawing=drawing,
             seconds=answer.seconds,
-            answered_at=now(),
+            answered_at=time,
             supersedes=answer.supersedes,
             adjudicates=int(answer.adjudicates),
             **subject,
@@ -331,7 +433,7 @@ class Ledger:
         """Candidate, round, volume and task that an answer is about."""
         if answer.query is None:
             row = self._database.row("SELECT MAX(round) FROM query")
-            newest = (row and row[0]) or 0
+            newest = answer.round if answer.id else (row and row[0]) or 0  # a restored one keeps its round
             return {"candidate": None, "round": newest, "volume": answer.volume, "task": answer.task or self._task_name}
         row = self._database.row("SELECT candidate, round, volume, task FROM query WHERE id = ?", answer.query)
         if row is None:
@@ -366,11 +468,11 @@ class Ledger:
             rows = self._database.rows(f"{_ANSWERS} WHERE {_CURRENT} ORDER BY answer.id")
         else:
             rows = self._database.rows(f"{_ANSWERS} WHERE query = ? AND {_CURRENT} ORDER BY answer.id", query_id)
-        return [_answer(row) for row in rows]
+        return [answer_of(row) for row in rows]
 
     def all_answers(self) -> list[Answer]:
         """All answers, superseded ones as well, oldest first."""
-        return [_answer(row) for row in self._database.rows(f"{_ANSWERS} ORDER BY answer.id")]
+        return [answer_of(row) for row in self._database.rows(f"{_ANSWERS} ORDER BY answer.id")]
 
     def verdicts(self, ids: Iterable[int] | None = None) -> dict[int, Verdict]:
         """What the answers to each candidate that was asked about amount to; see ``records.adjudicate``.
@@ -390,7 +492,7 @@ class Ledger:
         for row in self._database.rows(
             f"{_ANSWERS} WHERE candidate IS NOT NULL AND {among} AND {_CURRENT} ORDER BY answer.id", *values
         ):
-            by_candidate.setdefault(row["candidate"], []).append(_answer(row))
+            by_candidate.setdefault(row["candidate"], []).append(answer_of(row))
         asked = self._database.rows(f"SELECT DISTINCT candidate FROM query WHERE {among} ORDER BY candidate", *values)
         found = {row["candidate"]: Verdict(math.nan, None, askable=False) for row in asked}  # without an answer yet
         found |= {candidate: adjudicate(answers) for candidate, answers in by_candidate.items()}
@@ -455,50 +557,3 @@ class Ledger:
     @property
     def _task_name(self) -> str:
         return self._task.name if self._task else ""
-
-
-def _query(row: sqlite3.Row) -> Query:
-    box = Box.parse(row["box"])
-    candidate = Candidate(row["candidate"], row["label"], box, unpack_mask(row["mask"], box), row["score"])
-    shape = (-1, row["width_px"], row["width_px"])  # NumPy infers the number of planes from the length
-    patch = PatchPair(
-        image=np.frombuffer(row["image_patch"], np.uint8).reshape(shape),
-        mask=np.frombuffer(row["mask_patch"], np.int8).reshape(shape),
-        angle_deg=row["angle_deg"],
-        section=row["section"],
-        padded=row["padded"],
-    )
-    return Query(
-        candidate,
-        patch,
-        row["strategy"],
-        json.loads(row["reason"]),
-        bool(row["is_audit"]),
-        row["volume"],
-        row["task"],
-        row["id"],
-        row["round"],
-    )
-
-
-def _answer(row: sqlite3.Row) -> Answer:
-    drawing = None
-    if row["drawing"] is not None:
-        box = Box.parse(row["drawn_box"])
-        drawing = box, unpack_mask(row["drawn_mask"], box)
-    return Answer(
-        query=row["query"],
-        kind=answer_kind(row["kind"]),
-        annotator=row["annotator"],
-        reason=row["reason"],
-        drawing=drawing,
-        seconds=row["seconds"],
-        supersedes=row["supersedes"],
-        adjudicates=bool(row["adjudicates"]),
-        volume=row["volume"],
-        task=row["task"],
-        id=row["id"],
-        answered_at=row["answered_at"],
-        candidate=row["candidate"],
-        round=row["round"],
-    )

@@ -6,14 +6,13 @@ queries answered on any laptop. How a project is made is in ``create.py``.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import math
 import platform
 import shlex
 import zlib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
@@ -23,21 +22,23 @@ import numpy as np
 import yaml
 
 from twostream.base import progress
-from twostream.base.atomic import write_text
+from twostream.base.atomic import free_name, write_text
 from twostream.base.config import apply_overrides, parse_config
-from twostream.base.errors import ConfigError, InputError, ProjectError, TwoStreamError
+from twostream.base.errors import ConfigError, InputError, LedgerError, ProjectError, TwoStreamError
 from twostream.base.geometry import Box
 from twostream.candidates.labels import Labels, LabelsConfig, open_labels
 from twostream.candidates.sources import SourceConfig
+from twostream.project.answer_log import ANSWERS_NAME
 from twostream.project.boxes import Boxes, guard_voxels
+from twostream.project.frozen import SETTINGS_NAME, check_frozen, read_settings
 from twostream.project.ledger import Ledger
+from twostream.project.lock import locked
 from twostream.project.settings import ProjectConfig
 from twostream.query import Strategy, get_strategy
 from twostream.task import TASKS, Task, get_task
-from twostream.volume import Volume, open_volume
-from twostream.volume.checks import check_extent
+from twostream.volume import Volume
 from twostream.volume.grey import open_grey
-from twostream.volume.uri import Uri, absolute_uri, portable_uri
+from twostream.volume.uri import Uri, absolute_uri
 
 Detail = dict[str, Any]
 """What the ledger records of a finished step, as plain values: {name: value}."""
@@ -45,32 +46,6 @@ CONFIG_NAME = "twostream.yaml"
 LEDGER_NAME = "ledger.sqlite"
 FIRST_STEPS = ("train", "predict", "propose", "embed", "score", "suggest", "answer")
 LATER_STEPS = ("refit", *FIRST_STEPS[1:])
-FROZEN = (
-    "task",
-    "source",
-    "boxes",
-    "patches",
-    "image.window",
-    "labels.kind",
-    "labels.ignore_value",
-    "decoding.channels",
-    "segmentation.filters",
-    "segmentation.max_pixel_size_nm",
-    "segmentation.sections",
-    "segmentation.exclusive",
-    "streams.supervised",
-    "streams.unsupervised",
-)
-"""Settings that must not change after round 0: scores could not be compared, or stored patches would not fit the
-streams."""
-LOCATIONS = (
-    ("image", "uri"),
-    ("labels", "uri"),
-    ("labels", "post"),
-    ("source", "uri"),
-    *(("streams", stream, name) for stream in ("supervised", "unsupervised") for name in ("latents", "ids")),
-)
-"""Settings that hold a URI. Relative paths start at the project's folder, so that folder and data can move together."""
 
 
 class Project:
@@ -87,7 +62,12 @@ class Project:
     def __init__(self, root: Path) -> None:
         self.root = root
         path = root / CONFIG_NAME
-        if not path.is_file():
+        if not path.is_file() or not path.read_bytes().strip(b"\0 \n"):
+            if holds_work(root):
+                raise ProjectError(
+                    f"{path} is missing or empty, but {root} holds a ledger or rounds; "
+                    f"`{self.command('repair')}` writes it again."
+                )
             raise ProjectError(
                 f"{root} holds no {CONFIG_NAME}; make a project with `twostream init {shlex.quote(str(root))} "
                 f"--image URI --labels URI --task NAME`."
@@ -187,37 +167,8 @@ class Project:
         progress.say(f"  {path} is read from the working directory, {older}: nothing of that name is in {self.root}")
         return older
 
-    def relocate(self, **uris: str) -> None:
-        """Tell the project where its image or labels are now; ``twostream.yaml`` is rewritten.
-
-        Args:
-            uris: ``image``, ``labels``, or both; relative paths start at the working directory.
-
-        Raises:
-            InputError: the project has no labels, or the volume differs in extent or voxel size from the volumes of
-                the rounds.
-        """
-        made = sorted(self.root.glob("rounds/*/segmentation.zarr")) or sorted(
-            self.root.glob("rounds/*/probability.zarr")
-        )
-        for name, uri in uris.items():
-            if getattr(self.config, name) is None:
-                raise InputError(f"--{name} {uri} was given, but {self.root} was made without {name}; leave it out.")
-            volume = self._open_moved(name, uri)
-            if made:
-                check_extent(volume, open_volume(str(made[-1])))
-            for box in (*self.boxes.labels, self.boxes.test):
-                if box is not None and not volume.box.contains(box):
-                    raise InputError(
-                        f"{volume.uri} holds {volume.box}, and {self.root} has the box {box} (Z, Y, X voxels). "
-                        f"Is it the volume that the project was made with?"
-                    )
-        self.rewrite({f"{name}.uri": portable_uri(uri, self.root) for name, uri in uris.items()})
-        for name in ("image", "task", "_labels", "guarded_box", "leaves_nothing_to_ask"):
-            self.__dict__.pop(name, None)
-
-    def _open_moved(self, name: str, uri: str) -> Volume:
-        """The image or the labels at another URI."""
+    def open_moved(self, name: str, uri: str) -> Volume:
+        """The image or the labels at another URI, opened as the project opens them."""
         if name == "image":
             return open_grey(uri, self.config.image.voxel_size_nm, self.config.image.window)
         assert self.config.labels is not None
@@ -307,7 +258,14 @@ class Project:
         """
         stated = self.config.id
         path = self.root / LEDGER_NAME
-        ledger = Ledger(path, image_box=self._image_box, task=TASKS[self.config.task], project_id=stated)
+        ledger = Ledger(
+            path,
+            image_box=self._image_box,
+            task=TASKS[self.config.task],
+            project_id=stated,
+            answers_path=self.root / ANSWERS_NAME,
+            advice=f"`{self.command('repair')}` restores it from the copies in {self.root / 'rounds'}.",
+        )
         if stated and stated != ledger.project_id:
             ledger.close()
             raise ProjectError(
@@ -357,57 +315,13 @@ class Project:
                     return round_number, step
             round_number += 1
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Keep other processes from running steps. If this process is killed, the operating system releases the lock.
-
-        Raises:
-            ProjectError: another process works in the project.
-        """
-        with open(self.root / ".lock", "w") as handle:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise ProjectError(
-                    f"another process is at work in {self.root}; wait until it ends, or stop it."
-                ) from None
-            yield
-
-    def check_frozen(self) -> None:
-        """Compare the settings with those of round 0.
-
-        Raises:
-            ProjectError: a setting of ``FROZEN`` has changed since round 0.
-        """
-        path = self.path(0, "config.yaml")
-        if not path.exists():
-            return
-        now = self.config.model_dump(mode="json")
-        # Older versions may lack new settings (which take their defaults) and hold removed ones (which are dropped).
-        stored = _known(yaml.safe_load(path.read_text())["config"], now)
-        before = parse_config(ProjectConfig, stored, source=str(path)).model_dump(mode="json")
-        for settings in (before, now):
-            for *parents, leaf in LOCATIONS:  # data may move to another folder, but not change its name
-                node: Any = settings
-                for parent in parents:
-                    node = (node or {}).get(parent)
-                if node and node[leaf]:
-                    node[leaf] = Uri.parse(node[leaf]).short
-        for key in FROZEN:
-            was: Any = before
-            is_now: Any = now
-            for part in key.split("."):
-                was, is_now = (was or {}).get(part), (is_now or {}).get(part)
-            if was != is_now:
-                name, was, is_now = _difference(key, was, is_now)
-                raise ProjectError(
-                    f"{name} in {self.root / CONFIG_NAME} is {is_now}, but round 0 was made with {was}; "
-                    f"it is frozen, so that rounds can be compared. "
-                    f"Change it back, or make a new project with `twostream init`."
-                )
+    def locked(self) -> AbstractContextManager[None]:
+        """Keep other processes from running steps, see ``lock.locked``."""
+        return locked(self.root)
 
     def rewrite(self, changes: Mapping[str, Any]) -> None:
-        """Change settings in ``twostream.yaml``; the previous file is kept as ``twostream.yaml.old``.
+        """Change settings in ``twostream.yaml``; the previous file is kept as ``twostream.yaml.old``, or, where there
+        is one already, as ``twostream.yaml.old.2`` and so on.
 
         Args:
             changes: {"a.b": value}.
@@ -420,39 +334,45 @@ class Project:
         options = [f"{key}={json.dumps(value)}" for key, value in changes.items()]
         values = apply_overrides(yaml.safe_load(text), options)
         self.config = parse_config(ProjectConfig, values, source=str(path))
-        write_text(path.with_suffix(".yaml.old"), text)
+        write_text(free_name(path, "old"), text)
         write_text(path, yaml.safe_dump(values, sort_keys=False))
+        for name in ("image", "task", "labels", "labels_ignore", "guarded_box", "leaves_nothing_to_ask"):
+            self.__dict__.pop(name, None)
 
     def open_round(self, round_number: int) -> None:
         """Make the folder of a round, and write ``config.yaml``: its settings and the versions of the packages.
 
         Raises:
-            ProjectError: a setting of ``FROZEN`` has changed since round 0.
+            ProjectError: a setting that is frozen has changed since round 0.
         """
-        self.check_frozen()
+        first = self.path(0, SETTINGS_NAME)
+        if first.exists():
+            check_frozen(self.config, read_settings(first), now=str(self.root / CONFIG_NAME), then=str(first))
         directory = self.round_dir(round_number)
         directory.mkdir(parents=True, exist_ok=True)
         packages = ("twostream-connectomics", "torch", "monai", "lightning", "numpy", "scikit-learn")
         versions = {"python": platform.python_version()} | {name: _version(name) for name in packages}
         resolved = {"config": self.config.model_dump(mode="json"), "round": round_number, "versions": versions}
-        write_text(directory / "config.yaml", yaml.safe_dump(resolved, sort_keys=False))
+        write_text(directory / SETTINGS_NAME, yaml.safe_dump(resolved, sort_keys=False))
 
 
-def _known(values: dict[str, Any], pattern: dict[str, Any]) -> dict[str, Any]:
-    """``values`` without the settings that ``pattern`` lacks, at every level."""
-    return {
-        key: _known(value, pattern[key]) if isinstance(value, dict) and isinstance(pattern[key], dict) else value
-        for key, value in values.items()
-        if key in pattern
-    }
+def holds_work(root: Path) -> bool:
+    """Whether a folder holds a ledger in which something is recorded, or is damaged; or rounds, or answers.
 
-
-def _difference(name: str, was: Any, is_now: Any) -> tuple[str, Any, Any]:
-    """Full name, old value and new value of the first setting that differs, at any level."""
-    while isinstance(was, dict) and isinstance(is_now, dict):
-        key = next(key for key in is_now if was.get(key) != is_now[key])
-        name, was, is_now = f"{name}.{key}", was.get(key), is_now[key]
-    return name, was, is_now
+    All of them are missing, or the ledger is new, where `init` has not ended.
+    """
+    path = root / LEDGER_NAME
+    if any(root.glob("rounds/*")) or (root / ANSWERS_NAME).exists():
+        return True
+    if not path.exists() or path.stat().st_size == 0:
+        return False
+    try:
+        ledger = Ledger(path)
+    except LedgerError:
+        return True
+    untouched = ledger.is_untouched()
+    ledger.close()
+    return not untouched
 
 
 def _version(package: str) -> str:

@@ -169,6 +169,15 @@ class ProjectConfig(Config):
         return self
 
 
+LOCATIONS = (
+    ("image", "uri"),
+    ("labels", "uri"),
+    ("labels", "post"),
+    ("source", "uri"),
+    *(("streams", stream, name) for stream in ("supervised", "unsupervised") for name in ("latents", "ids")),
+)
+"""Settings that hold a URI. Relative paths start at the project's folder, so that folder and data can move together."""
+
 PAPER_VAE: dict[str, Any] = {
     "method": "vae",
     "hidden_dims": [64, 128, 128, 256, 256, 512],

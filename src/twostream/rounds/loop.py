@@ -14,7 +14,8 @@ from twostream.base import progress
 from twostream.base.errors import ProjectError
 from twostream.candidates.truth import Truth
 from twostream.models.training import use_threads
-from twostream.project.project import Detail, Project
+from twostream.project.project import LEDGER_NAME, Detail, Project
+from twostream.project.repair import keep_copy
 from twostream.project.tables import export_answers
 from twostream.rounds.annotator import SimulatedAnnotator
 from twostream.rounds.embed import embed_step
@@ -34,6 +35,10 @@ STEPS: dict[str, Callable[[Project, int], Detail]] = {
     "suggest": suggest_step,
 }
 """{name of a step: its function}. Missing are `score`, which needs the truth as well, and `answer`."""
+
+KEPT_AFTER = ("score", "suggest")
+"""Steps after which the ledger is copied, as it is after `answer`: a round ends with `score` or `answer`, and what
+people answer after `suggest` can be restored only if the copy holds their queries."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +81,8 @@ def run(project: Project, *, rounds: int | None = None, truth_uri: str | None = 
             round_number, step = project.next_step()
             if step == "suggest" and round_number >= wanted:
                 return Outcome(round_number, step, 0, finished=True)
+            if step == "answer" and not project.path(round_number, LEDGER_NAME).exists():
+                keep_copy(project, round_number)  # killed before, or a project of an older version
             if step == "answer" and not _answer(project, round_number, truth):
                 return Outcome(round_number, step, len(project.ledger.open_queries()), finished=False)
             if step != "answer":
@@ -141,6 +148,8 @@ def perform(project: Project, round_number: int, step: str, truth: Truth | None)
     start = time.monotonic()
     detail = score_step(project, round_number, truth) if step == "score" else STEPS[step](project, round_number)
     project.ledger.finish_step(round_number, step, time.monotonic() - start, detail)
+    if step in KEPT_AFTER:
+        keep_copy(project, round_number)
 
 
 def _answer(project: Project, round_number: int, truth: Truth | None) -> bool:
@@ -171,3 +180,4 @@ def _finish_answer_step(project: Project, round_number: int) -> None:
     """Export the answers of a round, and record that its step `answer` is done."""
     export_answers(project, round_number)
     project.ledger.finish_step(round_number, "answer", 0.0, {})
+    keep_copy(project, round_number)

@@ -17,6 +17,7 @@ from twostream.base.errors import LedgerError
 from twostream.base.geometry import Box
 from twostream.candidates.candidate import Candidate
 from twostream.candidates.patches import PatchPair
+from twostream.project.answer_log import ANSWERS_NAME, AnswerLog
 from twostream.project.ledger import Ledger
 from twostream.project.records import Answer, Query
 from twostream.task import Mitochondria, SynapsePolarity, Task
@@ -69,11 +70,18 @@ def state(ledger: Ledger) -> tuple[Any, ...]:
 
 def keep_telling(exam: LedgerExam, folder: Path, acknowledged: Connection) -> None:
     """Answer one query after the other, two at a time, and say so after each pair, until killed."""
-    ledger = exam.open(folder)
+    ledger = exam.open(folder, answers_path=folder / ANSWERS_NAME)
     waiting = [q.id for q in ledger.open_queries()]
     for pair in zip(waiting[::2], waiting[1::2], strict=True):
         ledger.tell_all([told(i, AnswerKind.TRUE) for i in pair])
         acknowledged.send(pair)
+
+
+def lines(folder: Path) -> dict[int, bytes]:
+    """{id: line} of ``answers.jsonl``, in which every line must be whole and every answer stand once."""
+    found, num_torn = AnswerLog(folder / ANSWERS_NAME).answers()
+    assert num_torn == 0 and len({one.answer.id for one in found}) == len(found)
+    return {one.answer.id: one.line() for one in found}
 
 
 class LedgerExam:
@@ -86,7 +94,10 @@ class LedgerExam:
     open queries in order; every kind of answer, registered ones too, with its y, its place in the budget and whether
     it may be asked again; asking again; several annotators, for every pair of kinds; superseding; what is refused, and
     that it changes nothing; that nothing is forgotten; audits; drawings; steps and scores; that a second opening sees
-    everything at once; a process that is killed between its answers; eight threads, on one object and on eight.
+    everything at once; a process that is killed between its answers; eight threads, on one object and on eight; that
+    every answer is also a line of ``answers.jsonl``, whoever else writes it, and counts where the line cannot be
+    written; that answers are restored from it with their ids and times, and their ids are given to no other; that a
+    ledger which has lost answers is refused; copies; facts.
     """
 
     def open(
@@ -96,6 +107,7 @@ class LedgerExam:
         create: bool = False,
         image_box: Callable[[], Box | None] | None = None,
         task: type[Task] | None = None,
+        answers_path: Path | None = None,
     ) -> Ledger:
         """The ledger in ``folder``, always the same one; the arguments are those of ``Ledger``."""
         raise NotImplementedError
@@ -364,14 +376,18 @@ class LedgerExam:
                 acknowledged.update(mine.recv())
             except EOFError:
                 break
-        reader = self.open(tmp_path)
+        reader = self.open(tmp_path, answers_path=tmp_path / ANSWERS_NAME)
         answered = {a.query for a in reader.all_answers()}
         assert acknowledged <= answered
+        assert acknowledged <= {one.answer.query for one in AnswerLog(tmp_path / ANSWERS_NAME).answers()[0]}
         assert len(answered) % 2 == 0 and len(answered - acknowledged) <= 2  # told together, there together
         assert {q.id for q in reader.open_queries()} == {q.id for q in reader.queries()} - answered
         waiting = reader.open_queries()
         reader.tell_all([told(q.id, AnswerKind.NOTHING) for q in waiting])
         assert reader.counts().answers == NUM_CANDIDATES and reader.counts().open == 0
+        assert {one.answer.id for one in AnswerLog(tmp_path / ANSWERS_NAME).answers()[0]} == {
+            a.id for a in reader.all_answers()
+        }
 
     @pytest.mark.parametrize("shared", [True, False], ids=["one object", "eight objects"])
     def test_eight_threads_lose_nothing(self, ledger: Ledger, tmp_path: Path, shared: bool) -> None:
@@ -410,3 +426,126 @@ class LedgerExam:
 
         with ThreadPoolExecutor(NUM_THREADS) as pool:
             assert sum(pool.map(work, range(NUM_THREADS))) == 10 == len(ledger.all_answers())
+
+    # -- the second copy of every answer --------------------------------------------------------------------------
+
+    def answered(self, folder: Path, copied: Path | None = None) -> Ledger:
+        """A ledger with answers of every kind, one of them changed and adjudicated, and one missed object.
+
+        Args:
+            folder: its folder.
+            copied: where to copy the ledger after the queries were asked, before anything is answered.
+        """
+        ledger = self.open(folder, create=True, answers_path=folder / ANSWERS_NAME)
+        ledger.register(0, range(1, NUM_CANDIDATES + 1))
+        kinds = about_a_query()
+        ledger.ask(0, [query(i, volume="block-7") for i in range(1, len(kinds) + 1)])
+        if copied:
+            ledger.copy_to(copied)
+        ids = ledger.tell_all([told(i, kind, "ann é", seconds=0.1 + i) for i, kind in enumerate(kinds, start=1)])
+        ledger.tell(told(1, AnswerKind.NOTHING, "ann é", supersedes=ids[0], reason="two\nlines", adjudicates=True))
+        mask = np.arange(24, dtype=np.uint8).reshape(2, 3, 4) % 3
+        ledger.tell(told(None, AnswerKind.MISSED, "bob", drawing=(Box((5, 6, 7), mask.shape), mask), volume="block-8"))
+        return ledger
+
+    def test_every_answer_is_also_a_line(self, tmp_path: Path) -> None:
+        ledger = self.answered(tmp_path)
+        ledger.tell(told(2, AnswerKind.UNSURE, "eve"))
+        assert lines(tmp_path) == {one.answer.id: one.line() for one in ledger.logged()}
+        (missed,) = (a for a in ledger.all_answers() if a.kind == AnswerKind.MISSED)
+        found = {one.answer.id: one for one in AnswerLog(tmp_path / ANSWERS_NAME).answers()[0]}
+        for answer in ledger.all_answers():
+            copy = found[answer.id].answer
+            assert found[answer.id].project == ledger.project_id != ""
+            assert (copy.drawing is None) == (answer.drawing is None)
+            for name in vars(answer).keys() - {"drawing"}:
+                assert getattr(copy, name) == getattr(answer, name), name
+        assert missed.drawing is not None
+        drawing = found[missed.id].answer.drawing
+        assert drawing is not None and drawing[0] == missed.drawing[0]
+        np.testing.assert_array_equal(drawing[1], missed.drawing[1], strict=True)
+
+    def test_what_is_refused_is_no_line(self, tmp_path: Path) -> None:
+        ledger = self.answered(tmp_path)
+        before = lines(tmp_path)
+        with pytest.raises(LedgerError):
+            ledger.tell_all([told(2, AnswerKind.TRUE, "eve"), told(999, AnswerKind.TRUE)])
+        assert lines(tmp_path) == before
+
+    def test_an_answer_counts_where_its_line_cannot_be_written(self, tmp_path: Path) -> None:
+        (tmp_path / ANSWERS_NAME).mkdir()  # opening it for writing fails for every account
+        ledger = self.answered(tmp_path)
+        assert len(ledger.all_answers()) > 3 and len(self.open(tmp_path).all_answers()) == len(ledger.all_answers())
+        (tmp_path / ANSWERS_NAME).rmdir()
+        ledger.tell(told(2, AnswerKind.TRUE, "eve"))
+        assert sorted(lines(tmp_path)) == [a.id for a in ledger.all_answers()]
+
+    def test_lost_answers_are_restored_as_they_were(self, tmp_path: Path) -> None:
+        (tmp_path / "older").mkdir()
+        ledger = self.answered(tmp_path, copied=tmp_path / "older" / "ledger.sqlite")
+        kept, num_torn = AnswerLog(tmp_path / ANSWERS_NAME).answers()
+        older = self.open(tmp_path / "older")
+        assert older.all_answers() == [] and older.project_id == ledger.project_id and num_torn == 0
+        with pytest.raises(LedgerError, match="lacks answers"):
+            self.open(tmp_path / "older", answers_path=tmp_path / ANSWERS_NAME)
+        stranger = told(999, AnswerKind.TRUE, "eve", id=77, answered_at="2026-01-01", candidate=5)
+        refused = older.restore([*(one.answer for one in reversed(kept)), stranger])
+        assert list(refused) == [77] and "no query 999" in refused[77]
+        assert state(older) == state(ledger)
+        assert [one.line() for one in older.logged()] == [one.line() for one in ledger.logged()]
+        assert older.restore([one.answer for one in kept]) == {}  # a second time
+        assert state(self.open(tmp_path / "older", answers_path=tmp_path / ANSWERS_NAME)) == state(ledger)
+
+    def test_the_id_of_a_lost_answer_is_given_to_no_other(self, tmp_path: Path) -> None:
+        (tmp_path / "older").mkdir()
+        self.answered(tmp_path)
+        before = lines(tmp_path)
+        older = self.open(tmp_path / "older", create=True, answers_path=tmp_path / ANSWERS_NAME)
+        older.register(0, [1])
+        older.ask(0, [query(1)])
+        assert older.tell(told(1, AnswerKind.TRUE, "eve")) == max(before) + 1
+        assert before.items() < lines(tmp_path).items()
+
+    def test_answers_of_another_project_are_refused(self, tmp_path: Path) -> None:
+        self.answered(tmp_path)
+        (tmp_path / "other").mkdir()
+        self.open(tmp_path / "other", create=True)
+        with pytest.raises(LedgerError, match="holds answers of project"):
+            self.open(tmp_path / "other", answers_path=tmp_path / ANSWERS_NAME)
+
+    def test_a_torn_line_costs_no_other(self, tmp_path: Path) -> None:
+        ledger = self.answered(tmp_path)
+        whole = (tmp_path / ANSWERS_NAME).read_bytes()
+        for num_cut in (1, 2, 40, len(whole.splitlines()[-1]) - 2):
+            (tmp_path / ANSWERS_NAME).write_bytes(whole[:-num_cut])
+            ledger.append_to_log()
+            found, num_torn = AnswerLog(tmp_path / ANSWERS_NAME).answers()
+            assert {one.line() for one in found} == {one.line() for one in ledger.logged()} and num_torn <= 1
+
+    @pytest.mark.parametrize("shared", [True, False], ids=["one object", "eight objects"])
+    def test_the_lines_of_eight_threads_are_whole(self, ledger: Ledger, tmp_path: Path, shared: bool) -> None:
+        ledger.ask(0, [query(i) for i in range(1, NUM_CANDIDATES + 1)])
+        one = self.open(tmp_path, answers_path=tmp_path / ANSWERS_NAME)
+        rng = np.random.default_rng(0)
+        large = Box((0, 0, 0), (8, 128, 128)), rng.integers(0, 2, (8, 128, 128), dtype=np.uint8)  # longer than a page
+
+        def work(worker: int) -> None:
+            mine = one if shared else self.open(tmp_path, answers_path=tmp_path / ANSWERS_NAME)
+            for query_id in range(1 + worker, 1 + NUM_CANDIDATES, NUM_THREADS):
+                mine.tell(told(query_id, AnswerKind.CORRECTED, f"ann{worker}", drawing=large))
+
+        with ThreadPoolExecutor(NUM_THREADS) as pool:
+            list(pool.map(work, range(NUM_THREADS)))
+        assert lines(tmp_path) == {line.answer.id: line.line() for line in ledger.logged()}
+        assert len(lines(tmp_path)) == NUM_CANDIDATES
+
+    def test_the_newest_fact_counts(self, tmp_path: Path) -> None:
+        ledger = self.open(tmp_path, create=True)
+        assert ledger.fact("place") is None and ledger.is_untouched()
+        ledger.state("place", "here")
+        ledger.state("time", "now")
+        ledger.state("place", "there")
+        assert [self.open(tmp_path).fact(name) for name in ("place", "time", "other")] == ["there", "now", None]
+        assert ledger.is_untouched()  # facts are no work
+        ledger.register(0, [1])
+        assert not self.open(tmp_path).is_untouched()

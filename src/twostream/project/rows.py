@@ -1,0 +1,90 @@
+"""Rows of the ledger's tables, turned into queries and answers and back.
+
+Knows the columns of ``database.py`` and the values of ``records.py``; must not know which rows are asked for.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from typing import Any
+
+import numpy as np
+
+from twostream.base.geometry import Box
+from twostream.candidates.candidate import Candidate
+from twostream.candidates.patches import PatchPair
+from twostream.candidates.table import pack_mask, unpack_mask
+from twostream.project.records import Answer, Query
+from twostream.task.answers import answer_kind
+
+
+def query_values(query: Query) -> dict[str, Any]:
+    """Columns of a query: {name: value}, without its round, position, task and time."""
+    candidate, patch = query.candidate, query.patch
+    return {
+        "candidate": candidate.id,
+        "strategy": query.strategy,
+        "is_audit": int(query.is_audit),
+        "reason": json.dumps(query.reason),
+        "label": candidate.label,
+        "box": str(candidate.box),
+        "mask": pack_mask(candidate.mask),
+        "score": candidate.score,
+        "width_px": patch.image.shape[-1],
+        "image_patch": patch.image.tobytes(),
+        "mask_patch": patch.mask.tobytes(),
+        "angle_deg": patch.angle_deg,
+        "section": patch.section,
+        "padded": patch.padded,
+        "volume": query.volume,
+    }
+
+
+def query_of(row: sqlite3.Row) -> Query:
+    """The query of a row of ``query``."""
+    box = Box.parse(row["box"])
+    candidate = Candidate(row["candidate"], row["label"], box, unpack_mask(row["mask"], box), row["score"])
+    shape = (-1, row["width_px"], row["width_px"])  # NumPy infers the number of planes from the length
+    patch = PatchPair(
+        image=np.frombuffer(row["image_patch"], np.uint8).reshape(shape),
+        mask=np.frombuffer(row["mask_patch"], np.int8).reshape(shape),
+        angle_deg=row["angle_deg"],
+        section=row["section"],
+        padded=row["padded"],
+    )
+    return Query(
+        candidate,
+        patch,
+        row["strategy"],
+        json.loads(row["reason"]),
+        bool(row["is_audit"]),
+        row["volume"],
+        row["task"],
+        row["id"],
+        row["round"],
+    )
+
+
+def answer_of(row: sqlite3.Row) -> Answer:
+    """The answer of a row of ``answer``, joined with what was drawn (``drawn_box``, ``drawn_mask``)."""
+    drawing = None
+    if row["drawing"] is not None:
+        box = Box.parse(row["drawn_box"])
+        drawing = box, unpack_mask(row["drawn_mask"], box)
+    return Answer(
+        query=row["query"],
+        kind=answer_kind(row["kind"]),
+        annotator=row["annotator"],
+        reason=row["reason"],
+        drawing=drawing,
+        seconds=row["seconds"],
+        supersedes=row["supersedes"],
+        adjudicates=bool(row["adjudicates"]),
+        volume=row["volume"],
+        task=row["task"],
+        id=row["id"],
+        answered_at=row["answered_at"],
+        candidate=row["candidate"],
+        round=row["round"],
+    )
