@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import permutations, product
 
+import cc3d
+import cv2
 import numpy as np
 from scipy import ndimage
 
@@ -35,7 +37,7 @@ MIN_OBJECTS = 8
 CLEARLY = 4.0
 """A reading fits clearly better than the given one if its contrast is larger by this many standard errors, and twice as
 large."""
-_PLANE = np.array([[[0] * 3] * 3, [[0, 1, 0], [1, 1, 1], [0, 1, 0]], [[0] * 3] * 3], bool)
+_CROSS = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], np.uint8)
 
 
 @dataclass(frozen=True)
@@ -141,7 +143,10 @@ def _contact(labels: np.ndarray) -> np.ndarray:
 
 
 def _grown(mask: np.ndarray, pixels: int) -> np.ndarray:
-    return ndimage.binary_dilation(mask, _PLANE, iterations=pixels)
+    """A mask (Z, Y, X) grown by some pixels in each of its sections; negative numbers shrink it."""
+    change = cv2.dilate if pixels > 0 else cv2.erode
+    sections = [change(section, _CROSS, iterations=abs(pixels)) for section in mask.astype(np.uint8)]
+    return np.stack(sections).astype(bool)
 
 
 def _contrasts(grey: np.ndarray, inside: np.ndarray) -> np.ndarray:
@@ -156,12 +161,12 @@ def _contrasts(grey: np.ndarray, inside: np.ndarray) -> np.ndarray:
     """
     if not inside.any() or inside.all():
         return np.empty((0, 2), np.float32)
-    core = ndimage.binary_erosion(inside, _PLANE, border_value=1)
-    inner = core & ~ndimage.binary_erosion(core, _PLANE, iterations=BAND_PX, border_value=1)
+    core = _grown(inside, -1)
+    inner = core & ~_grown(core, -BAND_PX)
     near = _grown(inside, 1)
     outer = _grown(near, BAND_PX) & ~near
     on_border = near & ~core
-    pieces, number = ndimage.label(near | outer)
+    pieces, number = cc3d.connected_components(near | outer, connectivity=6, return_N=True, out_dtype=np.uint32)
     bands = [np.where(band, pieces, 0) for band in (inner, outer, on_border)]
     sizes = np.array([np.bincount(band.ravel(), minlength=number + 1)[1:] for band in bands])
     sums = [np.bincount(band.ravel(), grey.ravel(), number + 1)[1:] for band in bands]
