@@ -33,6 +33,7 @@ from twostream.volume.location import Location
 from twostream.volume.uri import Uri, listed
 from twostream.volume.volume import Metadata, VoxelSize, agreed_voxel_size
 
+ONES = (1.0, 1.0, 1.0)
 PRESUMED_NAMES = ("x", "y", "z", "c", "t")
 COMPRESSIONS = ("raw", "gzip", "bzip2", "xz", "blosc", "zstd")
 """What tensorstore reads."""
@@ -264,9 +265,11 @@ def _by_attributes(found: N5Dataset, axes: Axes, told: Sequence[float] | None, u
         return next((stated for stated in groups if stated is not None), None)
     if np.allclose(factors, 1):
         return own
-    first = found.first and _stated(found.first, axes, None, (1.0, 1.0, 1.0), uri)
-    if first and first[0].size and own[0].size and np.allclose(own[0].size, _times(first[0].size, factors)):
-        return _stated(found.node, axes, told, (1.0, 1.0, 1.0), uri)  # the level states its own size, factors included
+    first = found.first and _stated(found.first, axes, told, ONES, uri)
+    plain = _stated(found.node, axes, told, ONES, uri)
+    if first and plain and first[0].size and plain[0].size:
+        if np.allclose(plain[0].size, _times(first[0].size, factors), rtol=1e-3):
+            return plain  # the level states its own size, with the factors in it
     return own
 
 
@@ -301,7 +304,7 @@ def _factors(found: N5Dataset, axes: Axes, uri: str) -> VoxelSize:
         if isinstance(levels, list) and number < len(levels) and isinstance(levels[number], list):
             factors = levels[number]
     if factors is None:
-        return 1.0, 1.0, 1.0
+        return ONES
     values = [float(v) for v in factors] + [1.0] * (len(axes.names) - len(factors))
     if len(values) != len(axes.names):
         raise VolumeError(f"{uri}: downsamplingFactors is {factors}; expected one number for each axis.")

@@ -12,6 +12,7 @@ Knows precomputed volumes; must not know what the voxels show.
 from __future__ import annotations
 
 import difflib
+import functools
 import os
 from collections.abc import Mapping, Sequence
 from itertools import islice
@@ -59,7 +60,7 @@ def open_precomputed(
     size, offset, shape = _facts(scale, uri)
     _check_encoding(location, scale, uri)
     num_channels = int(info.get("num_channels") or 1)
-    axes = Axes.understand((*shape, num_channels), (*NAMES[:3], "c" if num_channels > 1 else "channel"), uri)
+    axes = Axes.understand((*shape, num_channels), (*NAMES[:3], "c" if num_channels > 1 else "single channel"), uri)
     agreed = agreed_voxel_size(size, voxel_size_nm, uri, "info file")
     keys = [str(other["key"]) for other in info["scales"]]
     notes = ["axes are stored as x y z and are turned to z y x"]
@@ -76,7 +77,18 @@ def open_precomputed(
         metadata=metadata,
         again=reopening(open_precomputed, uri, agreed, writable),
         writable=writable,
+        file_of=None if scale.get("sharding") else functools.partial(_file_of, scale),
     )
+
+
+def _file_of(scale: Mapping[str, Any], chunk: tuple[slice, ...]) -> str:
+    """Name of the file of a chunk, whose slices count from the first voxel of the volume.
+
+    tensorstore 0.1.86 cannot tell which chunks of a precomputed volume are stored: it looks for them in a wrong folder.
+    """
+    start = [int(o) for o in scale.get("voxel_offset") or (0, 0, 0)]
+    parts = [f"{o + part.start}-{o + part.stop}" for o, part in zip(start, chunk[:3], strict=True)]
+    return f"{scale['key']}/{'_'.join(parts)}"
 
 
 def is_precomputed(path: str) -> bool:

@@ -43,6 +43,8 @@ class ChunkedVolume(Volume):
         metadata: how these were understood.
         again: opens the volume in another process.
         writable: whether ``write`` is allowed.
+        file_of: name of the file of a chunk in ``location``, from its slices, for drivers that cannot say themselves
+            which chunks are stored.
 
     Raises:
         VolumeError: the array cannot be opened, or does not hold numbers.
@@ -60,10 +62,11 @@ class ChunkedVolume(Volume):
         metadata: Metadata,
         again: Callable[[], Volume],
         writable: bool = False,
+        file_of: Callable[[tuple[slice, ...]], str] | None = None,
     ) -> None:
         self.uri, self.metadata = uri, metadata
         self.voxel_size_nm, self.offset_nm = voxel_size_nm, offset_nm
-        self._location, self._again, self._writable = location, again, writable
+        self._location, self._again, self._writable, self._file_of = location, again, writable, file_of
         stored = location.open(spec)
         if tuple(stored.shape) != axes.shape:
             raise VolumeError(f"{uri} holds {tuple(stored.shape)} voxels, but its metadata say {axes.shape}.")
@@ -96,24 +99,31 @@ class ChunkedVolume(Volume):
             raise VolumeError(f"{self.uri}: box {box} cannot be written: {why}") from None
 
     def num_absent_chunks(self) -> tuple[int, int] | None:
-        """See ``Volume``; exact up to ``MAX_ASKED`` chunks, else of a fixed sample. None behind http(s), which cannot
-        be listed."""
+        """See ``Volume``; exact up to ``MAX_ASKED`` chunks, else of a fixed sample.
+
+        None behind http(s), where nothing can be listed.
+        """
         grid = [-(-n // c) for n, c in zip(self._stored.shape, self._chunk, strict=True)]
         total = math.prod(grid)
         try:
-            incomplete = total > MAX_LISTED
-            if not incomplete:
-                stored = self._stored.storage_statistics(query_fully_stored=True).result().fully_stored
-                incomplete = not stored
-            if not incomplete:
+            if self._file_of is not None:
+                return self._not_listed(grid, total) if total <= MAX_LISTED else None
+            if total <= MAX_LISTED and self._stored.storage_statistics(query_fully_stored=True).result().fully_stored:
                 return 0, total
-            asked = MAX_ASKED if self._location.is_local else MAX_ASKED_REMOTE
+            asked = min(total, MAX_ASKED if self._location.is_local else MAX_ASKED_REMOTE)
             chunks = [self._stored[box] for box in _spread_chunks(grid, self._chunk, self._stored.shape, asked)]
             found = [chunk.storage_statistics(query_not_stored=True) for chunk in chunks]
             absent = sum(bool(one.result().not_stored) for one in found)
         except ERRORS:
             return None
         return max(1, absent) if total <= MAX_LISTED else absent, len(chunks)
+
+    def _not_listed(self, grid: list[int], total: int) -> tuple[int, int]:
+        """(absent, all) by the names of the files."""
+        assert self._file_of is not None
+        names = self._location.names()
+        boxes = _spread_chunks(grid, self._chunk, self._stored.shape, total)
+        return sum(self._file_of(box) not in names for box in boxes), total
 
     def __reduce__(self) -> Any:
         # An open array cannot be pickled: another process opens it again.

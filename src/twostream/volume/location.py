@@ -119,6 +119,10 @@ class Location:
         if taken:
             raise VolumeError(f"{self.path} exists already; remove it or choose another name.")
 
+    def names(self) -> set[str]:
+        """Names of all files in the folder, those in folders inside it too; raises one of ``ERRORS`` behind http(s)."""
+        return {name.decode() for name in self._kvstore().list().result(timeout=self.seconds)}
+
     def read(self, name: str) -> bytes | None:
         """The content of a small file in the folder; None if there is no such file.
 
