@@ -36,7 +36,7 @@ def place_of_the_odd_voxel(volume):
     return box.offset_zyx, int(volume.read(box).item())
 
 
-# -- the exam ---------------------------------------------------------------------------------------------------------
+# -- the exam -------------------------------------------------------------------------------------------------------
 
 
 class TestOmeZarr4InMicrometres(VolumeExam):
@@ -161,7 +161,7 @@ class TestPrecomputed(VolumeExam):
         return create_volume(f"{folder}/a.precomputed", **settings)
 
 
-# -- one odd voxel through every writer and reader ----------------------------------------------------------------------
+# -- one odd voxel through every writer and reader ------------------------------------------------------------------
 
 
 def written_by_others(folder):
@@ -267,7 +267,7 @@ def test_n5_is_only_read(tmp_path):
         create_volume(f"{tmp_path}/a.n5", shape_zyx=SHAPE, dtype="uint8", voxel_size_nm=SIZE)
 
 
-# -- levels, units and places of OME-Zarr -------------------------------------------------------------------------------
+# -- levels, units and places of OME-Zarr ---------------------------------------------------------------------------
 
 
 def pyramid(folder, levels, *, unit="nanometer", whole=(), version=2):
@@ -387,7 +387,7 @@ def test_both_separators_of_chunks_are_read(tmp_path, separator):
     assert place_of_the_odd_voxel(open_volume(f"{tmp_path}/x.zarr", SIZE)) == (ODD, 200)
 
 
-# -- refused in a sentence ----------------------------------------------------------------------------------------------
+# -- refused in a sentence ------------------------------------------------------------------------------------------
 
 
 def break_ome(change):
@@ -445,7 +445,7 @@ def test_an_attribute_that_contradicts_the_scale_is_refused(tmp_path):
 def test_names_of_axes_that_contradict_are_refused(tmp_path):
     group = ome_image(tmp_path / "x.zarr", odd_volume(), SIZE)
     group["0"].attrs["_ARRAY_DIMENSIONS"] = ["x", "y", "z"]
-    with pytest.raises(VolumeError, match="OME axes say the axes are z, y, x, attributes say x, y, z. Correct one"):
+    with pytest.raises(VolumeError, match=r"OME axes say the axes are z, y, x, attributes say x, y, z. Correct one"):
         open_volume(f"{tmp_path}/x.zarr")
 
 
@@ -525,7 +525,7 @@ def test_metadata_that_are_no_json_are_refused(tmp_path):
         open_volume(f"{tmp_path}/x.zarr")
 
 
-# -- N5 -----------------------------------------------------------------------------------------------------------------
+# -- N5 -------------------------------------------------------------------------------------------------------------
 
 N5_SIZES = [
     ({"resolution": [4, 5, 40]}, {}, SIZE),
@@ -610,7 +610,7 @@ def test_datasets_of_n5_are_listed(tmp_path):
         open_volume(f"{tmp_path}/b.n5")
 
 
-# -- precomputed --------------------------------------------------------------------------------------------------------
+# -- precomputed ----------------------------------------------------------------------------------------------------
 
 
 def test_any_scale_of_precomputed_is_read(tmp_path):
@@ -637,7 +637,7 @@ def test_what_precomputed_holds_besides_volumes_is_refused(tmp_path):
     info = json.loads((tmp_path / "b" / "info").read_text())
     info["scales"][0]["encoding"] = "compresso"
     (tmp_path / "b" / "info").write_text(json.dumps(info))
-    with pytest.raises(VolumeError, match="encoded as 'compresso', .*pip install cloud-volume"):
+    with pytest.raises(VolumeError, match=r"encoded as 'compresso', .*pip install cloud-volume"):
         open_volume(f"{tmp_path}/b")
 
 
@@ -649,7 +649,7 @@ def test_chunks_that_were_zipped_as_files_are_not_taken_for_missing(tmp_path):
         open_volume(f"{tmp_path}/a")
 
 
-# -- whole or not -------------------------------------------------------------------------------------------------------
+# -- whole or not ---------------------------------------------------------------------------------------------------
 
 
 def test_absent_chunks_are_counted(tmp_path):
