@@ -19,8 +19,12 @@ import numpy as np
 from twostream.base.errors import VolumeError
 from twostream.volume._hdf5 import Hdf5Volume, has_dataset
 from twostream.volume._n5 import is_n5, open_n5
+from twostream.volume._nifti import NiftiVolume
+from twostream.volume._npy import NpyVolume, refuse_npz
 from twostream.volume._precomputed import create_precomputed, is_precomputed, open_precomputed
+from twostream.volume._stack import StackVolume, is_stack
 from twostream.volume._synthetic import SyntheticVolume
+from twostream.volume._tiff import TiffVolume, create_tiff
 from twostream.volume._zarr import create_zarr, is_zarr, open_zarr
 from twostream.volume.formats import FORMATS, Format, register_format
 from twostream.volume.uri import Uri
@@ -42,6 +46,11 @@ register_format(
     recognises=is_precomputed,
     default_dataset="",
 )
+register_format("tiff", TiffVolume, suffixes=(".tif", ".tiff", ".btf"), create=create_tiff, default_dataset="")
+register_format("npy", NpyVolume, suffixes=(".npy",))
+register_format("npz", refuse_npz, suffixes=(".npz",))
+register_format("nifti", NiftiVolume, suffixes=(".nii", ".nii.gz"))
+register_format("images", StackVolume, recognises=is_stack)
 register_format("synthetic", SyntheticVolume, is_path=False)
 
 
