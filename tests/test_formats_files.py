@@ -1,5 +1,8 @@
 """TIFF, folders of images, .npy, NIfTI and HDF5: read as they are meant, or refused in a sentence."""
 
+import json
+
+import h5py
 import numpy as np
 import pytest
 import tifffile
@@ -167,3 +170,30 @@ class TestNifti(VolumeExam):
 
 class TestZippedNifti(TestNifti):
     name = "a.nii.gz"
+
+
+class TestHdf5(VolumeExam):
+    """By h5py, in x, y, z, named by ilastik's axistags, the size in micrometres on a group."""
+
+    def make(self, folder, array, voxel_size_nm):
+        names = "zyx"[::-1] if array.ndim == 3 else "xyzc"
+        tags = json.dumps({"axes": [{"key": name, "typeFlags": 2} for name in names]})
+        with h5py.File(folder / "a.h5", "w") as file:
+            made = file.create_dataset("volumes/raw", data=array.transpose(), chunks=True, compression="gzip")
+            made.attrs["axistags"] = tags
+            made.attrs["element_size_um"] = [v / 1000 for v in voxel_size_nm[::-1]] + [1.0] * (array.ndim - 3)
+        return open_volume(f"{folder / 'a.h5'}:volumes/raw")
+
+
+class TestOurHdf5(VolumeExam):
+    writes = True
+
+    def make(self, folder, array, voxel_size_nm):
+        channels = array.shape[0] if array.ndim == 4 else 0
+        settings = {"dtype": array.dtype, "voxel_size_nm": voxel_size_nm, "num_channels": channels}
+        volume = self.create(folder, shape_zyx=array.shape[-3:], offset_nm=None, **settings)
+        volume.write(volume.box, array)
+        return open_volume(volume.uri)
+
+    def create(self, folder, **settings):
+        return create_volume(f"{folder / 'a.h5'}:volumes/labels", **settings)
