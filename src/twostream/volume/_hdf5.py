@@ -129,7 +129,7 @@ def _reopen(uri: str, voxel_size_nm: Sequence[float], writable: bool) -> Hdf5Vol
 
 
 def _open_file(path: str, writable: bool) -> h5py.File:
-    """The file; without taking a lock, so that files of others and of read-only file systems are read.
+    """The file; for reading without a lock where another program has locked it or the file system cannot lock.
 
     Raises:
         VolumeError: it is not there, may not be read, or is no whole HDF5 file.
@@ -144,11 +144,11 @@ def _open_file(path: str, writable: bool) -> h5py.File:
         if writable:
             return h5py.File(path, "r+", **cache)
         try:
-            return h5py.File(path, "r", locking=False, **cache)
+            return h5py.File(path, "r", **cache)
         except OSError as error:
-            if "locking flag" not in str(error):
+            if "lock" not in str(error):
                 raise
-            return h5py.File(path, "r", **cache)  # this process writes it
+            return h5py.File(path, "r", locking=False, **cache)  # another program holds it, or the disk has no locks
     except VolumeError:
         raise
     except Exception as error:

@@ -78,7 +78,8 @@ class StackVolume(Volume):
         self.voxel_size_nm = agreed_voxel_size(None, voxel_size_nm, self.uri, "files")
         notes = [f"{len(self._names)} sections, {self._names[0]} to {self._names[-1]}", *first.notes]
         if passed_over:
-            notes.append(f"passed over: {_some(passed_over)}")
+            more = f" and {len(passed_over) - MAX_NAMED} more" if len(passed_over) > MAX_NAMED else ""
+            notes.append(f"passed over: {', '.join(passed_over[:MAX_NAMED])}{more}")
         self.metadata = Metadata(notes=tuple(notes))
         self._token = object()
 
