@@ -51,7 +51,7 @@ def dataset_facts(
         "voxel_size_nm_zyx": list(project.image.voxel_size_nm),
         "value": "id" if project.task.num_sides == 1 else "presynaptic 2*id-1, postsynaptic 2*id",
         "round": round_number,
-        "labels_box": str(boxes.labels) if origins[LABELS] and boxes.labels else None,
+        "labels_boxes": [str(box) for box in boxes.labels] if origins[LABELS] else [],
         "test_box": str(boxes.test) if boxes.test else None,
         "num_objects": len(rows),
         "num_objects_by_origin": dict(sorted(origins.items())),
