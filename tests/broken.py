@@ -24,6 +24,7 @@ from twostream.testing import ExecutorExam, LedgerExam, StrategyExam, TaskExam, 
 from twostream.volume import Volume, register_format
 from twostream.volume.execution import Executor, InProcess
 from twostream.volume.uri import Uri
+from twostream.volume.volume import Metadata
 
 # -- volumes ------------------------------------------------------------------------------------------------------
 
@@ -43,9 +44,11 @@ class Npy(Volume):
             stored = tuple(json.loads(self.path.with_suffix(".json").read_text()))
         except (OSError, EOFError, ValueError) as error:
             raise VolumeError(f"{self.uri}: {error!r}") from None
-        self.voxel_size_nm = stored
-        if voxel_size_nm is not None and tuple(voxel_size_nm) != stored:
-            raise VolumeError(f"{self.uri} has {stored}; expected Z, Y, X as passed.")
+        self.voxel_size_nm, place = stored[:3], stored[3:]
+        self.offset_nm = place or None
+        self.metadata = Metadata(("c", "z", "y", "x")[-self.array.ndim :], "", "json", "json" if place else "")
+        if voxel_size_nm is not None and tuple(voxel_size_nm) != stored[:3]:
+            raise VolumeError(f"{self.uri} has {stored[:3]}; expected Z, Y, X as passed.")
 
     def _read(self, box):
         return np.array(self.array[(..., *box.slices)])
@@ -57,9 +60,9 @@ class Npy(Volume):
 class NpyExam(VolumeExam):
     kind: type
 
-    def make(self, folder, array, voxel_size_nm):
+    def make(self, folder, array, voxel_size_nm, offset_nm=None):
         np.save(folder / "a.npy", array)
-        (folder / "a.json").write_text(json.dumps(voxel_size_nm))
+        (folder / "a.json").write_text(json.dumps([*voxel_size_nm, *(offset_nm or ())]))
         register_format(self.kind.__name__.lower(), self.kind)
         return self.kind(f"{self.kind.__name__.lower()}://{folder}/a.npy")
 
@@ -200,6 +203,38 @@ class TakesAnySize(Npy):
         self.voxel_size_nm = tuple(voxel_size_nm or self.voxel_size_nm)
 
 
+class AxesNotTurned(Npy):
+    """Takes X, Y, Z as the file has them for Z, Y, X."""
+
+    def load(self, voxel_size_nm):
+        super().load(voxel_size_nm)
+        self.array = self.array.T
+
+
+class TestAxesNotTurned(NpyExam):
+    kind, fails = AxesNotTurned, "test_it_knows_its_extent_and_its_voxels"
+
+
+class AxesTurnedInTheShapeAlone(Npy):
+    def _read(self, box):
+        whole = np.array(self.array).reshape(-1)
+        return whole.reshape(self.array.shape[::-1]).T[(..., *box.slices)].copy()
+
+
+class TestAxesTurnedInTheShapeAlone(NpyExam):
+    kind, fails = AxesTurnedInTheShapeAlone, "test_every_box_holds_what_was_stored"
+
+
+class SaysTheWrongAxes(Npy):
+    def load(self, voxel_size_nm):
+        super().load(voxel_size_nm)
+        self.metadata = Metadata()
+
+
+class TestSaysTheWrongAxes(NpyExam):
+    kind, fails = SaysTheWrongAxes, "test_it_says_how_it_was_understood"
+
+
 class TestTakesAnySize(NpyExam):
     kind, fails = TakesAnySize, "test_a_voxel_size_is_demanded_or_must_agree"
 
@@ -249,7 +284,7 @@ class WrittenExam(NpyExam):
         if (folder / "a.npy").exists():
             raise VolumeError("exists already")
         shape = ((num_channels,) if num_channels else ()) + shape_zyx
-        return self.make(folder, np.zeros(shape, dtype), voxel_size_nm)
+        return self.make(folder, np.zeros(shape, dtype), voxel_size_nm, offset_nm)
 
     def test_a_volume_opened_for_reading_cannot_be_written(self):
         """This format has one class for both."""
@@ -257,6 +292,37 @@ class WrittenExam(NpyExam):
 
 class TestWrittenWithoutAFault(WrittenExam):
     pass
+
+
+class DropsThePlace(Written):
+    def load(self, voxel_size_nm):
+        super().load(voxel_size_nm)
+        self.offset_nm, self.metadata = None, Metadata()
+
+
+class TestDropsThePlace(WrittenExam):
+    kind, fails = DropsThePlace, "test_the_place_comes_back"
+
+
+class PlaceInVoxels(Written):
+    def load(self, voxel_size_nm):
+        super().load(voxel_size_nm)
+        if self.offset_nm:
+            self.offset_nm = tuple(o / v for o, v in zip(self.offset_nm, self.voxel_size_nm, strict=True))
+
+
+class TestPlaceInVoxels(WrittenExam):
+    kind, fails = PlaceInVoxels, "test_the_place_comes_back"
+
+
+class PlaceFromNowhere(Written):
+    def load(self, voxel_size_nm):
+        super().load(voxel_size_nm)
+        self.offset_nm = self.offset_nm or tuple(5.0 * v for v in self.voxel_size_nm)
+
+
+class TestPlaceFromNowhere(WrittenExam):
+    kind, fails = PlaceFromNowhere, "test_a_volume_without_a_place_has_none_or_begins_at_zero"
 
 
 class WritesTooMuch(Written):

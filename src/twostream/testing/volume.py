@@ -21,6 +21,8 @@ SHAPE_ZYX = (5, 17, 33)
 """Three different extents, so that swapped axes cannot go unnoticed."""
 VOXEL_SIZE_NM = (40.0, 4.0, 5.0)
 OTHER_SIZE_NM = (40.0, 8.0, 10.0)
+OFFSET_NM = (120.0, -8.0, 35.0)
+"""Of another place, in whole voxels: (3, -2, 7)."""
 NUM_BOXES = 60
 NUM_THREADS = 8
 
@@ -79,8 +81,8 @@ class VolumeExam:
     Examined: extents, voxel size and dtype; that any box, half-open and ZYX, holds what numpy would cut out; that boxes
     outside are refused, negative ones too; channels; that arrays read may be changed without changing the volume;
     reading from eight threads; pickling, with an address and not the voxels; opening again by ``uri``; voxel sizes that
-    are missing or contradict; missing and damaged files; and for formats that can be written: that a box is written and
-    nothing else, and that what does not fit is refused.
+    are missing or contradict; missing and damaged files; what is said of the axes; and for formats that can be written:
+    that a box is written and nothing else, that the place comes back, and that what does not fit is refused.
 
     Attributes:
         dtypes: numpy names of the dtypes that the format stores.
@@ -88,6 +90,7 @@ class VolumeExam:
         states_voxel_size: whether its files hold the voxel size. False: it is passed to ``open_volume`` each time.
         in_memory: whether there are no files, so that ``uri`` does not open the volume again.
         writes: whether ``create`` is supplied.
+        states_offset: whether its files can hold the place, any place in whole voxels.
     """
 
     dtypes: ClassVar[Sequence[str]] = ("uint8", "uint16", "uint32", "uint64", "int32", "float32")
@@ -95,6 +98,7 @@ class VolumeExam:
     states_voxel_size: ClassVar[bool] = True
     in_memory: ClassVar[bool] = False
     writes: ClassVar[bool] = False
+    states_offset: ClassVar[bool] = True
 
     def make(self, folder: Path, array: np.ndarray, voxel_size_nm: tuple[float, float, float]) -> Volume:
         """Store ``array``, (Z, Y, X) or (C, Z, Y, X), in ``folder`` and open it for reading.
@@ -129,6 +133,17 @@ class VolumeExam:
         assert isinstance(volume.dtype, np.dtype) and volume.dtype == array.dtype
         chunk = volume.chunk_shape_zyx
         assert chunk is None or (len(chunk) == 3 and all(type(n) is int and n > 0 for n in chunk))
+
+    def test_it_says_how_it_was_understood(self, tmp_path: Path) -> None:
+        for num_channels in (0, 2) if self.has_channels else (0,):
+            folder = tmp_path / str(num_channels)
+            folder.mkdir()
+            volume = self.make(folder, sample(num_channels=num_channels), VOXEL_SIZE_NM)
+            metadata = volume.metadata
+            assert set("zyx") <= set(metadata.axes) and ("c" in metadata.axes) == (num_channels > 0)
+            words = (metadata.axes_from, metadata.voxel_size_from, metadata.offset_from, *metadata.notes)
+            assert all(isinstance(word, str) for word in words)
+            assert bool(metadata.offset_from) == (volume.offset_nm is not None) or self.in_memory
 
     def test_every_box_holds_what_was_stored(self, tmp_path: Path) -> None:
         array = sample()
@@ -284,6 +299,23 @@ class VolumeExam:
         """What somebody else reads of a volume that is being written."""
         other = volume if self.in_memory else open_volume(volume.uri, self._told)
         return lambda: other.read(other.box)
+
+    def test_the_place_comes_back(self, tmp_path: Path) -> None:
+        if not self.states_offset:
+            pytest.skip("this format states no place")
+        volume = self._new(tmp_path, offset_nm=OFFSET_NM)
+        others = [volume] if self.in_memory else [volume, open_volume(volume.uri, self._told)]
+        for found in (*others, pickle.loads(pickle.dumps(volume))):
+            assert found.offset_nm is not None, "the place was dropped"
+            np.testing.assert_allclose(found.offset_nm, OFFSET_NM, rtol=1e-6)
+            assert [type(v) for v in found.offset_nm] == [float] * 3
+        if not self.in_memory:
+            assert others[1].metadata.offset_from, "it is not said where the place was found"
+
+    def test_a_volume_without_a_place_has_none_or_begins_at_zero(self, tmp_path: Path) -> None:
+        volume = self._new(tmp_path)
+        others = [] if self.in_memory else [open_volume(volume.uri, self._told)]
+        assert all(found.offset_nm in (None, (0.0, 0.0, 0.0)) for found in (volume, *others))
 
     def test_a_new_volume_is_zero_and_has_the_requested_shape(self, tmp_path: Path) -> None:
         volume = self._new(tmp_path, num_channels=2 if self.has_channels else 0)

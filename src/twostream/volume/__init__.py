@@ -9,11 +9,12 @@ Knows file formats, boxes and voxel sizes; must not know tasks, models or projec
 from twostream.volume._memory import MemoryVolume
 from twostream.volume.formats import register_format
 from twostream.volume.open import create_volume, open_ignore_mask, open_volume
-from twostream.volume.volume import Volume, agreed_voxel_size, read_padded
+from twostream.volume.volume import Metadata, Volume, agreed_voxel_size, read_padded
 from twostream.volume.windows import read_shape, read_windows
 
 __all__ = [
     "MemoryVolume",
+    "Metadata",
     "Volume",
     "agreed_voxel_size",
     "create_volume",

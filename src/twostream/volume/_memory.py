@@ -11,7 +11,7 @@ import numpy as np
 
 from twostream.base.errors import VolumeError
 from twostream.base.geometry import Box
-from twostream.volume.volume import Volume, check_voxel_size
+from twostream.volume.volume import Metadata, Volume, check_voxel_size
 
 
 class MemoryVolume(Volume):
@@ -47,6 +47,7 @@ class MemoryVolume(Volume):
             oz, oy, ox = (float(v) for v in offset_nm)
             self.offset_nm = (oz, oy, ox)
         self.dtype = array.dtype
+        self.metadata = Metadata(("c", "z", "y", "x")[-array.ndim :])
 
     def _read(self, box: Box) -> np.ndarray:
         return self._array[(..., *box.slices)].copy()

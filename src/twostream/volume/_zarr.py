@@ -1,89 +1,170 @@
 """Zarr 2 and 3 arrays and OME-Zarr images as volumes, read and written with tensorstore.
 
-Axes are z, y, x or c, z, y, x. An OME-Zarr image states its voxel size in ``coordinateTransformations``, a plain array
-in the attribute ``voxel_size_nm`` or ``resolution``. New volumes are written as OME-Zarr 0.4.
+    x.zarr            an array, or an OME-Zarr image at its highest resolution
+    x.zarr:raw/s2     an array or image inside a group; x.zarr:1 for a level of the image
+
+Where it is found:
+
+    axes         axes of the OME image; dimension_names of Zarr 3; _ARRAY_DIMENSIONS, axis_names or axes
+    voxel size   coordinateTransformations and units of the OME image (``levels.py``); the attributes that HDF5 has
+    place        translation of the OME image; the attributes that HDF5 has
+
+New volumes are written as OME-Zarr 0.4.
 
 Knows Zarr and OME-Zarr; must not know what the voxels show.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tensorstore
 
 from twostream.base.errors import VolumeError
-from twostream.base.geometry import Box
+from twostream.volume._ome import OmeImage
+from twostream.volume._zarr_tree import Found, ZarrNode, find_array, read_node
+from twostream.volume.attributes import Attributes
+from twostream.volume.axes import Axes
+from twostream.volume.chunked import ChunkedVolume, chunks_of, reopening
+from twostream.volume.levels import Measured, measured
+from twostream.volume.location import Location
 from twostream.volume.uri import Uri
-from twostream.volume.volume import Volume, VoxelSize, agreed_voxel_size, check_voxel_size
+from twostream.volume.volume import Metadata, VoxelSize, agreed_voxel_size, check_voxel_size
 
-NM_PER_UNIT = {"nanometer": 1.0, "angstrom": 0.1, "micrometer": 1e3, "millimeter": 1e6, "meter": 1e9}
-DEFAULT_CHUNK_ZYX = (16, 128, 128)
-"""A quarter of a megabyte of uint8: large enough to compress well, small enough that reading one candidate is cheap."""
+COMPRESSORS = ("blosc", "bz2", "gzip", "zlib", "zstd")
+CODECS = ("blosc", "bytes", "crc32c", "gzip", "sharding_indexed", "transpose", "zstd")
+"""What tensorstore reads of Zarr 2 and of Zarr 3."""
 
 
-class ZarrVolume(Volume):
-    """A Zarr array, or the level of an OME-Zarr image that has the highest resolution.
+def open_zarr(uri: str, voxel_size_nm: Sequence[float] | None = None, *, writable: bool = False) -> ChunkedVolume:
+    """Open a Zarr array, or one level of an OME-Zarr image.
 
     Args:
-        uri: folder of the array or image.
+        uri: see the module.
         voxel_size_nm: (z, y, x) in nm, needed if the metadata do not state it; must agree with them if they do.
         writable: whether ``write`` is allowed.
 
     Raises:
-        VolumeError: there is no such folder, it holds no readable array with axes (Z, Y, X) or (C, Z, Y, X), or the two
-            voxel sizes differ.
+        VolumeError: there is no such array, its axes cannot be understood (``axes.Axes``), its compression is not
+            known, its metadata contradict each other, or the two voxel sizes differ.
         NoVoxelSizeError: no voxel size is known.
     """
-
-    def __init__(self, uri: str, voxel_size_nm: Sequence[float] | None = None, *, writable: bool = False) -> None:
-        parsed = Uri.parse(uri)
-        path = Path(parsed.path, parsed.dataset)
-        self.uri = f"zarr://{path}"
-        self._writable = writable
-        if not path.exists():
-            raise VolumeError(f"{path} does not exist; check the path of the Zarr volume.")
-        array_path, stored = _ome_level(path, self.uri)
-        self._store = _open_store(array_path, self.uri)
-        shape = self._store.shape
-        if len(shape) not in (3, 4):
-            raise VolumeError(f"{self.uri} has shape {shape}; expected (Z, Y, X) or (C, Z, Y, X).")
-        self.num_channels = shape[0] if len(shape) == 4 else 0
-        z, y, x = shape[-3:]
-        self.shape_zyx = (z, y, x)
-        self.dtype = self._store.dtype.numpy_dtype
-        # Zarr 3 may store several chunks in one file, a shard. The unit of decoding is still the chunk.
-        cz, cy, cx = self._store.chunk_layout.read_chunk.shape[-3:]
-        self.chunk_shape_zyx = (cz, cy, cx)
-        self.voxel_size_nm = agreed_voxel_size(stored, voxel_size_nm, self.uri)
-
-    def _read(self, box: Box) -> np.ndarray:
-        try:
-            return np.asarray(self._store[(..., *box.slices)].read().result())
-        except ValueError as error:
-            raise VolumeError(f"{self.uri}: box {box} cannot be read: {error}.") from None
-
-    def _write(self, box: Box, array: np.ndarray) -> None:
-        if not self._writable:
-            super()._write(box, array)
-        self._store[(..., *box.slices)].write(np.ascontiguousarray(array)).result()
-
-    def __reduce__(self) -> Any:
-        return _reopen, (self.uri, self.voxel_size_nm, self._writable)
+    parsed = Uri.parse(uri)
+    uri = str(parsed)
+    found = find_array(Location.of(parsed.path), parsed.dataset, uri)
+    array = found.array
+    _check_codecs(array, uri)
+    names, names_from = _axis_names(found, uri)
+    axes = Axes.understand(array.shape, names, uri)
+    understood = _understand(found, axes, voxel_size_nm, uri)
+    size = agreed_voxel_size(understood.size, voxel_size_nm, uri, why=understood.why)
+    notes = [*axes.notes, *_level_notes(found)]
+    return ChunkedVolume(
+        uri,
+        array.location,
+        {"driver": "zarr3" if array.version == 3 else "zarr"} | (WRITTEN if writable else {}),
+        axes,
+        voxel_size_nm=size,
+        offset_nm=understood.offset,
+        metadata=Metadata(axes.names, names_from, understood.size_from, understood.offset_from, tuple(notes)),
+        again=reopening(open_zarr, uri, size, writable),
+        writable=writable,
+    )
 
 
-def _reopen(uri: str, voxel_size_nm: VoxelSize, writable: bool) -> ZarrVolume:
-    return ZarrVolume(uri, voxel_size_nm, writable=writable)
+WRITTEN = {"store_data_equal_to_fill_value": True}
+"""Chunks that were written as zeros are stored, so that an absent chunk is one that was never written."""
+
+
+@dataclass(frozen=True)
+class _Understood:
+    """Voxel size and place in nm, and where they stand; None where they are not stated."""
+
+    size: VoxelSize | None
+    size_from: str
+    offset: VoxelSize | None
+    offset_from: str
+    why: str = ""
+
+
+def _understand(found: Found, axes: Axes, told: Sequence[float] | None, uri: str) -> _Understood:
+    """From the OME image, if the array is a level of one, and from attributes."""
+    stored = Attributes([node.attributes for node in (found.array, *found.holders)], uri)
+    size = stored.voxel_size(axes)
+    ome = _of_image(found.image, found.level, axes, told, uri)
+    if ome.size is not None and size is not None and not np.allclose(ome.size, size[0], rtol=1e-3):
+        raise VolumeError(
+            f"{uri}: its OME metadata say {ome.size} nm, its attribute {size[1]} says {size[0]} nm (Z, Y, X). "
+            f"Correct or remove one of them."
+        )
+    known = ome.size or (size and size[0])
+    size_from = "OME scale" if ome.size else f"attribute {size[1]}" if size else ""
+    for_offset = known or (None if told is None else check_voxel_size(told, "--voxel-size"))
+    offset = stored.offset(axes, for_offset) if for_offset else None
+    if ome.corner is not None:
+        return _Understood(known, size_from, ome.corner, "OME translation", ome.why)
+    return _Understood(known, size_from, offset and offset[0], f"attribute {offset[1]}" if offset else "", ome.why)
+
+
+def _of_image(image: OmeImage | None, path: str, axes: Axes, told: Sequence[float] | None, uri: str) -> Measured:
+    """Voxel size and place of a level of an OME image."""
+    if image is None:
+        return Measured()
+    level, first = image.level(path, axes, uri)
+    return measured(level, first, image.units_of(axes), told, uri)
+
+
+def _axis_names(found: Found, uri: str) -> tuple[Sequence[str] | None, str]:
+    """Names of the axes, and where they stand; None and "" without any."""
+    array = found.array
+    stated: list[tuple[Sequence[str], str]] = []
+    if found.image is not None and (names := found.image.axis_names(len(array.shape))):
+        stated.append((names, "OME axes"))
+    if array.dimension_names:
+        stated.append((array.dimension_names, "dimension_names"))
+    if attributes := Attributes([array.attributes, *(node.attributes for node in found.holders)], uri).axis_names():
+        stated.append((attributes, "attributes"))
+    if not stated:
+        return None, ""
+    first, where = stated[0]
+    order = [str(name).lower() for name in first]
+    for other, there in stated[1:]:
+        others = [str(name).lower() for name in other]
+        if sorted(others) == sorted(order) and others != order:
+            raise VolumeError(
+                f"{uri}: {where} say the axes are {', '.join(order)}, {there} say {', '.join(others)}. "
+                f"Correct one of them."
+            )
+    return first, where
+
+
+def _level_notes(found: Found) -> list[str]:
+    """That other resolution levels are there."""
+    if found.image is None or len(found.image.paths) == 1:
+        return []
+    return [f"it is level {found.level} of the levels {', '.join(found.image.paths)}"]
+
+
+def _check_codecs(array: ZarrNode, uri: str) -> None:
+    """Raise VolumeError, with the package that reads it, if tensorstore does not know the compression."""
+    unknown = [codec for codec in array.codecs if codec not in (CODECS if array.version == 3 else COMPRESSORS)]
+    if unknown:
+        known = ", ".join(COMPRESSORS)
+        raise VolumeError(
+            f"{uri} is stored with {', '.join(map(repr, unknown))}, which is not read here; expected {known} and no "
+            f"filters. Write it anew: zarr-python with numcodecs (pip install zarr numcodecs imagecodecs) reads it."
+        )
 
 
 def is_zarr(path: str) -> bool:
     """Whether ``path`` is a folder with Zarr metadata."""
-    folder = Path(path)
-    return folder.is_dir() and any((folder / name).exists() for name in (".zgroup", ".zarray", "zarr.json"))
+    location = Location.of(path)
+    if location.is_local and not Path(path).is_dir():
+        return False
+    return read_node(location) is not None
 
 
 def create_zarr(
@@ -94,81 +175,32 @@ def create_zarr(
     voxel_size_nm: Sequence[float],
     num_channels: int = 0,
     offset_nm: Sequence[float] | None = None,
-) -> ZarrVolume:
+) -> ChunkedVolume:
     """Create an OME-Zarr 0.4 image with one resolution level, zero everywhere; for the arguments see ``create_volume``.
 
     Raises:
-        VolumeError: something is at ``uri`` already, or the voxel size is not valid.
+        VolumeError: something is at ``uri`` already, the voxel size is not valid, or it cannot be written there.
     """
-    path = Path(Uri.parse(uri).path)
-    voxel_size = check_voxel_size(voxel_size_nm, str(path))
-    if path.exists():
-        raise VolumeError(f"{path} exists already; remove it or choose another name.")
+    location = Location.of(Uri.parse(uri).path)
+    voxel_size = check_voxel_size(voxel_size_nm, location.path)
+    location.check_free()
     channels = [num_channels] if num_channels else []
-    chunks = [1] * len(channels) + [min(c, s) for c, s in zip(DEFAULT_CHUNK_ZYX, shape_zyx, strict=True)]
-    spec = {
-        "driver": "zarr",
-        "kvstore": {"driver": "file", "path": str(path / "0")},
-        "metadata": {
-            "shape": [*channels, *(int(s) for s in shape_zyx)],
-            "chunks": chunks,
-            "dtype": np.dtype(dtype).str,
-            "dimension_separator": "/",
-            "compressor": {"id": "blosc", "cname": "zstd", "clevel": 1, "shuffle": 0},
-        },
+    metadata = {
+        "shape": [*channels, *(int(s) for s in shape_zyx)],
+        "chunks": [1] * len(channels) + chunks_of(shape_zyx),
+        "dtype": np.dtype(dtype).str,
+        "fill_value": 0,
+        "dimension_separator": "/",
+        "compressor": {"id": "blosc", "cname": "zstd", "clevel": 1, "shuffle": 0},
     }
-    tensorstore.open(spec, create=True).result()
-    scale = [1.0] * len(channels) + list(voxel_size)
-    axes = [{"name": "c", "type": "channel"}] if channels else []
-    axes += [{"name": n, "type": "space", "unit": "nanometer"} for n in "zyx"]
-    transform: list[dict[str, Any]] = [{"type": "scale", "scale": scale}]
+    location.child("0").open({"driver": "zarr", "metadata": metadata}, create=True)
+    transforms: list[dict[str, Any]] = [{"type": "scale", "scale": [1.0] * len(channels) + list(voxel_size)}]
     if offset_nm is not None:
         place = [0.0] * len(channels) + [float(v) for v in offset_nm]
-        transform.append({"type": "translation", "translation": place})
-    multiscale = {"version": "0.4", "axes": axes, "datasets": [{"path": "0", "coordinateTransformations": transform}]}
-    (path / ".zgroup").write_text(json.dumps({"zarr_format": 2}))
-    (path / ".zattrs").write_text(json.dumps({"multiscales": [multiscale]}, indent=1))
-    return ZarrVolume(uri, writable=True)
-
-
-def _open_store(path: Path, uri: str) -> Any:
-    driver = "zarr3" if (path / "zarr.json").exists() else "zarr"
-    try:
-        return tensorstore.open({"driver": driver, "kvstore": {"driver": "file", "path": str(path)}}).result()
-    except (ValueError, FileNotFoundError):
-        raise VolumeError(f"{uri} holds no Zarr array (.zarray or zarr.json); check the path.") from None
-
-
-def _ome_level(path: Path, uri: str) -> tuple[Path, VoxelSize | None]:
-    """The array to read and its voxel size in nm.
-
-    For an OME-Zarr image that is the level with the highest resolution, for a plain array the folder itself. The voxel
-    size is None where the metadata do not state it.
-    """
-    try:
-        return _parse_ome(path, uri)
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, IndexError, TypeError, StopIteration) as error:
-        raise VolumeError(f"{uri}: its metadata cannot be read ({type(error).__name__}: {error}).") from None
-
-
-def _parse_ome(path: Path, uri: str) -> tuple[Path, VoxelSize | None]:
-    attributes: dict[str, Any] = {}
-    if (path / ".zattrs").exists():
-        attributes = json.loads((path / ".zattrs").read_text())
-    elif (path / "zarr.json").exists():
-        attributes = json.loads((path / "zarr.json").read_text()).get("attributes", {})
-        attributes = attributes.get("ome", attributes)
-    if "multiscales" not in attributes:
-        size = attributes.get("voxel_size_nm", attributes.get("resolution"))
-        return path, None if size is None else check_voxel_size(size, uri)
-    image = attributes["multiscales"][0]
-    names = [axis["name"] for axis in image["axes"]]
-    if names not in (["z", "y", "x"], ["c", "z", "y", "x"]):
-        raise VolumeError(f"{uri} has axes {names}; expected z, y, x or c, z, y, x.")
-    level = image["datasets"][0]
-    scale = next(t["scale"] for t in level["coordinateTransformations"] if t["type"] == "scale")
-    units = [axis.get("unit", "nanometer") for axis in image["axes"][-3:]]
-    if any(unit not in NM_PER_UNIT for unit in units):
-        raise VolumeError(f"{uri} has axes in {units}; expected one of {', '.join(NM_PER_UNIT)} for each.")
-    size = [s * NM_PER_UNIT[u] for s, u in zip(scale[-3:], units, strict=True)]
-    return path / level["path"], check_voxel_size(size, uri)
+        transforms.append({"type": "translation", "translation": place})
+    axes = [{"name": "c", "type": "channel"}] if channels else []
+    axes += [{"name": n, "type": "space", "unit": "nanometer"} for n in "zyx"]
+    datasets = [{"path": "0", "coordinateTransformations": transforms}]
+    location.write_json(".zgroup", {"zarr_format": 2})
+    location.write_json(".zattrs", {"multiscales": [{"version": "0.4", "axes": axes, "datasets": datasets}]})
+    return open_zarr(uri, writable=True)

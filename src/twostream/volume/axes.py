@@ -112,9 +112,9 @@ class Axes:
         return array.transpose(np.argsort(_ranks(self.order)))
 
 
-def _ranks(order: Sequence[int]) -> np.ndarray:
+def _ranks(order: Sequence[int]) -> tuple[int, ...]:
     """Position of each wanted axis among the stored axes that are kept."""
-    return np.argsort(np.argsort(order))
+    return tuple(sorted(order).index(axis) for axis in order)
 
 
 def _by_position(shape: tuple[int, ...], uri: str) -> tuple[str, ...]:

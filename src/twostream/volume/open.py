@@ -2,7 +2,9 @@
 
 driver       open for reading                            create for writing
 hdf5         FILE.h5:DATASET, .hdf5, .hdf                no
-zarr         .zarr, or a folder with Zarr metadata       .zarr
+zarr         .zarr, or a folder with Zarr metadata       .zarr (OME-Zarr 0.4)
+n5           .n5, or a folder with N5 metadata           no
+precomputed  .precomputed, or a folder with an info file .precomputed
 synthetic    synthetic://seed=...                        no
 """
 
@@ -16,8 +18,10 @@ import numpy as np
 
 from twostream.base.errors import VolumeError
 from twostream.volume._hdf5 import Hdf5Volume, has_dataset
+from twostream.volume._n5 import is_n5, open_n5
+from twostream.volume._precomputed import create_precomputed, is_precomputed, open_precomputed
 from twostream.volume._synthetic import SyntheticVolume
-from twostream.volume._zarr import ZarrVolume, create_zarr, is_zarr
+from twostream.volume._zarr import create_zarr, is_zarr, open_zarr
 from twostream.volume.formats import FORMATS, Format, register_format
 from twostream.volume.uri import Uri
 from twostream.volume.volume import Volume
@@ -28,7 +32,16 @@ register_format(
     suffixes=(".h5", ".hdf5", ".hdf"),
     default_dataset="main",  # the name under which this field's single-dataset files store their array
 )
-register_format("zarr", ZarrVolume, suffixes=(".zarr",), create=create_zarr, recognises=is_zarr, default_dataset="")
+register_format("zarr", open_zarr, suffixes=(".zarr",), create=create_zarr, recognises=is_zarr, default_dataset="")
+register_format("n5", open_n5, suffixes=(".n5",), recognises=is_n5, default_dataset="")
+register_format(
+    "precomputed",
+    open_precomputed,
+    suffixes=(".precomputed",),
+    create=create_precomputed,
+    recognises=is_precomputed,
+    default_dataset="",
+)
 register_format("synthetic", SyntheticVolume, is_path=False)
 
 
@@ -36,7 +49,8 @@ def open_volume(uri: str, voxel_size_nm: Sequence[float] | None = None) -> Volum
     """Open a volume for reading.
 
     Args:
-        uri: ``file.h5:dataset``, ``path.zarr``, ``synthetic://seed=...``, or ``driver://path`` of a registered format.
+        uri: ``file.h5:dataset``, ``path.zarr``, ``path.n5:dataset``, ``precomputed://path``, ``synthetic://seed=...``,
+            or ``driver://path`` of a registered format; the path may be remote (``uri.py``).
         voxel_size_nm: (z, y, x) in nm, for files that do not state it; must agree with those that do.
 
     Raises:
@@ -44,7 +58,7 @@ def open_volume(uri: str, voxel_size_nm: Sequence[float] | None = None) -> Volum
     """
     parsed = Uri.parse(uri)
     found = FORMATS.get(parsed.driver)
-    if found is None and not parsed.has_scheme:
+    if found is None and not parsed.has_scheme and not (parsed.is_remote and "." in parsed.path.rpartition("/")[2]):
         found = next((f for f in FORMATS.values() if f.recognises and f.recognises(parsed.path)), None)
     if found is None:
         raise VolumeError(f"cannot tell the format of {uri!r}; expected {_expected(FORMATS.values())}.")
@@ -70,7 +84,7 @@ def create_volume(
     num_channels: int = 0,
     offset_nm: Sequence[float] | None = None,
 ) -> Volume:
-    """Create a volume for writing, zero until written; a ``.zarr`` folder is OME-Zarr 0.4.
+    """Create a volume for writing, zero until written.
 
     Args:
         uri: as for ``open_volume``, of a format that can be created; nothing may be there. ``.partial`` behind the

@@ -12,6 +12,7 @@ Which drivers and endings there are is in the table of formats. Knows text and p
 
 from __future__ import annotations
 
+import difflib
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +22,8 @@ from twostream.volume.formats import FORMATS, split_dataset
 
 REMOTE = ("http", "https", "s3", "gs")
 """Schemes of places that are no paths of this machine."""
+MAX_NAMES = 20
+"""Datasets that an error lists."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +92,8 @@ def _split(path: str, default_dataset: str | None) -> tuple[str, str]:
     if default_dataset is None:
         return path, ""
     head, separator, dataset = path.rpartition(":")
-    is_scheme_or_port = dataset.startswith("//") or dataset.split("/")[0].isdigit()
+    host = head.partition("://")[2]
+    is_scheme_or_port = dataset.startswith("//") or bool(host and "/" not in host)
     if separator and head and dataset and not is_scheme_or_port:
         return head, dataset
     found, inside, name = split_dataset(path)
@@ -121,3 +125,19 @@ def portable_uri(text: str, folder: Path) -> str:
     if not uri.is_path or not Path(uri.path).is_relative_to(near):
         return str(uri)
     return str(replace(uri, path=os.path.relpath(uri.path, home)))
+
+
+def listed(root: str, names: list[str], wanted: str) -> str:
+    """The end of an error that lists the datasets of a file or folder and suggests one.
+
+    Args:
+        root: the file or folder.
+        names: of its datasets.
+        wanted: the name that was asked for, of which the nearest is suggested; "" to suggest the first.
+    """
+    if not names:
+        return ". Nothing that it holds could be listed; name the array inside it as PATH:ARRAY."
+    near = difflib.get_close_matches(wanted, names, n=1, cutoff=0.4) if wanted else names[:1]
+    hint = f" Did you mean {root}:{near[0]}?" if near else ""
+    more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
+    return f"; it holds: {', '.join(names[:MAX_NAMES])}{more}.{hint}"
