@@ -433,6 +433,60 @@ def fork(
 
 @app.command()
 @_errors_as_sentences
+def look(
+    image: Annotated[str, typer.Argument(metavar="IMAGE", help="URI of an image.")],
+    other: Annotated[
+        Optional[str],
+        typer.Argument(metavar="[LABELS|SEGMENTATION|TABLE]", help="Labels, a segmentation or a table of objects."),
+    ] = None,
+    task: Annotated[
+        str,
+        typer.Option("--task", metavar="mitochondria|cleft|polarity", help="Label convention: polarity has two sides."),
+    ] = "mitochondria",
+    voxel_size: Annotated[
+        Optional[str], typer.Option("--voxel-size", metavar="Z,Y,X", help="In nm, for files that do not state it.")
+    ] = None,
+    labels_post: Annotated[
+        Optional[str], _uri("--labels-post", "The postsynaptic side, if it is another volume.")
+    ] = None,
+    labels_kind: Annotated[
+        Optional[str],
+        typer.Option("--labels-kind", metavar="instances|mask|sides", help="What labels mean, if found out wrongly."),
+    ] = None,
+    ignore_value: Annotated[
+        Optional[int], typer.Option("--ignore-value", help="Label of voxels that are neither object nor background.")
+    ] = None,
+    window: Annotated[
+        Optional[str], typer.Option("--window", metavar="LOW:HIGH", help="Grey values shown as 0 and 255.")
+    ] = None,
+    output: Annotated[
+        Path, typer.Option("-o", "--output", metavar="PNG", help="The picture; a file that is there is replaced.")
+    ] = Path("look.png"),
+    debug: Debug = False,
+) -> None:
+    """Print what is understood of files, and draw sections with what lies on them. `init` makes the same checks."""
+    from twostream.project.inputs import Given
+    from twostream.project.look import look as look_at
+    from twostream.project.look import write_picture
+    from twostream.volume.grey import parse_window
+
+    given = Given(
+        image,
+        other,
+        labels_post,
+        _voxel_size_nm(voxel_size),
+        None if window is None else parse_window(window),
+        _label_kind(labels_kind),
+        ignore_value,
+    )
+    seen = look_at(given, task)
+    write_picture(seen.picture, output)
+    print("\n".join(seen.understood.printed))
+    print(f"picture: {output}")
+
+
+@app.command()
+@_errors_as_sentences
 def status(directory: Dir, debug: Debug = False) -> None:
     """Show what is done and what comes next."""
     from twostream.project.project import Project

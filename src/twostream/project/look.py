@@ -1,0 +1,101 @@
+"""`twostream look`: what was understood of an image and of labels, a segmentation or a table that lie on it.
+
+Knows volumes, labels and tables; must not know the folder of a project, nor import torch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from twostream.base.atomic import write_bytes
+from twostream.base.errors import InputError
+from twostream.base.geometry import Box
+from twostream.candidates.labels import Labels
+from twostream.candidates.objects import read_objects
+from twostream.candidates.objects.files import is_table
+from twostream.candidates.painting import paint, with_sides
+from twostream.candidates.picture import png, stacked
+from twostream.candidates.sources import RADIUS_NM
+from twostream.project.inputs import Given, read_inputs
+from twostream.project.look_picture import look_picture
+from twostream.project.understood import Understood, of_image, of_labels
+from twostream.task import Task, get_task
+from twostream.volume import MemoryVolume, Volume
+from twostream.volume.alignment import better_reading, fits
+
+MAX_PAINTED_VOXELS = 1 << 28
+"""Objects of a table are drawn into the picture only of images up to this size, because they are painted in memory."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """What `twostream look` shows.
+
+    Attributes:
+        understood: lines and questions.
+        picture: (H, W, 3) uint8 red, green, blue.
+    """
+
+    understood: Understood
+    picture: np.ndarray
+
+
+def look(given: Given, task_name: str) -> Look:
+    """Look at an image, and at what lies on it.
+
+    Args:
+        given: the image; its ``labels`` may be a label volume, a segmentation, or a table of objects.
+        task_name: gives the label convention.
+
+    Raises:
+        InputError: something cannot be read, or contradicts itself.
+    """
+    table = given.labels if given.labels and is_table(given.labels) else None
+    inputs = read_inputs(replace(given, labels=None) if table else given, task_name)
+    task = get_task(task_name, inputs.image.voxel_size_nm)
+    understood = of_image(inputs.image)
+    if table:
+        return _look_at_table(Path(table), inputs.image, task, understood)
+    if inputs.labels is None:
+        return Look(understood, look_picture(inputs.image, inputs.image.box, None, None))
+    return _look_at_labels(inputs.labels, inputs.image, task, understood)
+
+
+def write_picture(picture: np.ndarray, path: Path) -> None:
+    """Write a picture as PNG; a file that is there is replaced.
+
+    Raises:
+        InputError: the path has another ending.
+    """
+    if path.suffix.lower() != ".png":
+        raise InputError(f"{path}: the picture is a PNG; expected a path that ends in .png.")
+    write_bytes(path, png(picture))
+
+
+def labels_picture(labels: Labels, image: Volume, task: Task) -> np.ndarray:
+    """Sections with the labels as given and, below, in the reading that fits clearly better, if there is one."""
+    given = look_picture(image, labels.covered, labels.volume, labels.ignore)
+    better = better_reading(fits(image, labels.volume, task.num_sides, labels.covered))
+    if better is None:
+        return given
+    turned = look_picture(image, labels.covered, labels.volume, None, better.reading)
+    return stacked([given, turned], 0)
+
+
+def _look_at_labels(labels: Labels, image: Volume, task: Task, understood: Understood) -> Look:
+    return Look(understood + of_labels(labels, image, task), labels_picture(labels, image, task))
+
+
+def _look_at_table(path: Path, image: Volume, task: Task, understood: Understood) -> Look:
+    table = read_objects(path, image, task)
+    lines = Understood((f"table {path}", *(f"  {line}" for line in table.understood)))
+    painted: Volume | None = None
+    region: Box = image.box
+    if image.box.num_voxels <= MAX_PAINTED_VOXELS:
+        owner = paint(table, image, RADIUS_NM[task.name])
+        array = owner if task.num_sides == 1 else with_sides(table, owner, image.voxel_size_nm)
+        painted = MemoryVolume(array, image.voxel_size_nm, str(path))
+    return Look(understood + lines, look_picture(image, region, painted, None))
