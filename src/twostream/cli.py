@@ -190,8 +190,10 @@ def init(
         given = recipe_arguments(recipe, data, preset=preset, given=given)
     sources: dict[str, Any] = {"probability": probability, "segmentation": segmentation, "objects": objects}
     _check_init(given, sources)
+    inputs: list[Any] = []
     project = create_project(
         directory,
+        on_inputs=inputs.append,
         **given,
         **sources,
         labels_post=labels_post,
@@ -204,6 +206,7 @@ def init(
         budget=budget,
         overrides=[*_published_overrides(vae_config, preset, given), *(set_ or [])],
     )
+    _print_inputs(directory, inputs[0], project)
     _print_new_project(directory, project)
 
 
@@ -239,6 +242,17 @@ def _published_overrides(paths: list[Path] | None, preset: str, given: dict[str,
     reading = read_published(paths, task, settings)
     print("\n".join(reading.lines))
     return reading.overrides
+
+
+def _print_inputs(directory: Path, inputs: Any, project: Project) -> None:
+    """Print what was understood of image and labels; where something is questioned, a picture is written as well."""
+    from twostream.project.look import look_at_inputs, write_picture
+
+    seen = look_at_inputs(inputs, project.task)
+    print("\n".join(seen.understood.printed))
+    if seen.understood.questions:
+        write_picture(seen.picture, directory / "inputs.png")
+        print(f"picture of what is questioned: {directory / 'inputs.png'}")
 
 
 def _print_new_project(directory: Path, project: Project) -> None:

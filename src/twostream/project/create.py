@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from twostream.models.segmentation.config import shapes_for
 from twostream.project.boxes import Boxes, default_boxes
 from twostream.project.database import new_project_id
 from twostream.project.frozen import SETTINGS_NAME
-from twostream.project.inputs import Given, read_inputs
+from twostream.project.inputs import Given, Inputs, read_inputs
 from twostream.project.ledger import Ledger
 from twostream.project.project import CONFIG_NAME, FIRST_STEPS, LEDGER_NAME, Project, holds_work
 from twostream.project.settings import LOCATIONS, PRESETS, ProjectConfig, preset_settings
@@ -61,6 +61,7 @@ def create_project(
     budget: int = 50,
     overrides: Sequence[str] = (),
     settings: Mapping[str, Any] | None = None,
+    on_inputs: Callable[[Inputs], object] | None = None,
 ) -> Project:
     """Make a project.
 
@@ -84,6 +85,7 @@ def create_project(
         budget: answers per round.
         overrides: settings as "a.b=value"; they override everything else except the boxes.
         settings: settings of a recipe, which include the preset; None takes those of ``preset``.
+        on_inputs: called with image and labels as they were understood, before anything is written.
 
     Raises:
         InputError: a volume or box cannot be used, or two of them contradict each other.
@@ -97,6 +99,8 @@ def create_project(
         raise InputError("--labels-box and --val-box are regions of labels, but there are none; pass --labels URI.")
     given = Given(image, labels, labels_post, size, window, labels_kind, ignore_value)
     inputs = read_inputs(given, task)
+    if on_inputs is not None:
+        on_inputs(inputs)
     values: dict[str, Any] = {"id": new_project_id(), "task": task, "seed": seed, "query": {"budget": budget}}
     values |= inputs.settings
     if source is not None:

@@ -13,13 +13,12 @@ import numpy as np
 from twostream.base.atomic import write_bytes
 from twostream.base.errors import InputError
 from twostream.base.geometry import Box
-from twostream.candidates.labels import Labels
 from twostream.candidates.objects import read_objects
 from twostream.candidates.objects.files import is_table
 from twostream.candidates.painting import paint, with_sides
 from twostream.candidates.picture import png, stacked
 from twostream.candidates.sources import RADIUS_NM
-from twostream.project.inputs import Given, read_inputs
+from twostream.project.inputs import Given, Inputs, read_inputs
 from twostream.project.look_picture import look_picture
 from twostream.project.understood import Understood, of_image, of_labels
 from twostream.task import Task, get_task
@@ -56,12 +55,21 @@ def look(given: Given, task_name: str) -> Look:
     table = given.labels if given.labels and is_table(given.labels) else None
     inputs = read_inputs(replace(given, labels=None) if table else given, task_name)
     task = get_task(task_name, inputs.image.voxel_size_nm)
-    understood = of_image(inputs.image)
-    if table:
-        return _look_at_table(Path(table), inputs.image, task, understood)
-    if inputs.labels is None:
+    return look_at_inputs(inputs, task) if table is None else _look_at_table(Path(table), inputs.image, task)
+
+
+def look_at_inputs(inputs: Inputs, task: Task) -> Look:
+    """Look at image and labels that have been opened."""
+    understood, labels = of_image(inputs.image), inputs.labels
+    if labels is None:
         return Look(understood, look_picture(inputs.image, inputs.image.box, None, None))
-    return _look_at_labels(inputs.labels, inputs.image, task, understood)
+    found = fits(inputs.image, labels.volume, task.num_sides, labels.covered)
+    understood += of_labels(labels, inputs.image, task, found)
+    picture, better = look_picture(inputs.image, labels.covered, labels.volume, labels.ignore), better_reading(found)
+    if better is not None:
+        turned = look_picture(inputs.image, labels.covered, labels.volume, None, better.reading)
+        picture = stacked([picture, turned], 0)
+    return Look(understood, picture)
 
 
 def write_picture(picture: np.ndarray, path: Path) -> None:
@@ -75,21 +83,7 @@ def write_picture(picture: np.ndarray, path: Path) -> None:
     write_bytes(path, png(picture))
 
 
-def labels_picture(labels: Labels, image: Volume, task: Task) -> np.ndarray:
-    """Sections with the labels as given and, below, in the reading that fits clearly better, if there is one."""
-    given = look_picture(image, labels.covered, labels.volume, labels.ignore)
-    better = better_reading(fits(image, labels.volume, task.num_sides, labels.covered))
-    if better is None:
-        return given
-    turned = look_picture(image, labels.covered, labels.volume, None, better.reading)
-    return stacked([given, turned], 0)
-
-
-def _look_at_labels(labels: Labels, image: Volume, task: Task, understood: Understood) -> Look:
-    return Look(understood + of_labels(labels, image, task), labels_picture(labels, image, task))
-
-
-def _look_at_table(path: Path, image: Volume, task: Task, understood: Understood) -> Look:
+def _look_at_table(path: Path, image: Volume, task: Task) -> Look:
     table = read_objects(path, image, task)
     lines = Understood((f"table {path}", *(f"  {line}" for line in table.understood)))
     painted: Volume | None = None
@@ -98,4 +92,4 @@ def _look_at_table(path: Path, image: Volume, task: Task, understood: Understood
         owner = paint(table, image, RADIUS_NM[task.name])
         array = owner if task.num_sides == 1 else with_sides(table, owner, image.voxel_size_nm)
         painted = MemoryVolume(array, image.voxel_size_nm, str(path))
-    return Look(understood + lines, look_picture(image, region, painted, None))
+    return Look(of_image(image) + lines, look_picture(image, region, painted, None))

@@ -17,7 +17,7 @@ from twostream.base.geometry import grid
 from twostream.candidates.labels import Labels
 from twostream.task import Task
 from twostream.volume import Volume
-from twostream.volume.alignment import CLEARLY, MIN_OBJECTS, better_reading, fits
+from twostream.volume.alignment import CLEARLY, MIN_OBJECTS, Fit, better_reading
 from twostream.volume.grey import NUM_SAMPLES, SAMPLE_ZYX, spread_boxes
 
 BLOCK_ZYX = (32, 512, 512)
@@ -65,8 +65,15 @@ def of_image(image: Volume) -> Understood:
     return Understood(tuple(lines), tuple(questions))
 
 
-def of_labels(labels: Labels, image: Volume, task: Task) -> Understood:
-    """What was understood of labels: kind, objects, what is unknown, and whether they lie on the image."""
+def of_labels(labels: Labels, image: Volume, task: Task, found: list[Fit]) -> Understood:
+    """What was understood of labels: kind, objects, what is unknown, and whether they lie on the image.
+
+    Args:
+        labels: the labels.
+        image: (Z, Y, X) uint8.
+        task: gives the label convention.
+        found: how well the labels fit the image in each reading of their axes (``volume.alignment.fits``).
+    """
     volume = labels.volume
     lines = [f"labels {volume.uri}", *_of_volume(volume)]
     lines += [f"  {note}" for note in labels.notes if note not in volume.metadata.notes]
@@ -78,13 +85,12 @@ def of_labels(labels: Labels, image: Volume, task: Task) -> Understood:
     if hidden:
         lines.append(f"  ignored inside: {hidden / max(1, labels.covered.num_voxels):.1%}")
     lines += _absent(volume)
-    placed = on_image(labels, image, task)
+    placed = _on_image(labels.volume.uri, found)
     return Understood((*lines, *placed.lines), (*labels.questions, *placed.questions))
 
 
-def on_image(labels: Labels, image: Volume, task: Task) -> Understood:
-    """Whether the labels lie on the image, by the contrast at the borders of objects (``volume.alignment``)."""
-    found = fits(image, labels.volume, task.num_sides, labels.covered)
+def _on_image(uri: str, found: list[Fit]) -> Understood:
+    """Whether the labels lie on the image, by the contrast at the borders of objects."""
     given, better = found[0], better_reading(found)
     if given.num_objects < MIN_OBJECTS:
         return Understood(("  too few objects to see whether they lie on the image",))
@@ -93,7 +99,7 @@ def on_image(labels: Labels, image: Volume, task: Task) -> Understood:
         return Understood(
             (f"{line}, {better.contrast:.1f} if the axes are read as {better.reading}",),
             (
-                f"{labels.volume.uri} does not seem to lie on the image. It fits much better if its axes are read as "
+                f"{uri} does not seem to lie on the image. It fits much better if its axes are read as "
                 f"{better.reading} (minus: backwards). Look at the picture, and turn the file if the picture says so.",
             ),
         )
@@ -101,8 +107,8 @@ def on_image(labels: Labels, image: Volume, task: Task) -> Understood:
         return Understood(
             (line,),
             (
-                f"the image is hardly darker or brighter at the borders of the objects of {labels.volume.uri} than "
-                f"anywhere. Do they belong to this image? Look at the picture.",
+                f"the image is hardly darker or brighter at the borders of the objects of {uri} than anywhere. "
+                f" Do they belong to this image? Look at the picture.",
             ),
         )
     return Understood((f"{line}; they lie on the image",))
