@@ -106,7 +106,7 @@ class AnswerLog:
         """
         known = self._known
         try:
-            if os.stat(self.path).st_size == known[0]:
+            if self.path.stat().st_size == known[0]:
                 return known[1]
             with open(self.path, "rb") as handle:
                 return self._last(handle.fileno())
