@@ -4,12 +4,14 @@ import json
 import shutil
 import sqlite3
 
+import numpy as np
 import pytest
 import yaml
 from conftest import LABELS_BOX, TEST_BOX
 from test_cli import call, init, refused
 
 from twostream.base.errors import LedgerError, ProjectError
+from twostream.candidates.candidate import clean, extract, to_segmentation
 from twostream.project.answer_log import AnswerLog
 from twostream.project.create import fork_project
 from twostream.project.ledger import Ledger
@@ -17,6 +19,8 @@ from twostream.project.project import Project
 from twostream.project.records import Answer
 from twostream.project.repair import repair
 from twostream.rounds.loop import run
+from twostream.task import Mitochondria, SynapsePolarity
+from twostream.volume import open_volume
 
 
 def test_every_project_and_fork_has_an_id_that_nothing_depends_on(make_project, toy_file, tmp_path):
@@ -299,3 +303,46 @@ def test_a_damaged_page_is_restored_too(lab):
     with pytest.raises(LedgerError, match="damaged"):
         Project(lab).ledger.all_answers()
     assert "restored from" in call("repair", lab).output and answers(lab) == before
+
+
+# -- forks, and files of rounds that are gone -----------------------------------------------------------------------
+
+
+def finished_scores(project):
+    return [
+        (m["scores"], m["num_candidates"], m["stopping"] if r else None) for r, m in project.ledger.scores().items()
+    ]
+
+
+def test_a_fork_past_round_0_goes_on_like_one_made_before(make_project, toy_file, tmp_path):
+    truth = f"{toy_file}:mitochondria"
+    origin = make_project("origin")
+    run(origin, rounds=0)
+    segmentation = open_volume(str(origin.path(0, "segmentation.zarr")))
+    before = segmentation.read(segmentation.box)
+    early = fork_project(origin, tmp_path / "early", ["query.strategy=random"])
+    run(origin, rounds=1, truth_uri=truth)
+    assert not origin.path(0, "probability.zarr").exists()
+    late = fork_project(origin, tmp_path / "late", ["query.strategy=random"])
+    assert not late.path(0, "segmentation.zarr").exists()
+    assert call("export", late.root, "--what", "segmentation", "-o", tmp_path / "s.zarr").exit_code == 0
+    again = open_volume(str(tmp_path / "s.zarr"))
+    np.testing.assert_array_equal(again.read(again.box), before, strict=True)
+    run(late, rounds=1)
+    assert len(late.ledger.open_queries()) == 6
+    for fork in (early, late):
+        assert run(fork, rounds=2, truth_uri=truth).finished
+    assert finished_scores(early) == finished_scores(late)
+    assert [q.candidate.id for q in early.ledger.queries()] == [q.candidate.id for q in late.ledger.queries()]
+    assert not late.path(0, "probability.zarr").exists()  # what was predicted again goes as usual
+
+
+@pytest.mark.parametrize("task", [Mitochondria, SynapsePolarity])
+def test_candidates_give_their_segmentation_again(task):
+    rng = np.random.default_rng(0)
+    small = rng.integers(0, 5, (2, 4, 4)).repeat(3, 0).repeat(3, 1).repeat(3, 2).astype(np.uint32)
+    task = task(voxel_size_nm=(30, 10, 10))
+    segmentation = clean(small, task, 1)
+    found = extract(segmentation, np.full(small.shape, 200, np.uint8), task, (0, 0, 0))
+    assert len(found) > 1
+    np.testing.assert_array_equal(to_segmentation(found[::-1], small.shape, task), segmentation, strict=True)

@@ -18,8 +18,8 @@ from twostream.base.errors import InputError
 from twostream.candidates.table import read_table
 from twostream.project.curated import export_dataset
 from twostream.project.project import Project
+from twostream.project.segmentation import segmentation_of
 from twostream.project.tables import answer_row, latest_round, query_row, with_source_ids, write_rows
-from twostream.volume import open_volume
 
 FORMATS: dict[str, tuple[str, ...]] = {
     "answers": ("csv", "jsonl"),
@@ -85,7 +85,7 @@ def _rows(project: Project, what: str) -> list[dict[str, Any]]:
 def _export_segmentation(project: Project, output: Path, format_: str) -> str:
     """Write the newest segmentation as a Zarr folder, or as the dataset ``main`` of an HDF5 file."""
     round_number = latest_round(project, "propose")
-    volume = open_volume(str(project.path(round_number, "segmentation.zarr")))
+    volume = segmentation_of(project, round_number)
     if format_ == "zarr":
         write_folder(output, lambda path: shutil.copytree(project.path(round_number, "segmentation.zarr"), path))
     else:

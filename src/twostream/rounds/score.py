@@ -23,9 +23,11 @@ from twostream.candidates.table import from_table, read_table
 from twostream.candidates.truth import Truth
 from twostream.project.ledger import Ledger
 from twostream.project.project import Detail, Project
+from twostream.project.segmentation import segmentation_of
 from twostream.query.scorer import has_both
 from twostream.query.stopping import agreement, audited_right, expected_right
 from twostream.rounds.pool import RoundPool, pool_of
+from twostream.rounds.predict import probability_of
 from twostream.task import FOUND_IOU, GOOD_IOU, Judgement, Task
 from twostream.task.answers import AnswerKind
 from twostream.task.metrics import (
@@ -39,7 +41,7 @@ from twostream.task.metrics import (
     roi_accuracy,
     wilson_interval,
 )
-from twostream.volume import Volume, open_volume
+from twostream.volume import Volume
 
 STRICT_IOU = 0.75
 """IoU of the stricter scores (``instance_f1_75``, ``average_precision_75``), which show how well outlines fit."""
@@ -110,8 +112,8 @@ def _metrics_on_test_box(
         truth = Truth(project.labels, project.labels_ignore, project.task)
     assert project.boxes.test is not None
     scores: dict[str, Any] = scores_on_test_box(
-        open_volume(str(project.path(round_number, "segmentation.zarr"))),
-        open_volume(str(project.path(round_number, "probability.zarr"))),
+        segmentation_of(project, round_number),
+        probability_of(project, round_number),
         truth,
         from_table(read_table(project.path(round_number, "candidates.parquet"))),
         project.boxes.test,
