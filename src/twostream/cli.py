@@ -435,13 +435,16 @@ def report(
         Optional[list[Path]],
         typer.Option("--beside", metavar="DIR", help="Another project to compare with; may be repeated."),
     ] = None,
+    output: Annotated[
+        Optional[Path], typer.Option("-o", "--output", metavar="FILE", help="In place of report.html in DIR.")
+    ] = None,
     debug: Debug = False,
 ) -> None:
     """Write report.html, a self-contained page of scores, queries and times."""
     from twostream.project.project import Project
     from twostream.report import write_report
 
-    print(write_report([Project(directory), *(Project(path) for path in beside or [])]))
+    print(write_report([Project(directory), *(Project(path) for path in beside or [])], output))
 
 
 @app.command()
