@@ -11,6 +11,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+import typer
 from conftest import LABELS_BOX, SHAPE_ZYX, TEST_BOX, TINY, VOXEL_SIZE_NM
 from typer.testing import CliRunner
 
@@ -135,6 +136,26 @@ def test_default_labels_box_stays_clear_of_the_guard(tmp_path, toy_file):
 def test_init_explains_wrong_options(tmp_path, toy_file, words, settings, sentences):
     refused(init(tmp_path / "p", toy_file, *words, **settings), *sentences)
     assert not (tmp_path / "p" / "twostream.yaml").exists()
+
+
+def commands(group=None, words=()):
+    """(words, click command) of every command, those of groups too."""
+    for name, command in (group or typer.main.get_command(app)).commands.items():
+        yield from commands(command, (*words, name)) if hasattr(command, "commands") else [((*words, name), command)]
+
+
+def test_an_option_with_one_value_is_refused_if_it_comes_twice(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    checked = 0
+    for words, command in commands():
+        for option in (p for p in command.params if p.param_type_name == "option"):
+            values = ["1"] * option.nargs
+            twice = call(*words, option.opts[-1], *values, option.opts[0], *values)
+            said = f"{option.opts[-1]} was given 2 times; it takes one value." in " ".join(twice.stderr.split())
+            assert said == (not option.multiple and not option.is_flag and "--help" not in option.opts), option.opts
+            assert not said or twice.exit_code == 2
+            checked += said
+    assert checked > 30
 
 
 def test_volumes_that_do_not_fit_are_refused(tmp_path, toy_file):

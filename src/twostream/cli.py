@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
+from typer.core import TyperCommand, TyperOption
 
 # Threads that wait by spinning make a shared machine ten times slower; this must be set before torch is loaded.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -26,7 +27,30 @@ from twostream.base.errors import InputError, TwoStreamError
 if TYPE_CHECKING:
     from twostream.project.project import Project
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+class _Command(TyperCommand):
+    """A command that refuses an option with one value that is given twice: otherwise the second would win silently."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        given = [
+            param
+            for param in self.make_parser(ctx).parse_args(list(args))[2]
+            if isinstance(param, TyperOption) and not (param.multiple or param.is_flag or param.count)
+        ]
+        twice = next((param for param in given if given.count(param) > 1), None)
+        if twice is not None:
+            raise typer.BadParameter(f"{twice.opts[-1]} was given {given.count(twice)} times; it takes one value.", ctx)
+        return super().parse_args(ctx, args)
+
+
+class _App(typer.Typer):
+    """An app all of whose commands are ``_Command``."""
+
+    def command(self, name: str | None = None, **settings: Any) -> Callable[[Any], Any]:
+        return super().command(name, cls=_Command, **settings)
+
+
+app = _App(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
 def _uri(option: str, text: str) -> Any:
@@ -282,7 +306,7 @@ def _print_new_project(directory: Path, project: Project) -> None:
     )
 
 
-data_app = typer.Typer(no_args_is_help=True, help="List and fetch public data sets.")
+data_app = _App(no_args_is_help=True, help="List and fetch public data sets.")
 app.add_typer(data_app, name="data")
 
 
@@ -527,13 +551,16 @@ def report(
         Optional[list[Path]],
         typer.Option("--beside", metavar="DIR", help="Another project to compare with; may be repeated."),
     ] = None,
+    output: Annotated[
+        Optional[Path], typer.Option("-o", "--output", metavar="FILE", help="In place of report.html in DIR.")
+    ] = None,
     debug: Debug = False,
 ) -> None:
     """Write report.html, a self-contained page of scores, queries and times."""
     from twostream.project.project import Project
     from twostream.report import write_report
 
-    print(write_report([Project(directory), *(Project(path) for path in beside or [])]))
+    print(write_report([Project(directory), *(Project(path) for path in beside or [])], output))
 
 
 @app.command()

@@ -17,8 +17,9 @@ from twostream.base.errors import InputError
 from twostream.candidates.table import read_table
 from twostream.project.curated import export_dataset
 from twostream.project.project import Project
+from twostream.project.segmentation import segmentation_of
 from twostream.project.tables import answer_row, latest_round, query_row, with_source_ids, write_rows
-from twostream.volume import Volume, create_volume, open_volume
+from twostream.volume import Volume, create_volume
 from twostream.volume.formats import FORMATS, format_of_path
 from twostream.volume.uri import Uri
 from twostream.volume.windows import whole_chunks
@@ -170,7 +171,7 @@ def _export_segmentation(project: Project, output: str, format_: str | None) -> 
     parsed = Uri.parse(output)
     driver = _volume_format(parsed, format_)
     round_number = latest_round(project, "propose")
-    source = open_volume(str(project.path(round_number, "segmentation.zarr")))
+    source = segmentation_of(project, round_number)
     target = Path(parsed.path)
     make_way_for(target)
     folder = target.with_name(target.name + ".partial")
