@@ -19,9 +19,7 @@ from twostream.candidates.pose import central_section
 from twostream.volume import Volume
 
 
-def patch_pixel_nm(
-    candidate: Candidate, config: PatchConfig, voxel_size_nm: Sequence[float], usual_nm: float
-) -> float:
+def patch_pixel_nm(candidate: Candidate, config: PatchConfig, voxel_size_nm: Sequence[float], usual_nm: float) -> float:
     """Size in nm of the pixels of a candidate's patch.
 
     Args:
