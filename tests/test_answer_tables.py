@@ -127,7 +127,7 @@ def test_half_a_sheet_today_and_the_whole_one_tomorrow(project, sheet, tmp_path)
         "3 answers recorded, 1 corrected, 1 passed over, as recorded before, 1 left empty"
     ]
     assert read_answers(project, half, "eve").lines() == [
-        "2 answers recorded (2 of them second opinions), 4 left empty"
+        "2 answers recorded (2 of them second opinions beside ann), 4 left empty"
     ]
     second = project.ledger.all_answers()[1]
     (correction,) = [a for a in project.ledger.all_answers() if a.supersedes]
@@ -217,7 +217,12 @@ def test_candidate_and_place_must_be_those_of_the_query(project, sheet):
     refuse(project, sheet(kind=["true"] * 6, candidate=numbers[::-1]), "row 2, column candidate", "query 1 is about")
     places = [query.candidate.center_zyx[2] for query in project.ledger.open_queries()]
     refuse(project, sheet(kind=["true"] * 6, center_x=[p + 2 for p in places]), "row 2, column center_x", "lies at")
-    assert read_answers(project, sheet(kind=["true"] * 6, center_x=[round(p) for p in places]), "ann").new == 6
+    done = read_answers(
+        project, sheet(kind=["true"] * 6, center_x=[round(p) for p in places], center_z=["03. Apr"]), "ann"
+    )
+    assert done.new == 6 and done.notes == [
+        "row 2: center_z is '03. Apr', which is no number any more, and was not checked"
+    ]
 
 
 def test_the_strategys_reason_does_not_come_back_as_the_annotators(project, sheet, tmp_path):

@@ -26,6 +26,7 @@ from twostream.task.answers import MEANING, AnswerKind, answer_kind
 TRUE_WORDS = ("true", "1", "1.0", "1,0", "yes", "y", "ja", "oui", "wahr", "vrai")
 FALSE_WORDS = ("false", "0", "0.0", "0,0", "no", "n", "nein", "non", "falsch", "faux")
 """What people and spreadsheets write for True and for False: in English, and in German and French as Excel does."""
+CENTER = ("center_z", "center_y", "center_x")
 CENTER_TOLERANCE = 1.0
 """Voxels by which a centre in a table may differ from the query's: exports and spreadsheets round it."""
 
@@ -43,6 +44,7 @@ class Recorded:
     Attributes:
         new: answers to queries that this annotator had not answered, and missed objects.
         second: how many of ``new`` are second opinions: another annotator had answered the query.
+        beside: names of those annotators.
         corrected: answers that replace the annotator's own earlier answer.
         passed_over: rows that are recorded already.
         empty: rows without a kind.
@@ -53,6 +55,7 @@ class Recorded:
 
     new: int = 0
     second: int = 0
+    beside: set[str] = field(default_factory=set)
     corrected: int = 0
     passed_over: int = 0
     empty: int = 0
@@ -62,7 +65,8 @@ class Recorded:
 
     def lines(self) -> list[str]:
         """What became of the rows, for a terminal."""
-        second = f" ({self.second} of them second opinions)" if self.second else ""
+        beside = ", ".join(sorted(self.beside))
+        second = f" ({self.second} of them second opinions beside {beside})" if self.second else ""
         counts = [f"{self.new} answer{'s' if self.new != 1 else ''} recorded{second}"]
         counts += [f"{self.corrected} corrected"] if self.corrected else []
         counts += [f"{self.passed_over} passed over, as recorded before"] if self.passed_over else []
@@ -109,9 +113,10 @@ class _Reader:
         self.num_learned = round_number - (step == "refit")
         current = project.ledger.current_answers()
         self.own = {a.query: a for a in current if a.query is not None and a.annotator == annotator}
-        self.answered = {a.query for a in current if a.query is not None}
+        self.others = {a.query: a.annotator for a in current if a.query is not None and a.annotator != annotator}
         self.missed = MissedRows(project, sheet, annotator, [a for a in current if a.query is None])
         self.rows_of: dict[int, tuple[Row, str]] = {}
+        self.unreadable: dict[str, Row] = {}
         self.done = Recorded()
 
     def record(self) -> Recorded:
@@ -133,6 +138,11 @@ class _Reader:
                 done.reopened += text.isdecimal() and int(text) in self.own
         answers = [answer for answer in map(self._answer, filled) if answer is not None]
         done.notes += self.missed.notes
+        for column, row in self.unreadable.items():  # German Excel makes a date of 3.4
+            text = row.cells[column]
+            done.notes.append(
+                f"row {row.number}: {column} is {text!r}, which is no number any more, and was not checked"
+            )
         self.project.ledger.tell_all(answers)
         return done
 
@@ -149,7 +159,7 @@ class _Reader:
                     f"fork. Answer there, or export the queries of this one",
                 )
         if "query" in sheet.columns and "project" not in sheet.columns:
-            checks = [name for name in ("candidate", "center_z", "center_y", "center_x") if name in sheet.columns]
+            checks = [name for name in ("candidate", *CENTER) if name in sheet.columns]
             by = (
                 f"its rows were checked by {', '.join(checks)}" if checks else "its query numbers are taken as they are"
             )
@@ -180,7 +190,8 @@ class _Reader:
         self.done.late += query.round < self.num_learned
         if earlier is None:
             self.done.new += 1
-            self.done.second += query.id in self.answered
+            self.done.second += query.id in self.others
+            self.done.beside |= {self.others[query.id]} if query.id in self.others else set()
             return Answer(query.id, answer_kind(kind), self.annotator, reason=reason, seconds=seconds)
         self.done.corrected += 1
         # The seconds of both answers count: what the table says of the first one must not count twice.
@@ -258,9 +269,15 @@ class _Reader:
                 f"query {number} is about candidate {identity}. Were columns sorted apart, or is it another project's "
                 f"table?",
             )
-        for axis, place in zip("zyx", query.candidate.center_zyx.tolist(), strict=True):
-            column = f"center_{axis}"
-            if row.cells.get(column) and abs(self.sheet.number(row, column) - place) > CENTER_TOLERANCE:
+        for column, place in zip(CENTER, query.candidate.center_zyx.tolist(), strict=True):
+            if not row.cells.get(column):
+                continue
+            try:
+                given = self.sheet.number(row, column)
+            except InputError:
+                self.unreadable.setdefault(column, row)
+                continue
+            if abs(given - place) > CENTER_TOLERANCE:
                 raise self.sheet.error(
                     row,
                     column,

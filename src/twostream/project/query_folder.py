@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from twostream.base.atomic import write_folder, write_text
-from twostream.candidates.sampling import patch_pixel_nm
 from twostream.candidates.picture import COLOURS, candidate_picture, png
+from twostream.candidates.sampling import patch_pixel_nm
 from twostream.project.answer_tables import table_kinds
 from twostream.project.project import Project
 from twostream.project.records import Query
