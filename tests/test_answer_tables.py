@@ -254,8 +254,8 @@ def test_what_was_exported_is_read_again(project, tmp_path, form):
         export(project, "queries", path, "csv")
         path.write_text("\ufeff" + path.read_text().replace(",,,", ",true,,").replace("kind,true,", "kind,,"))
     assert read_answers(project, path, "ann").new == 6
-    export(project, "answers", tmp_path / f"answers.{form}", "csv")
-    done = read_answers(project, tmp_path / f"answers.{form}", "ann")
+    export(project, "answers", tmp_path / "answers.csv", "csv")
+    done = read_answers(project, tmp_path / "answers.csv", "ann")
     assert (done.new, done.corrected, done.passed_over) == (0, 0, 6)
 
 
@@ -345,7 +345,7 @@ def test_every_query_has_its_picture(project, tmp_path):
         assert row["picture"] in page and int(row["query"]) == query.id
     for words in (("--what", "answers"), ("--what", "queries", "--format", "jsonl")):
         result = call("export", project.root, *words, "--pictures", "-o", tmp_path / "no")
-        assert result.exit_code == 1 and "only queries as csv have pictures" in result.stderr
+        assert result.exit_code == 1 and "--pictures is for --what queries as csv" in result.stderr
 
 
 def test_a_refused_table_ends_the_command_with_an_error(project, tmp_path):

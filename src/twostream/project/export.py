@@ -63,7 +63,8 @@ def export(
     if min_probability is not None and what != "dataset":
         raise InputError(f"--min-probability is for --what dataset; {what} has all objects. Leave it out.")
     if pictures and (what != "queries" or format_ not in (None, "csv")):
-        raise InputError(f"--pictures is for --what queries as csv, and {what} was asked for. Leave it out.")
+        named = f"{what} as {format_}" if format_ else what
+        raise InputError(f"--pictures is for --what queries as csv; it came with {named}. Leave it out.")
     if what == "segmentation":
         return _export_segmentation(project, str(output), format_)
     path = Path(output)
