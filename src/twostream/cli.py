@@ -364,16 +364,16 @@ def run(
         relocate(project, **moved)
     outcome = run_loop(project, rounds=rounds, truth_uri=truth)
     if outcome.finished:
+        from twostream.project.status import end_lines
         from twostream.report import write_report
 
         print(f"done: {outcome.round} rounds asked and answered; report: {write_report([Project(directory)])}")
+        print("\n".join(end_lines(project, outcome.round)))
     else:
-        table = f"queries_round_{outcome.round}.csv"
+        from twostream.project.status import answering_lines
+
         print(f"round {outcome.round} waits for {outcome.num_open} answers. To answer:")
-        print(f"1. {_command('export', directory, '--what', 'queries', '--format', 'csv', '-o', table)}")
-        print(f"2. fill in the column `kind` of {table}; `twostream answer --help` lists the kinds")
-        print(f"3. {_command('answer', directory, table)}")
-        print(f"4. {_command('run', directory)}")
+        print("\n".join(answering_lines(project, outcome.round, rounds)))
 
 
 @app.command()
@@ -439,17 +439,32 @@ for _name, _text in (
 @_errors_as_sentences
 def answer(
     directory: Dir,
-    table: Annotated[Path, typer.Argument(metavar="CSV", help="Columns query, kind; optional reason, seconds.")],
+    table: Annotated[
+        Path, typer.Argument(metavar="TABLE", help="CSV, TSV, XLSX or JSONL with the columns query and kind.")
+    ],
     annotator: Annotated[str, typer.Option("--annotator", help="Name of the person who answered.")] = os.environ.get(
         "USER", "annotator"
     ),
+    false_is: Annotated[
+        Optional[str],
+        typer.Option("--false-is", metavar="nothing|shape", help="What FALSE, 0 or no means in the column kind."),
+    ] = None,
     debug: Debug = False,
 ) -> None:
-    """Record answers from a table. Kinds of answers: true, nothing, shape, swapped, unsure, skipped."""
-    from twostream.project.project import Project
-    from twostream.project.tables import read_answers
+    """Record the answers of a table that `twostream export --what queries` has written and a person has filled in.
 
-    print(f"{read_answers(Project(directory), table, annotator)} answers recorded")
+    Kinds of answers: true, nothing (no object there), shape (an object, but merged, split or badly bounded), swapped
+    (pre and post exchanged), unsure, skipped. A row without a kind stays open; a row that was recorded before is passed
+    over; a changed kind or reason corrects the answer. An object that was missed is a row of the kind missed without a
+    query, with its place in z, y, x (voxels of the image) or z_nm, y_nm, x_nm, and optionally radius_nm.
+    """
+    from twostream.project.answer_tables import read_answers
+    from twostream.project.project import Project
+    from twostream.project.status import next_line
+
+    project = Project(directory)
+    print("\n".join(read_answers(project, table, annotator, false_is=false_is).lines()))
+    print(next_line(project))
 
 
 @app.command()
@@ -577,6 +592,9 @@ def export(
             "--format", metavar="csv|jsonl|parquet|zarr|hdf5", help="Taken from the ending of PATH by default."
         ),
     ] = None,
+    pictures: Annotated[
+        bool, typer.Option("--pictures", help="With queries: a folder with the table and a picture of each query.")
+    ] = False,
     min_probability: MinProbability = None,
     debug: Debug = False,
 ) -> None:
@@ -584,7 +602,7 @@ def export(
     from twostream.project.export import export as export_
     from twostream.project.project import Project
 
-    print(export_(Project(directory), what, output, format_, min_probability))
+    print(export_(Project(directory), what, output, format_, min_probability, pictures=pictures))
 
 
 @app.command()

@@ -17,8 +17,9 @@ from twostream.base.errors import InputError
 from twostream.candidates.table import read_table
 from twostream.project.curated import export_dataset
 from twostream.project.project import Project
+from twostream.project.query_folder import write_query_folder
 from twostream.project.segmentation import segmentation_of
-from twostream.project.tables import answer_row, latest_round, query_row, with_source_ids, write_rows
+from twostream.project.tables import answer_row, latest_round, query_row, with_project, with_source_ids, write_rows
 from twostream.volume import Volume, create_volume
 from twostream.volume.formats import FORMATS, format_of_path
 from twostream.volume.uri import Uri
@@ -35,18 +36,21 @@ def export(
     output: str | Path,
     format_: str | None = None,
     min_probability: float | None = None,
+    *,
+    pictures: bool = False,
 ) -> str:
     """Write a part of a project to a file or folder.
 
     Args:
         project: the project.
-        what: one of ``TABLES`` or ``VOLUMES``. "queries" are the open queries, with an empty column ``kind`` to fill
-            in.
+        what: one of ``TABLES`` or ``VOLUMES``. "queries" are the open queries, with the empty columns ``kind``,
+            ``reason`` and ``seconds`` to fill in.
         output: path to write, of which nothing may exist yet. For a segmentation also the URI of a volume; for a data
             set a folder.
         format_: a table's format, or the driver of a volume's; None takes the one that the ending of ``output`` names,
             or the first one (CSV, Zarr) where there is no ending.
         min_probability: of a data set, see ``export_dataset``.
+        pictures: write a folder with the queries as CSV and a picture of each (``query_folder``).
 
     Returns:
         What was written, in words.
@@ -59,6 +63,9 @@ def export(
         raise InputError(f"--what is {what!r}; expected one of {', '.join((*TABLES, *VOLUMES))}.")
     if min_probability is not None and what != "dataset":
         raise InputError(f"--min-probability is for --what dataset; {what} has all objects. Leave it out.")
+    if pictures and (what != "queries" or format_ not in (None, "csv")):
+        named = f"{what} as {format_}" if format_ else what
+        raise InputError(f"--pictures is for --what queries as csv; it came with {named}. Leave it out.")
     if what == "segmentation":
         return _export_segmentation(project, str(output), format_)
     path = Path(output)
@@ -66,8 +73,14 @@ def export(
         chosen = dataset_format(path, format_)
         make_way_for(path)
         return export_dataset(project, path, chosen, min_probability)
+    rows = with_project(project, _rows(project, what))
+    if pictures:
+        if path.suffix.lstrip(".") in TABLE_FORMATS:
+            raise InputError(f"-o {path} is a name for a table, but --pictures writes a folder; leave the ending out.")
+        make_way_for(path)
+        write_query_folder(project, rows, project.ledger.open_queries(), path)
+        return f"{len(rows)} queries written to {path / 'queries.csv'}, their pictures to {path / 'index.html'}"
     chosen = _table_format(path, format_, what)
-    rows = _rows(project, what)
     make_way_for(path)
     write_rows(rows, path, chosen)
     return f"{len(rows)} {what} written to {output} ({chosen})"
@@ -159,7 +172,8 @@ def _rows(project: Project, what: str) -> list[dict[str, Any]]:
     if what == "answers":
         return with_source_ids(project, [answer_row(answer) for answer in project.ledger.all_answers()])
     if what == "queries":
-        rows = [query_row(query) | {"kind": "", "seconds": ""} for query in project.ledger.open_queries()]
+        empty = dict.fromkeys(("kind", "reason", "seconds"), "")
+        rows = [query_row(query) | empty for query in project.ledger.open_queries()]
         return with_source_ids(project, rows)
     round_number = latest_round(project, "propose")
     table = read_table(project.path(round_number, "candidates.parquet"))
