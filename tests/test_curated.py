@@ -240,7 +240,7 @@ def test_the_world_of_these_tests_shows_every_rule(done, world):
     assert len(added) == 7 and len([i for i in reasons if i > max(row["id"] for row in candidates(done))]) == 2
     cut = set(np.unique(volume[:, :, FACE]).tolist()) - set(joined.values()) - {0}
     assert (
-        len(cut) == 3 and not set(np.unique(volume[:, :, FACE - 1]).tolist()) & cut
+        len(cut) == 4 and not set(np.unique(volume[:, :, FACE - 1]).tolist()) & cut
     )  # a rest outside, the labels inside
 
 

@@ -20,12 +20,11 @@ from twostream.base import progress
 from twostream.base.atomic import write_folder, write_text
 from twostream.base.config import apply_overrides, parse_config
 from twostream.base.errors import ConfigError, InputError, ProjectError, TwoStreamError
-from twostream.base.geometry import Box
 from twostream.candidates.label_scan import LabelKind
 from twostream.candidates.labels import Labels
 from twostream.candidates.sources import check_source
 from twostream.models.segmentation.config import shapes_for
-from twostream.project.boxes import default_boxes
+from twostream.project.boxes import Boxes, default_boxes
 from twostream.project.database import new_project_id
 from twostream.project.frozen import SETTINGS_NAME
 from twostream.project.inputs import Given, read_inputs
@@ -204,7 +203,7 @@ def _source(**uris: str | None) -> dict[str, Any] | None:
 
 def _check_covered(config: ProjectConfig, labels: Labels) -> None:
     """Raise InputError if a labels box reaches beyond what the labels say: there, nothing is known."""
-    for box in map(Box.parse, config.boxes.labels or ()):
+    for box in Boxes.of(config.boxes).labels:
         if not labels.covered.contains(box):
             raise InputError(
                 f"labels box {box} reaches beyond {labels.volume.uri}, which covers {labels.covered} (Z, Y, X voxels "
