@@ -247,9 +247,15 @@ def volume_uri(folder: Path, name: str, format_: str) -> str:
 
 
 def new_labels(uri: str, project: Project) -> Volume:
-    """Create a label volume, (Z, Y, X) uint64, of the extent of a project's image."""
+    """Create a label volume, (Z, Y, X) uint64, of the extent and at the place of a project's image."""
     image = project.image
-    return create_volume(uri, shape_zyx=image.shape_zyx, dtype=np.uint64, voxel_size_nm=image.voxel_size_nm)
+    return create_volume(
+        uri,
+        shape_zyx=image.shape_zyx,
+        dtype=np.uint64,
+        voxel_size_nm=image.voxel_size_nm,
+        offset_nm=image.offset_nm,
+    )
 
 
 def write_tables(folder: Path, rows: list[dict[str, Any]], left_out: list[dict[str, Any]]) -> None:
