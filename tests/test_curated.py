@@ -147,16 +147,18 @@ def dataset(path):
     )
 
 
-def derived(project, world, least):
-    """{id: reason} of what is left out, what joins, {id: label} of the hand labels, and the volume: whole arrays."""
+def labelled(world):
+    """The labels inside the labels box, and (Z, Y, X) bool, where they know."""
     with h5py.File(world) as file:
         labels, ignore = file["labels"][:], file["labels_ignore"][:]
     known = np.zeros(SHAPE_ZYX, bool)
     known[:, :, :FACE] = True
     known &= ~((ignore > 0) & (labels == 0))
-    labels = np.where(known, labels, 0)
-    probability = read_probabilities(project, 2).of_id
-    kinds = {a.candidate: str(a.kind) for a in project.ledger.current_answers() if a.candidate}
+    return np.where(known, labels, 0), known
+
+
+def masks_of(project, kinds):
+    """{id: whole mask} of what nobody has answered, and of what people confirmed or drew, ``kinds`` {id: answer}."""
     masks, given = {}, {}
     for row in candidates(project):
         if row["id"] not in kinds:
@@ -168,6 +170,16 @@ def derived(project, world, least):
     for answer in (a for a in project.ledger.current_answers() if a.kind == "missed"):
         given[first] = on_image(*answer.drawing)
         first += 1
+    return masks, given
+
+
+def derived(project, world, least):
+    """{id: reason} of what is left out, what joins, {id: label} of the hand labels, and the volume: whole arrays."""
+    labels, known = labelled(world)
+    probability = read_probabilities(project, 2).of_id
+    kinds = {a.candidate: str(a.kind) for a in project.ledger.current_answers() if a.candidate}
+    masks, given = masks_of(project, kinds)
+    first = max(given) + 1
     hand = {value: first + i for i, value in enumerate(sorted(set(labels.ravel().tolist()) - {0}))}
     reasons = {i: "answered false" for i, kind in kinds.items() if kind in ("nothing", "shape")}
     volume, joined = np.zeros(SHAPE_ZYX, np.uint64), {}
@@ -176,14 +188,17 @@ def derived(project, world, least):
         inside, outside = mask & known, mask & ~known
         under = labels[inside]
         values, counts = np.unique(under[under > 0], return_counts=True)
+        denied = (labels[inside] == 0).sum() > mask.sum() / 4
         if not outside.any():
             reasons[identity] = "labels box"
-        elif identity in masks and probability[identity] < least:
-            reasons[identity] = "improbable"
         elif len(values) and counts.max() * 2 >= len(under) and neighbours(outside, labels == values[counts.argmax()]):
             reasons[identity] = "joined"
             joined[identity] = hand[values[counts.argmax()]]
             volume[mask] = joined[identity]
+        elif identity in masks and denied:
+            reasons[identity] = "labels box"
+        elif identity in masks and probability[identity] < least:
+            reasons[identity] = "improbable"
         elif identity in masks and (mask & (above | known)).sum() > mask.sum() / 2:
             reasons[identity] = "covered"
         else:
@@ -244,12 +259,14 @@ def test_the_world_of_these_tests_shows_every_rule(done, world):
     assert len(joined) > 1 and len(hand) > 5
     assert all((volume[:, :, FACE - 1] == i).any() and (volume[:, :, FACE] == i).any() for i in joined.values())
     assert (derived(done, world, 0)[3][HIDDEN] > 0).any()  # S's candidate stands where the labels say nothing
+    crossing = {row["id"] for row in candidates(done) if row["box_x0"] < FACE < row["box_x1"]}
+    assert sorted(reasons.get(i, "kept") for i in crossing) == ["joined"] * 3 + ["kept"] + ["labels box"] * 2
     assert list(reasons.values()).count("covered") == 2  # a third candidate keeps more than half
     added = [a.id for a in done.ledger.current_answers() if a.kind == "missed"]
     assert len(added) == 7 and len([i for i in reasons if i > max(row["id"] for row in candidates(done))]) == 2
     cut = set(np.unique(volume[:, :, FACE]).tolist()) - set(joined.values()) - {0}
     assert (
-        len(cut) == 4 and not set(np.unique(volume[:, :, FACE - 1]).tolist()) & cut
+        len(cut) == 2 and not set(np.unique(volume[:, :, FACE - 1]).tolist()) & cut
     )  # a rest outside, the labels inside
 
 

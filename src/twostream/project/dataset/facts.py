@@ -97,7 +97,7 @@ def _said(facts: Mapping[str, Any]) -> list[str]:
         low, high = precision["interval"]
         lines.append(
             f"  precision of origin model: {precision['value']:.3f}, 95 percent interval {low:.3f} to {high:.3f} "
-            f"({precision['num_judged']} objects, {precision['source']})"
+            f"(measured on {precision['num_judged']}, {precision['source']})"
         )
     if recall["value"] is not None:
         lines.append(f"  recall: {recall['value']:.3f} of {recall['num_truth']} true objects ({recall['source']})")
