@@ -425,6 +425,7 @@ def test_help_lists_every_command():
         "status",
         "report",
         "export",
+        "merge",
         "query",
     ):
         assert name in text

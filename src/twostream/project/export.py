@@ -23,6 +23,7 @@ from twostream.project.tables import answer_row, latest_round, query_row, with_p
 from twostream.volume import Volume, create_volume
 from twostream.volume.formats import FORMATS, format_of_path
 from twostream.volume.uri import Uri
+from twostream.volume.volume import VoxelSize
 from twostream.volume.windows import whole_chunks
 
 TABLES = ("answers", "queries", "candidates")
@@ -144,7 +145,8 @@ def _volume_format(parsed: Uri, format_: str | None) -> str:
     named = parsed.driver if parsed.has_scheme else found.driver if found else None
     ending = Path(parsed.path).suffix
     if (named is None and ending) or (named is not None and named not in known) or not parsed.is_path:
-        what = f"begins with {parsed.driver}://" if parsed.has_scheme else f"ends in {ending}"
+        scheme, separator, _ = str(parsed).partition("://")
+        what = f"begins with {scheme}://" if separator else f"ends in {ending}"
         raise InputError(
             f"-o {parsed} {what}; a segmentation can be written to a path of this machine that ends in {endings}, or "
             f"by one of the drivers {', '.join(name + '://' for name in known)}. Choose one of these."
@@ -194,9 +196,9 @@ def _export_segmentation(project: Project, output: str, format_: str | None) -> 
     try:
         partial = replace(parsed, driver=driver, path=str(folder / target.name), has_scheme=True)
         if FORMATS[driver].create is None:
-            _write_hdf5(source, partial)
+            _write_hdf5(source, partial, project.image.offset_nm)
         else:
-            copy_volume(source, str(partial))
+            _copy_volume(source, str(partial), project.image.offset_nm)
         os.replace(folder / target.name, target)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -205,25 +207,27 @@ def _export_segmentation(project: Project, output: str, format_: str | None) -> 
     )
 
 
-def copy_volume(source: Volume, uri: str) -> None:
-    """Write a volume to a new one, block by block."""
+def _copy_volume(source: Volume, uri: str, offset_nm: VoxelSize | None) -> None:
+    """Write a volume to a new one at the place ``offset_nm``, block by block."""
     target = create_volume(
         uri,
         shape_zyx=source.shape_zyx,
         dtype=source.dtype,
         voxel_size_nm=source.voxel_size_nm,
-        num_channels=source.num_channels,
+        offset_nm=offset_nm,
     )
     for box in whole_chunks(target):
         target.write(box, source.read(box))
 
 
-def _write_hdf5(source: Volume, uri: Uri) -> None:
-    """Write a (Z, Y, X) volume as a dataset of a new HDF5 file, block by block."""
+def _write_hdf5(source: Volume, uri: Uri, offset_nm: VoxelSize | None) -> None:
+    """Write a (Z, Y, X) volume as a dataset of a new HDF5 file at the place ``offset_nm``, block by block."""
     with h5py.File(uri.path, "w") as file:
         dataset = file.create_dataset(
             uri.dataset or "main", source.shape_zyx, source.dtype, chunks=source.chunk_shape_zyx, compression="gzip"
         )
         dataset.attrs["voxel_size_nm"] = source.voxel_size_nm
+        if offset_nm is not None:
+            dataset.attrs["offset"] = offset_nm
         for box in whole_chunks(source):
             dataset[box.slices] = source.read(box)
