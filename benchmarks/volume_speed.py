@@ -146,7 +146,7 @@ def reopened(uri: str, driver: str) -> Volume:
     return FORMATS[driver].open(uri, SIZE_NM, writable=True)
 
 
-PEERS = {
+PAIRS = {
     "zarr": Peer("tensorstore", make_zarr, bare_read("zarr"), bare_write("zarr"), our_write("zarr")),
     "zarr 3 in shards": Peer("tensorstore", lambda *a: make_zarr(*a, shards=True), bare_read("zarr3")),
     "n5": Peer("tensorstore", make_n5, bare_read("n5")),
@@ -217,14 +217,14 @@ def add(
 def main() -> None:
     parser = common_options.parser(__doc__ or "")
     parser.add_argument("--shape", type=int, nargs=3, default=[32, 512, 512])
-    parser.add_argument("--peers", nargs="+", choices=PEERS, default=list(PEERS))
+    parser.add_argument("--peers", nargs="+", choices=PAIRS, default=list(PAIRS))
     parser.add_argument("--boxes", type=int, default=16)
     parser.add_argument("--repetitions", type=int, default=2)
     options = common_options.parse(parser, {"shape": [128, 1024, 1024], "boxes": 128, "repetitions": 7})
     results = Results("volume_speed", options)
     array = np.random.default_rng(0).integers(0, 32, options.shape, dtype=np.uint8)
     data = Data("noise of 5 bits", f"default_rng(0).integers(0, 32, {tuple(options.shape)}, uint8)")
-    for (name, peer), (title, chunk) in itertools.product(PEERS.items(), CHUNKS.items()):
+    for (name, peer), (title, chunk) in itertools.product(PAIRS.items(), CHUNKS.items()):
         if name not in options.peers:
             continue
         with tempfile.TemporaryDirectory() as folder:

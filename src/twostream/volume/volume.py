@@ -123,7 +123,7 @@ class Volume(ABC):
 
     def _check_inside(self, box: Box, verb: str) -> None:
         spans = zip(box.offset_zyx, box.shape_zyx, self.shape_zyx, strict=True)
-        if not all(0 <= start and start + size <= end for start, size, end in spans):
+        if not all(start >= 0 and start + size <= end for start, size, end in spans):
             raise VolumeError(f"cannot {verb} box {box} of {self.uri}: the volume holds {self.box} (Z, Y, X voxels).")
 
 
