@@ -53,7 +53,7 @@ def dataset_facts(
         "offset_nm_zyx": list(project.image.offset_nm) if project.image.offset_nm else None,
         "value": "id" if project.task.num_sides == 1 else "presynaptic 2*id-1, postsynaptic 2*id",
         "round": round_number,
-        "labels_boxes": [str(box) for box in boxes.labels] if origins[LABELS] else [],
+        "labels_boxes": [str(box) for box in boxes.labels],
         "test_box": str(boxes.test) if boxes.test else None,
         "num_objects": len(rows),
         "num_objects_by_origin": dict(sorted(origins.items())),
