@@ -270,9 +270,13 @@ def _published_overrides(paths: list[Path] | None, preset: str, given: dict[str,
 
 def _print_inputs(directory: Path, inputs: Any, project: Project) -> None:
     """Print what was understood of image and labels; where something is questioned, a picture is written as well."""
+    from twostream.candidates.sources import segmentation_labels
     from twostream.project.look import look_at_inputs, write_picture
 
-    seen = look_at_inputs(inputs, project.task)
+    source, segmentation = project.source, None
+    if source is not None and source.kind == "segmentation":
+        segmentation = segmentation_labels(source, project.image, project.task)
+    seen = look_at_inputs(inputs, project.task, segmentation)
     print("\n".join(seen.understood.printed))
     if seen.understood.questions:
         write_picture(seen.picture, directory / "inputs.png")

@@ -13,13 +13,14 @@ import numpy as np
 from twostream.base.atomic import write_bytes
 from twostream.base.errors import InputError
 from twostream.base.geometry import Box
+from twostream.candidates.labels import Labels
 from twostream.candidates.objects import read_objects
 from twostream.candidates.objects.files import is_table
 from twostream.candidates.painting import paint, with_sides
-from twostream.candidates.picture import png, stacked
+from twostream.candidates.picture import png
 from twostream.candidates.sources import RADIUS_NM
 from twostream.project.inputs import Given, Inputs, read_inputs
-from twostream.project.look_picture import look_picture
+from twostream.project.look_picture import look_picture, stacked_below
 from twostream.project.understood import Understood, of_image, of_labels
 from twostream.task import Task, get_task
 from twostream.volume import MemoryVolume, Volume
@@ -58,18 +59,19 @@ def look(given: Given, task_name: str) -> Look:
     return look_at_inputs(inputs, task) if table is None else _look_at_table(Path(table), inputs.image, task)
 
 
-def look_at_inputs(inputs: Inputs, task: Task) -> Look:
-    """Look at image and labels that have been opened."""
-    understood, labels = of_image(inputs.image), inputs.labels
-    if labels is None:
-        return Look(understood, look_picture(inputs.image, inputs.image.box, None, None))
-    found = fits(inputs.image, labels.volume, task.num_sides, labels.covered)
-    understood += of_labels(labels, inputs.image, task, found)
-    picture, better = look_picture(inputs.image, labels.covered, labels.volume, labels.ignore), better_reading(found)
-    if better is not None:
-        turned = look_picture(inputs.image, labels.covered, labels.volume, None, better.reading)
-        picture = stacked([picture, turned], 0)
-    return Look(understood, picture)
+def look_at_inputs(inputs: Inputs, task: Task, segmentation: Labels | None = None) -> Look:
+    """Look at an image, labels and perhaps a segmentation in place of S that have been opened."""
+    understood, image = of_image(inputs.image), inputs.image
+    pictures = []
+    for labels in (inputs.labels, segmentation):
+        if labels is None:
+            continue
+        found = fits(image, labels.volume, task.num_sides, labels.covered)
+        understood += of_labels(labels, image, task, found)
+        pictures.append(look_picture(image, labels.covered, labels.volume, labels.ignore))
+        if better := better_reading(found):
+            pictures.append(look_picture(image, labels.covered, labels.volume, None, better.reading))
+    return Look(understood, stacked_below(pictures or [look_picture(image, image.box, None, None)]))
 
 
 def write_picture(picture: np.ndarray, path: Path) -> None:

@@ -50,6 +50,13 @@ def look_picture(
     return stacked(filled, 1)
 
 
+def stacked_below(pictures: list[np.ndarray]) -> np.ndarray:
+    """Pictures below each other, on white where one is narrower."""
+    width = max(picture.shape[1] for picture in pictures)
+    filled = [np.pad(p, ((0, 0), (0, width - p.shape[1]), (0, 0)), constant_values=255) for p in pictures]
+    return stacked(filled, 0)
+
+
 def _section(region: Box, axis: int, position: int) -> Box:
     """A box of one voxel along ``axis``, at most ``WIDTH_PX`` along the others, in the middle of ``region``."""
     start, stop = list(region.offset_zyx), list(region.stop_zyx)
