@@ -1,6 +1,7 @@
 """Answer tables as files: one table in the forms in which programs save it, and numbers that have lost digits."""
 
 import json
+import sys
 
 import openpyxl
 import pytest
@@ -69,6 +70,15 @@ def test_what_is_no_table_is_refused(tmp_path, content, sentence):
     with pytest.raises(InputError) as error:
         read_answer_sheet(path)
     assert sentence in str(error.value)
+
+
+def test_without_openpyxl_a_workbook_is_refused_with_what_to_do(tmp_path, monkeypatch):
+    workbook(tmp_path / "t.xlsx")
+    monkeypatch.setitem(sys.modules, "openpyxl", None)
+    with pytest.raises(
+        InputError, match=r"openpyxl, which reads workbooks, is not installed; save the table as .CSV UTF-8"
+    ):
+        read_answer_sheet(tmp_path / "t.xlsx")
 
 
 def read(tmp_path, text, other=""):

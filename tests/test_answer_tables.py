@@ -6,7 +6,9 @@ proposed.
 
 import csv
 import json
+import shlex
 import shutil
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -355,3 +357,26 @@ def test_a_refused_table_ends_the_command_with_an_error(project, tmp_path):
     assert result.exit_code == 1 and result.stderr.startswith("twostream: ") and not project.ledger.all_answers()
     result = call("answer", project.root, write(tmp_path / "t.csv", "query,kind\n1,\n"), "--annotator", "ann")
     assert result.exit_code == 1 and "none of them holds a kind" in result.stderr
+
+
+def test_the_end_says_what_may_follow_in_commands_that_can_be_pasted(project, sheet, monkeypatch):
+    read_answers(project, sheet(kind=["true", "nothing"] * 3), "ann")
+    project.ledger.close()
+    monkeypatch.chdir(project.root.parent)
+
+    def paste(line):
+        name, *words = shlex.split(line[line.index("twostream ") :])
+        done = call(*words)
+        assert name == "twostream" and done.exit_code == 0, done.output
+        return done.stdout.splitlines()
+
+    done, another, dataset = paste("twostream run p --rounds 1")
+    assert done.startswith("done: 1 rounds asked and answered; report: p") and Path("p/report.html").is_file()
+    assert paste(dataset) and Path("p_dataset").is_dir()
+    assert paste("twostream run p --rounds 1")[-1].endswith("p_dataset_2")
+    export_command, _, answer, go_on = paste(another)[-4:]
+    assert paste(export_command) and Path("p_queries_round_1/index.html").is_file()
+    assert go_on.endswith("twostream run p --rounds 2")
+    refused = call(*shlex.split(answer[answer.index("twostream ") :])[1:])
+    assert refused.exit_code == 1 and "none of them holds a kind" in refused.stderr
+    assert len(paste(another)) == 1 + 3  # exported already: that step is left out

@@ -531,7 +531,7 @@ def test_tables_come_in_every_format(done, tmp_path):
         assert len(table(tmp_path / f"{what}.csv")) == len(text) == len(stored) > 5
         names = [name for name in text[0] if not isinstance(text[0][name], (dict, list))]
         assert [[row[name] for name in names] for row in stored] == [[row[name] for name in names] for row in text]
-    assert json.loads(stored[0]["reason"]) == text[0]["reason"]
+    assert json.loads(stored[0]["asked_because"]) == text[0]["asked_because"]
     assert call("export", done.root, "--what", "queries", "-o", tmp_path / "none.parquet").exit_code == 0
     assert read_table(tmp_path / "none.parquet").column_names == ["query", "kind"]
     assert call("export", waiting.root, "--what", "answers", "-o", tmp_path / "plain").exit_code == 0

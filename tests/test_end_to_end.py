@@ -10,11 +10,13 @@ import time
 import numpy as np
 import pytest
 from scipy import ndimage
+from typer.testing import CliRunner
 
 from twostream.base.errors import ConfigError, ProjectError
 from twostream.base.geometry import Box
 from twostream.candidates.candidate import Candidate
 from twostream.candidates.table import from_table, read_table
+from twostream.cli import app
 from twostream.project.answer_tables import read_answers
 from twostream.project.create import fork_project
 from twostream.project.export import export
@@ -277,6 +279,8 @@ def test_an_empty_pool_is_explained(make_project, truth, capfd):
     end = run(project, rounds=3, truth_uri=truth)
     assert (end.round, end.step, end.finished) == (1, "suggest", True)
     assert "no candidate is left to ask in round 1" in status_lines(project)[-1]
+    again = CliRunner().invoke(app, ["run", str(project.root)])
+    assert again.exit_code == 0 and "no candidate is left to ask" in again.output and "--what dataset" in again.output
     with pytest.raises(ProjectError, match="no candidate is left to ask in round 1"):
         run_step(project, "suggest")
     assert "fewer than the budget of 500: asking them all" in capfd.readouterr().err
@@ -343,7 +347,7 @@ def test_frozen_settings_cannot_be_changed_later(make_project):
     path.write_text(path.read_text().replace("test: 0:8,0:96,192:240", "test: 0:8,0:96,200:240"))
     with pytest.raises(
         ProjectError,
-        match=r"boxes\.test in .* is 0:8,0:96,200:240, but round 0 was made with 0:8,0:96,192:240; it is frozen",
+        match=r"boxes\.test in .* is 0:8,0:96,200:240, but round 0 was made with 0:8,0:96,192:240 \(.*\); it is frozen",
     ):
         run(Project(project.root), rounds=1)
 
