@@ -26,7 +26,7 @@ import cv2
 import numpy as np
 import tensorstore
 from common import options as common_options
-from common.measure import timed, watched_memory
+from common.measure import timed
 from common.results import Data, Results
 
 from twostream.base.geometry import Box, grid
@@ -219,7 +219,7 @@ def report_share(results: Results, data: Data, path: Path, plan: Plan) -> None:
 
 
 def report_training(results: Results, data: Data, path: Path, num_steps: int) -> None:
-    """Rows of the default stream: seconds a step with crops of the volume, and with patches in memory; and memory."""
+    """Rows of the default stream: seconds a step with crops of the volume, and with patches in memory."""
     config = StreamConfig(num_steps=num_steps)
     patches, streams = PatchConfig(), StreamsConfig()
     shape = (patches.num_planes, patches.width_px, patches.width_px)
@@ -236,20 +236,12 @@ def report_training(results: Results, data: Data, path: Path, num_steps: int) ->
             with tempfile.TemporaryDirectory() as folder, timed() as taken:
                 fit_stream(network, draw, config, seed=turn, resume_path=Path(folder) / "r", name="unsupervised")
             seconds[kind].append(taken.processor / num_steps)
-    with watched_memory() as memory:
-        draw = ImageDraw(
-            RandomCrops(open_volume(str(path)), patches, PIXEL_NM, 9, turned=True), centred, 1.0, patches.planes
-        )
-        before = memory.private
-        for t in range(8192):
-            draw(t, np.random.default_rng(t))
     for kind, values in seconds.items():
         results.add(
             "core_seconds_per_default_step", float(np.median(values)), "s", data=data,
             spread=[min(values), max(values)], spread_is=f"range over {len(values)} trainings", raw_patches=kind,
             steps=num_steps,
         )  # fmt: skip
-    results.add("memory_of_drawing", 1024 * (memory.private - before), "MB", data=data, preset="default", crops=8192)
 
 
 @dataclass(frozen=True)
