@@ -21,13 +21,12 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 import tensorstore
 from common import options as common_options
-from common.measure import timed, watched_memory
+from common.measure import timed
 from common.results import Data, Results
 
 from twostream.base.geometry import Box, grid
@@ -39,28 +38,32 @@ from twostream.models.streams.draw import ImageDraw
 from twostream.models.streams.fit import fit_stream, new_stream
 from twostream.models.training import use_threads
 from twostream.project.settings import BY_TASK, PRESETS
-from twostream.volume import Volume, create_volume, read_padded
-from twostream.volume._zarr import ZarrVolume
+from twostream.volume import Volume, create_volume, open_volume, read_padded
 
 SIZE_NM = (30.0, 8.0, 8.0)
 PIXEL_NM = 8.0
+FAR_AWAY = 1000
+"""Crops cut one at a time are those of a group that has not just been read: the volume keeps some decoded chunks."""
 FORMER_CROPS = 4096
 """Fixed patches that trained the stream before crops were drawn anew."""
 
 
-class Watched(ZarrVolume):
-    """Notes the boxes that are read."""
+class Watched(Volume):
+    """Another volume; notes the boxes that are read."""
 
-    def __init__(self, uri: str) -> None:
-        super().__init__(uri)
+    def __init__(self, volume: Volume) -> None:
+        self.uri, self.shape_zyx, self.num_channels = volume.uri, volume.shape_zyx, volume.num_channels
+        self.voxel_size_nm, self.dtype, self.chunk_shape_zyx = (
+            volume.voxel_size_nm,
+            volume.dtype,
+            volume.chunk_shape_zyx,
+        )
+        self.volume = volume
         self.boxes: list[Box] = []
 
     def _read(self, box: Box) -> np.ndarray:
         self.boxes.append(box)
-        return super()._read(box)
-
-    def __reduce__(self) -> Any:
-        return Watched, (self.uri,)
+        return self.volume.read(box)
 
 
 @dataclass(frozen=True)
@@ -124,7 +127,7 @@ def alone_seconds(volume: Volume, crops: RandomCrops, plan: Plan, group: int, nu
 
 def report_speed(results: Results, data: Data, path: Path, plan: Plan, num_groups: int) -> None:
     """Rows of one plan: crops and decoded megabytes a second, beside crops one at a time and bare reading."""
-    volume = Watched(str(path))
+    volume = Watched(open_volume(str(path)))
     crops = RandomCrops(volume, plan.patches, PIXEL_NM, 0, turned=plan.turned)
     spec = {"driver": "zarr", "kvstore": {"driver": "file", "path": str(path / "0")}}
     store = tensorstore.open(spec).result()
@@ -132,6 +135,7 @@ def report_speed(results: Results, data: Data, path: Path, plan: Plan, num_group
     crops.cut(num_groups)  # warm
     whole, bare, alone, decoded = [], [], [], 0
     for group in range(num_groups):
+        alone.append(alone_seconds(volume, crops, plan, FAR_AWAY + group, few))
         volume.boxes.clear()
         with timed() as cutting:
             crops.cut(group)
@@ -142,7 +146,6 @@ def report_speed(results: Results, data: Data, path: Path, plan: Plan, num_group
                 np.asarray(store[box.slices].read().result())
         whole.append(cutting.processor)
         bare.append(reading.processor)
-        alone.append(alone_seconds(volume, crops, plan, group, few))
     number = num_groups * crops.crops_per_group
     settings = {"preset": plan.name, "crops": number, "crops_per_group": crops.crops_per_group}
     for name, seconds, each in (("", whole, 1.0), ("_bare_reading", bare, 1.0), ("_one_at_a_time", alone, few)):
@@ -203,7 +206,7 @@ def seen_turned(crops: RandomCrops, plan: Plan, shape_zyx: tuple[int, int, int],
 
 def report_share(results: Results, data: Data, path: Path, plan: Plan) -> None:
     """Rows of one plan: the share of voxels that were in a crop after trainings of some lengths."""
-    volume = ZarrVolume(str(path))
+    volume = open_volume(str(path))
     crops = RandomCrops(volume, plan.patches, PIXEL_NM, 0, turned=plan.turned)
     steps_of = {number: steps for steps, number in plan.trained_crops.items()}
     if plan.turned:
@@ -216,7 +219,7 @@ def report_share(results: Results, data: Data, path: Path, plan: Plan) -> None:
 
 
 def report_training(results: Results, data: Data, path: Path, num_steps: int) -> None:
-    """Rows of the default stream: seconds a step with crops of the volume, and with patches in memory; and memory."""
+    """Rows of the default stream: seconds a step with crops of the volume, and with patches in memory."""
     config = StreamConfig(num_steps=num_steps)
     patches, streams = PatchConfig(), StreamsConfig()
     shape = (patches.num_planes, patches.width_px, patches.width_px)
@@ -225,7 +228,7 @@ def report_training(results: Results, data: Data, path: Path, num_steps: int) ->
     for turn in range(4):
         # In turns, and the other one first in every second turn.
         for kind in sorted(seconds, reverse=bool(turn % 2)):
-            crops = RandomCrops(ZarrVolume(str(path)), patches, PIXEL_NM, turn, turned=True)
+            crops = RandomCrops(open_volume(str(path)), patches, PIXEL_NM, turn, turned=True)
             draw = ImageDraw(
                 crops if kind == "crops" else Fixed(centred), centred, streams.random_crop_share, patches.planes
             )
@@ -233,20 +236,12 @@ def report_training(results: Results, data: Data, path: Path, num_steps: int) ->
             with tempfile.TemporaryDirectory() as folder, timed() as taken:
                 fit_stream(network, draw, config, seed=turn, resume_path=Path(folder) / "r", name="unsupervised")
             seconds[kind].append(taken.processor / num_steps)
-    with watched_memory() as memory:
-        draw = ImageDraw(
-            RandomCrops(ZarrVolume(str(path)), patches, PIXEL_NM, 9, turned=True), centred, 1.0, patches.planes
-        )
-        before = memory.private
-        for t in range(8192):
-            draw(t, np.random.default_rng(t))
     for kind, values in seconds.items():
         results.add(
             "core_seconds_per_default_step", float(np.median(values)), "s", data=data,
             spread=[min(values), max(values)], spread_is=f"range over {len(values)} trainings", raw_patches=kind,
             steps=num_steps,
         )  # fmt: skip
-    results.add("memory_of_drawing", 1024 * (memory.private - before), "MB", data=data, preset="default", crops=8192)
 
 
 @dataclass(frozen=True)

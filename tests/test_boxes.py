@@ -1,7 +1,9 @@
 """Several labels boxes in one volume: what lies between them is unknown. With one box all is as it was."""
 
+import json
 from collections import Counter
 
+import h5py
 import numpy as np
 import pytest
 import yaml
@@ -17,6 +19,7 @@ from twostream.models.segmentation.config import SegmentationConfig
 from twostream.models.segmentation.labelled import LabelsBoxes, grey_values
 from twostream.models.segmentation.lessons import Lesson, Lessons
 from twostream.project.boxes import Boxes
+from twostream.project.export import export
 from twostream.project.project import Project
 from twostream.report import write_report
 from twostream.rounds.loop import run
@@ -110,10 +113,10 @@ def test_a_list_of_one_box_is_the_same_frozen_setting_as_its_text(make_project):
     path, text = project.root / "twostream.yaml", (project.root / "twostream.yaml").read_text()
     assert f"labels: {LABELS_BOX}\n" in text
     path.write_text(text.replace(f"labels: {LABELS_BOX}\n", f"labels: ['{LABELS_BOX}']\n"))
-    Project(project.root).check_frozen()
+    Project(project.root).open_round(1)
     path.write_text(text.replace(f"labels: {LABELS_BOX}\n", f"labels: ['{LABELS_BOX}', '{RIGHT}']\n"))
     with pytest.raises(ProjectError, match=r"boxes.labels in .* it is frozen"):
-        Project(project.root).check_frozen()
+        Project(project.root).open_round(1)
 
 
 def test_what_the_boxes_cover_is_what_a_loop_over_voxels_says():
@@ -301,3 +304,28 @@ def test_a_candidate_between_the_boxes_may_be_asked_even_inside_their_hull(make_
         place = Box.parse(box)
         candidate = Candidate(1, 1, place, np.ones(place.shape_zyx, np.uint8), 0.5)
         assert may_be_asked(project, candidate) is expected
+
+
+def test_the_curated_data_set_names_the_boxes_that_its_labels_come_from(make_project, toy_file, tmp_path):
+    for name, given in (("two", [LEFT, RIGHT]), ("one", [LABELS_BOX])):
+        project = make_project(name, labels_box=given)
+        run(project, rounds=0, truth_uri=f"{toy_file}:mitochondria")
+        export(project, "dataset", str(tmp_path / f"{name}_data"), None)
+        facts = json.loads((tmp_path / f"{name}_data" / "dataset.json").read_text())
+        assert facts["labels_boxes"] == given
+        truth = project.labels.read(Box.whole(SHAPE_ZYX))
+        blobs = set()
+        for box in project.boxes.labels:
+            blobs |= set(np.unique(truth[box.slices]).tolist()) - {0}
+        assert facts["num_objects_by_origin"]["labels"] == len(blobs)
+
+
+def test_each_labels_box_must_lie_where_the_labels_lie(tmp_path, toy_file):
+    with h5py.File(toy_file) as stored, h5py.File(tmp_path / "crop.h5", "w") as file:
+        file["labels"] = stored["mitochondria"][:, :, :128]
+        file.attrs["voxel_size_nm"], file["labels"].attrs["offset"] = VOXEL_SIZE_NM, (0.0, 0.0, 0.0)
+    words = ("--labels-box", LEFT, "--labels-box", RIGHT)
+    refused(
+        init(tmp_path / "p", toy_file, "--labels", f"{tmp_path / 'crop.h5'}:labels", *words),
+        f"labels box {RIGHT} reaches beyond",
+    )

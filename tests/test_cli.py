@@ -11,6 +11,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+import typer
 from conftest import LABELS_BOX, SHAPE_ZYX, TEST_BOX, TINY, VOXEL_SIZE_NM
 from typer.testing import CliRunner
 
@@ -137,6 +138,26 @@ def test_init_explains_wrong_options(tmp_path, toy_file, words, settings, senten
     assert not (tmp_path / "p" / "twostream.yaml").exists()
 
 
+def commands(group=None, words=()):
+    """(words, click command) of every command, those of groups too."""
+    for name, command in (group or typer.main.get_command(app)).commands.items():
+        yield from commands(command, (*words, name)) if hasattr(command, "commands") else [((*words, name), command)]
+
+
+def test_an_option_with_one_value_is_refused_if_it_comes_twice(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    checked = 0
+    for words, command in commands():
+        for option in (p for p in command.params if p.param_type_name == "option"):
+            values = ["1"] * option.nargs
+            twice = call(*words, option.opts[-1], *values, option.opts[0], *values)
+            said = f"{option.opts[-1]} was given 2 times; it takes one value." in " ".join(twice.stderr.split())
+            assert said == (not option.multiple and not option.is_flag and "--help" not in option.opts), option.opts
+            assert not said or twice.exit_code == 2
+            checked += said
+    assert checked > 30
+
+
 def test_volumes_that_do_not_fit_are_refused(tmp_path, toy_file):
     path = tmp_path / "other.h5"
     with h5py.File(path, "w") as file:
@@ -199,9 +220,12 @@ def test_steps_by_name_and_in_their_order(tmp_path, toy_file):
     assert waiting.exit_code == 0 and "waits for 5 answers" in waiting.output and "twostream answer" in waiting.output
     answers = tmp_path / "a.csv"
     for text, sentence in (
-        ("query,kind\n1,maybe\n", "line 2: kind is 'maybe'; expected one of true, nothing, shape"),
-        ("query,kind\n77,true\n", "query 77 is not open"),
-        ("query,kind\n1,true\n1,nothing\n", "line 3: query 1 is not open"),
+        ("query,kind\n1,maybe\n", "row 2, column kind: 'maybe' came; expected one of true, nothing, shape"),
+        ("query,kind\n77,true\n", "'77' came; this project has asked queries 1 to 5"),
+        (
+            "query,kind\n1,true\n1,nothing\n",
+            "row 3, column query: '1' came; row 2 answers the same query with true; keep one",
+        ),
         ("id,kind\n1,true\n", "expected query and kind"),
     ):
         answers.write_text(text)
@@ -242,15 +266,15 @@ def test_printed_commands_can_be_pasted_in_folders_with_spaces(tmp_path, toy_fil
     assert "waits for 3 answers" in printed[-5]
     export, fill_in, answer, go_on = printed[-4:]
     paste(export)
-    table = Path("queries_round_0.csv")
-    assert f"the column `kind` of {table};" in fill_in
+    table = Path("first project_queries_round_0/queries.csv")
+    assert f"the column `kind` of {table}:" in fill_in
     with open(table, newline="") as file:
         rows = list(csv.DictReader(file))
     with open(table, "w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(row | {"kind": kind} for row, kind in zip(rows, ("true", "nothing", "true"), strict=True))
-    assert paste(answer) == ["3 answers recorded"]
+    assert paste(answer)[0] == "3 answers recorded"
     assert "round 1 waits for 3 answers" in paste(go_on)[-5]
     forked = done(call("fork", "first project", "second project", "--set", "query.strategy=random"))
     assert "waits for 3 answers" in paste(forked[-1])[-5]
@@ -401,6 +425,7 @@ def test_help_lists_every_command():
         "status",
         "report",
         "export",
+        "merge",
         "query",
     ):
         assert name in text

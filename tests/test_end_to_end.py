@@ -10,16 +10,18 @@ import time
 import numpy as np
 import pytest
 from scipy import ndimage
+from typer.testing import CliRunner
 
 from twostream.base.errors import ConfigError, ProjectError
 from twostream.base.geometry import Box
 from twostream.candidates.candidate import Candidate
 from twostream.candidates.table import from_table, read_table
+from twostream.cli import app
+from twostream.project.answer_tables import read_answers
 from twostream.project.create import fork_project
 from twostream.project.export import export
 from twostream.project.project import Project
 from twostream.project.status import status_lines
-from twostream.project.tables import read_answers
 from twostream.rounds.annotator import SimulatedAnnotator
 from twostream.rounds.loop import open_truth, run, run_step
 from twostream.rounds.teaching import lessons_of
@@ -236,11 +238,11 @@ def test_a_person_can_answer_instead(make_project, tmp_path, toy_file):
 
     answers = tmp_path / "answers.csv"
     answers.write_text("\n".join([lines[0], *(filled(a, k) for a, k in zip(lines[1:], kinds, strict=True))]))
-    assert read_answers(project, answers, "ann") == 5
+    assert read_answers(project, answers, "ann").new == 5
     assert run(project, rounds=1).num_open == 1
     last = project.ledger.open_queries()[0].id
     answers.write_text(f"query,kind\n{last},unsure\n")
-    assert read_answers(project, answers, "ann") == 1
+    assert read_answers(project, answers, "ann").new == 1
     assert run(project, rounds=1).finished
     assert project.ledger.scores()[1]["num_answers"] == 6
 
@@ -274,8 +276,13 @@ def test_without_a_test_box_audits_estimate_accuracy(make_project, truth, toy_fi
 
 def test_an_empty_pool_is_explained(make_project, truth, capfd):
     project = make_project(budget=500, overrides=("refit.num_steps=0",))  # the same S proposes the same again
+    end = run(project, rounds=3, truth_uri=truth)
+    assert (end.round, end.step, end.finished) == (1, "suggest", True)
+    assert "no candidate is left to ask in round 1" in status_lines(project)[-1]
+    again = CliRunner().invoke(app, ["run", str(project.root)])
+    assert again.exit_code == 0 and "no candidate is left to ask" in again.output and "--what dataset" in again.output
     with pytest.raises(ProjectError, match="no candidate is left to ask in round 1"):
-        run(project, rounds=3, truth_uri=truth)
+        run_step(project, "suggest")
     assert "fewer than the budget of 500: asking them all" in capfd.readouterr().err
     assert len(project.ledger.queries()) == project.ledger.finished_steps()[(0, "propose")]["num_in_pool"] > 0
 
@@ -286,8 +293,7 @@ def test_s_is_trained_and_scored_if_everything_is_labelled(make_project, truth, 
     assert run(project, rounds=0, truth_uri=truth).finished
     assert "none to ask" in capfd.readouterr().err
     assert project.ledger.scores()[0]["scores"]["candidate_recall"] is not None
-    with pytest.raises(ProjectError, match="no candidate is left to ask in round 0"):
-        run(project, rounds=1, truth_uri=truth)
+    assert run(project, rounds=1, truth_uri=truth).finished and not project.ledger.queries()
 
 
 def test_no_proposed_candidates_is_explained(make_project):
@@ -341,7 +347,7 @@ def test_frozen_settings_cannot_be_changed_later(make_project):
     path.write_text(path.read_text().replace("test: 0:8,0:96,192:240", "test: 0:8,0:96,200:240"))
     with pytest.raises(
         ProjectError,
-        match=r"boxes\.test in .* is 0:8,0:96,200:240, but round 0 was made with 0:8,0:96,192:240; it is frozen",
+        match=r"boxes\.test in .* is 0:8,0:96,200:240, but round 0 was made with 0:8,0:96,192:240 \(.*\); it is frozen",
     ):
         run(Project(project.root), rounds=1)
 

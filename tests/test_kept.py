@@ -1,15 +1,20 @@
 """What people give is never lost: the id of a project, files that are gone, and the copies they come from."""
 
 import json
+import os
 import shutil
 import sqlite3
+import subprocess
+from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from conftest import LABELS_BOX, TEST_BOX
 from test_cli import call, init, refused
 
 from twostream.base.errors import LedgerError, ProjectError
+from twostream.candidates.candidate import clean, extract, to_segmentation
 from twostream.project.answer_log import AnswerLog
 from twostream.project.create import fork_project
 from twostream.project.ledger import Ledger
@@ -17,6 +22,8 @@ from twostream.project.project import Project
 from twostream.project.records import Answer
 from twostream.project.repair import repair
 from twostream.rounds.loop import run
+from twostream.task import Mitochondria, SynapsePolarity
+from twostream.volume import open_volume
 
 
 def test_every_project_and_fork_has_an_id_that_nothing_depends_on(make_project, toy_file, tmp_path):
@@ -299,3 +306,142 @@ def test_a_damaged_page_is_restored_too(lab):
     with pytest.raises(LedgerError, match="damaged"):
         Project(lab).ledger.all_answers()
     assert "restored from" in call("repair", lab).output and answers(lab) == before
+
+
+# -- forks, and files of rounds that are gone -----------------------------------------------------------------------
+
+
+def finished_scores(project):
+    return [
+        (m["scores"], m["num_candidates"], m["stopping"] if r else None) for r, m in project.ledger.scores().items()
+    ]
+
+
+def test_a_fork_past_round_0_goes_on_like_one_made_before(make_project, toy_file, tmp_path):
+    truth = f"{toy_file}:mitochondria"
+    origin = make_project("origin")
+    run(origin, rounds=0)
+    segmentation = open_volume(str(origin.path(0, "segmentation.zarr")))
+    before = segmentation.read(segmentation.box)
+    early = fork_project(origin, tmp_path / "early", ["query.strategy=random"])
+    run(origin, rounds=1, truth_uri=truth)
+    assert not origin.path(0, "probability.zarr").exists()
+    late = fork_project(origin, tmp_path / "late", ["query.strategy=random"])
+    assert not late.path(0, "segmentation.zarr").exists()
+    assert call("export", late.root, "--what", "segmentation", "-o", tmp_path / "s.zarr").exit_code == 0
+    again = open_volume(str(tmp_path / "s.zarr"))
+    np.testing.assert_array_equal(again.read(again.box), before, strict=True)
+    run(late, rounds=1)
+    assert len(late.ledger.open_queries()) == 6
+    for fork in (early, late):
+        assert run(fork, rounds=2, truth_uri=truth).finished
+    assert finished_scores(early) == finished_scores(late)
+    assert [q.candidate.id for q in early.ledger.queries()] == [q.candidate.id for q in late.ledger.queries()]
+    assert not late.path(0, "probability.zarr").exists()  # what was predicted again goes as usual
+
+
+@pytest.mark.parametrize("task", [Mitochondria, SynapsePolarity])
+def test_candidates_give_their_segmentation_again(task):
+    rng = np.random.default_rng(0)
+    small = rng.integers(0, 5, (2, 4, 4)).repeat(3, 0).repeat(3, 1).repeat(3, 2).astype(np.uint32)
+    task = task(voxel_size_nm=(30, 10, 10))
+    segmentation = clean(small, task, 1)
+    found = extract(segmentation, np.full(small.shape, 200, np.uint8), task, (0, 0, 0))
+    assert len(found) > 1
+    np.testing.assert_array_equal(to_segmentation(found[::-1], small.shape, task), segmentation, strict=True)
+
+
+# -- disks that can only be read --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def read_only():
+    """Function that makes a folder read-only, by a mount where that is allowed, else by its permissions."""
+    undo = []
+
+    def make(root):
+        if os.getuid() == 0:
+            done = subprocess.run(["mount", "--bind", "-o", "ro", root, root], capture_output=True)
+            if done.returncode:
+                pytest.skip("this account may write everywhere and cannot mount")
+            undo.append(lambda: subprocess.run(["umount", "--lazy", root], check=True))
+        else:
+            folders = [root, *(path for path in root.rglob("*") if path.is_dir())]
+            for folder in folders:
+                folder.chmod(0o555)
+            undo.append(lambda: [folder.chmod(0o755) for folder in folders])
+
+    yield make
+    for act in undo:
+        act()
+
+
+@pytest.mark.parametrize("state", ["closed", "in use", "older version"])
+def test_a_project_is_read_from_a_disk_that_cannot_be_written(lab, tmp_path, read_only, state):
+    before = answers(lab)
+    if state == "in use":  # the newest rows are still in the file beside the ledger
+        connection = sqlite3.connect(lab / "ledger.sqlite")
+        connection.execute("INSERT INTO fact (name, value, stated_at) VALUES ('place', 'here', 'now')")
+        connection.commit()
+        lab = Path(shutil.copytree(lab, tmp_path / "copied"))
+        connection.close()
+        assert (lab / "ledger.sqlite-wal").stat().st_size > 0
+    if state == "older version":
+        connection = sqlite3.connect(lab / "ledger.sqlite")
+        connection.executescript("DROP TABLE fact; PRAGMA user_version = 2")
+        (lab / "answers.jsonl").unlink()
+        values = yaml.safe_load((lab / "twostream.yaml").read_text())
+        del values["id"]
+        (lab / "twostream.yaml").write_text(yaml.safe_dump(values))
+        connection.close()
+    files = {path: path.read_bytes() for path in lab.rglob("*") if path.is_file()}
+    read_only(lab)
+    assert "round 1 waits for 4 of 6 answers" in call("status", lab).output
+    assert answers(lab) == before
+    if state == "in use":
+        assert Project(lab).ledger.fact("place") == "here"
+    table = tmp_path / "queries.csv"
+    for words in (
+        ("export", lab, "--what", "queries", "-o", table),
+        ("export", lab, "--what", "answers", "-o", tmp_path / "answers.csv"),
+        ("export", lab, "--what", "candidates", "-o", tmp_path / "candidates.parquet"),
+        ("export", lab, "--what", "segmentation", "-o", tmp_path / "segmentation.h5"),
+        ("export", lab, "--what", "dataset", "-o", tmp_path / "dataset"),
+        ("report", lab, "-o", tmp_path / "report.html"),
+        ("fork", lab, tmp_path / "fork"),
+    ):
+        done = call(*words)
+        assert done.exit_code == 0, (words, done.output)
+    refused(call("report", lab), "report.html cannot be written", "-o FILE")
+    for command in ("run", "refit", "repair"):
+        refused(call(command, lab), f"{lab} cannot be written", "copy the folder to a disk that can be written")
+    table.write_text("query,kind\n9,true\n")
+    refused(call("answer", lab, table, "--annotator", "eve"), "ledger.sqlite cannot be written")
+    assert {path: path.read_bytes() for path in lab.rglob("*") if path.is_file()} == files
+
+
+def test_what_cannot_be_written_is_read_from_a_copy(lab, monkeypatch):
+    """The same without a mount: SQLite refuses to open the file where it lies."""
+    before, connect = answers(lab), sqlite3.connect
+
+    def refuses(path, *args, **settings):
+        if path == lab / "ledger.sqlite":
+            error = sqlite3.OperationalError("unable to open database file")
+            error.sqlite_errorcode = sqlite3.SQLITE_CANTOPEN
+            raise error
+        return connect(path, *args, **settings)
+
+    monkeypatch.setattr("twostream.project.database.sqlite3.connect", refuses)
+    project = Project(lab)
+    assert project.ledger.is_read_only and project.id == project.config.id
+    assert answers(lab) == before
+    with pytest.raises(LedgerError, match="cannot be written"):
+        project.ledger.tell(Answer(project.ledger.open_queries()[0].id, "true", "ann"))
+
+
+def test_a_ledger_that_another_program_holds_is_named_as_locked(lab):
+    other = sqlite3.connect(lab / "ledger.sqlite", isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")  # readers are not kept out
+    assert "round 1 waits for 4 of 6 answers" in call("status", lab).output
+    with pytest.raises(LedgerError, match="is locked by another program"):
+        Ledger(lab / "ledger.sqlite", timeout_seconds=0.05).tell(Answer(9, "true", "ann"))

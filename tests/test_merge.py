@@ -55,7 +55,7 @@ def test_two_tasks_of_one_image_become_one_data_set(projects, tmp_path):
         np.testing.assert_array_equal(volumes[task], np.where(values > 0, values + np.uint64(sides * shift), 0))
         for name, rows in merged.items():
             mine = [row for row in rows if row["task"] == task]
-            assert {row["project"] for row in mine} == {task} == {described["project"]}
+            assert {row["project"] for row in mine} == {projects[task].id} == {described["project"]}
             assert [int(row["id"]) - shift for row in mine] == [int(row["id_in_project"]) for row in mine]
             own = table(alone / f"{name}.csv")
             assert len(own) == len(mine) > 5
@@ -113,6 +113,7 @@ def test_what_cannot_be_merged_is_refused(projects, world, tmp_path):  # noqa: F
         ("extent", "voxels, .* they must be equal"),
         ("voxel size", "has voxels of"),
         ("flipped", "differ in"),
+        ("place", "begins at"),
     ],
 )
 def test_projects_of_other_images_are_refused(projects, world, tmp_path, change, sentence):  # noqa: F811
@@ -128,6 +129,8 @@ def test_projects_of_other_images_are_refused(projects, world, tmp_path, change,
             image = image[:, ::-1]
         elif change == "extent":
             image, blobs = image[:, :, :-1], blobs[:, :, :-1]
+        if change == "place":
+            file.attrs["offset"] = (60.0, 10.0, 50.0)
         del file["image"], file["blobs"]
         file["image"], file["blobs"] = image, blobs
         file.attrs["voxel_size_nm"] = (40.0, 10.0, 10.0) if change == "voxel size" else VOXEL_SIZE_NM

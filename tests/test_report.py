@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from html.parser import HTMLParser
+from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from twostream.base.errors import ProjectError
 from twostream.base.geometry import Box
 from twostream.candidates.candidate import Candidate
 from twostream.candidates.patches import PatchPair
+from twostream.candidates.picture import COLOURS
 from twostream.candidates.table import to_table, write_table
 from twostream.project.ledger import Ledger
 from twostream.project.project import Project
@@ -322,6 +324,12 @@ def test_mask_path_follows_the_pixels() -> None:
     mask[2:5, 3:7] = True
     corners = np.array([float(v) for v in re.findall(r"[\d.]+", mask_path(mask))]).reshape(-1, 2)
     assert np.allclose(corners.min(0), (3, 2), atol=0.13) and np.allclose(corners.max(0), (7, 5), atol=0.13)
+
+
+def test_masks_have_the_same_colours_in_the_report_and_in_pictures() -> None:
+    style = resources.files("twostream.report").joinpath("templates/style.css").read_text()
+    for name, colour in COLOURS.items():
+        assert f"--{name}: {colour};" in style
 
 
 def test_the_score_table_of_the_demonstration_fits_into_80_columns(make_project, monkeypatch, capsys):

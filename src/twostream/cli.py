@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
+from typer.core import TyperCommand, TyperOption
 
 # Threads that wait by spinning make a shared machine ten times slower; this must be set before torch is loaded.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -26,7 +27,30 @@ from twostream.base.errors import InputError, TwoStreamError
 if TYPE_CHECKING:
     from twostream.project.project import Project
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+class _Command(TyperCommand):
+    """A command that refuses an option with one value that is given twice: otherwise the second would win silently."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        given = [
+            param
+            for param in self.make_parser(ctx).parse_args(list(args))[2]
+            if isinstance(param, TyperOption) and not (param.multiple or param.is_flag or param.count)
+        ]
+        twice = next((param for param in given if given.count(param) > 1), None)
+        if twice is not None:
+            raise typer.BadParameter(f"{twice.opts[-1]} was given {given.count(twice)} times; it takes one value.", ctx)
+        return super().parse_args(ctx, args)
+
+
+class _App(typer.Typer):
+    """An app all of whose commands are ``_Command``."""
+
+    def command(self, name: str | None = None, **settings: Any) -> Callable[[Any], Any]:
+        return super().command(name, cls=_Command, **settings)
+
+
+app = _App(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
 def _uri(option: str, text: str) -> Any:
@@ -190,8 +214,10 @@ def init(
         given = recipe_arguments(recipe, data, preset=preset, given=given)
     sources: dict[str, Any] = {"probability": probability, "segmentation": segmentation, "objects": objects}
     _check_init(given, sources)
+    inputs: list[Any] = []
     project = create_project(
         directory,
+        on_inputs=inputs.append,
         **given,
         **sources,
         labels_post=labels_post,
@@ -204,6 +230,7 @@ def init(
         budget=budget,
         overrides=[*_published_overrides(vae_config, preset, given), *(set_ or [])],
     )
+    _print_inputs(directory, inputs[0], project)
     _print_new_project(directory, project)
 
 
@@ -241,6 +268,21 @@ def _published_overrides(paths: list[Path] | None, preset: str, given: dict[str,
     return reading.overrides
 
 
+def _print_inputs(directory: Path, inputs: Any, project: Project) -> None:
+    """Print what was understood of image and labels; where something is questioned, a picture is written as well."""
+    from twostream.candidates.sources import segmentation_labels
+    from twostream.project.look import look_at_inputs, write_picture
+
+    source, segmentation = project.source, None
+    if source is not None and source.kind == "segmentation":
+        segmentation = segmentation_labels(source, project.image, project.task)
+    seen = look_at_inputs(inputs, project.task, segmentation)
+    print("\n".join(seen.understood.printed))
+    if seen.understood.questions:
+        write_picture(seen.picture, directory / "inputs.png")
+        print(f"picture of what is questioned: {directory / 'inputs.png'}")
+
+
 def _print_new_project(directory: Path, project: Project) -> None:
     """Print what ``init`` has understood, and the next command."""
     boxes, source = project.boxes, project.config.source
@@ -268,7 +310,7 @@ def _print_new_project(directory: Path, project: Project) -> None:
     )
 
 
-data_app = typer.Typer(no_args_is_help=True, help="List and fetch public data sets.")
+data_app = _App(no_args_is_help=True, help="List and fetch public data sets.")
 app.add_typer(data_app, name="data")
 
 
@@ -326,16 +368,16 @@ def run(
         relocate(project, **moved)
     outcome = run_loop(project, rounds=rounds, truth_uri=truth)
     if outcome.finished:
+        from twostream.project.status import end_lines
         from twostream.report import write_report
 
         print(f"done: {outcome.round} rounds asked and answered; report: {write_report([Project(directory)])}")
+        print("\n".join(end_lines(project, outcome.round)))
     else:
-        table = f"queries_round_{outcome.round}.csv"
+        from twostream.project.status import answering_lines
+
         print(f"round {outcome.round} waits for {outcome.num_open} answers. To answer:")
-        print(f"1. {_command('export', directory, '--what', 'queries', '--format', 'csv', '-o', table)}")
-        print(f"2. fill in the column `kind` of {table}; `twostream answer --help` lists the kinds")
-        print(f"3. {_command('answer', directory, table)}")
-        print(f"4. {_command('run', directory)}")
+        print("\n".join(answering_lines(project, outcome.round, rounds)))
 
 
 @app.command()
@@ -401,17 +443,32 @@ for _name, _text in (
 @_errors_as_sentences
 def answer(
     directory: Dir,
-    table: Annotated[Path, typer.Argument(metavar="CSV", help="Columns query, kind; optional reason, seconds.")],
+    table: Annotated[
+        Path, typer.Argument(metavar="TABLE", help="CSV, TSV, XLSX or JSONL with the columns query and kind.")
+    ],
     annotator: Annotated[str, typer.Option("--annotator", help="Name of the person who answered.")] = os.environ.get(
         "USER", "annotator"
     ),
+    false_is: Annotated[
+        Optional[str],
+        typer.Option("--false-is", metavar="nothing|shape", help="What FALSE, 0 or no means in the column kind."),
+    ] = None,
     debug: Debug = False,
 ) -> None:
-    """Record answers from a table. Kinds of answers: true, nothing, shape, swapped, unsure, skipped."""
-    from twostream.project.project import Project
-    from twostream.project.tables import read_answers
+    """Record the answers of a table that `twostream export --what queries` has written and a person has filled in.
 
-    print(f"{read_answers(Project(directory), table, annotator)} answers recorded")
+    Kinds of answers: true, nothing (no object there), shape (an object, but merged, split or badly bounded), swapped
+    (pre and post exchanged), unsure, skipped. A row without a kind stays open; a row that was recorded before is passed
+    over; a changed kind or reason corrects the answer. An object that was missed is a row of the kind missed without a
+    query, with its place in z, y, x (voxels of the image) or z_nm, y_nm, x_nm, and optionally radius_nm.
+    """
+    from twostream.project.answer_tables import read_answers
+    from twostream.project.project import Project
+    from twostream.project.status import next_line
+
+    project = Project(directory)
+    print("\n".join(read_answers(project, table, annotator, false_is=false_is).lines()))
+    print(next_line(project))
 
 
 @app.command()
@@ -429,6 +486,60 @@ def fork(
     fork_project(Project(directory), target, set_ or [])
     print(f"{target} shares round 0 of {directory}")
     print(f"next: {_command('run', target)}")
+
+
+@app.command()
+@_errors_as_sentences
+def look(
+    image: Annotated[str, typer.Argument(metavar="IMAGE", help="URI of an image.")],
+    other: Annotated[
+        Optional[str],
+        typer.Argument(metavar="[LABELS|SEGMENTATION|TABLE]", help="Labels, a segmentation or a table of objects."),
+    ] = None,
+    task: Annotated[
+        str,
+        typer.Option("--task", metavar="mitochondria|cleft|polarity", help="Label convention: polarity has two sides."),
+    ] = "mitochondria",
+    voxel_size: Annotated[
+        Optional[str], typer.Option("--voxel-size", metavar="Z,Y,X", help="In nm, for files that do not state it.")
+    ] = None,
+    labels_post: Annotated[
+        Optional[str], _uri("--labels-post", "The postsynaptic side, if it is another volume.")
+    ] = None,
+    labels_kind: Annotated[
+        Optional[str],
+        typer.Option("--labels-kind", metavar="instances|mask|sides", help="What labels mean, if found out wrongly."),
+    ] = None,
+    ignore_value: Annotated[
+        Optional[int], typer.Option("--ignore-value", help="Label of voxels that are neither object nor background.")
+    ] = None,
+    window: Annotated[
+        Optional[str], typer.Option("--window", metavar="LOW:HIGH", help="Grey values shown as 0 and 255.")
+    ] = None,
+    output: Annotated[
+        Path, typer.Option("-o", "--output", metavar="PNG", help="The picture; a file that is there is replaced.")
+    ] = Path("look.png"),
+    debug: Debug = False,
+) -> None:
+    """Print what is understood of files, and draw sections with what lies on them. `init` makes the same checks."""
+    from twostream.project.inputs import Given
+    from twostream.project.look import look as look_at
+    from twostream.project.look import write_picture
+    from twostream.volume.grey import parse_window
+
+    given = Given(
+        image,
+        other,
+        labels_post,
+        _voxel_size_nm(voxel_size),
+        None if window is None else parse_window(window),
+        _label_kind(labels_kind),
+        ignore_value,
+    )
+    seen = look_at(given, task)
+    write_picture(seen.picture, output)
+    print("\n".join(seen.understood.printed))
+    print(f"picture: {output}")
 
 
 @app.command()
@@ -459,13 +570,16 @@ def report(
         Optional[list[Path]],
         typer.Option("--beside", metavar="DIR", help="Another project to compare with; may be repeated."),
     ] = None,
+    output: Annotated[
+        Optional[Path], typer.Option("-o", "--output", metavar="FILE", help="In place of report.html in DIR.")
+    ] = None,
     debug: Debug = False,
 ) -> None:
     """Write report.html, a self-contained page of scores, queries and times."""
     from twostream.project.project import Project
     from twostream.report import write_report
 
-    print(write_report([Project(directory), *(Project(path) for path in beside or [])]))
+    print(write_report([Project(directory), *(Project(path) for path in beside or [])], output))
 
 
 @app.command()
@@ -482,6 +596,9 @@ def export(
             "--format", metavar="csv|jsonl|parquet|zarr|hdf5", help="Taken from the ending of PATH by default."
         ),
     ] = None,
+    pictures: Annotated[
+        bool, typer.Option("--pictures", help="With queries: a folder with the table and a picture of each query.")
+    ] = False,
     min_probability: MinProbability = None,
     debug: Debug = False,
 ) -> None:
@@ -489,7 +606,7 @@ def export(
     from twostream.project.export import export as export_
     from twostream.project.project import Project
 
-    print(export_(Project(directory), what, output, format_, min_probability))
+    print(export_(Project(directory), what, output, format_, min_probability, pictures=pictures))
 
 
 @app.command()

@@ -40,6 +40,17 @@ def write_text(path: Path, text: str) -> None:
         handle.write(text)
 
 
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write ``content`` to ``path``, atomically."""
+    partial = path.with_name(path.name + ".partial")
+    try:
+        partial.write_bytes(content)
+        os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
 @contextmanager
 def text_file(path: Path) -> Iterator[TextIO]:
     """Open a text file for writing, atomically.

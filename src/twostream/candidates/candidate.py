@@ -122,6 +122,25 @@ def extract(
     return result
 
 
+def to_segmentation(candidates: Sequence[Candidate], shape_zyx: Sequence[int], task: Task) -> np.ndarray:
+    """The segmentation from which ``extract`` has made candidates.
+
+    Args:
+        candidates: all candidates of a round.
+        shape_zyx: shape of the image.
+        task: gives the convention.
+
+    Returns:
+        (Z, Y, X) uint32 in the task's label convention.
+    """
+    segmentation = np.zeros(tuple(shape_zyx), np.uint32)
+    for candidate in candidates:
+        inside, label = candidate.mask > 0, np.uint32(candidate.label)
+        values = label if task.num_sides == 1 else 2 * label - (2 - candidate.mask[inside].astype(np.uint32))
+        segmentation[candidate.box.slices][inside] = values
+    return segmentation
+
+
 def sides_swapped(mask: np.ndarray) -> np.ndarray:
     """Exchange the presynaptic (1) and postsynaptic (2) sides of a (Z, Y, X) uint8 mask; returns a new mask."""
     return np.where(mask > 0, 3 - mask, 0).astype(np.uint8)

@@ -29,7 +29,7 @@ from twostream.volume import Volume, read_shape, read_windows
 
 CROPS_PER_BLOCK = 16
 """Crops of a block in one pass. With more, less is read for every crop; with fewer, the crops of a batch are less
-alike. At 16, a crop of 128 pixels costs about as many decoded bytes as one chunk has (docs/streams.md)."""
+alike. At 16, a crop of 128 pixels costs two thirds of a chunk in decoded bytes (docs/streams.md)."""
 MAX_CROPS_PER_GROUP = 2048
 """Crops that are cut at once: those of 128 blocks, so that a batch of 256 has about two of each."""
 MAX_GROUP_BYTES = 1 << 27

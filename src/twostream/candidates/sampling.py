@@ -19,6 +19,24 @@ from twostream.candidates.pose import central_section
 from twostream.volume import Volume
 
 
+def patch_pixel_nm(candidate: Candidate, config: PatchConfig, voxel_size_nm: Sequence[float], usual_nm: float) -> float:
+    """Size in nm of the pixels of a candidate's patch.
+
+    Args:
+        candidate: the candidate, with the mask that it had when the patch was cut.
+        config: says whether the patch is ``object_widths`` times as wide as the candidate, within limits.
+        voxel_size_nm: (z, y, x) nm of the image.
+        usual_nm: size of the pixels of patches that are not fitted to their object.
+    """
+    if config.object_widths is None:
+        return usual_nm
+    _, y, x = voxel_size_nm
+    area_nm2 = np.count_nonzero(candidate.mask[central_section(candidate.mask)]) * y * x
+    pixel_nm = config.object_widths * math.sqrt(area_nm2) / config.width_px
+    finest, widest = config.pixel_range_nm(voxel_size_nm, usual_nm)
+    return min(max(pixel_nm, finest), widest)
+
+
 @dataclass(frozen=True)
 class Sampler:
     """Samples the planes of a patch from a window of voxels.
@@ -45,12 +63,8 @@ class Sampler:
 
     def fitted_to(self, candidate: Candidate, volume: Volume) -> Sampler:
         """A sampler whose patch is ``config.object_widths`` times as wide as the candidate, within limits."""
-        assert self.config.object_widths is not None
-        _, y, x = volume.voxel_size_nm
-        area_nm2 = np.count_nonzero(candidate.mask[central_section(candidate.mask)]) * y * x
-        pixel_nm = self.config.object_widths * math.sqrt(area_nm2) / self.config.width_px
-        finest, widest = self.config.pixel_range_nm(volume.voxel_size_nm, self.pixel_zyx[1] * y)
-        pixel_nm = min(max(pixel_nm, finest), widest)
+        usual_nm = self.pixel_zyx[1] * volume.voxel_size_nm[1]
+        pixel_nm = patch_pixel_nm(candidate, self.config, volume.voxel_size_nm, usual_nm)
         return Sampler.of(volume, self.config.model_copy(update={"pixel_size_nm": pixel_nm}), pixel_nm)
 
     @property

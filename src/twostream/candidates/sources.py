@@ -28,7 +28,7 @@ from twostream.base.config import Config
 from twostream.base.errors import InputError
 from twostream.base.geometry import Box, grid
 from twostream.candidates.label_scan import LabelKind
-from twostream.candidates.labels import LabelsConfig, open_labels
+from twostream.candidates.labels import Labels, LabelsConfig, open_labels
 from twostream.candidates.objects import COLUMNS, UNKNOWN_SCORE, ListOrder, Objects, read_objects
 from twostream.candidates.painting import paint, refuse_hidden, with_sides
 from twostream.task import Task
@@ -235,10 +235,15 @@ def _open(config: SourceConfig, image: Volume) -> Volume:
     return place_on(open_volume(config.uri, size), image)
 
 
+def segmentation_labels(config: SourceConfig, image: Volume, task: Task) -> Labels:
+    """The source's segmentation as it is understood, in the voxels of the image."""
+    labels = LabelsConfig(uri=config.uri, voxel_size_nm=config.voxel_size_nm, kind=config.label_kind)
+    return open_labels(labels, image, task, option="--set source.label_kind=instances")
+
+
 def _open_labels(config: SourceConfig, image: Volume, task: Task) -> Volume:
     """The source's instances, in the voxels of the image."""
-    labels = LabelsConfig(uri=config.uri, voxel_size_nm=config.voxel_size_nm, kind=config.label_kind)
-    return open_labels(labels, image, task, option="--set source.label_kind=instances").volume
+    return segmentation_labels(config, image, task).volume
 
 
 def _probability_blocks(volume: Volume, image: Volume, task: Task) -> Iterator[tuple[Box, np.ndarray]]:

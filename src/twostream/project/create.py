@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +20,14 @@ from twostream.base import progress
 from twostream.base.atomic import write_folder, write_text
 from twostream.base.config import apply_overrides, parse_config
 from twostream.base.errors import ConfigError, InputError, ProjectError, TwoStreamError
-from twostream.base.geometry import Box
 from twostream.candidates.label_scan import LabelKind
 from twostream.candidates.labels import Labels
 from twostream.candidates.sources import check_source
 from twostream.models.segmentation.config import shapes_for
-from twostream.project.boxes import default_boxes
+from twostream.project.boxes import Boxes, default_boxes
 from twostream.project.database import new_project_id
 from twostream.project.frozen import SETTINGS_NAME
-from twostream.project.inputs import Given, read_inputs
+from twostream.project.inputs import Given, Inputs, read_inputs
 from twostream.project.ledger import Ledger
 from twostream.project.project import CONFIG_NAME, FIRST_STEPS, LEDGER_NAME, Project, holds_work
 from twostream.project.settings import LOCATIONS, PRESETS, ProjectConfig, preset_settings
@@ -62,6 +61,7 @@ def create_project(
     budget: int = 50,
     overrides: Sequence[str] = (),
     settings: Mapping[str, Any] | None = None,
+    on_inputs: Callable[[Inputs], object] | None = None,
 ) -> Project:
     """Make a project.
 
@@ -85,6 +85,7 @@ def create_project(
         budget: answers per round.
         overrides: settings as "a.b=value"; they override everything else except the boxes.
         settings: settings of a recipe, which include the preset; None takes those of ``preset``.
+        on_inputs: called with image and labels as they were understood, before anything is written.
 
     Raises:
         InputError: a volume or box cannot be used, or two of them contradict each other.
@@ -98,6 +99,8 @@ def create_project(
         raise InputError("--labels-box and --val-box are regions of labels, but there are none; pass --labels URI.")
     given = Given(image, labels, labels_post, size, window, labels_kind, ignore_value)
     inputs = read_inputs(given, task)
+    if on_inputs is not None:
+        on_inputs(inputs)
     values: dict[str, Any] = {"id": new_project_id(), "task": task, "seed": seed, "query": {"budget": budget}}
     values |= inputs.settings
     if source is not None:
@@ -204,7 +207,7 @@ def _source(**uris: str | None) -> dict[str, Any] | None:
 
 def _check_covered(config: ProjectConfig, labels: Labels) -> None:
     """Raise InputError if a labels box reaches beyond what the labels say: there, nothing is known."""
-    for box in map(Box.parse, config.boxes.labels or ()):
+    for box in Boxes.of(config.boxes).labels:
         if not labels.covered.contains(box):
             raise InputError(
                 f"labels box {box} reaches beyond {labels.volume.uri}, which covers {labels.covered} (Z, Y, X voxels "

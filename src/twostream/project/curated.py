@@ -35,6 +35,9 @@ IMPROBABLE, LABELS_BOX, COVERED, JOINED = "improbable", "labels box", "covered",
 """Why an object is left out, where it is not the answers that decide it."""
 COVERED_SHARE = 0.5
 """An unanswered object that loses a larger share of its voxels to what people gave is a rest, not an object."""
+DENIED_SHARE = 0.25
+"""An unanswered object of which the labels call a larger share background is none: a true one would have been labelled.
+Two people who outline the same object differ by less."""
 JOINED_SHARE = 0.5
 """Share of an object's voxels in the labels box that must lie on one labelled object, for the two to be one."""
 
@@ -173,23 +176,26 @@ def _settled(
 ) -> tuple[list[CuratedObject], list[dict[str, Any]]]:
     """What is painted, in that order, and rows of what is left out.
 
-    The labels box decides first, then the scorer, then what people's objects leave of an unanswered one.
+    The labels box decides first, so that a labelled object does not depend on the scorer; then the scorer, then what
+    people's objects leave of an unanswered one.
     """
     above = BoxIndex(one.box for one in found.given)
     objects, left_out = [], []
     for one in (*found.proposed, *found.given):
         mask, probability = one.mask > 0, one.row["probability"]
-        covered, joined_to = np.zeros(mask.shape, bool), 0
+        known, denied, joined_to = np.zeros(mask.shape, bool), 0.0, 0
         if hand.touches(one.box):
-            covered, joined_to = _against_labels(project, one, hand)
-        if (covered | ~mask).all():
+            known, denied, joined_to = _against_labels(project, one, hand)
+        if not (mask & ~known).any():
             left_out.append(one.row | {"reason": LABELS_BOX})
-        elif one.is_model and probability is not None and probability < min_probability:
-            left_out.append(one.row | {"reason": IMPROBABLE})
         elif joined_to:
             left_out.append(one.row | {"reason": JOINED, "joined": str(joined_to)})
             objects.append(replace(one, paint_as=joined_to))
-        elif one.is_given or _uncovered(mask, covered, one.box, [found.given[row] for row in above.meeting(one.box)]):
+        elif denied > DENIED_SHARE and not one.is_given:
+            left_out.append(one.row | {"reason": LABELS_BOX})
+        elif one.is_model and probability is not None and probability < min_probability:
+            left_out.append(one.row | {"reason": IMPROBABLE})
+        elif one.is_given or _uncovered(mask, known, one.box, [found.given[row] for row in above.meeting(one.box)]):
             objects.append(one)
         else:
             left_out.append(one.row | {"reason": COVERED})
@@ -211,15 +217,15 @@ def _uncovered(mask: np.ndarray, covered: np.ndarray, box: Box, others: Sequence
     return bool((covered & mask).sum() <= COVERED_SHARE * mask.sum())
 
 
-def _against_labels(project: Project, one: CuratedObject, hand: HandLabels) -> tuple[np.ndarray, int]:
+def _against_labels(project: Project, one: CuratedObject, hand: HandLabels) -> tuple[np.ndarray, float, int]:
     """How an object stands to the labels box.
 
     An object that reaches out of the labels box continues a labelled object if at least ``JOINED_SHARE`` of its voxels
     in the box lie on it, and a voxel of it outside the box touches it.
 
     Returns:
-        (Z, Y, X) bool over its box, the voxels that the labels decide; and the id of the labelled object that it
-        continues, else 0.
+        (Z, Y, X) bool over its box, the voxels that the labels decide; the share of the object that they call
+        background; and the id of the labelled object that it continues, else 0.
     """
     grown = one.box.grown((1, 1, 1)).intersection(project.image.box)
     at = one.box.relative_to(grown).slices
@@ -234,7 +240,8 @@ def _against_labels(project: Project, one: CuratedObject, hand: HandLabels) -> t
         largest = int(ids[counts.argmax()])
         touching = ndimage.binary_dilation(outside) & (instance == largest)
         joined_to = largest if touching.any() else 0
-    return known[at], joined_to
+    denied = float((inside & (labels == 0)).sum() / mask.sum())
+    return known[at], denied, joined_to
 
 
 # -- files ------------------------------------------------------------------------------------------------------------
@@ -247,9 +254,15 @@ def volume_uri(folder: Path, name: str, format_: str) -> str:
 
 
 def new_labels(uri: str, project: Project) -> Volume:
-    """Create a label volume, (Z, Y, X) uint64, of the extent of a project's image."""
+    """Create a label volume, (Z, Y, X) uint64, of the extent and at the place of a project's image."""
     image = project.image
-    return create_volume(uri, shape_zyx=image.shape_zyx, dtype=np.uint64, voxel_size_nm=image.voxel_size_nm)
+    return create_volume(
+        uri,
+        shape_zyx=image.shape_zyx,
+        dtype=np.uint64,
+        voxel_size_nm=image.voxel_size_nm,
+        offset_nm=image.offset_nm,
+    )
 
 
 def write_tables(folder: Path, rows: list[dict[str, Any]], left_out: list[dict[str, Any]]) -> None:

@@ -16,10 +16,13 @@ from twostream.base.errors import InputError
 from twostream.candidates.table import read_table
 from twostream.project.curated import export_dataset
 from twostream.project.project import Project
-from twostream.project.tables import answer_row, latest_round, query_row, with_source_ids, write_rows
-from twostream.volume import Volume, create_volume, open_volume
+from twostream.project.query_folder import write_query_folder
+from twostream.project.segmentation import segmentation_of
+from twostream.project.tables import answer_row, latest_round, query_row, with_project, with_source_ids, write_rows
+from twostream.volume import Volume, create_volume
 from twostream.volume.formats import FORMATS, format_of_path
 from twostream.volume.uri import Uri
+from twostream.volume.volume import VoxelSize
 from twostream.volume.windows import whole_chunks
 
 TABLES = ("answers", "queries", "candidates")
@@ -33,18 +36,21 @@ def export(
     output: str | Path,
     format_: str | None = None,
     min_probability: float | None = None,
+    *,
+    pictures: bool = False,
 ) -> str:
     """Write a part of a project to a file or folder.
 
     Args:
         project: the project.
-        what: one of ``TABLES`` or ``VOLUMES``. "queries" are the open queries, with an empty column ``kind`` to fill
-            in.
+        what: one of ``TABLES`` or ``VOLUMES``. "queries" are the open queries, with the empty columns ``kind``,
+            ``reason`` and ``seconds`` to fill in.
         output: path to write, of which nothing may exist yet. For a segmentation also the URI of a volume; for a data
             set a folder.
         format_: a table's format, or the driver of a volume's; None takes the one that the ending of ``output`` names,
             or the first one (CSV, Zarr) where there is no ending.
         min_probability: of a data set, see ``export_dataset``.
+        pictures: write a folder with the queries as CSV and a picture of each (``query_folder``).
 
     Returns:
         What was written, in words.
@@ -57,6 +63,9 @@ def export(
         raise InputError(f"--what is {what!r}; expected one of {', '.join((*TABLES, *VOLUMES))}.")
     if min_probability is not None and what != "dataset":
         raise InputError(f"--min-probability is for --what dataset; {what} has all objects. Leave it out.")
+    if pictures and (what != "queries" or format_ not in (None, "csv")):
+        named = f"{what} as {format_}" if format_ else what
+        raise InputError(f"--pictures is for --what queries as csv; it came with {named}. Leave it out.")
     if what == "segmentation":
         return _export_segmentation(project, str(output), format_)
     path = Path(output)
@@ -64,8 +73,14 @@ def export(
         chosen = dataset_format(path, format_)
         make_way_for(path)
         return export_dataset(project, path, chosen, min_probability)
+    rows = with_project(project, _rows(project, what))
+    if pictures:
+        if path.suffix.lstrip(".") in TABLE_FORMATS:
+            raise InputError(f"-o {path} is a name for a table, but --pictures writes a folder; leave the ending out.")
+        make_way_for(path)
+        write_query_folder(project, rows, project.ledger.open_queries(), path)
+        return f"{len(rows)} queries written to {path / 'queries.csv'}, their pictures to {path / 'index.html'}"
     chosen = _table_format(path, format_, what)
-    rows = _rows(project, what)
     make_way_for(path)
     write_rows(rows, path, chosen)
     return f"{len(rows)} {what} written to {output} ({chosen})"
@@ -129,7 +144,8 @@ def _volume_format(parsed: Uri, format_: str | None) -> str:
     named = parsed.driver if parsed.has_scheme else found.driver if found else None
     ending = Path(parsed.path).suffix
     if (named is None and ending) or (named is not None and named not in known) or not parsed.is_path:
-        what = f"begins with {parsed.driver}://" if parsed.has_scheme else f"ends in {ending}"
+        scheme, separator, _ = str(parsed).partition("://")
+        what = f"begins with {scheme}://" if separator else f"ends in {ending}"
         raise InputError(
             f"-o {parsed} {what}; a segmentation can be written to a path of this machine that ends in {endings}, or "
             f"by one of the drivers {', '.join(name + '://' for name in known)}. Choose one of these."
@@ -157,7 +173,8 @@ def _rows(project: Project, what: str) -> list[dict[str, Any]]:
     if what == "answers":
         return with_source_ids(project, [answer_row(answer) for answer in project.ledger.all_answers()])
     if what == "queries":
-        rows = [query_row(query) | {"kind": "", "seconds": ""} for query in project.ledger.open_queries()]
+        empty = dict.fromkeys(("kind", "reason", "seconds"), "")
+        rows = [query_row(query) | empty for query in project.ledger.open_queries()]
         return with_source_ids(project, rows)
     round_number = latest_round(project, "propose")
     table = read_table(project.path(round_number, "candidates.parquet"))
@@ -169,7 +186,7 @@ def _export_segmentation(project: Project, output: str, format_: str | None) -> 
     parsed = Uri.parse(output)
     driver = _volume_format(parsed, format_)
     round_number = latest_round(project, "propose")
-    source = open_volume(str(project.path(round_number, "segmentation.zarr")))
+    source = segmentation_of(project, round_number)
     target = Path(parsed.path)
     make_way_for(target)
     folder = target.with_name(target.name + ".partial")
@@ -177,7 +194,7 @@ def _export_segmentation(project: Project, output: str, format_: str | None) -> 
     folder.mkdir()
     try:
         partial = replace(parsed, driver=driver, path=str(folder / target.name), has_scheme=True)
-        copy_volume(source, str(partial))
+        _copy_volume(source, str(partial), project.image.offset_nm)
         os.replace(folder / target.name, target)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -186,14 +203,14 @@ def _export_segmentation(project: Project, output: str, format_: str | None) -> 
     )
 
 
-def copy_volume(source: Volume, uri: str) -> None:
-    """Write a volume to a new one, block by block."""
+def _copy_volume(source: Volume, uri: str, offset_nm: VoxelSize | None) -> None:
+    """Write a volume to a new one at the place ``offset_nm``, block by block."""
     target = create_volume(
         uri,
         shape_zyx=source.shape_zyx,
         dtype=source.dtype,
         voxel_size_nm=source.voxel_size_nm,
-        num_channels=source.num_channels,
+        offset_nm=offset_nm,
     )
     for box in whole_chunks(target):
         target.write(box, source.read(box))

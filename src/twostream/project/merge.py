@@ -22,6 +22,8 @@ from twostream.project.tables import with_source_ids
 from twostream.task import TASKS
 from twostream.volume import Volume, open_volume
 from twostream.volume.checks import check_extent, check_same_grey
+from twostream.volume.grey import open_values
+from twostream.volume.place import place_on
 from twostream.volume.windows import whole_chunks
 
 Row = dict[str, Any]
@@ -63,7 +65,7 @@ def merge_projects(
     write_folder(output, fill)
     lines = [f"{len(parts)} projects merged into {output}: {facts['num_objects']} objects"]
     for one in facts["projects"]:
-        lines += [f"{one['project']} ({one['task']}, round {one['round']})", *summary(one)]
+        lines += [f"{one['name']} ({one['task']}, round {one['round']})", *summary(one)]
     return "\n".join([*lines, *map(_overlap_line, facts["overlaps"])])
 
 
@@ -91,6 +93,8 @@ def _check(projects: Sequence[Project]) -> None:
         image, others = _image(first), _image(project)
         try:
             check_extent(others, image)
+            if place_on(others, image) is not others:
+                raise InputError(f"{others.uri} begins at {others.offset_nm} nm, {image.uri} at {image.offset_nm} nm.")
             check_same_grey(others, image)
         except InputError as error:
             raise InputError(f"{first.root} and {project.root} are not projects of one image: {error}") from None
@@ -99,7 +103,7 @@ def _check(projects: Sequence[Project]) -> None:
 def _image(project: Project) -> Volume:
     """The image as it is stored."""
     config = project.config.image
-    return open_volume(project.locate("image", config.uri), config.voxel_size_nm)
+    return open_values(project.locate("image", config.uri), config.voxel_size_nm)
 
 
 def _write(folder: Path, parts: Sequence[Curated], format_: str) -> dict[str, Any]:
@@ -114,8 +118,8 @@ def _write(folder: Path, parts: Sequence[Curated], format_: str) -> dict[str, An
         kept, dropped = part.paint(new_labels(uri, part.project), shift)
         facts = part.facts(kept, dropped)
         projects.append(facts | {"volume": Path(uri).name, "id_shift": shift})
-        rows += [_merged(row, facts["project"], shift) for row in with_source_ids(part.project, kept, key="id")]
-        left_out += [_merged(row, facts["project"], shift) for row in with_source_ids(part.project, dropped, key="id")]
+        rows += [_merged(row, shift) for row in with_source_ids(part.project, kept, key="id")]
+        left_out += [_merged(row, shift) for row in with_source_ids(part.project, dropped, key="id")]
         volumes[task] = open_volume(uri)
         shift += part.next_id - 1
     overlaps, partners = _overlaps(volumes)
@@ -125,10 +129,10 @@ def _write(folder: Path, parts: Sequence[Curated], format_: str) -> dict[str, An
     return {"num_objects": len(rows), "projects": projects, "overlaps": overlaps}
 
 
-def _merged(row: Row, project: str, shift: int) -> Row:
+def _merged(row: Row, shift: int) -> Row:
     """A row with its merged id in front, then the project and the id within it."""
-    rest = {name: value for name, value in row.items() if name != "id"}
-    merged = {"id": row["id"] + shift, "project": project, "id_in_project": row["id"]} | rest
+    rest = {name: value for name, value in row.items() if name not in ("id", "project")}
+    merged = {"id": row["id"] + shift, "project": row["project"], "id_in_project": row["id"]} | rest
     if row["joined"]:
         merged["joined"] = " ".join(str(int(one) + shift) for one in row["joined"].split())
     return merged

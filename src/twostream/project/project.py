@@ -319,12 +319,15 @@ class Project:
         """Keep other processes from running steps, see ``lock.locked``."""
         return locked(self.root)
 
-    def rewrite(self, changes: Mapping[str, Any]) -> None:
+    def rewrite(self, changes: Mapping[str, Any]) -> Path:
         """Change settings in ``twostream.yaml``; the previous file is kept as ``twostream.yaml.old``, or, where there
         is one already, as ``twostream.yaml.old.2`` and so on.
 
         Args:
             changes: {"a.b": value}.
+
+        Returns:
+            Path of the previous file.
 
         Raises:
             ConfigError: a key or a value is not valid. Nothing is written then.
@@ -334,10 +337,12 @@ class Project:
         options = [f"{key}={json.dumps(value)}" for key, value in changes.items()]
         values = apply_overrides(yaml.safe_load(text), options)
         self.config = parse_config(ProjectConfig, values, source=str(path))
-        write_text(free_name(path, "old"), text)
+        kept = free_name(path, "old")
+        write_text(kept, text)
         write_text(path, yaml.safe_dump(values, sort_keys=False))
         for name in ("image", "task", "labels", "labels_ignore", "guarded_box", "leaves_nothing_to_ask"):
             self.__dict__.pop(name, None)
+        return kept
 
     def open_round(self, round_number: int) -> None:
         """Make the folder of a round, and write ``config.yaml``: its settings and the versions of the packages.

@@ -6,8 +6,11 @@ Knows the project and its ledger; must not import torch.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from twostream.candidates.table import read_table
+from twostream.project.answer_tables import table_kinds
 from twostream.project.project import Project
 from twostream.query.stopping import (
     MIN_SHARED,
@@ -34,8 +37,6 @@ SHOWN = (
 
 def status_lines(project: Project) -> list[str]:
     """What the project is, the scores of each round, and what to do next, as lines for a terminal."""
-    round_number, step = project.next_step()
-    waiting = project.ledger.open_queries()
     num_answers, seconds = project.ledger.spent()
     lines = [
         f"{project.config.task} in {project.config.image.uri}",
@@ -57,18 +58,75 @@ def status_lines(project: Project) -> list[str]:
                 f"candidate recall{_recall(metrics['candidate_recall_on_labels'])}"
             )
         lines += stopping_lines(scored, done)
+    return [*lines, next_line(project)]
+
+
+def next_line(project: Project) -> str:
+    """What to do next, in a line."""
+    round_number, step = project.next_step()
+    waiting = project.ledger.open_queries()
     if step == "answer" and waiting:
-        lines.append(
-            f"round {round_number} waits for {len(waiting)} of {len(project.ledger.queries(round_number))} answers"
-        )
-    elif step == "suggest" and round_number >= project.config.rounds:
-        lines.append(
-            f"all {round_number} rounds are done; "
-            f"`{project.command('run', '--rounds', str(round_number + 1))}` asks another batch"
-        )
-    else:
-        lines.append(f"next: {step} of round {round_number}; `{project.command('run')}` does it")
-    return lines
+        return f"round {round_number} waits for {len(waiting)} of {len(project.ledger.queries(round_number))} answers"
+    if step == "answer":
+        return f"all queries of round {round_number} are answered; next: {project.command('run')}"
+    if step == "suggest" and not num_left_to_ask(project, round_number):
+        return f"no candidate is left to ask in round {round_number}; next: {_dataset_command(project)}"
+    if step == "suggest" and round_number >= project.config.rounds:
+        another = project.command("run", "--rounds", str(round_number + 1))
+        return f"all {round_number} rounds are done; `{another}` asks another batch"
+    return f"next: {step} of round {round_number}; `{project.command('run')}` does it"
+
+
+def num_left_to_ask(project: Project, round_number: int) -> int:
+    """Number of candidates that the step `suggest` of a round may choose from, or has chosen from."""
+    if asked := project.ledger.queries(round_number):
+        return len(asked)
+    table = read_table(project.path(round_number, "candidates.parquet"), ["id", "in_pool"]).to_pydict()
+    closed = {identity for identity, verdict in project.ledger.verdicts().items() if not verdict.askable}
+    return sum(
+        in_pool and identity not in closed for identity, in_pool in zip(table["id"], table["in_pool"], strict=True)
+    )
+
+
+def answering_lines(project: Project, round_number: int, rounds: int | None) -> list[str]:
+    """How to answer the open queries of a round, as lines for a terminal; every command can be pasted.
+
+    Args:
+        project: the project.
+        round_number: the round that waits.
+        rounds: the option ``--rounds`` of the command that stopped here; None if it was not given.
+    """
+    folder = Path(f"{project.root.resolve().name}_queries_round_{round_number}")
+    kinds = ", ".join(table_kinds(project.config.task))
+    more = () if rounds is None else ("--rounds", str(rounds))
+    steps = [
+        project.command("export", "--what", "queries", "--pictures", "-o", str(folder)),
+        f"look at {folder / 'index.html'} in a browser, fill in the column `kind` of {folder / 'queries.csv'}: {kinds}",
+        project.command("answer", str(folder / "queries.csv")),
+        project.command("run", *more),
+    ]
+    if folder.exists():  # exported before, and perhaps half filled in
+        del steps[0]
+    return [f"{number}. {text}" for number, text in enumerate(steps, start=1)]
+
+
+def end_lines(project: Project, round_number: int) -> list[str]:
+    """What may follow when all rounds are done or no candidate is left, as lines for a terminal."""
+    num_left = num_left_to_ask(project, round_number)
+    more = project.command("run", "--rounds", str(round_number + 1))
+    return [
+        f"next, to ask another batch ({num_left} candidates are left): {more}"
+        if num_left
+        else "no candidate is left to ask: all are answered, or lie in the labels box or near the test box",
+        f"next, to write the curated data set: {_dataset_command(project)}",
+    ]
+
+
+def _dataset_command(project: Project) -> str:
+    """The command that exports the curated data set to a folder that does not exist yet."""
+    name = f"{project.root.resolve().name.replace('.', '_')}_dataset"  # without an ending, which `export` would refuse
+    names = [name, *(f"{name}_{number}" for number in range(2, 1000))]
+    return project.command("export", "--what", "dataset", "-o", next(name for name in names if not Path(name).exists()))
 
 
 def agreements(scores: Mapping[int, Mapping[str, Any]], until: int) -> list[float | None]:

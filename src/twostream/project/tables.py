@@ -1,6 +1,6 @@
-"""Tables of queries and answers: how they are written, and how answers are read from a CSV.
+"""Tables of queries, answers and candidates: their rows, and how they are written.
 
-The loop never reads the tables that it writes. Answers from a CSV go through ``Ledger.tell_all``, like all others.
+The loop never reads the tables that it writes. ``answer_tables`` reads the answers that people have filled in.
 
 Knows the ledger and tables; must not import torch.
 """
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import csv
 import json
-import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,20 +18,17 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from twostream.base.atomic import write_jsonl
-from twostream.base.errors import InputError, ProjectError
+from twostream.base.errors import ProjectError
 from twostream.candidates.table import read_table
 from twostream.project.project import Project
 from twostream.project.records import Answer, Query
-from twostream.task.answers import MEANING, answer_kind
-
-
-def answerable() -> list[str]:
-    """Kinds of answers that a table can hold; the others need a drawn mask."""
-    return [str(kind) for kind, meaning in MEANING.items() if meaning.teaches != "drawn"]
 
 
 def query_row(query: Query) -> dict[str, Any]:
-    """A query as plain values: {column: value}. Positions are in voxels of the image."""
+    """A query as plain values: {column: value}. Positions are in voxels of the image.
+
+    The column is not called ``reason``, because that is what an annotator says.
+    """
     z, y, x = query.candidate.center_zyx.tolist()
     return {
         "query": query.id,
@@ -45,7 +41,7 @@ def query_row(query: Query) -> dict[str, Any]:
         "center_x": round(x, 1),
         "box": str(query.candidate.box),
         "score": round(query.candidate.score, 4),
-        "reason": query.reason,
+        "asked_because": query.reason,
     }
 
 
@@ -102,69 +98,22 @@ def with_source_ids(project: Project, rows: list[dict[str, Any]], key: str = "ca
     return result
 
 
+def with_project(project: Project, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows with the project's id in a first column ``project``; a table that comes back is checked by it."""
+    identity = project.id
+    return [{"project": identity} | row for row in rows]
+
+
 def export_queries(project: Project, round_number: int) -> None:
     """Write ``queries.jsonl`` of a round."""
     rows = with_source_ids(project, [query_row(q) for q in project.ledger.queries(round_number)])
-    write_jsonl(project.path(round_number, "queries.jsonl"), rows)
+    write_jsonl(project.path(round_number, "queries.jsonl"), with_project(project, rows))
 
 
 def export_answers(project: Project, round_number: int) -> None:
     """Write ``answers.jsonl`` of a round."""
     rows = [answer_row(a) for a in project.ledger.all_answers() if a.round == round_number]
-    write_jsonl(project.path(round_number, "answers.jsonl"), with_source_ids(project, rows))
-
-
-def read_answers(project: Project, path: Path, annotator: str) -> int:
-    """Record the answers of a CSV with the columns ``query`` and ``kind``, and optionally ``reason`` and ``seconds``.
-
-    Rows without a kind leave their query open. Either all answers are recorded or, after an error, none. Several people
-    may answer the queries of the newest round, each of them once.
-
-    Args:
-        project: the project.
-        path: the CSV.
-        annotator: name of the person who answered.
-
-    Returns:
-        The number of answers recorded.
-
-    Raises:
-        InputError: the file cannot be read, lacks a column, or holds an unknown kind, a bad number, or a query that is
-            not one of the newest round or that this annotator has answered.
-    """
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as handle:
-            rows = list(csv.DictReader(handle))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path} cannot be read as CSV: {error}.") from None
-    if rows and not {"query", "kind"} <= set(rows[0]):
-        raise InputError(f"{path} has the columns {', '.join(map(str, rows[0]))}; expected query and kind among them.")
-    queries = project.ledger.queries()
-    newest = max((query.round for query in queries), default=0)
-    answered = {answer.query for answer in project.ledger.current_answers() if answer.annotator == annotator}
-    waiting = {query.id for query in queries if query.round == newest} - answered
-    answers: dict[int, Answer] = {}
-    for line, row in enumerate(rows, start=2):
-        kind = (row["kind"] or "").strip().lower()
-        if not kind:
-            continue
-        if kind not in answerable():
-            raise InputError(f"{path}, line {line}: kind is {kind!r}; expected one of {', '.join(answerable())}.")
-        try:
-            query_id, seconds = int(row["query"]), float(row.get("seconds") or 0)
-        except (TypeError, ValueError):
-            raise InputError(f"{path}, line {line}: query and seconds must be numbers.") from None
-        if query_id not in waiting or query_id in answers:
-            raise InputError(
-                f"{path}, line {line}: query {query_id} is not open for {annotator} (never asked, of an earlier "
-                f"round, or answered already)."
-            )
-        if not math.isfinite(seconds) or seconds < 0:
-            raise InputError(f"{path}, line {line}: seconds is {seconds}; expected a time of at least 0.")
-        answers[query_id] = Answer(
-            query_id, answer_kind(kind), annotator, reason=row.get("reason") or "", seconds=seconds
-        )
-    return len(project.ledger.tell_all(list(answers.values())))
+    write_jsonl(project.path(round_number, "answers.jsonl"), with_project(project, with_source_ids(project, rows)))
 
 
 def latest_round(project: Project, step: str) -> int:

@@ -30,17 +30,18 @@ from twostream.report.words import MISSING
 REPORT_NAME = "report.html"
 
 
-def write_report(projects: Sequence[Project]) -> Path:
-    """Write ``report.html`` into the first project's folder, whole or not at all.
+def write_report(projects: Sequence[Project], output: Path | None = None) -> Path:
+    """Write the report, whole or not at all; a report that is there is replaced.
 
     Args:
         projects: one or several; several are compared and should share round 0 (see ``fork_project``).
+        output: the file to write; None writes ``report.html`` into the first project's folder.
 
     Returns:
         Path of the file.
 
     Raises:
-        ProjectError: the sequence is empty.
+        ProjectError: the sequence is empty, or the file cannot be written.
     """
     if not projects:
         raise ProjectError("a report was asked of 0 projects; pass at least one.")
@@ -52,8 +53,11 @@ def write_report(projects: Sequence[Project]) -> Path:
         lstrip_blocks=True,
     )
     text = environment.get_template("report.html").render(**template_values(projects))
-    path = projects[0].root / REPORT_NAME
-    write_text(path, text)
+    path = output or projects[0].root / REPORT_NAME
+    try:
+        write_text(path, text)
+    except OSError as error:
+        raise ProjectError(f"{path} cannot be written ({error.strerror}). Name another file with -o FILE.") from None
     return path
 
 

@@ -1,19 +1,18 @@
 """Patches and masks as text that stands inside an HTML page: PNGs as data URIs, mask outlines as SVG paths.
 
-Knows numpy and OpenCV; must not know projects, queries or files.
+Knows numpy and how a patch is drawn; must not know projects, queries or files.
 """
 
 from __future__ import annotations
 
 import base64
 
-import cv2
 import numpy as np
+
+from twostream.candidates.picture import outlines, png
 
 SHEET_GAP = 4
 """Pixels between the patches of a sheet."""
-_OUTLINE_SCALE = 4
-"""Masks are enlarged this many times before they are outlined, so that the outline runs along the pixels' edges."""
 
 
 def patch_uri(image: np.ndarray) -> str:
@@ -22,8 +21,7 @@ def patch_uri(image: np.ndarray) -> str:
     Args:
         image: (H, W) uint8 grey values, or (H, W, 4) uint8 with opacity last.
     """
-    _, packed = cv2.imencode(".png", np.ascontiguousarray(image))
-    return "data:image/png;base64," + base64.b64encode(packed.tobytes()).decode()
+    return "data:image/png;base64," + base64.b64encode(png(image)).decode()
 
 
 def sheet_uri(patches: np.ndarray) -> str:
@@ -51,11 +49,5 @@ def mask_path(mask: np.ndarray) -> str:
     Returns:
         The path; "" for an empty mask.
     """
-    large = np.kron(mask.astype(np.uint8), np.ones((_OUTLINE_SCALE, _OUTLINE_SCALE), np.uint8))
-    contours, _ = cv2.findContours(large, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
-    parts = []
-    for contour in contours:
-        # OpenCV walks through the centres of the border's pixels, half an (enlarged) pixel inside the edge.
-        corners = (contour[:, 0] + 0.5) / _OUTLINE_SCALE
-        parts.append("M" + "L".join(f"{x:.2f} {y:.2f}" for x, y in corners) + "Z")
+    parts = ("M" + "L".join(f"{x:.2f} {y:.2f}" for x, y in corners) + "Z" for corners in outlines(mask))
     return "".join(parts)

@@ -16,6 +16,7 @@ from twostream.candidates.truth import Truth
 from twostream.models.training import use_threads
 from twostream.project.project import LEDGER_NAME, Detail, Project
 from twostream.project.repair import keep_copy
+from twostream.project.status import num_left_to_ask
 from twostream.project.tables import export_answers
 from twostream.rounds.annotator import SimulatedAnnotator
 from twostream.rounds.embed import embed_step
@@ -49,7 +50,7 @@ class Outcome:
         round: the round of the next step.
         step: the next step.
         num_open: number of queries without an answer.
-        finished: whether all rounds are done.
+        finished: whether all rounds are done, or no candidate is left to ask.
     """
 
     round: int
@@ -59,7 +60,7 @@ class Outcome:
 
 
 def run(project: Project, *, rounds: int | None = None, truth_uri: str | None = None) -> Outcome:
-    """Do every step that is due, until the rounds are done or queries wait for a person.
+    """Do every step that is due, until the rounds are done, no candidate is left to ask, or queries wait for a person.
 
     Args:
         project: the project.
@@ -68,7 +69,7 @@ def run(project: Project, *, rounds: int | None = None, truth_uri: str | None = 
         truth_uri: labels of the whole image. With them, a simulated annotator answers the queries.
 
     Raises:
-        ProjectError: another process works in the project, S proposes no candidates, or none is left to ask.
+        ProjectError: another process works in the project, or S proposes no candidates.
         InputError: a volume or table of the project cannot be read, or does not fit the image.
         TrainingError: the loss is no longer a finite number.
     """
@@ -79,7 +80,7 @@ def run(project: Project, *, rounds: int | None = None, truth_uri: str | None = 
         truth = open_truth(project, truth_uri) if truth_uri else None
         while True:
             round_number, step = project.next_step()
-            if step == "suggest" and round_number >= wanted:
+            if step == "suggest" and (round_number >= wanted or not num_left_to_ask(project, round_number)):
                 return Outcome(round_number, step, 0, finished=True)
             if step == "answer" and not project.path(round_number, LEDGER_NAME).exists():
                 keep_copy(project, round_number)  # killed before, or a project of an older version

@@ -8,13 +8,11 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from twostream.base import progress
-from twostream.base.atomic import write_folder
 from twostream.base.errors import ProjectError
 from twostream.base.geometry import Box
 from twostream.candidates.candidate import Candidate, clean, extract
@@ -25,7 +23,8 @@ from twostream.candidates.sources import instances
 from twostream.candidates.table import from_table, read_table, to_table, write_table
 from twostream.candidates.thresholds import LabelledBox, Thresholds, choose_thresholds, recall_on_labels
 from twostream.project.project import Detail, Project
-from twostream.volume import create_volume, open_volume
+from twostream.project.segmentation import SEGMENTATION_NAME, write_segmentation
+from twostream.rounds.predict import PROBABILITY_NAME, probability_of
 
 
 @dataclass(frozen=True)
@@ -61,17 +60,7 @@ def propose_step(project: Project, round_number: int) -> Detail:
     else:
         found = _decode_probability(project, round_number)
 
-    def fill(path: Path) -> None:
-        output = create_volume(
-            str(path),
-            shape_zyx=found.segmentation.shape,
-            dtype=np.uint32,
-            voxel_size_nm=project.image.voxel_size_nm,
-            offset_nm=project.image.offset_nm,
-        )
-        output.write(output.box, found.segmentation)
-
-    write_folder(project.path(round_number, "segmentation.zarr"), fill)
+    write_segmentation(project, round_number, found.segmentation)
     candidates = identify(
         found.candidates, _known_candidates(project, round_number), project.ledger.next_id(round_number)
     )
@@ -88,7 +77,7 @@ def propose_step(project: Project, round_number: int) -> Detail:
     project.ledger.register(round_number, [c.id for c in candidates])
     if round_number > 0:
         # These volumes are large, and no longer needed: the candidate tables of earlier rounds hold the masks.
-        for name in ("probability.zarr", "segmentation.zarr"):
+        for name in (PROBABILITY_NAME, SEGMENTATION_NAME):
             shutil.rmtree(project.path(round_number - 1, name), ignore_errors=True)
     first = project.ledger.next_id(round_number)
     detail = {"num_candidates": len(candidates), "num_new": sum(c.id >= first for c in candidates)}
@@ -113,7 +102,7 @@ def _decode_probability(project: Project, round_number: int) -> Proposal:
         ProjectError: there are none.
     """
     task, config, min_voxels = project.task, project.config.candidates, project.min_voxels
-    probability = open_volume(str(project.path(round_number, "probability.zarr")))
+    probability = probability_of(project, round_number)
     everything = probability.read(probability.box)
     verdicts = project.ledger.verdicts()
     asked = [q.candidate for q in project.ledger.newest_queries(round_number).values() if not q.is_audit]

@@ -17,9 +17,9 @@ from twostream.models.segmentation.lessons import Lessons
 from twostream.models.segmentation.train import Segmenter, Training, train
 from twostream.project.project import Detail, Project
 from twostream.rounds.embed import fine_tune_on_answers
+from twostream.rounds.predict import probability_of
 from twostream.rounds.teaching import LessonCrops, collect, lessons_of, validation_of
 from twostream.rounds.train import detail_without_s, save_training
-from twostream.volume import open_volume
 
 
 def refit_step(project: Project, round_number: int) -> Detail:
@@ -37,7 +37,7 @@ def refit_step(project: Project, round_number: int) -> Detail:
         detail = detail_without_s(project)
     elif not path.exists():
         segmenter = Segmenter.load(project.path(round_number - 1, "checkpoint.ckpt"))
-        previous_probability = open_volume(str(project.path(round_number - 1, "probability.zarr")))
+        previous_probability = probability_of(project, round_number - 1)
         training = refit(
             segmenter,
             lessons_of(project, segmenter, found, previous_probability),

@@ -24,9 +24,11 @@ from twostream.candidates.truth import Truth
 from twostream.project.ledger import Ledger
 from twostream.project.probabilities import read_probabilities, write_probabilities
 from twostream.project.project import Detail, Project
+from twostream.project.segmentation import segmentation_of
 from twostream.query.scorer import has_both
 from twostream.query.stopping import agreement, audited_right, expected_right
 from twostream.rounds.pool import RoundPool, pool_of, probabilities_of
+from twostream.rounds.predict import probability_of
 from twostream.task import FOUND_IOU, GOOD_IOU, Judgement, Task
 from twostream.task.answers import AnswerKind
 from twostream.task.metrics import (
@@ -40,7 +42,7 @@ from twostream.task.metrics import (
     roi_accuracy,
     wilson_interval,
 )
-from twostream.volume import Volume, open_volume
+from twostream.volume import Volume
 
 STRICT_IOU = 0.75
 """IoU of the stricter scores (``instance_f1_75``, ``average_precision_75``), which show how well outlines fit."""
@@ -116,12 +118,12 @@ def _metrics_on_test_box(
             return {}, {}
         truth = Truth(project.labels, project.labels_ignore, project.task)
     assert project.boxes.test is not None
-    segmentation = open_volume(str(project.path(round_number, "segmentation.zarr")))
+    segmentation = segmentation_of(project, round_number)
     candidates = from_table(read_table(project.path(round_number, "candidates.parquet")))
     region = Region.read(segmentation, truth, project.boxes.test)
     scores: dict[str, Any] = scores_on_test_box(
         segmentation,
-        open_volume(str(project.path(round_number, "probability.zarr"))),
+        probability_of(project, round_number),
         truth,
         candidates,
         project.boxes.test,

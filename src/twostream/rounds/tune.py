@@ -8,7 +8,7 @@ from __future__ import annotations
 from twostream.base.errors import ProjectError
 from twostream.candidates.tuning import tune
 from twostream.project.project import CONFIG_NAME, Project
-from twostream.volume import open_volume
+from twostream.rounds.predict import probability_of
 
 FEW_OBJECTS = 10
 """With fewer objects in the validation box, the order of the settings is mostly chance."""
@@ -46,7 +46,7 @@ def tune_project(project: Project, *, write: bool = False) -> list[str]:
         raise ProjectError(f"{project.root} has no probability yet; run `{project.command('predict')}` first.")
     round_number = max(predicted)
     val_box = project.boxes.validation
-    probability = open_volume(str(project.path(round_number, "probability.zarr"))).read(val_box)
+    probability = probability_of(project, round_number).read(val_box)
     ignore = None if project.labels_ignore is None else project.labels_ignore.read(val_box)
     trials = tune(probability, project.labels.read(val_box), ignore, project.task, project.min_voxels)
     num_truth = trials[0].num_truth
@@ -62,8 +62,6 @@ def tune_project(project: Project, *, write: bool = False) -> list[str]:
     if write:
         best = trials[0]
         changes = {f"decoding.{k}": v for k, v in best.decoding.items()}
-        project.rewrite(changes | {"candidates.final_threshold": best.threshold})
-        lines.append(
-            f"the first settings are now in {project.root / CONFIG_NAME}; the old file is kept as {CONFIG_NAME}.old"
-        )
+        kept = project.rewrite(changes | {"candidates.final_threshold": best.threshold})
+        lines.append(f"the first settings are now in {project.root / CONFIG_NAME}; the old file is kept as {kept.name}")
     return lines

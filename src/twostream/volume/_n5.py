@@ -267,9 +267,10 @@ def _by_attributes(found: N5Dataset, axes: Axes, told: Sequence[float] | None, u
         return own
     first = found.first and _stated(found.first, axes, told, ONES, uri)
     plain = _stated(found.node, axes, told, ONES, uri)
-    if first and plain and first[0].size and plain[0].size:
-        if np.allclose(plain[0].size, _times(first[0].size, factors), rtol=1e-3):
-            return plain  # the level states its own size, with the factors in it
+    if not (first and plain and first[0].size and plain[0].size):
+        return own
+    if np.allclose(plain[0].size, _times(first[0].size, factors), rtol=1e-3):
+        return plain  # the level states its own size, with the factors in it
     return own
 
 

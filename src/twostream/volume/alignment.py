@@ -21,7 +21,6 @@ from scipy import ndimage
 
 from twostream.base.geometry import Box
 from twostream.volume.grey import spread_boxes
-from twostream.volume.place import covered_box
 from twostream.volume.volume import Volume
 
 NUM_BOXES = 24
@@ -75,26 +74,27 @@ class Fit:
     num_objects: int
 
 
-def fits(image: Volume, labels: Volume, num_sides: int = 1) -> list[Fit]:
+def fits(image: Volume, labels: Volume, num_sides: int = 1, region: Box | None = None) -> list[Fit]:
     """Compare the borders of labels with the image, in every reading of their axes that has the same extent.
 
     Args:
         image: (Z, Y, X) grey values.
         labels: (Z, Y, X) integers in the voxels of the image.
         num_sides: 2 for synapses with odd presynaptic and even postsynaptic labels, else 1.
+        region: the part that the labels cover, and that is turned as a whole; None is all of it.
 
     Returns:
         The reading as given first, then the five other orders and the seven flips, without those that do not fit the
         extent of the labels.
     """
-    region = covered_box(labels)
+    region = region or labels.box
     boxes = spread_boxes(region.shape_zyx, NUM_BOXES, BOX_ZYX)
     grey = {box: _smoothed(image.read(box.shifted(region.offset_zyx))) for box in boxes}
     result = []
     for reading in _readings(region.shape_zyx):
         found = []
         for box in boxes:
-            array = _turned(labels, region, box, reading)
+            array = read_turned(labels, region, box.shifted(region.offset_zyx), reading)
             found.append(_contrasts(grey[box], _contact(array) if num_sides == 2 else array > 0))
         result.append(_fit(reading, np.concatenate(found)))
     return result
@@ -119,12 +119,23 @@ def _readings(shape_zyx: tuple[int, int, int]) -> Iterator[Reading]:
             yield Reading(flips=flips)
 
 
-def _turned(labels: Volume, region: Box, box: Box, reading: Reading) -> np.ndarray:
-    """The labels that a reading puts into ``box``, a box of ``region``; (Z, Y, X)."""
+def read_turned(labels: Volume, region: Box, box: Box, reading: Reading) -> np.ndarray:
+    """The labels that a reading puts into a box.
+
+    Args:
+        labels: (Z, Y, X) integers.
+        region: the part that is turned as a whole.
+        box: inside ``region``.
+        reading: how the axes are read.
+
+    Returns:
+        (Z, Y, X).
+    """
     start, stop = [0, 0, 0], [0, 0, 0]
+    inside = box.relative_to(region)
     for axis, (stored, flip) in enumerate(zip(reading.order, reading.flips, strict=True)):
-        a, b, extent = box.offset_zyx[axis], box.stop_zyx[axis], region.shape_zyx[axis]
-        start[stored], stop[stored] = (extent - b, extent - a) if flip else (a, b)
+        first, last, extent = inside.offset_zyx[axis], inside.stop_zyx[axis], region.shape_zyx[axis]
+        start[stored], stop[stored] = (extent - last, extent - first) if flip else (first, last)
     array = labels.read(Box.from_corners(start, stop).shifted(region.offset_zyx)).transpose(reading.order)
     return np.flip(array, tuple(axis for axis, flip in enumerate(reading.flips) if flip))
 

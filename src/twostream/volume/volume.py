@@ -122,7 +122,8 @@ class Volume(ABC):
         raise VolumeError(f"{self.uri} is open for reading only; use create_volume to make one to write to.")
 
     def _check_inside(self, box: Box, verb: str) -> None:
-        if not self.box.contains(box):
+        spans = zip(box.offset_zyx, box.shape_zyx, self.shape_zyx, strict=True)
+        if not all(start >= 0 and start + size <= end for start, size, end in spans):
             raise VolumeError(f"cannot {verb} box {box} of {self.uri}: the volume holds {self.box} (Z, Y, X voxels).")
 
 

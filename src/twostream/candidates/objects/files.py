@@ -27,6 +27,11 @@ BRACKETS = "[](){} \n\t"
 """Around a list as text: [1, 2, 3], (1, 2, 3), {1,2,3}, or [1 2 3] as pandas writes arrays of NumPy."""
 
 
+def is_table(path: str) -> bool:
+    """Whether the ending of a path is one of ``READERS``, gzipped or not."""
+    return path.lower().removesuffix(".gz").endswith(tuple(READERS))
+
+
 class Table:
     """The columns of a file, unconverted. Rows are counted from 1; the header is not counted.
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from twostream.project.dataset.objects import DISPUTED, LABELS, MODEL
+from twostream.project.dataset.objects import DISPUTED, MODEL
 from twostream.project.probabilities import Probabilities
 from twostream.project.project import Project
 from twostream.task.answers import MEANING
@@ -44,14 +44,16 @@ def dataset_facts(
     origins = Counter(str(row["origin"]) for row in rows)
     boxes = project.boxes
     return {
-        "project": Path(project.root).resolve().name,
+        "project": project.id,
+        "name": Path(project.root).resolve().name,
         "task": project.config.task,
         "image": Uri.parse(project.config.image.uri).short,
         "shape_zyx": list(project.image.shape_zyx),
         "voxel_size_nm_zyx": list(project.image.voxel_size_nm),
+        "offset_nm_zyx": list(project.image.offset_nm) if project.image.offset_nm else None,
         "value": "id" if project.task.num_sides == 1 else "presynaptic 2*id-1, postsynaptic 2*id",
         "round": round_number,
-        "labels_box": str(boxes.labels) if origins[LABELS] and boxes.labels else None,
+        "labels_boxes": [str(box) for box in boxes.labels],
         "test_box": str(boxes.test) if boxes.test else None,
         "num_objects": len(rows),
         "num_objects_by_origin": dict(sorted(origins.items())),
@@ -95,7 +97,7 @@ def _said(facts: Mapping[str, Any]) -> list[str]:
         low, high = precision["interval"]
         lines.append(
             f"  precision of origin model: {precision['value']:.3f}, 95 percent interval {low:.3f} to {high:.3f} "
-            f"({precision['num_judged']} objects, {precision['source']})"
+            f"(measured on {precision['num_judged']}, {precision['source']})"
         )
     if recall["value"] is not None:
         lines.append(f"  recall: {recall['value']:.3f} of {recall['num_truth']} true objects ({recall['source']})")

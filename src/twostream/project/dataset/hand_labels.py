@@ -73,10 +73,8 @@ class HandLabels:
 
     def rows(self) -> list[dict[str, Any]]:
         """Rows of ``objects.csv``, one per object, without box and size."""
-        return [
-            {"id": self._first_id + i, "task": self._project.config.task, "origin": LABELS, "label": label}
-            for i, label in enumerate(self.labels.tolist())
-        ]
+        same = {"project": self._project.id, "task": self._project.config.task, "origin": LABELS}
+        return [same | {"id": self._first_id + i, "label": label} for i, label in enumerate(self.labels.tolist())]
 
     def _values(self, box: Box) -> np.ndarray:
         return self._project.labels.read(box).astype(np.uint64)

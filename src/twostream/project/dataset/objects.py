@@ -26,6 +26,7 @@ ANSWERED_FALSE, NOT_PROPOSED = "answered false", "not proposed"
 """Why an object is left out, as far as the answers decide it; see also ``curated.py``."""
 COLUMNS = (
     "id",
+    "project",
     "task",
     "box",
     "num_voxels",
@@ -153,7 +154,7 @@ class _Told:
 
     def __init__(self, project: Project) -> None:
         ledger = project.ledger
-        self._task = project.config.task
+        self._project, self._task = project.id, project.config.task
         self.verdicts = ledger.verdicts()
         self.queries: dict[int, Query] = ledger.newest_queries(NEWEST)
         self._all = ledger.all_answers()
@@ -212,6 +213,7 @@ class _Told:
     ) -> dict[str, Any]:
         return {
             "id": identity,
+            "project": self._project,
             "task": self._task,
             "box": str(box),
             "num_voxels": num_voxels,
