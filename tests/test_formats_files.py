@@ -8,8 +8,6 @@ import pytest
 import tifffile
 from PIL import Image
 
-from twostream.base.errors import NoVoxelSizeError, VolumeError
-from twostream.base.geometry import Box
 from twostream.testing import VolumeExam
 from twostream.volume import create_volume, open_volume
 

@@ -1,10 +1,8 @@
 """TIFF, folders of images, .npy, NIfTI and HDF5: one odd voxel through every reader and writer; faults in sentences."""
 
-import json
-import os
 import pickle
-import shutil
 import threading
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -45,12 +43,14 @@ def refused(sentence, uri, size=SIZE, error=VolumeError):
         volume.read(volume.box)
 
 
-# -- TIFF -----------------------------------------------------------------------------------------------------------
+# -- TIFF ----------------------------------------------------------------------------------------------------------
 
 
 def imagej(path, array=None, *, unit="um", spacing=0.04, resolution=(250, 200), **more):
     metadata = {"axes": "ZYX", "unit": unit} | ({"spacing": spacing} if spacing else {}) | more
-    tifffile.imwrite(path, odd_volume() if array is None else array, imagej=True, metadata=metadata, resolution=resolution)
+    tifffile.imwrite(
+        path, odd_volume() if array is None else array, imagej=True, metadata=metadata, resolution=resolution
+    )
     return str(path)
 
 
@@ -182,7 +182,9 @@ def test_a_codec_that_is_missing_is_named(tmp_path, monkeypatch):
             raise KeyError(f"{key!r} requires the 'imagecodecs' package")
 
     monkeypatch.setitem(tifffile.TIFF.__dict__, "DECOMPRESSORS", Without())
-    refused(r"compressed with LZW, which cannot be decoded here. Install .* pip install imagecodecs", tmp_path / "a.tif")
+    refused(
+        r"compressed with LZW, which cannot be decoded here. Install .* pip install imagecodecs", tmp_path / "a.tif"
+    )
 
 
 def test_jpeg_and_white_zero_are_said(tmp_path):
@@ -201,7 +203,7 @@ def test_a_truncated_tiff_is_refused(tmp_path):
         whole = path.read_bytes()
         for share in (0.3, 0.7, 0.98):
             path.write_bytes(whole[: int(share * len(whole))])
-            with pytest.raises(VolumeError, match="truncated|damaged|cannot be read as TIFF"):
+            with pytest.raises(VolumeError, match=r"truncated|damaged|cannot be read as TIFF"):
                 volume = open_volume(str(path), SIZE)
                 volume.read(volume.box)
     (tmp_path / "text.tif").write_text("not an image")
@@ -381,7 +383,7 @@ def test_folders_that_hold_no_sections(tmp_path):
     refused("is a folder, but its name is that of a file. .* write images://", tmp_path / "x.tif")
 
 
-# -- .npy -------------------------------------------------------------------------------------------------------------
+# -- .npy ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", ["uint8", ">i4", "bool", "float64"])
@@ -412,7 +414,7 @@ def test_npy_that_holds_no_volume(tmp_path):
     refused("is truncated", tmp_path / "v.npy")
 
 
-# -- NIfTI --------------------------------------------------------------------------------------------------------------
+# -- NIfTI -------------------------------------------------------------------------------------------------------------
 
 
 def nifti(path, *, affine=None, units="micron", array=None, zooms=(0.004, 0.005, 0.04)):
@@ -480,7 +482,7 @@ def test_nibabel_is_named_where_it_is_missing(tmp_path, monkeypatch):
     refused("package nibabel, which is not installed. Install it: pip install nibabel", uri)
 
 
-# -- HDF5 ---------------------------------------------------------------------------------------------------------------
+# -- HDF5 --------------------------------------------------------------------------------------------------------------
 
 
 def hdf5(path, **datasets):
@@ -556,12 +558,12 @@ def test_damaged_hdf5(tmp_path):
 
 def test_files_that_cannot_be_written_are_read(tmp_path):
     uri = hdf5(tmp_path / "a.h5", main=odd_volume())
-    os.chmod(tmp_path / "a.h5", 0o444)
-    os.chmod(tmp_path, 0o555)
+    (tmp_path / "a.h5").chmod(0o444)
+    tmp_path.chmod(0o555)
     try:
         check_odd(open_volume(uri))
     finally:
-        os.chmod(tmp_path, 0o755)
+        tmp_path.chmod(0o755)
 
 
 def test_a_file_that_another_program_has_locked_is_read(tmp_path):
@@ -578,7 +580,7 @@ def test_strings_and_tables_are_refused(tmp_path):
     refused("expected whole numbers or floats", uri)
 
 
-# -- ignore masks -------------------------------------------------------------------------------------------------------
+# -- ignore masks ------------------------------------------------------------------------------------------------------
 
 
 def test_ignore_masks_stand_beside_every_format(tmp_path):
@@ -622,7 +624,7 @@ def test_ignore_masks_inside_zarr_and_n5(tmp_path):
     assert open_ignore_mask(f"{tmp_path}/a.zarr:labels_ignore") is None
 
 
-# -- behind a server ------------------------------------------------------------------------------------------------------
+# -- behind a server 
 
 
 @pytest.fixture
@@ -652,8 +654,8 @@ def server(files):
         num_bytes = 0
         ranges = True
 
-        def do_HEAD(self):
-            size = os.path.getsize(self.translate_path(self.path))
+        def do_HEAD(self):  # noqa: N802
+            size = Path(self.translate_path(self.path)).stat().st_size
             self.send_response(200)
             self.send_header("Content-Length", str(size))
             self.send_header("Accept-Ranges", "bytes")

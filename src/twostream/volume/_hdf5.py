@@ -162,7 +162,7 @@ def _open_reason(error: Exception) -> str:
     if "file signature not found" in text:
         return "it is no HDF5 file, or its beginning is damaged. Check the path."
     if "already open for write" in text or "consistency flags" in text or "unable to lock" in text:
-        return "another program writes it, or was stopped while it did. Close it there; then h5clear -s FILE unlocks it."
+        return "another program writes it, or was stopped while it did. Close it there; h5clear -s FILE unlocks it."
     return f"{text.rstrip('.') or type(error).__name__}."
 
 
@@ -189,7 +189,9 @@ def _dataset_of(file: h5py.File, parsed: Uri) -> tuple[h5py.Dataset, list[str]]:
     if wanted == DEFAULT_DATASET or inside:
         if len(names) == 1:
             found = file[names[0]]
-            return found, [f"dataset {names[0]} is taken: {'the group' if inside else 'the file'} holds no other volume"]
+            return found, [
+                f"dataset {names[0]} is taken: {'the group' if inside else 'the file'} holds no other volume"
+            ]
         if inside:
             raise VolumeError(f"{parsed} is a group{listed(parsed.path, names, '')}")
     if not names:
@@ -232,7 +234,7 @@ def _check(dataset: h5py.Dataset, uri: str) -> None:
     if dataset.is_virtual:
         folder = Path(dataset.file.filename).parent
         sources = {source.file_name for source in dataset.virtual_sources()}
-        gone = sorted(name for name in sources if name != "." and not os.path.exists(folder / name))
+        gone = sorted(name for name in sources if name != "." and not (folder / name).exists())
         if gone:
             raise VolumeError(
                 f"{uri} is put together from {len(sources)} files, of which {len(gone)} are missing: {gone[0]}"

@@ -1,7 +1,7 @@
-"""NIfTI files (.nii, .nii.gz) as volumes, by nibabel, which is an extra: ``pip install nibabel``.
+"""NIfTI files (.nii, .nii.gz) as volumes, by nibabel, an extra: ``pip install nibabel``.
 
-Axes are stored as x, y, z, x fastest. The unit is that of ``xyzt_units``. The place is that of the affine, moved from the
-centre of the first voxel to its corner; voxels stay in the order in which they are stored. Scaled values
+Axes are stored as x, y, z, x fastest. The unit is that of ``xyzt_units``. The place is that of the affine, moved from
+the centre of the first voxel to its corner; voxels stay in the order in which they are stored. Scaled values
 (``scl_slope``, ``scl_inter``) are read as float32, after the scaling. A compressed file is unpacked into memory as a
 whole when it is first read.
 
@@ -38,7 +38,8 @@ class NiftiVolume(Volume):
         voxel_size_nm: (z, y, x) in nm, needed if the file states no unit; must agree with the file if it does.
 
     Raises:
-        VolumeError: nibabel is not installed; there is no such file, it is damaged or no volume; or its axes are rotated.
+        VolumeError: nibabel is not installed, there is no such file, it is damaged or no volume, or its axes are
+            rotated.
         NoVoxelSizeError: no voxel size is known.
     """
 

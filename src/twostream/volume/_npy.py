@@ -40,7 +40,9 @@ class NpyVolume(Volume):
         shape, fortran, dtype, offset = _header(parsed.path, self.uri)
         if dtype.kind not in "uifb":
             what = "Python objects" if dtype.hasobject else f"{dtype}"
-            raise VolumeError(f"{self.uri} holds {what}; expected whole numbers or floats. Convert it: array.astype(...).")
+            raise VolumeError(
+                f"{self.uri} holds {what}; expected whole numbers or floats. Convert it: array.astype(...)."
+            )
         self._axes, self._fortran = Axes.understand(shape, None, self.uri), fortran
         # An array in Fortran order is its transpose in C order.
         self._flat = FlatArray(parsed.path, offset, dtype, shape[::-1] if fortran else shape)

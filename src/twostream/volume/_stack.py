@@ -3,8 +3,8 @@
     folder/            a folder that holds such files
     images://folder    the same, said explicitly
 
-Sections are sorted by the number in their names: s9 comes before s10. Names must be alike but for one number, which rises
-by one from section to section; anything else is refused. The voxel size is told.
+Sections are sorted by the number in their names: s9 comes before s10. Names must be alike but for one number,
+which rises by one from section to section; anything else is refused. The voxel size is told.
 
 Knows image files; must not know what the voxels show.
 """
@@ -137,7 +137,7 @@ def _sections(folder: str, uri: str) -> tuple[list[str], list[str]]:
         VolumeError: there are none, names are of several kinds, or numbers are missing or occur twice.
     """
     try:
-        listed = sorted(os.listdir(folder))
+        listed = sorted(entry.name for entry in os.scandir(folder))
     except FileNotFoundError:
         raise VolumeError(f"{folder} does not exist; check the path of the folder.") from None
     except OSError as error:
@@ -158,8 +158,8 @@ def _sections(folder: str, uri: str) -> tuple[list[str], list[str]]:
     varying = [i for i in range(len(numbers[0])) if len({row[i] for row in numbers}) > 1]
     if len(varying) > 1:
         raise VolumeError(
-            f"{uri}: {len(varying)} numbers differ between names such as {images[0]} and {images[-1]}; expected one, the "
-            f"number of the section. Are these tiles, or several series? Move each series into a folder of its own."
+            f"{uri}: {len(varying)} numbers differ between names such as {images[0]} and {images[-1]}; expected one, "
+            f"the number of the section. Are these tiles, or several series? Move each series into a folder of its own."
         )
     position = varying[0] if varying else len(numbers[0]) - 1
     by_number: dict[int, str] = {}
@@ -239,8 +239,8 @@ def _tiff_header(path: Path) -> Section:
     with heard(str(path)), open_tiff_file(str(path), str(path)) as tif:
         if len(tif.pages) != 1:
             raise VolumeError(
-                f"{path} holds {len(tif.pages)} pages; expected one section in each file. A multi-page file is a volume "
-                f"of its own: open it by its name."
+                f"{path} holds {len(tif.pages)} pages; expected one section in each file. A multi-page file is a "
+                f"volume of its own: open it by its name."
             )
         page = tif.pages[0]
         check_page(page, str(path))

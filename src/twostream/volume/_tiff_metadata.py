@@ -128,7 +128,9 @@ def _ome(text: str, number: int, uri: str) -> Stated:
     if place:
         result.offset, result.offset_from = place, f"OME annotation {NAMESPACE}"
     elif any("PositionX" in plane.attrib for plane in pixels.findall("{*}Plane")):
-        result.notes.append("its OME metadata state the position of the microscope's stage, which is not taken as its place")
+        result.notes.append(
+            "its OME metadata state the position of the microscope's stage, which is not taken as its place"
+        )
     return result
 
 
@@ -160,14 +162,20 @@ def _imagej(metadata: Mapping[str, Any], page: Any) -> Stated:
     unit = metadata.get("unit")
     units = {"X": unit, "Y": metadata.get("yunit", unit), "Z": metadata.get("zunit", unit)}
     nm = {axis: nm_per_unit(word) for axis, word in units.items()}
-    per_pixel = {"Z": metadata.get("spacing"), "Y": _resolution(page, "YResolution"), "X": _resolution(page, "XResolution")}
+    per_pixel = {
+        "Z": metadata.get("spacing"),
+        "Y": _resolution(page, "YResolution"),
+        "X": _resolution(page, "XResolution"),
+    }
     if isinstance(per_pixel["Z"], (int, float)) and per_pixel["Z"] < 0:
         per_pixel["Z"] = -per_pixel["Z"]
         result.notes.append("ImageJ states a negative spacing; it is read as positive")
     if any(value is None for value in nm.values()):
         result.why = f"ImageJ's metadata give no unit of length (unit is {unit!r})"
         return result
-    missing = [name for name, axis in (("spacing", "Z"), ("YResolution", "Y"), ("XResolution", "X")) if not per_pixel[axis]]
+    missing = [
+        name for name, axis in (("spacing", "Z"), ("YResolution", "Y"), ("XResolution", "X")) if not per_pixel[axis]
+    ]
     if missing:
         result.why = f"ImageJ's metadata lack {', '.join(missing)}"
         return result

@@ -161,7 +161,7 @@ class FlatArray:
         self._path, self._offset, self._stored, self._shape = path, offset, dtype, shape
         self._lock, self._file = threading.Lock(), open_bytes(path) if is_remote(path) else None
         wanted = offset + dtype.itemsize * int(np.prod(shape, dtype=np.int64))
-        found = self._file.seek(0, os.SEEK_END) if self._file else os.stat(path).st_size
+        found = self._file.seek(0, os.SEEK_END) if self._file else Path(path).stat().st_size
         if found < wanted:
             raise VolumeError(
                 f"{path} is truncated: its header announces {wanted} bytes, it has {found}. Copy or write it again."
@@ -170,7 +170,7 @@ class FlatArray:
         if self._file is None:
             # An empty array cannot be mapped.
             size = int(np.prod(shape, dtype=np.int64))
-            mode = "r+" if writable else "r"
+            mode: Any = "r+" if writable else "r"
             self._array = np.memmap(path, dtype, mode, offset, shape) if size else np.empty(shape, dtype)
 
     def read(self, index: tuple[slice | int, ...]) -> np.ndarray:

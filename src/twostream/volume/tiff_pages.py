@@ -91,7 +91,7 @@ def check_page(page: Any, uri: str) -> None:
     if page.dtype is None or page.dtype.kind not in "uifb":
         raise VolumeError(f"{uri} holds {page.dtype or 'an unknown type'}; expected whole numbers or floats.")
     if page.imagedepth > 1:
-        raise VolumeError(f"{uri} holds volumes in single pages, which are not read here; save a page for each section.")
+        raise VolumeError(f"{uri} holds a volume in one page, which is not read here; save a page for each section.")
     check_compression(page, uri)
 
 
