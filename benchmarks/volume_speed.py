@@ -20,8 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import tensorstore
+import tifffile
 from common import options as common_options
 from common.results import Data, Results
 
@@ -104,6 +106,61 @@ def make_precomputed(folder: Path, array: np.ndarray, chunk: Sequence[int]) -> s
     return f"{folder}/a.precomputed"
 
 
+def make_hdf5(folder: Path, array: np.ndarray, chunk: Sequence[int]) -> str:
+    """gzip as our own files have it; twice, because one process shares decoded chunks among all who open a file."""
+    for name in ("a.h5", "bare.h5"):
+        with h5py.File(folder / name, "w") as file:
+            file.create_dataset("main", data=array, chunks=tuple(chunk), compression="gzip", compression_opts=1)
+    return f"{folder}/a.h5:main"
+
+
+def make_tiff(folder: Path, array: np.ndarray, chunk: Sequence[int], tiled: bool = False) -> str:
+    """In one piece as our own files are, or in deflated tiles of one section."""
+    settings: dict[str, Any] = {"tile": tuple(chunk[1:]), "compression": "zlib"} if tiled else {}
+    path = f"{folder}/a.tif"
+    tifffile.imwrite(
+        path, array, bigtiff=True, ome=not tiled, photometric="minisblack", metadata={"axes": "ZYX"}, **settings
+    )
+    return path
+
+
+def hdf5_bare(uri: str, mode: str) -> Any:
+    return h5py.File(uri.replace("a.h5:main", "bare.h5"), mode)["main"]
+
+
+def hdf5_read(uri: str) -> Read:
+    dataset = hdf5_bare(uri, "r")
+    return lambda box: dataset[box.slices]
+
+
+def hdf5_write(uri: str) -> Write:
+    dataset = hdf5_bare(uri, "r+")
+
+    def write(box: Box, array: np.ndarray) -> None:
+        dataset[box.slices] = array
+        dataset.file.flush()
+
+    return write
+
+
+def tiff_read(uri: str) -> Read:
+    mapped = tifffile.memmap(uri, mode="r")
+    return lambda box: np.array(mapped[box.slices])
+
+
+def tiff_write(uri: str) -> Write:
+    mapped = tifffile.memmap(uri, mode="r+")
+    return lambda box, array: mapped.__setitem__(box.slices, array)
+
+
+def tiles_read(uri: str) -> Read:
+    """tifffile's view of the file as a Zarr array is its only way to read a part of a page."""
+    import zarr
+
+    array = zarr.open(tifffile.imread(uri, aszarr=True), mode="r")
+    return lambda box: array[box.slices]
+
+
 def bare(driver: str) -> Callable[[str], Any]:
     """tensorstore's own array, in the order Z, Y, X."""
 
@@ -154,6 +211,9 @@ PAIRS = {
         "tensorstore", make_precomputed, bare_read("neuroglancer_precomputed"),
         bare_write("neuroglancer_precomputed"), our_write("precomputed"),
     ),
+    "hdf5": Peer("h5py", make_hdf5, hdf5_read, hdf5_write, our_write("hdf5")),
+    "tiff": Peer("tifffile.memmap", make_tiff, tiff_read, tiff_write, our_write("tiff")),
+    "tiff in tiles": Peer("tifffile.aszarr", lambda *a: make_tiff(*a, tiled=True), tiles_read),
 }  # fmt: skip
 """{format: peer}; further formats are entered in the same way."""
 

@@ -159,6 +159,7 @@ class FlatArray:
 
     def __init__(self, path: str, offset: int, dtype: np.dtype, shape: tuple[int, ...], writable: bool = False) -> None:
         self._path, self._offset, self._stored, self._shape = path, offset, dtype, shape
+        self._native = dtype.newbyteorder("=")
         self._lock, self._file = threading.Lock(), open_bytes(path) if is_remote(path) else None
         wanted = offset + dtype.itemsize * int(np.prod(shape, dtype=np.int64))
         found = self._file.seek(0, os.SEEK_END) if self._file else Path(path).stat().st_size
@@ -171,12 +172,13 @@ class FlatArray:
             # An empty array cannot be mapped.
             size = int(np.prod(shape, dtype=np.int64))
             mode: Any = "r+" if writable else "r"
-            self._array = np.memmap(path, dtype, mode, offset, shape) if size else np.empty(shape, dtype)
+            # As a plain array: cutting a numpy.memmap takes several times as long.
+            self._array = np.asarray(np.memmap(path, dtype, mode, offset, shape)) if size else np.empty(shape, dtype)
 
     def read(self, index: tuple[slice | int, ...]) -> np.ndarray:
         """What ``index`` cuts out, a copy in the byte order of this machine; slices have the step 1."""
         found = self._array[index] if self._array is not None else self._by_ranges(index)
-        return np.array(found, self._stored.newbyteorder("="), order="K")
+        return np.array(found, self._native, order="K")
 
     def write(self, index: tuple[slice | int, ...], array: np.ndarray) -> None:
         """Write ``array`` where ``index`` points."""
