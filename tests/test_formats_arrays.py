@@ -271,16 +271,17 @@ def test_n5_is_only_read(tmp_path):
 
 
 def pyramid(folder, levels, *, unit="nanometer", whole=(), version=2):
-    """A group with levels of (scale, translation or None), z, y, x; each level is half as large as the one before."""
+    """A group with levels of (scale, translation or None), z, y, x; each level is half as wide as the one before."""
     import zarr
 
     group = zarr.open_group(folder, mode="w", zarr_format=version)
     axes = [{"name": name, "type": "space"} | ({"unit": unit} if unit else {}) for name in "zyx"]
     datasets = []
     for number, (scale, translation) in enumerate(levels):
-        array = np.full((6, 16 >> number, 24 >> number), number + 1, np.uint8)
+        sections = round(6 * levels[0][0][0] / scale[0])
+        array = np.full((sections, 16 >> number, 24 >> number), number + 1, np.uint8)
         group.create_array(f"s{number}", shape=array.shape, dtype=array.dtype)[:] = array
-        transforms = [{"type": "scale", "scale": scale}] if scale else []
+        transforms = [{"type": "scale", "scale": scale}]
         transforms += [{"type": "translation", "translation": translation}] if translation else []
         datasets.append({"path": f"s{number}", "coordinateTransformations": transforms})
     set_multiscales(group, [{"axes": axes, "datasets": datasets, "coordinateTransformations": list(whole)}], version)
@@ -387,6 +388,39 @@ def test_both_separators_of_chunks_are_read(tmp_path, separator):
     assert place_of_the_odd_voxel(open_volume(f"{tmp_path}/x.zarr", SIZE)) == (ODD, 200)
 
 
+@pytest.mark.parametrize("dtype", [">u2", "bool", "float16"])
+def test_order_and_bytes_of_the_file_do_not_matter(tmp_path, dtype):
+    import zarr
+
+    node = zarr.create_array(
+        tmp_path / "a b:c é%20.zarr", shape=SHAPE, chunks=(2, 4, 5), dtype=dtype, zarr_format=2, order="F"
+    )
+    node[:] = odd_volume().astype(dtype)
+    volume = open_volume(f"{tmp_path}/a b:c é%20.zarr", SIZE)
+    assert volume.dtype == np.dtype(dtype).newbyteorder("=")
+    assert place_of_the_odd_voxel(volume) == (ODD, 1 if dtype == "bool" else 200)
+
+
+def test_what_cloud_volume_wrote_lies_where_it_wrote_it(tmp_path):
+    cloudvolume = pytest.importorskip("cloudvolume")
+    for dtype, encoding in (("uint8", "raw"), ("uint64", "compressed_segmentation"), ("uint64", "raw")):
+        path = f"file://{tmp_path}/{dtype}_{encoding}"
+        info = cloudvolume.CloudVolume.create_new_info(
+            1, "image", dtype, encoding, SIZE[::-1], [7, -3, 2], SHAPE[::-1], chunk_size=[8, 8, 2]
+        )
+        written = cloudvolume.CloudVolume(path, info=info, compress=False)
+        written.commit_info()
+        written[:] = odd_volume(dtype).T[..., None]
+        volume = open_volume(path)
+        assert place_of_the_odd_voxel(volume) == (ODD, 200)
+        assert (volume.voxel_size_nm, volume.offset_nm, volume.shape_zyx) == (SIZE, OFFSET, SHAPE)
+    zipped = cloudvolume.CloudVolume(f"file://{tmp_path}/zipped", info=info)
+    zipped.commit_info()
+    zipped[:] = odd_volume(dtype).T[..., None]
+    with pytest.raises(VolumeError, match="compressed once more as files"):
+        open_volume(f"{tmp_path}/zipped")
+
+
 # -- refused in a sentence ------------------------------------------------------------------------------------------
 
 
@@ -440,6 +474,19 @@ def test_an_attribute_that_contradicts_the_scale_is_refused(tmp_path):
     group["0"].attrs["resolution"] = [40, 5, 8]
     with pytest.raises(VolumeError, match=r"its OME metadata say \(40.0, 5.0, 4.0\) nm, its attribute resolution says"):
         open_volume(f"{tmp_path}/x.zarr")
+
+
+def test_a_place_that_contradicts_the_translation_is_refused(tmp_path):
+    group = ome_image(tmp_path / "x.zarr", odd_volume(), SIZE, offset_nm=OFFSET)
+    group["0"].attrs["offset"] = [0, 0, 0]
+    with pytest.raises(VolumeError, match=r"begins at \(80.0, -15.0, 28.0\) nm, its attribute offset says \(0.0"):
+        open_volume(f"{tmp_path}/x.zarr")
+
+
+def test_levels_of_different_extents_are_refused(tmp_path):
+    pyramid(tmp_path / "x.zarr", [((40, 4, 4), None), ((40, 8, 4), None)])
+    with pytest.raises(VolumeError, match="along x the level s1 has 12 voxels of 4, level 0 has 24 of 4: not the same"):
+        open_volume(f"{tmp_path}/x.zarr:s1")
 
 
 def test_names_of_axes_that_contradict_are_refused(tmp_path):
@@ -590,6 +637,7 @@ def test_axes_of_n5_are_read_by_name(tmp_path):
         ),
         ({"compression": {"type": "lz4"}}, "compressed with 'lz4', .*z5py"),
         ({"axes": ["x", "y"]}, "has 3 axes, .* but names 2"),
+        ({"isLabelMultiset": True}, "holds label multisets of Paintera"),
     ],
 )
 def test_what_n5_does_not_say_clearly_is_refused(tmp_path, attributes, sentence):
@@ -606,6 +654,8 @@ def test_datasets_of_n5_are_listed(tmp_path):
         open_volume(f"{tmp_path}/a.n5")
     with pytest.raises(VolumeError, match=rf"{holds}. Did you mean .*a\.n5:volumes/raw"):
         open_volume(f"{tmp_path}/a.n5/volumes/row")
+    with pytest.raises(VolumeError, match=r"mito is a dataset, and holds no dataset '7'. Leave that out"):
+        open_volume(f"n5://{tmp_path}/a.n5/volumes/mito:7")
     with pytest.raises(VolumeError, match="does not exist; check the path of the N5 volume"):
         open_volume(f"{tmp_path}/b.n5")
 

@@ -153,6 +153,9 @@ def _first_level(group: N5Node) -> str:
 def _missing(root: Location, group: N5Node, inside: str, uri: str) -> VolumeError:
     if not root.exists():
         return VolumeError(f"{root.path} does not exist; check the path of the N5 volume.")
+    top = N5Node(root, root.json("attributes.json") or {})
+    if top.is_dataset:
+        return VolumeError(f"{root.path} is a dataset, and holds no dataset {inside!r}. Leave that out.")
     names = sorted(_looked_up(root, 4))
     if not group.attributes and not names and not inside:
         where = "not found" if not root.is_local else "no N5 volume"
@@ -178,7 +181,12 @@ def _looked_up(location: Location, depth: int, prefix: str = "") -> Iterator[str
 
 
 def _check_compression(node: N5Node, uri: str) -> None:
-    """Raise VolumeError, with the package that reads it, if tensorstore does not know the compression."""
+    """Raise VolumeError, with the package that reads it, if tensorstore cannot decode the blocks."""
+    if node.attributes.get("isLabelMultiset"):
+        raise VolumeError(
+            f"{uri} holds label multisets of Paintera, several labels in one voxel; expected one label in each. Export "
+            f"it with paintera-convert to-scalar."
+        )
     stated = node.attributes.get("compression", node.attributes.get("compressionType", "raw"))
     kind = stated.get("type") if isinstance(stated, Mapping) else stated
     if kind not in COMPRESSIONS:

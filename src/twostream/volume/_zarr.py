@@ -24,12 +24,11 @@ from typing import Any
 import numpy as np
 
 from twostream.base.errors import VolumeError
-from twostream.volume._ome import OmeImage
 from twostream.volume._zarr_tree import Found, ZarrNode, find_array, read_node
 from twostream.volume.attributes import Attributes
 from twostream.volume.axes import Axes
 from twostream.volume.chunked import ChunkedVolume, chunks_of, reopening
-from twostream.volume.levels import Measured, measured
+from twostream.volume.levels import Level, Measured, measured
 from twostream.volume.location import Location
 from twostream.volume.uri import Uri
 from twostream.volume.volume import Metadata, VoxelSize, agreed_voxel_size, check_voxel_size
@@ -75,6 +74,8 @@ def open_zarr(uri: str, voxel_size_nm: Sequence[float] | None = None, *, writabl
     )
 
 
+MAX_ODD_VOXELS, MAX_ODD_SHARE = 2, 0.1
+"""How much smaller or larger than level 0 a level may be: odd numbers of voxels are rounded at each level."""
 WRITTEN = {"store_data_equal_to_fill_value": True}
 """Chunks that were written as zeros are stored, so that an absent chunk is one that was never written."""
 
@@ -94,7 +95,7 @@ def _understand(found: Found, axes: Axes, told: Sequence[float] | None, uri: str
     """From the OME image, if the array is a level of one, and from attributes."""
     stored = Attributes([node.attributes for node in (found.array, *found.holders)], uri)
     size = stored.voxel_size(axes)
-    ome = _of_image(found.image, found.level, axes, told, uri)
+    ome = _of_image(found, axes, told, uri)
     if ome.size is not None and size is not None and not np.allclose(ome.size, size[0], rtol=1e-3):
         raise VolumeError(
             f"{uri}: its OME metadata say {ome.size} nm, its attribute {size[1]} says {size[0]} nm (Z, Y, X). "
@@ -105,16 +106,35 @@ def _understand(found: Found, axes: Axes, told: Sequence[float] | None, uri: str
     for_offset = known or (None if told is None else check_voxel_size(told, "--voxel-size"))
     offset = stored.offset(axes, for_offset) if for_offset else None
     if ome.corner is not None:
+        if offset and known and any(abs(a - b) > s for a, b, s in zip(ome.corner, offset[0], known, strict=True)):
+            raise VolumeError(
+                f"{uri}: its OME metadata say that it begins at {ome.corner} nm, its attribute {offset[1]} says "
+                f"{offset[0]} nm (Z, Y, X). Correct or remove one of them."
+            )
         return _Understood(known, size_from, ome.corner, "OME translation", ome.why)
     return _Understood(known, size_from, offset and offset[0], f"attribute {offset[1]}" if offset else "", ome.why)
 
 
-def _of_image(image: OmeImage | None, path: str, axes: Axes, told: Sequence[float] | None, uri: str) -> Measured:
+def _of_image(found: Found, axes: Axes, told: Sequence[float] | None, uri: str) -> Measured:
     """Voxel size and place of a level of an OME image."""
-    if image is None:
+    if found.image is None:
         return Measured()
-    level, first = image.level(path, axes, uri)
-    return measured(level, first, image.units_of(axes), told, uri)
+    level, first = found.image.level(found.level, axes, uri)
+    _check_extent(found, level, first, axes, uri)
+    return measured(level, first, found.image.units_of(axes), told, uri)
+
+
+def _check_extent(found: Found, level: Level, first: Level, axes: Axes, uri: str) -> None:
+    """Raise VolumeError if the level and level 0, each by its scale and its voxels, are not of the same size."""
+    if found.first is None or level.scale is None or first.scale is None or len(found.first.shape) != len(axes.shape):
+        return
+    first_shape = axes.zyx(found.first.shape)
+    for name, n, s, n0, s0 in zip("zyx", axes.shape_zyx, level.scale, first_shape, first.scale, strict=True):
+        if abs(n * s - n0 * s0) > MAX_ODD_VOXELS * max(s, s0) + MAX_ODD_SHARE * n0 * s0:
+            raise VolumeError(
+                f"{uri}: along {name} the level {found.level} has {n} voxels of {s:g}, level 0 has {n0:g} of {s0:g}: "
+                f"not the same extent. Correct the scales."
+            )
 
 
 def _axis_names(found: Found, uri: str) -> tuple[Sequence[str] | None, str]:

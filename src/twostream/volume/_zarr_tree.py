@@ -73,12 +73,14 @@ class Found:
         holders: groups that hold it, the nearest first.
         image: the OME image of which it is a level, or None.
         level: path of the level in the image; "" without one.
+        first: level 0 of the image; None if the array is that level, or if it is not there.
     """
 
     array: ZarrNode
     holders: tuple[ZarrNode, ...] = ()
     image: OmeImage | None = None
     level: str = ""
+    first: ZarrNode | None = None
 
 
 def read_node(location: Location) -> ZarrNode | None:
@@ -177,7 +179,9 @@ def _with_image(array: ZarrNode, root: Location, inside: str, uri: str) -> Found
         holders.append(group)
         for image in ome_images(group.attributes, uri):
             if path in image.paths:
-                return Found(array, tuple(holders), image, path)
+                level0 = None if path == image.paths[0] else read_node(place.child(image.paths[0]))
+                first = level0 if level0 is not None and level0.array is not None else None
+                return Found(array, tuple(holders), image, path, first)
     return Found(array, tuple(holders) if parts else ())
 
 
@@ -192,6 +196,8 @@ def _missing(root: Location, inside: str, uri: str) -> VolumeError:
             if root.is_local
             else f"{root.path} is not found: there is no zarr.json, .zarray or .zgroup. Check the address."
         )
+    if top.array is not None:
+        return VolumeError(f"{root.path} is an array, and holds no array {inside!r}. Leave that out.")
     return VolumeError(f"{root.path} holds no array {inside!r}{listed(root.path, list(contents(top)), inside)}")
 
 
