@@ -58,9 +58,9 @@ def checksums(volume: Volume, boxes: Sequence[Box]) -> Checksums:
     return found
 
 
-def fingerprint(volume: Volume, labels_box: Box | None = None) -> Checksums:
-    """Checksums of boxes spread over a volume, and over the labels box if it is given."""
-    boxes = sample_boxes(volume.box) + (sample_boxes(labels_box) if labels_box else [])
+def fingerprint(volume: Volume, labels_boxes: Sequence[Box] = ()) -> Checksums:
+    """Checksums of boxes spread over a volume, and over the labels boxes if they are given."""
+    boxes = sample_boxes(volume.box) + [box for labels_box in labels_boxes for box in sample_boxes(labels_box)]
     return checksums(volume, boxes)
 
 
@@ -157,7 +157,7 @@ def _now(project: Project, name: str, stated: Checksums | None) -> Checksums | N
         volume = project.image if name == "image" else project.labels
     if stated is not None:
         return checksums(volume, [Box.parse(text) for text in stated])
-    return fingerprint(volume, project.boxes.labels if name == "labels" else None)
+    return fingerprint(volume, project.boxes.labels if name == "labels" else ())
 
 
 def fact_of(name: str) -> str:

@@ -119,7 +119,7 @@ def _askable(project: Project, candidates: Sequence[Candidate]) -> tuple[list[bo
     if project.config.candidates.ask_on_padding:
         return askable, 0
     rows = np.flatnonzero(askable)
-    padded = rows[on_padding(project.image, [candidates[row] for row in rows])]
+    padded = rows[on_padding(project.image, [candidates[row] for row in rows.tolist()])].tolist()
     for row in padded:
         askable[row] = False
     if len(padded):
