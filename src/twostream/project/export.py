@@ -11,7 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import h5py
 
 from twostream.base.errors import InputError
 from twostream.candidates.table import read_table
@@ -137,7 +136,7 @@ def _table_format(path: Path, format_: str | None, what: str) -> str:
 
 def _volume_format(parsed: Uri, format_: str | None) -> str:
     """Driver of a segmentation's format, from its URI and what was asked for."""
-    known = [*_creatable(), *(["hdf5"] if "hdf5" not in _creatable() else [])]
+    known = _creatable()
     endings = ", ".join(suffix for name in known for suffix in FORMATS[name].suffixes)
     if format_ is not None and format_ not in known:
         raise InputError(f"--format is {format_!r}; a segmentation can be written as {', '.join(known)}.")
@@ -195,10 +194,7 @@ def _export_segmentation(project: Project, output: str, format_: str | None) -> 
     folder.mkdir()
     try:
         partial = replace(parsed, driver=driver, path=str(folder / target.name), has_scheme=True)
-        if FORMATS[driver].create is None:
-            _write_hdf5(source, partial, project.image.offset_nm)
-        else:
-            _copy_volume(source, str(partial), project.image.offset_nm)
+        _copy_volume(source, str(partial), project.image.offset_nm)
         os.replace(folder / target.name, target)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -218,16 +214,3 @@ def _copy_volume(source: Volume, uri: str, offset_nm: VoxelSize | None) -> None:
     )
     for box in whole_chunks(target):
         target.write(box, source.read(box))
-
-
-def _write_hdf5(source: Volume, uri: Uri, offset_nm: VoxelSize | None) -> None:
-    """Write a (Z, Y, X) volume as a dataset of a new HDF5 file at the place ``offset_nm``, block by block."""
-    with h5py.File(uri.path, "w") as file:
-        dataset = file.create_dataset(
-            uri.dataset or "main", source.shape_zyx, source.dtype, chunks=source.chunk_shape_zyx, compression="gzip"
-        )
-        dataset.attrs["voxel_size_nm"] = source.voxel_size_nm
-        if offset_nm is not None:
-            dataset.attrs["offset"] = offset_nm
-        for box in whole_chunks(source):
-            dataset[box.slices] = source.read(box)

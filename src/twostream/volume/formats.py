@@ -21,8 +21,8 @@ class Format:
         driver: the scheme of its URIs, ``driver://...``.
         open: opens a URI for reading; takes the arguments of ``open_volume``.
         suffixes: endings of its files or folders, lower case, such as ".h5"; with one of these a path needs no driver.
-        create: makes a volume for writing; takes the arguments of ``create_volume``. None for formats that are only
-            read.
+        create: makes a volume for writing; takes the arguments of ``create_volume``, ``offset_nm`` too. None for
+            formats that are only read.
         recognises: whether a path without any known ending is of this format; takes the path. None: never.
         default_dataset: for files and folders that hold several arrays, the one that a URI without ``:dataset`` means,
             "" for the file or folder itself; None for formats with one array per file or folder.

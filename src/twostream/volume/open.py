@@ -1,7 +1,11 @@
 """From a URI to a volume, by the table of formats; our own formats are entered here.
 
 driver       open for reading                            create for writing
-hdf5         FILE.h5:DATASET, .hdf5, .hdf                no
+hdf5         FILE.h5:DATASET, .hdf5, .hdf                .h5 and the others
+tiff         .tif, .tiff, .btf                           .tif (OME-TIFF, BigTIFF) and the others
+images       a folder with one TIFF, PNG or JPEG a section  no
+npy          .npy                                        no
+nifti        .nii, .nii.gz                               no
 zarr         .zarr, or a folder with Zarr metadata       .zarr (OME-Zarr 0.4)
 n5           .n5, or a folder with N5 metadata           no
 precomputed  .precomputed, or a folder with an info file .precomputed
@@ -12,17 +16,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from twostream.base.errors import VolumeError
-from twostream.volume._hdf5 import Hdf5Volume, has_dataset
+from twostream.volume._hdf5 import Hdf5Volume, create_hdf5, has_dataset
 from twostream.volume._n5 import is_n5, open_n5
+from twostream.volume._nifti import NiftiVolume
+from twostream.volume._npy import NpyVolume, refuse_npz
 from twostream.volume._precomputed import create_precomputed, is_precomputed, open_precomputed
+from twostream.volume._stack import StackVolume, is_stack
 from twostream.volume._synthetic import SyntheticVolume
+from twostream.volume._tiff import TiffVolume, create_tiff
 from twostream.volume._zarr import create_zarr, is_zarr, open_zarr
 from twostream.volume.formats import FORMATS, Format, register_format
+from twostream.volume.location import ForbiddenError
 from twostream.volume.uri import Uri
 from twostream.volume.volume import Volume
 
@@ -30,6 +40,7 @@ register_format(
     "hdf5",
     Hdf5Volume,
     suffixes=(".h5", ".hdf5", ".hdf"),
+    create=create_hdf5,
     default_dataset="main",  # the name under which this field's single-dataset files store their array
 )
 register_format("zarr", open_zarr, suffixes=(".zarr",), create=create_zarr, recognises=is_zarr, default_dataset="")
@@ -42,6 +53,11 @@ register_format(
     recognises=is_precomputed,
     default_dataset="",
 )
+register_format("tiff", TiffVolume, suffixes=(".tif", ".tiff", ".btf"), create=create_tiff, default_dataset="")
+register_format("npy", NpyVolume, suffixes=(".npy",))
+register_format("npz", refuse_npz, suffixes=(".npz",))
+register_format("nifti", NiftiVolume, suffixes=(".nii", ".nii.gz"))
+register_format("images", StackVolume, recognises=is_stack)
 register_format("synthetic", SyntheticVolume, is_path=False)
 
 
@@ -66,13 +82,56 @@ def open_volume(uri: str, voxel_size_nm: Sequence[float] | None = None) -> Volum
 
 
 def open_ignore_mask(uri: str, voxel_size_nm: Sequence[float] | None = None) -> Volume | None:
-    """The companion of a label volume that marks voxels which count neither as object nor as background.
+    """The companion of a label volume that marks voxels which count neither as object nor as background, 1 = ignore.
 
-    In HDF5 it stands beside the labels as ``<dataset>_ignore``, 1 = ignore; None where there is no such dataset.
+    It stands beside the labels as ``<name>_ignore``: the dataset ``labels_ignore`` in the same HDF5 file, Zarr or N5
+    folder, else the file or folder ``x_ignore.tif``, ``x_ignore.zarr``, ``sections_ignore/``.
+
+    Returns:
+        None where there is no such volume.
+
+    Raises:
+        VolumeError: there is one, and it cannot be opened.
     """
     parsed = Uri.parse(uri)
-    beside = str(replace(parsed, dataset=f"{parsed.dataset}_ignore"))
-    return Hdf5Volume(beside, voxel_size_nm) if parsed.driver == "hdf5" and has_dataset(beside) else None
+    if parsed.driver in FORMATS and not FORMATS[parsed.driver].is_path:
+        return None
+    beside = _ignored_inside(parsed) or _ignored_beside(parsed)
+    if beside is None:
+        return None
+    if not parsed.is_remote:
+        return open_volume(beside, voxel_size_nm)
+    try:
+        return open_volume(beside, voxel_size_nm)
+    except ForbiddenError:
+        return None  # some servers say so of files that are not there
+    except VolumeError as error:
+        if "is not found" in str(error) or "holds no" in str(error):
+            return None
+        raise
+
+
+def _ignored_inside(parsed: Uri) -> str | None:
+    """URI of the dataset ``<dataset>_ignore`` in the same file or folder, if there is one, or if it cannot be told."""
+    beside = replace(parsed, dataset=f"{parsed.dataset}_ignore")
+    if parsed.driver == "hdf5":
+        return str(beside) if has_dataset(str(beside)) else None
+    if parsed.driver not in ("zarr", "n5") or not parsed.dataset:
+        return None
+    return str(beside) if parsed.is_remote or Path(parsed.path, beside.dataset).is_dir() else None
+
+
+def _ignored_beside(parsed: Uri) -> str | None:
+    """URI of the file or folder ``<name>_ignore``, if there is one, or if it cannot be told."""
+    path = parsed.path.rstrip("/")
+    name = path.rpartition("/")[2]
+    suffixes = FORMATS[parsed.driver].suffixes if parsed.driver in FORMATS else ()
+    ending = max((s for s in suffixes if name.lower().endswith(s)), key=len, default="")
+    stem, ending = path[: len(path) - len(ending)], path[len(path) - len(ending) :]
+    if stem.lower().endswith(".ome"):
+        stem, ending = stem[:-4], stem[-4:] + ending
+    beside = replace(parsed, path=f"{stem}_ignore{ending}")
+    return str(beside) if parsed.is_remote or Path(beside.path).exists() else None
 
 
 def create_volume(
