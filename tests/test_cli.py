@@ -25,11 +25,11 @@ def call(*words):
     return CliRunner().invoke(app, [str(w) for w in words])
 
 
-def init(root, toy_file, *words, image="image", labels="mitochondria", sets=TINY):
+def init(root, toy_file, *words, image="image", labels="mitochondria", task="mitochondria", sets=TINY):
     options = [o for s in sets for o in ("--set", s)]
     return call(
         "init", root, "--image", f"{toy_file}:{image}", "--labels", f"{toy_file}:{labels}",
-        "--task", "mitochondria", *options, *words,
+        "--task", task, *options, *words,
     )  # fmt: skip
 
 
@@ -84,7 +84,7 @@ def test_instance_labels_are_refused_for_polarity(tmp_path):
     with h5py.File(tmp_path / "t.h5", "w") as file:
         file.attrs["voxel_size_nm"] = (30, 16, 16)
         file["image"], file["mitochondria"] = np.zeros(labels.shape, np.uint8), labels
-    result = init(tmp_path / "p", tmp_path / "t.h5", "--task", "polarity", "--labels-box", "0:4,0:150,0:200")
+    result = init(tmp_path / "p", tmp_path / "t.h5", "--labels-box", "0:4,0:150,0:200", task="polarity")
     refused(result, "labels 2n-1 and 2n lie 640 nm apart (median)", "without polarity?")
 
 

@@ -17,6 +17,7 @@ import shutil
 import h5py
 import numpy as np
 import pytest
+import tensorstore
 import zarr
 from conftest import SHAPE_ZYX, TEST_BOX, TINY, VOXEL_SIZE_NM, toy_arrays
 from scipy import ndimage
@@ -37,6 +38,7 @@ from twostream.rounds.loop import run
 from twostream.rounds.pool import pool_of
 from twostream.task.answers import AnswerKind
 from twostream.volume import open_volume
+from twostream.volume.formats import FORMATS
 
 FACE = 56
 """End of the labels box along X; the blobs of the fourth column are centred there."""
@@ -554,7 +556,41 @@ def test_a_segmentation_comes_in_every_format_and_is_compressed(done, tmp_path):
         assert file["main"].id.get_storage_size() < values.nbytes / 4
     for name in ("s.zarr", "bare", "driver"):
         np.testing.assert_array_equal(zarr.open(str(tmp_path / name))["0"][:], values)
+    for words in (["s.precomputed"], ["folder", "--format", "precomputed"]):
+        result = call("export", done.root, "--what", "segmentation", "-o", tmp_path / words[0], *words[1:])
+        assert result.exit_code == 0, result.stderr
+        np.testing.assert_array_equal(precomputed(tmp_path / words[0]), values)
     assert not list(tmp_path.glob("*.partial"))
+
+
+def precomputed(path):
+    """A precomputed volume by tensorstore, (Z, Y, X)."""
+    spec = {"driver": "neuroglancer_precomputed", "kvstore": {"driver": "file", "path": str(path)}}
+    store = tensorstore.open(spec, open=True).result()
+    assert (
+        store.domain.inclusive_min[:3]
+        == tuple(round(o / v) for o, v in zip(OFFSET_NM, VOXEL_SIZE_NM, strict=True))[::-1]
+    )
+    return store[ts_origin(store)][..., 0].read().result().transpose(2, 1, 0)
+
+
+def ts_origin(store):
+    return tensorstore.d[:].translate_to[(0,) * store.rank]
+
+
+def test_a_data_set_comes_in_every_format_that_volumes_are_written_in(done, tmp_path):
+    export(done, "dataset", tmp_path / "zarr")
+    expected = dataset(tmp_path / "zarr")[2]
+    written = [name for name, one in FORMATS.items() if one.create and one.is_path]
+    assert {"zarr", "precomputed"} <= set(written)
+    for name in written:
+        result = call("export", done.root, "--what", "dataset", "-o", tmp_path / f"as_{name}", "--format", name)
+        assert result.exit_code == 0, result.stderr
+        (path,) = (tmp_path / f"as_{name}").glob("segmentation*")
+        volume = open_volume(str(path))
+        np.testing.assert_array_equal(volume.read(volume.box), expected)
+        assert (volume.voxel_size_nm, volume.offset_nm) == (VOXEL_SIZE_NM, OFFSET_NM)
+    np.testing.assert_array_equal(precomputed(tmp_path / "as_precomputed" / "segmentation.precomputed"), expected)
 
 
 def test_half_a_segmentation_is_never_taken_for_a_whole_one(done, tmp_path, monkeypatch):

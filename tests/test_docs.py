@@ -54,7 +54,7 @@ def test_the_tour_names_every_file_once():
     assert (set(told) - there, there - set(told)) == (set(), set())  # told and not there; there and not told
 
 
-@pytest.mark.parametrize("page", ["paper.md", "tour.md"])
+@pytest.mark.parametrize("page", ["paper.md", "tour.md", "input.md"])
 def test_every_file_and_test_that_is_named_exists(page):
     text = re.sub(r"^\| `[\w/]+\.py` \|", "", PAGES[page], flags=re.MULTILINE)  # these have a test of their own
     named = re.findall(r"`([\w./-]+\.(?:py|toml|png|md|txt))(?:::(\w+))?`", text)

@@ -1,6 +1,8 @@
 """A project can be moved, alone or together with its data, and then gives the same results."""
 
+import shlex
 import shutil
+import sqlite3
 
 import h5py
 import numpy as np
@@ -10,7 +12,9 @@ from conftest import SHAPE_ZYX, TEST_BOX, TINY, VOXEL_SIZE_NM
 from test_cli import call, refused
 
 from twostream.base.errors import InputError, ProjectError
+from twostream.base.geometry import Box
 from twostream.project.create import create_project, fork_project
+from twostream.project.fingerprint import NUM_BOXES, sample_boxes
 from twostream.project.project import Project
 from twostream.project.relocate import relocate
 from twostream.rounds.loop import run
@@ -149,6 +153,112 @@ def test_a_volume_of_another_kind_is_not_taken_for_the_moved_one(lab, tmp_path):
     for dataset, sentence in (("float", "expected uint8, or a grey window"), ("small", "has the box 0:8,0:96,192:240")):
         with pytest.raises(InputError, match=sentence):
             relocate(project, image=f"{tmp_path / 'other.h5'}:{dataset}")
+
+
+@pytest.fixture
+def made(lab, toy_file):
+    """A project with labels, whose files are copies of its own; round 0 is proposed."""
+    data = lab / "data" / "toy.h5"
+    project = create_project(
+        lab / "project", task="mitochondria", image=f"{data}:image", labels=f"{data}:mitochondria",
+        labels_box="0:8,0:96,0:64", test_box=TEST_BOX, budget=6, overrides=TINY,
+    )  # fmt: skip
+    run(project, rounds=0)
+    return project
+
+
+def change(lab, name, where, value):
+    """Put another file in the place of the data: a copy in which ``value`` stands at ``where`` in dataset ``name``."""
+    path = lab / "data" / "toy.h5"
+    shutil.copy(path, path.with_suffix(".new"))
+    with h5py.File(path.with_suffix(".new"), "r+") as file:
+        array = file[name][:]
+        array[where] = value
+        file[name][:] = array
+    path.with_suffix(".new").replace(path)
+
+
+@pytest.mark.parametrize("name", ["image", "labels"])
+def test_a_volume_replaced_under_the_same_path_is_noticed(lab, made, name):
+    dataset = {"image": "image", "labels": "mitochondria"}[name]
+    change(lab, dataset, np.s_[:], 7)
+    for command in ("run", "suggest"):
+        refused(call(command, made.root), f"the {name} is not the one with which {made.root} was made", "boxes differ")
+    done = call("run", made.root, "--rounds", "1")
+    advice = done.stderr[done.stderr.index("`twostream run") + 1 :].split("`")[0]
+    accepted = call(*shlex.split(advice)[1:])
+    assert accepted.exit_code == 0 and "waits for 6 answers" in accepted.output
+    assert call("run", made.root, "--rounds", "1").exit_code == 0  # what was accepted counts from now on
+    change(lab, dataset, np.s_[:], 8)
+    refused(call("run", made.root), "boxes differ")
+
+
+def test_one_voxel_of_a_small_image_is_noticed(lab, made):
+    with h5py.File(lab / "data" / "toy.h5") as file:
+        value = int(file["image"][7, 95, 239])
+    change(lab, "image", np.s_[7, 95, 239], value ^ 1)
+    refused(call("run", made.root), "1 of 1 boxes differ that were compared, the first at 0:8,0:96,0:240")
+
+
+def test_sampled_boxes_are_spread_and_always_the_same():
+    whole = Box((10, 20, 30), (1000, 4000, 6000))
+    boxes = sample_boxes(whole)
+    assert boxes == sample_boxes(whole) and len(boxes) == NUM_BOXES
+    assert all(whole.contains(box) for box in boxes)
+    middles = np.array([np.add(b.offset_zyx, b.stop_zyx) / 2 for b in boxes])
+    parts = np.floor((middles - whole.offset_zyx) / whole.shape_zyx * 2).astype(int)
+    assert len({tuple(part) for part in parts}) == 8  # every eighth of the volume has some
+    assert sample_boxes(Box.whole((1, 2, 3))) == [Box.whole((1, 2, 3))]
+
+
+def test_a_replaced_table_of_objects_is_noticed(lab):
+    table = lab / "data" / "objects.csv"
+    rows = "".join(f"{i},4,{8 + 16 * (i % 5)},{8 + 16 * i}\n" for i in range(1, 11))
+    table.write_text("id,z,y,x\n" + rows)
+    project = create_project(
+        lab / "project", task="mitochondria", image=f"{lab / 'data' / 'toy.h5'}:image", objects=str(table), budget=6,
+        overrides=[option for option in TINY if not option.startswith("segmentation.")],
+    )  # fmt: skip
+    run(project, rounds=0)
+    table.write_text("id,z,y,x\n" + rows.replace("1,4", "1,5"))
+    refused(call("run", project.root), "the source is not the one", "the file has another content")
+
+
+def test_moving_to_a_volume_with_another_content_is_refused(lab, made, tmp_path):
+    with h5py.File(lab / "data" / "toy.h5") as toy, h5py.File(tmp_path / "other.h5", "w") as file:
+        file.attrs["voxel_size_nm"] = VOXEL_SIZE_NM
+        file["wider"] = toy["mitochondria"][:].astype(np.int64)
+        file["other"] = np.roll(toy["image"][:], 5, axis=2)
+        file["image"] = toy["image"][:]
+    other = f"{tmp_path / 'other.h5'}:other"
+    before = (made.root / "twostream.yaml").read_text()
+    done = call("run", made.root, "--image", other)
+    refused(done, "the image is not the one", f"twostream run {made.root} --image {other} --accept-changed")
+    assert (made.root / "twostream.yaml").read_text() == before
+    with made.locked(), pytest.raises(ProjectError, match="another process is at work"):
+        relocate(made, image=other)
+    # The same values in another dtype and file are the same labels; every former file of settings is kept.
+    for number, (name, dataset) in enumerate((("labels", "wider"), ("image", "image")), start=1):
+        assert call("run", made.root, "--rounds", "0", f"--{name}", f"{tmp_path / 'other.h5'}:{dataset}").exit_code == 0
+        assert len(list(made.root.glob("twostream.yaml.old*"))) == number
+    assert (made.root / "twostream.yaml.old").read_text() == before
+    assert call("run", made.root, "--rounds", "0", "--image", other, "--accept-changed").exit_code == 0
+    assert call("run", made.root, "--rounds", "0").exit_code == 0
+
+
+def test_a_fork_and_an_older_project_know_the_image_too(lab, made):
+    fork = fork_project(made, lab / "fork", [])
+    older = made.root.rename(lab / "older")
+    connection = sqlite3.connect(older / "ledger.sqlite")
+    connection.executescript("DROP TABLE fact; PRAGMA user_version = 2")
+    connection.close()
+    values = yaml.safe_load((older / "twostream.yaml").read_text())
+    del values["id"]
+    (older / "twostream.yaml").write_text(yaml.safe_dump(values))
+    assert call("run", older, "--rounds", "0").exit_code == 0  # states what is there
+    change(lab, "image", np.s_[:], 7)
+    for root in (fork.root, older):
+        refused(call("run", root, "--rounds", "0"), "the image is not the one")
 
 
 def test_brought_files_of_older_projects_are_found_in_the_working_directory(lab, monkeypatch, capfd):

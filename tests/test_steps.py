@@ -54,7 +54,7 @@ def test_a_strategy_gets_a_committee_and_positions_and_its_notes_are_recorded(ma
     np.testing.assert_array_equal(stored.probability[stored.in_pool], later.probability)
     rest = set(stored.ids[~stored.in_pool].tolist())  # those that touch the labels box or the guarded test box
     proposed = from_table(read_table(project.path(1, "candidates.parquet")))
-    assert rest == {c.id for c in proposed if not may_be_asked(project, c)} and rest
+    assert rest == {c.id for c, free in zip(proposed, may_be_asked(project, 1), strict=True) if not free} and rest
     assert ((stored.probability >= 0) & (stored.probability <= 1)).all()
     metrics = project.ledger.scores()[1]
     assert np.isfinite(stored.on_test_box).sum() == metrics["num_test_candidates"] > 0

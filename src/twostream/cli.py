@@ -356,6 +356,9 @@ def run(
     truth: Truth = None,
     image: Annotated[Optional[str], _uri("--image", "Where the image is now, if it was moved.")] = None,
     labels: Annotated[Optional[str], _uri("--labels", "Where the labels are now, if they were moved.")] = None,
+    accept_changed: Annotated[
+        bool, typer.Option("--accept-changed", help="Go on although image, labels or source hold something else now.")
+    ] = False,
     debug: Debug = False,
 ) -> None:
     """Do every step that is due, and stop where people must answer. A run that was killed continues when repeated."""
@@ -365,8 +368,8 @@ def run(
 
     project = Project(directory)
     if moved := {name: uri for name, uri in (("image", image), ("labels", labels)) if uri is not None}:
-        relocate(project, **moved)
-    outcome = run_loop(project, rounds=rounds, truth_uri=truth)
+        relocate(project, accept=accept_changed, **moved)
+    outcome = run_loop(project, rounds=rounds, truth_uri=truth, accept_changed=accept_changed)
     if outcome.finished:
         from twostream.project.status import end_lines
         from twostream.report import write_report

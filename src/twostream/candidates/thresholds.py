@@ -40,6 +40,7 @@ class CandidateConfig(Config):
         min_recall: candidate recall (IoU > 0.2) that ``threshold`` must reach on the labels boxes, if any threshold
             does.
         min_object_nm3: volume in nm^3 below which an instance is dropped as too small; None takes the task's.
+        ask_on_padding: whether candidates may be asked about where the image holds one single grey value (``padding``).
     """
 
     threshold: float | None = Field(None, gt=0, lt=1)
@@ -47,6 +48,7 @@ class CandidateConfig(Config):
     min_score: float | None = Field(None, ge=0, le=1)
     min_recall: float = Field(0.9, ge=0, le=1)
     min_object_nm3: float | None = Field(None, ge=0)
+    ask_on_padding: bool = False
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from twostream.candidates.sources import check_source
 from twostream.models.segmentation.config import shapes_for
 from twostream.project.boxes import Boxes, default_boxes
 from twostream.project.database import new_project_id
+from twostream.project.fingerprint import INPUTS, fact_of, state_inputs
 from twostream.project.frozen import SETTINGS_NAME
 from twostream.project.inputs import Given, Inputs, read_inputs
 from twostream.project.ledger import Ledger
@@ -122,7 +123,13 @@ def create_project(
         (root / f"{LEDGER_NAME}{ending}").unlink(missing_ok=True)
     Ledger(root / LEDGER_NAME, create=True, task=TASKS[config.task], project_id=config.id).close()
     write_text(root / CONFIG_NAME, yaml.safe_dump(_portable(config, None, root), sort_keys=False))
-    return _open_new_project(root)
+    project = _open_new_project(root)
+    try:
+        state_inputs(project)
+    except TwoStreamError:
+        (root / CONFIG_NAME).unlink()
+        raise
+    return project
 
 
 def fork_project(source: Project, root: Path, overrides: Sequence[str]) -> Project:
@@ -162,6 +169,9 @@ def fork_project(source: Project, root: Path, overrides: Sequence[str]) -> Proje
         write_text(first / SETTINGS_NAME, yaml.safe_dump(kept | {"config": values}, sort_keys=False))
         ledger = Ledger(partial / LEDGER_NAME, create=True, task=TASKS[config.task], project_id=config.id)
         _copy_round_zero(source.ledger, ledger, shared)
+        for name in map(fact_of, INPUTS):
+            if content := source.ledger.fact(name):
+                ledger.state(name, content)
         ledger.close()
         write_text(partial / CONFIG_NAME, yaml.safe_dump(values, sort_keys=False))
         _open_new_project(partial)

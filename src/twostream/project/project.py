@@ -344,8 +344,8 @@ class Project:
             self.__dict__.pop(name, None)
         return kept
 
-    def open_round(self, round_number: int) -> None:
-        """Make the folder of a round, and write ``config.yaml``: its settings and the versions of the packages.
+    def check_frozen(self) -> None:
+        """Compare the settings with those of round 0.
 
         Raises:
             ProjectError: a setting that is frozen has changed since round 0.
@@ -353,6 +353,14 @@ class Project:
         first = self.path(0, SETTINGS_NAME)
         if first.exists():
             check_frozen(self.config, read_settings(first), now=str(self.root / CONFIG_NAME), then=str(first))
+
+    def open_round(self, round_number: int) -> None:
+        """Make the folder of a round, and write ``config.yaml``: its settings and the versions of the packages.
+
+        Raises:
+            ProjectError: a setting that is frozen has changed since round 0.
+        """
+        self.check_frozen()
         directory = self.round_dir(round_number)
         directory.mkdir(parents=True, exist_ok=True)
         packages = ("twostream-connectomics", "torch", "monai", "lightning", "numpy", "scikit-learn")

@@ -130,7 +130,8 @@ def fine_tune_on_answers(project: Project, round_number: int) -> list[float]:
     y = np.array([verdicts[q.candidate.id].y for q in taught])
     if can_teach(y, config):
         candidates = from_table(read_table(project.path(round_number - 1, "candidates.parquet")))
-        others = [c for c in candidates if c.id not in newest and may_be_asked(project, c)]
+        askable = may_be_asked(project, round_number - 1)
+        others = [c for c, free in zip(candidates, askable, strict=True) if free and c.id not in newest]
         unanswered = _images(project, _sample_pairs(project, others, "unanswered"))
         losses = fine_tune(
             network,
@@ -184,9 +185,11 @@ def _training_candidates(project: Project, candidates: Sequence[Candidate]) -> l
             "no candidates were proposed, so there is nothing to train the streams on. Train S for longer "
             "(segmentation.num_steps)."
         )
-    chosen = [c for c in candidates if may_be_asked(project, c)]
+    chosen = [c for c, free in zip(candidates, may_be_asked(project, 0), strict=True) if free]
     if not chosen:
-        progress.say(f"  all {len(candidates)} candidates lie in labels boxes or near the test box: none to ask")
+        progress.say(
+            f"  all {len(candidates)} candidates lie in labels boxes, near the test box or on padding: none to ask"
+        )
         guarded = project.guarded_box
         chosen = [c for c in candidates if guarded is None or not c.box.intersects(guarded)]
     if not chosen:

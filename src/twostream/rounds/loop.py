@@ -14,6 +14,7 @@ from twostream.base import progress
 from twostream.base.errors import ProjectError
 from twostream.candidates.truth import Truth
 from twostream.models.training import use_threads
+from twostream.project.fingerprint import check_inputs
 from twostream.project.project import LEDGER_NAME, Detail, Project
 from twostream.project.repair import keep_copy
 from twostream.project.status import num_left_to_ask
@@ -59,7 +60,9 @@ class Outcome:
     finished: bool
 
 
-def run(project: Project, *, rounds: int | None = None, truth_uri: str | None = None) -> Outcome:
+def run(
+    project: Project, *, rounds: int | None = None, truth_uri: str | None = None, accept_changed: bool = False
+) -> Outcome:
     """Do every step that is due, until the rounds are done, no candidate is left to ask, or queries wait for a person.
 
     Args:
@@ -67,9 +70,11 @@ def run(project: Project, *, rounds: int | None = None, truth_uri: str | None = 
         rounds: number of batches to ask in total, including those of earlier runs; None takes ``rounds`` of the
             settings. After N batches N + 1 rounds have scores.
         truth_uri: labels of the whole image. With them, a simulated annotator answers the queries.
+        accept_changed: whether an image, labels or a source whose content has changed are meant.
 
     Raises:
-        ProjectError: another process works in the project, or S proposes no candidates.
+        ProjectError: another process works in the project, its image, labels or source were replaced, or S proposes no
+            candidates.
         InputError: a volume or table of the project cannot be read, or does not fit the image.
         TrainingError: the loss is no longer a finite number.
     """
@@ -77,6 +82,8 @@ def run(project: Project, *, rounds: int | None = None, truth_uri: str | None = 
     if wanted < 0:
         raise ProjectError(f"--rounds is {wanted}; expected at least 0.")
     with project.locked():
+        project.check_frozen()
+        check_inputs(project, accept=accept_changed)
         truth = open_truth(project, truth_uri) if truth_uri else None
         while True:
             round_number, step = project.next_step()
@@ -107,6 +114,8 @@ def run_step(project: Project, step: str, *, truth_uri: str | None = None) -> tu
         ProjectError: another step must be done first, or another process works in the project.
     """
     with project.locked():
+        project.check_frozen()
+        check_inputs(project)
         round_number, due = project.next_step()
         if due == "score" and step in ("suggest", "score"):
             truth = open_truth(project, truth_uri) if truth_uri else None

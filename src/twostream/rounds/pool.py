@@ -68,7 +68,8 @@ def pool_of(project: Project, round_number: int) -> RoundPool:
     candidates = from_table(read_table(project.path(round_number, "candidates.parquet")))
     snapshots = [q for i, q in project.ledger.newest_queries(round_number).items() if not verdicts[i].askable]
     asked = {q.candidate.id for q in snapshots}
-    rows = [i for i, c in enumerate(candidates) if may_be_asked(project, c) and c.id not in asked]
+    askable = may_be_asked(project, round_number)
+    rows = [i for i, c in enumerate(candidates) if askable[i] and c.id not in asked]
     snapshot_latents = latents_of(project, round_number, [q.candidate for q in snapshots], [q.patch for q in snapshots])
     latents = _latents(project, round_number, len(candidates))
     streams = {name: np.concatenate([latents[name][rows], snapshot_latents[name]]) for name in STREAMS}

@@ -18,6 +18,7 @@ from twostream.base.geometry import Box
 from twostream.candidates.candidate import Candidate, clean, extract
 from twostream.candidates.identity import identify
 from twostream.candidates.objects import UNKNOWN_SCORE
+from twostream.candidates.padding import on_padding
 from twostream.candidates.pose import candidate_angle
 from twostream.candidates.sources import instances
 from twostream.candidates.table import from_table, read_table, to_table, write_table
@@ -64,7 +65,7 @@ def propose_step(project: Project, round_number: int) -> Detail:
     candidates = identify(
         found.candidates, _known_candidates(project, round_number), project.ledger.next_id(round_number)
     )
-    askable = [may_be_asked(project, c) for c in candidates]
+    askable, num_on_padding = _askable(project, candidates)
     extra: dict[str, Sequence[object]] = {
         "angle_deg": [candidate_angle(c, project.image.voxel_size_nm) for c in candidates],
         "in_pool": askable,
@@ -86,13 +87,47 @@ def propose_step(project: Project, round_number: int) -> Detail:
         detail["num_without_partner"] = num_alone
         if num_alone:
             progress.say(f"  {num_alone} of {len(candidates)} candidates have one side only (column `sides`)")
-    return detail | {"num_in_pool": sum(askable)} | asdict(found.thresholds)
+    return detail | {"num_in_pool": sum(askable), "num_on_padding": num_on_padding} | asdict(found.thresholds)
 
 
-def may_be_asked(project: Project, candidate: Candidate) -> bool:
-    """Whether a candidate belongs to the pool: it touches neither a labels box nor the guarded test box."""
+def may_be_asked(project: Project, round_number: int) -> list[bool]:
+    """For every candidate of a round, in the order of its table, whether it belongs to the pool, as `propose` decided.
+
+    Raises:
+        InputError: the table cannot be read.
+    """
+    table = read_table(project.path(round_number, "candidates.parquet"))
+    if "in_pool" not in table.column_names:  # written by an older version, which knew boxes only
+        return [_is_outside_boxes(project, c) for c in from_table(table)]
+    answer: list[bool] = table["in_pool"].to_pylist()
+    return answer
+
+
+def _is_outside_boxes(project: Project, candidate: Candidate) -> bool:
+    """Whether a candidate touches neither a labels box nor the guarded test box."""
     guarded = project.guarded_box
     return not project.boxes.touches_labels(candidate.box) and not (guarded and candidate.box.intersects(guarded))
+
+
+def _askable(project: Project, candidates: Sequence[Candidate]) -> tuple[list[bool], int]:
+    """Whether each candidate belongs to the pool, and how many of the others would if they did not lie on padding.
+
+    Those in the pool touch neither a labels box nor the guarded test box, and lie on no padding unless
+    ``candidates.ask_on_padding`` is on.
+    """
+    askable = [_is_outside_boxes(project, c) for c in candidates]
+    if project.config.candidates.ask_on_padding:
+        return askable, 0
+    rows = np.flatnonzero(askable)
+    padded = rows[on_padding(project.image, [candidates[row] for row in rows.tolist()])].tolist()
+    for row in padded:
+        askable[row] = False
+    if len(padded):
+        progress.say(
+            f"  {len(padded)} of {len(candidates)} candidates lie where the image is one single grey value (padding); "
+            f"they are not asked about unless candidates.ask_on_padding is true"
+        )
+    return askable, len(padded)
 
 
 def _decode_probability(project: Project, round_number: int) -> Proposal:

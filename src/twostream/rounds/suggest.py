@@ -35,7 +35,8 @@ def suggest_step(project: Project, round_number: int) -> Detail:
     if num_askable == 0:
         raise ProjectError(
             f"no candidate is left to ask in round {round_number}: all {len(pool.y)} of the pool are answered, "
-            f"labelled, or near the test box. Stop here, or make a new project with a smaller labels or test box."
+            f"labelled, near the test box, or on padding. Stop here, or make a new project with a smaller labels or "
+            f"test box."
         )
     if num_askable < config.budget:
         progress.say(
