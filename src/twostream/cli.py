@@ -596,7 +596,9 @@ def export(
     format_: Annotated[
         Optional[str],
         typer.Option(
-            "--format", metavar="csv|jsonl|parquet|zarr|hdf5", help="Taken from the ending of PATH by default."
+            "--format",
+            metavar="csv|jsonl|parquet|zarr|hdf5|precomputed",
+            help="Default: by the ending of PATH.",
         ),
     ] = None,
     pictures: Annotated[
@@ -618,7 +620,7 @@ def merge(
     directories: Annotated[list[Path], typer.Argument(metavar="A B", help="Projects of one image, each of a task.")],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="OUT", help="Folder to create.")],
     format_: Annotated[
-        Optional[str], typer.Option("--format", metavar="zarr|hdf5", help="Of the volumes; default: zarr.")
+        Optional[str], typer.Option("--format", metavar="zarr|precomputed", help="Of the volumes; default: zarr.")
     ] = None,
     min_probability: MinProbability = None,
     debug: Debug = False,
