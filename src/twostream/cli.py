@@ -164,7 +164,9 @@ def init(
     ] = None,
     labels_kind: Annotated[
         Optional[str],
-        typer.Option("--labels-kind", metavar="instances|mask|sides", help="What labels mean, if found out wrongly."),
+        typer.Option(
+            "--labels-kind", metavar="instances|mask|sides|points", help="What labels mean, if found out wrongly."
+        ),
     ] = None,
     ignore_value: Annotated[
         Optional[int], typer.Option("--ignore-value", help="Label of voxels that are neither object nor background.")
@@ -511,7 +513,9 @@ def look(
     ] = None,
     labels_kind: Annotated[
         Optional[str],
-        typer.Option("--labels-kind", metavar="instances|mask|sides", help="What labels mean, if found out wrongly."),
+        typer.Option(
+            "--labels-kind", metavar="instances|mask|sides|points", help="What labels mean, if found out wrongly."
+        ),
     ] = None,
     ignore_value: Annotated[
         Optional[int], typer.Option("--ignore-value", help="Label of voxels that are neither object nor background.")
