@@ -11,7 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-
 from twostream.base.errors import InputError
 from twostream.candidates.table import read_table
 from twostream.project.curated import export_dataset
