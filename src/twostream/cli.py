@@ -562,11 +562,22 @@ def status(directory: Dir, debug: Debug = False) -> None:
 @app.command()
 @_errors_as_sentences
 def repair(directory: Dir, debug: Debug = False) -> None:
-    """Restore twostream.yaml, the ledger or answers.jsonl, if one of them is missing or damaged."""
+    """Restore settings, ledger and answers that are missing or damaged, and files of rounds that are gone."""
+    from twostream.project.project import Project
     from twostream.project.repair import repair as repair_project
+    from twostream.project.round_files import missing_files
 
     done = repair_project(directory)
-    print("\n".join(done) or f"{directory}: nothing is to be done; settings, ledger and answers are whole.")
+    for line in done:
+        print(line)
+    project = Project(directory)
+    if missing_files(project):
+        from twostream.rounds.remake import remake
+
+        made = remake(project)
+        print("\n".join(made))
+    elif not done:
+        print(f"{directory}: nothing is to be done; settings, ledger, answers and the files of all rounds are there.")
 
 
 @app.command()

@@ -166,8 +166,9 @@ def fork_project(source: Project, root: Path, overrides: Sequence[str]) -> Proje
         asked = ("queries.jsonl", "answers.jsonl", LEDGER_NAME)
         skip = shutil.ignore_patterns(*asked, "*.partial", "*.resume", "*.writing")
         shutil.copytree(source.round_dir(0), first, ignore=skip)
-        kept = yaml.safe_load((first / SETTINGS_NAME).read_text(encoding="utf-8"))
-        write_text(first / SETTINGS_NAME, yaml.safe_dump(kept | {"config": values}, sort_keys=False))
+        settings = first / SETTINGS_NAME
+        kept = yaml.safe_load(settings.read_text(encoding="utf-8")) if settings.exists() else {"round": 0}
+        write_text(settings, yaml.safe_dump(kept | {"config": values}, sort_keys=False))
         ledger = Ledger(partial / LEDGER_NAME, create=True, task=TASKS[config.task], project_id=config.id)
         _copy_round_zero(source.ledger, ledger, shared)
         for name in map(fact_of, INPUTS):
