@@ -624,7 +624,7 @@ def test_ignore_masks_inside_zarr_and_n5(tmp_path):
     assert open_ignore_mask(f"{tmp_path}/a.zarr:labels_ignore") is None
 
 
-# -- behind a server 
+# -- behind a server
 
 
 @pytest.fixture
