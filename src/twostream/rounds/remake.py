@@ -147,7 +147,7 @@ def _candidates(project: Project, round_number: int) -> None:
             asked, now = query.candidate, found.get(query.candidate.id)
             if now is None or now.box != asked.box or not np.array_equal(now.mask, asked.mask):
                 raise LedgerError(f"candidate {asked.id} is another object")
-    except LedgerError as error:
+    except (LedgerError, ProjectError) as error:  # other ids, another object, or no candidates at all
         path.unlink(missing_ok=True)
         raise ProjectError(
             f"{path} is gone and cannot be made again as it was ({str(error).rstrip('.')}): answers or versions have "
