@@ -3,13 +3,14 @@
 import functools
 import gzip
 import http.server
+import multiprocessing
 import os
 import pickle
 import re
 import shutil
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -301,3 +302,10 @@ def test_a_folder_that_is_gone_since_is_named(stores):
     shutil.rmtree(stores / "two.zarr")
     with pytest.raises(VolumeError, match="does not exist"):
         pickle.loads(packed)
+
+
+def test_another_process_reads_the_same(server, stores):
+    box = Box((1, 2, 3), (4, 5, 6))
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        for uri in (f"{server[0]}/two.zarr", f"{stores}/c", f"{stores}/a.n5:raw"):
+            np.testing.assert_array_equal(pool.submit(open_volume(uri).read, box).result(), ARRAY[box.slices])

@@ -9,12 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from conftest import LABELS_BOX, TEST_BOX
 from test_cli import call, init, refused
 
 from twostream.base.errors import LedgerError, ProjectError
 from twostream.candidates.candidate import clean, extract, to_segmentation
+from twostream.candidates.table import read_table
 from twostream.project.answer_log import AnswerLog
 from twostream.project.create import fork_project
 from twostream.project.ledger import Ledger
@@ -54,6 +56,7 @@ def test_a_project_without_an_id_in_its_settings_has_that_of_its_ledger(make_pro
 def test_settings_and_ledger_of_two_projects_are_refused(make_project):
     first, second = make_project("first"), make_project("second")
     first.ledger.close()
+    second.ledger.close()
     shutil.copy(first.root / "ledger.sqlite", second.root)
     with pytest.raises(ProjectError) as error:
         _ = Project(second.root).ledger
@@ -349,6 +352,107 @@ def test_candidates_give_their_segmentation_again(task):
     found = extract(segmentation, np.full(small.shape, 200, np.uint8), task, (0, 0, 0))
     assert len(found) > 1
     np.testing.assert_array_equal(to_segmentation(found[::-1], small.shape, task), segmentation, strict=True)
+
+
+GONE = {
+    "config.yaml": "named, goes on",  # of round 0, with whose settings today's are compared; of later rounds
+    "checkpoint.ckpt": "goes on, named",  # round 1 has learned, so the networks of round 0 are no longer read
+    "supervised.ckpt": "named",
+    "unsupervised.ckpt": "goes on, named",
+    "candidates.parquet": "named, named",
+    "probability.zarr": "-, goes on",
+    "segmentation.zarr": "-, goes on",
+    "latents_supervised.npy": "goes on, goes on",  # both rounds have asked, so latents are for the report
+    "latents_unsupervised.npy": "goes on, goes on",
+    "ids.npy": "goes on, goes on",
+    "pool.npz": "goes on, goes on",
+    "pictures_supervised.npz": "goes on",
+    "pictures_unsupervised.npz": "goes on",
+    "queries.jsonl": "goes on, goes on",
+    "answers.jsonl": "goes on",
+    "metrics.json": "goes on, goes on",
+    "ledger.sqlite": "goes on, goes on",
+}
+"""{file of a round: what `run` does where it is gone, for round 0 and round 1}."""
+
+
+def content(path):
+    """What a file or a Zarr folder holds, as a value that can be compared."""
+    if path.suffix == ".ckpt":
+        state = torch.load(path, weights_only=True)
+        return {name: value.tolist() for name, value in state["weights"].items()}
+    if path.suffix == ".npy":
+        return np.load(path).tolist()
+    if path.suffix == ".npz":
+        with np.load(path) as arrays:
+            return {name: arrays[name].tolist() for name in arrays}
+    if path.suffix == ".zarr":
+        volume = open_volume(str(path))
+        return volume.read(volume.box).tolist()
+    if path.suffix == ".sqlite":
+        return len(Ledger(path).queries())
+    return read_table(path).to_pylist() if path.suffix == ".parquet" else path.read_text()
+
+
+def test_the_table_names_every_file_of_a_round(waiting):
+    found = {path.name for path in waiting.glob("rounds/*/*")}
+    assert found == set(GONE)
+    for name, outcomes in GONE.items():
+        rounds = [(waiting / "rounds" / f"{r:03d}" / name).exists() for r in (0, 1)]
+        said = [word != "-" for word in outcomes.split(", ")]
+        assert rounds == [*said, False][:2], name
+
+
+@pytest.mark.parametrize(("name", "number"), [(n, r) for n, o in GONE.items() for r in range(o.count(",") + 1)])
+def test_a_file_of_a_round_that_is_gone(lab, toy_file, name, number):
+    """`run` names it, and what it advises helps; or it can be done without."""
+    outcome = GONE[name].split(", ")[number]
+    path = lab / "rounds" / f"{number:03d}" / name
+    if outcome == "-":
+        assert not path.exists()
+        return
+    before = content(path)
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    done = call("run", lab, "--rounds", "2")
+    if outcome == "named":
+        refused(done, str(path), f"`twostream repair {lab}` makes them again")
+        repaired = call("repair", lab)
+        assert repaired.exit_code == 0 and f"{path} was gone: made again" in repaired.output, repaired.output
+        if name == "config.yaml":
+            assert yaml.safe_load(path.read_text())["config"] == yaml.safe_load(before)["config"]
+        else:
+            assert content(path) == before
+        assert {p.name for p in lab.glob("rounds/000/*.zarr")} == set()
+        done = call("run", lab, "--rounds", "2")
+    assert done.exit_code == 0 and "round 1 waits for 4 answers" in done.output, done.output
+    assert call("report", lab).exit_code == 0 and call("status", lab).exit_code == 0
+    assert call("repair", lab).exit_code == 0 and "nothing is to be done" in call("repair", lab).output
+    if outcome == "goes on" and path.exists() and name not in ("config.yaml", "ledger.sqlite"):
+        assert content(path) == before
+
+
+def test_a_project_goes_on_with_files_that_were_made_again(lab, toy_file, tmp_path):
+    """Everything that can be made again is deleted, and the next round has the same scores."""
+    whole = Project(Path(shutil.copytree(lab, tmp_path / "whole")))
+    for path in lab.glob("rounds/*/*"):
+        if path.name not in ("config.yaml", "ledger.sqlite"):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    refused(call("run", lab), "other files of finished steps are gone")
+    assert call("repair", lab).exit_code == 0
+    for project in (whole, Project(lab)):
+        run(project, rounds=2, truth_uri=f"{toy_file}:mitochondria")
+    assert finished_scores(whole) == finished_scores(Project(lab))
+    assert [q.candidate.id for q in whole.ledger.queries()] == [q.candidate.id for q in Project(lab).ledger.queries()]
+
+
+def test_candidates_that_would_be_others_are_refused(lab):
+    path = lab / "rounds" / "001" / "candidates.parquet"
+    path.unlink()
+    values = yaml.safe_load((lab / "rounds" / "001" / "config.yaml").read_text())
+    values["config"]["candidates"]["min_object_nm3"] = 240_000
+    (lab / "rounds" / "001" / "config.yaml").write_text(yaml.safe_dump(values))
+    refused(call("repair", lab), "cannot be made again as it was", "Put it back from a copy")
+    assert not path.exists()
 
 
 # -- disks that can only be read --------------------------------------------------------------------------------------

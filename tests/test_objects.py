@@ -13,9 +13,8 @@ import pytest
 
 from twostream.base.config import apply_overrides
 from twostream.base.errors import ConfigError, InputError
-from twostream.candidates import sources
 from twostream.candidates.candidate import extract
-from twostream.candidates.objects import read_objects
+from twostream.candidates.objects import read_objects, read_table_at
 from twostream.candidates.objects.positions import to_image_voxels
 from twostream.candidates.sources import SourceConfig
 from twostream.candidates.table import read_table, to_table, write_table
@@ -222,7 +221,7 @@ def test_the_option_that_an_error_prints_reads_the_table(tmp_path, kind):
     assert said in str(error.value)
     values = apply_overrides({"source": {"kind": "objects", "uri": str(path)}}, printed_settings(str(error.value)))
     config = SourceConfig.model_validate(values["source"])
-    objects = sources._read_table(config, IMAGE, TASK)
+    objects = read_table_at(config.uri, config, IMAGE, TASK, "source")
     np.testing.assert_allclose(objects.center, CENTER, atol=1.1)  # half voxels were rounded above
 
 

@@ -20,10 +20,11 @@ from twostream.base.geometry import Box, grid
 from twostream.task import Task
 from twostream.volume import Volume
 
-LabelKind = Literal["instances", "mask", "sides"]
+LabelKind = Literal["instances", "mask", "sides", "points"]
 """instances: one value for each object, in the task's convention; mask: all objects have one value, and connected
-pieces are the objects; sides: 1 presynaptic and 2 postsynaptic, and pieces that touch are one synapse."""
-KINDS: tuple[LabelKind, ...] = ("instances", "mask", "sides")
+pieces are the objects; sides: 1 presynaptic and 2 postsynaptic, and pieces that touch are one synapse; points: a table
+of points on both sides."""
+KINDS: tuple[LabelKind, ...] = ("instances", "mask", "sides", "points")
 SLAB_SECTIONS = 16
 MANY_PIECES = 4.0
 """Separate pieces per value from which a few values are classes and not instances; a section that is missing or shifted

@@ -6,6 +6,7 @@
     a mask (0 and one other value, or booleans)      connected pieces as instances
     1 presynaptic, 2 postsynaptic                    synapses: pieces that touch
     two volumes, one per side                        synapses: equal ids, or sides that lie together
+    a table of points on both sides (polarity)       synapses: balls around the points
     an ignored value, or a companion <name>_ignore   neither object nor background
 
 Knows volumes, tasks and label conventions; must not know projects or rounds.
@@ -19,11 +20,13 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+from pydantic import Field
 
-from twostream.base.config import Config
 from twostream.base.errors import InputError
 from twostream.base.geometry import Box
 from twostream.candidates.label_scan import LabelKind, LabelScan, kind_of, questions, scan_labels
+from twostream.candidates.objects import TableConfig, is_table, read_table_at
+from twostream.candidates.point_labels import POINT_RADIUS_NM, RIM_NM, PointLabels, PointVolume
 from twostream.candidates.sides import join_sides
 from twostream.task import Task
 from twostream.volume import Volume, open_ignore_mask, open_volume
@@ -35,7 +38,7 @@ MAX_NUMBERED_VOXELS = 1 << 30
 """Pieces of a mask are numbered in memory, which takes up to 12 bytes a voxel."""
 
 
-class LabelsConfig(Config):
+class LabelsConfig(TableConfig):
     """Labels of the image.
 
     Attributes:
@@ -44,6 +47,9 @@ class LabelsConfig(Config):
         kind: what the values mean, as it was found out when the project was made.
         ignore_value: value of voxels that count neither as object nor as background.
         post: URI of the postsynaptic side, if the two sides are two volumes; ``uri`` is then the presynaptic side.
+        radius_nm: radius in nm of the certain balls around the points of a table; None without one.
+        rim_nm: distance in nm from the line between two points within which the rest is unknown; None without a table.
+        columns, table_resolution_nm, list_order: as in ``TableConfig``, for a table of points.
     """
 
     uri: str
@@ -51,6 +57,8 @@ class LabelsConfig(Config):
     kind: LabelKind | None = None
     ignore_value: int | None = None
     post: str | None = None
+    radius_nm: float | None = Field(None, gt=0)
+    rim_nm: float | None = Field(None, ge=0)
 
 
 @dataclass(frozen=True)
@@ -91,6 +99,9 @@ def open_labels(
     Raises:
         InputError: they cannot be read, do not fit the image, or are not what they seem (``label_scan.kind_of``).
     """
+    if is_table(config.uri):
+        return _open_points(config, image, task)
+    _refuse_for_volumes(config)
     raw = _open(config.uri, config, image)
     covered = covered_box(raw)
     scan = None
@@ -121,6 +132,44 @@ def open_labels(
         (*raw.metadata.notes, *_notes(kind, config, raw.uri)),
         tuple(questions(scan, raw.uri)) if scan else (),
     )
+
+
+def _open_points(config: LabelsConfig, image: Volume, task: Task) -> Labels:
+    """The points of a table as labels.
+
+    Raises:
+        InputError: the task has no sides, something is said that a table does not have, or the table does not fit.
+    """
+    uri = config.uri
+    if task.num_sides != 2:
+        raise InputError(
+            f"{uri} is a table of points, from which only polarity can be learned: a point does not say how large an "
+            f"object of {task.name} is. Pass a label volume, or use the table as --objects."
+        )
+    said = {"a kind": config.kind not in (None, "points"), "an ignored value": config.ignore_value is not None}
+    said |= {"a postsynaptic volume": config.post is not None}
+    if wrong := [name for name, is_said in said.items() if is_said]:
+        raise InputError(f"{uri} is a table of points; {' and '.join(wrong)} can be stated for volumes only.")
+    table = read_table_at(uri, config, image, task, "labels")
+    radius_nm = POINT_RADIUS_NM if config.radius_nm is None else config.radius_nm
+    rim_nm = RIM_NM if config.rim_nm is None else config.rim_nm
+    points = PointLabels(table, image, uri, radius_nm=radius_nm, rim_nm=rim_nm)
+    return Labels(
+        PointVolume(points, image, uri, is_ignore=False),
+        PointVolume(points, image, uri, is_ignore=True),
+        image.box,
+        "points",
+        notes=(*table.understood, points.understood),
+    )
+
+
+def _refuse_for_volumes(config: LabelsConfig) -> None:
+    """Raise InputError if something is said about a volume that only a table of points has."""
+    if config.kind == "points" or config.says_how_to_read or (config.radius_nm, config.rim_nm) != (None, None):
+        raise InputError(
+            f"{config.uri} is read as a volume, and the kind points, radius_nm, rim_nm, columns, table_resolution_nm "
+            f"and list_order are for tables. Leave them out, or pass a table that ends in .csv, .parquet or the like."
+        )
 
 
 def _open(uri: str, config: LabelsConfig, image: Volume) -> Volume:

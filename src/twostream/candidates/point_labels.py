@@ -7,7 +7,6 @@ tables of objects and voxel sizes; must not know files, projects or models.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -27,33 +26,8 @@ Places = tuple[np.ndarray, ...]
 """Places of voxels in nm: open grids of z, y and x."""
 
 
-@dataclass(frozen=True)
 class PointLabels:
-    """Points of synapses as labels for polarity, over a box of the image.
-
-    Attributes:
-        labels: (Z, Y, X) uint32: 2n-1 on the presynaptic and 2n on the postsynaptic side of synapse n, 0 elsewhere.
-        ignore: (Z, Y, X) bool: True where it is unknown whether there is a side, so that nothing is learned there.
-        num_synapses: synapses of the whole table; rows with one presynaptic point are one synapse.
-        understood: a sentence that says how the points were painted.
-    """
-
-    labels: np.ndarray
-    ignore: np.ndarray
-    num_synapses: int
-    understood: str
-
-
-def paint_points(
-    table: Objects,
-    image: Volume,
-    uri: str,
-    *,
-    box: Box | None = None,
-    radius_nm: float = POINT_RADIUS_NM,
-    rim_nm: float = RIM_NM,
-) -> PointLabels:
-    """Point annotations of synapses as labels for polarity.
+    """Point annotations of synapses as labels for polarity, painted box by box.
 
     A ball around the presynaptic and one around the postsynaptic point are certain. The centre lies in the cleft: the
     plane through it, across the line between the points, divides the two sides, and voxels within half a cleft of it
@@ -67,42 +41,94 @@ def paint_points(
         table: the objects, with both points.
         image: gives shape and voxel size.
         uri: of the table, for error messages.
-        box: part of the image to paint; None paints all of it. Parts fit together.
         radius_nm: of the balls.
         rim_nm: distance from the line between the points within which the rest is unknown.
+
+    Attributes:
+        num_synapses: synapses of the whole table; rows with one presynaptic point are one synapse.
+        understood: a sentence that says how the points are painted.
 
     Raises:
         InputError: the table has only centres, or points of two sides lie in one voxel, or a radius is not positive.
     """
-    if table.pre is None or table.post is None:
-        raise InputError(
-            f"{uri} has only centres; labels for polarity need a presynaptic and a postsynaptic point of every "
-            f"synapse. Add the columns pre_z, pre_y, pre_x, post_z, post_y, post_x, or use it as --objects."
+
+    def __init__(
+        self,
+        table: Objects,
+        image: Volume,
+        uri: str,
+        *,
+        radius_nm: float = POINT_RADIUS_NM,
+        rim_nm: float = RIM_NM,
+    ) -> None:
+        if table.pre is None or table.post is None:
+            raise InputError(
+                f"{uri} has only centres; labels for polarity need a presynaptic and a postsynaptic point of every "
+                f"synapse. Add the columns pre_z, pre_y, pre_x, post_z, post_y, post_x, or use it as --objects."
+            )
+        if not (radius_nm > 0 and rim_nm >= 0):
+            raise InputError(
+                f"radius {radius_nm:g} nm, rim {rim_nm:g} nm; expected a radius above 0 and a rim of at least 0."
+            )
+        self._points = table.pre, table.post, table.center
+        self._size, self._radius_nm, self._rim_nm = np.array(image.voxel_size_nm), radius_nm, rim_nm
+        last = np.array(image.shape_zyx) - 1
+        self._voxels = [np.minimum(np.round(points).astype(np.int64), last) for points in self._points[:2]]
+        self._synapse = _synapses(self._voxels[0])
+        _refuse_shared_voxels(self._voxels, self._synapse, table, uri)
+        self.num_synapses = int(self._synapse.max())
+        merged = ""
+        if self.num_synapses < len(self._synapse):
+            merged = f" ({len(self._synapse)} rows, some with one presynaptic point)"
+        self.understood = (
+            f"{self.num_synapses} synapses{merged} as labels: balls of {radius_nm:g} nm around the points; unknown "
+            f"within {rim_nm:g} nm of the line between them; background elsewhere"
         )
-    if not (radius_nm > 0 and rim_nm >= 0):
-        raise InputError(
-            f"radius {radius_nm:g} nm, rim {rim_nm:g} nm; expected a radius above 0 and a rim of at least 0."
-        )
-    box = image.box if box is None else box
-    voxels = [
-        np.minimum(np.round(points).astype(np.int64), np.array(image.shape_zyx) - 1)
-        for points in (table.pre, table.post)
-    ]
-    synapse = _synapses(voxels[0])
-    _refuse_shared_voxels(voxels, synapse, table, uri)
-    canvas = _Canvas(box, np.array(image.voxel_size_nm), radius_nm, rim_nm)
-    for row, points in enumerate(zip(table.pre, table.post, table.center, strict=True)):
-        canvas.add(int(synapse[row]), *points)
-    for side, points in enumerate(voxels):
-        inside = ((points >= box.offset_zyx) & (points < box.stop_zyx)).all(1)
-        canvas.labels[tuple((points[inside] - box.offset_zyx).T)] = 2 * synapse[inside] - 1 + side
-    number = int(synapse.max())
-    merged = f" ({len(synapse)} rows, some with one presynaptic point)" if number < len(synapse) else ""
-    said = (
-        f"{number} synapses{merged} as labels: balls of {radius_nm:g} nm around the points; unknown within {rim_nm:g} "
-        f"nm of the line between them; background elsewhere"
-    )
-    return PointLabels(canvas.labels, canvas.near & (canvas.labels == 0), number, said)
+
+    def paint(self, box: Box) -> tuple[np.ndarray, np.ndarray]:
+        """Labels of a box; those of several boxes fit together.
+
+        Returns:
+            (Z, Y, X) uint32: 2n-1 on the presynaptic and 2n on the postsynaptic side of synapse n, 0 elsewhere. And
+            (Z, Y, X) bool: True where it is unknown whether there is a side, so that nothing is learned there.
+        """
+        rows = np.flatnonzero(self._near(box))
+        if len(rows) == 0:
+            return np.zeros(box.shape_zyx, np.uint32), np.zeros(box.shape_zyx, bool)
+        canvas = _Canvas(box, self._size, self._radius_nm, self._rim_nm)
+        for row in rows:
+            canvas.add(int(self._synapse[row]), *(points[row] for points in self._points))
+        for side, points in enumerate(self._voxels):
+            inside = ((points >= box.offset_zyx) & (points < box.stop_zyx)).all(1)
+            canvas.labels[tuple((points[inside] - box.offset_zyx).T)] = 2 * self._synapse[inside] - 1 + side
+        return canvas.labels, canvas.near & (canvas.labels == 0)
+
+    def _near(self, box: Box) -> np.ndarray:
+        """(N,) bool: rows that may reach into a box."""
+        reach = max(self._radius_nm, self._rim_nm) / self._size + 1
+        pre, post, _ = self._points
+        low, high = np.minimum(pre, post) - reach, np.maximum(pre, post) + reach
+        return np.asarray(((low < box.stop_zyx) & (high >= box.offset_zyx)).all(1))
+
+
+class PointVolume(Volume):
+    """One of the two arrays of ``PointLabels.paint`` as a volume, painted where it is read.
+
+    Args:
+        points: what is painted.
+        image: gives extent, place and voxel size.
+        uri: of the table.
+        is_ignore: whether it is the unknown part and not the labels.
+    """
+
+    def __init__(self, points: PointLabels, image: Volume, uri: str, *, is_ignore: bool) -> None:
+        self.uri, self.shape_zyx, self.num_channels = uri, image.shape_zyx, 0
+        self.voxel_size_nm, self.offset_nm = image.voxel_size_nm, image.offset_nm
+        self.dtype = np.dtype(np.uint8 if is_ignore else np.uint32)
+        self._points, self._is_ignore = points, is_ignore
+
+    def _read(self, box: Box) -> np.ndarray:
+        return self._points.paint(box)[self._is_ignore].astype(self.dtype, copy=False)
 
 
 class _Canvas:
@@ -111,7 +137,7 @@ class _Canvas:
     Args:
         box: in voxels of the image.
         size: (z, y, x) nm of a voxel.
-        radius_nm, rim_nm: as in ``paint_points``.
+        radius_nm, rim_nm: as in ``PointLabels``.
 
     Attributes:
         labels: (Z, Y, X) uint32.

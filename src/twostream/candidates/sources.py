@@ -14,28 +14,24 @@ Knows volumes, tables and label conventions; must not know torch, rounds or answ
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from twostream.base import progress
-from twostream.base.config import Config
 from twostream.base.errors import InputError
 from twostream.base.geometry import Box, grid
 from twostream.candidates.label_scan import LabelKind
 from twostream.candidates.labels import Labels, LabelsConfig, open_labels
-from twostream.candidates.objects import COLUMNS, UNKNOWN_SCORE, ListOrder, Objects, read_objects
+from twostream.candidates.objects import UNKNOWN_SCORE, TableConfig, is_table, read_table_at
 from twostream.candidates.painting import paint, refuse_hidden, with_sides
 from twostream.task import Task
 from twostream.volume import MemoryVolume, Volume, open_volume
 from twostream.volume.checks import states_no_voxel_size
 from twostream.volume.place import place_on
-from twostream.volume.volume import VoxelSize, check_voxel_size
 
 BLOCK_ZYX = (32, 512, 512)
 """Voxels that are converted and written at once."""
@@ -51,7 +47,7 @@ nm wide, of which the polarity mask shows both sides and the cleft mask the cont
 nm thick. The ball shows a person and the streams where the object is; it does not measure it."""
 
 
-class SourceConfig(Config):
+class SourceConfig(TableConfig):
     """A source in place of S.
 
     Attributes:
@@ -60,11 +56,7 @@ class SourceConfig(Config):
         voxel_size_nm: (z, y, x) nm, for volumes that do not state it themselves; not for "objects".
         radius_nm: radius in nm of the ball for an object without a box; None takes ``RADIUS_NM``. Only for "objects".
         label_kind: what the values of a segmentation mean; None finds it out.
-        columns: {one of ``objects.COLUMNS``: the table's column}, where the table's names do not tell what they hold;
-            null ignores a column. Only for "objects".
-        table_resolution_nm: (z, y, x) nm of the voxels in which the table gives positions; 1,1,1 if it gives nm.
-            Without it they are voxels of the image unless their names say nm. Only for "objects".
-        list_order: order of the numbers in list columns such as ``pre_pt_position``. Only for "objects".
+        columns, table_resolution_nm, list_order: as in ``TableConfig``. Only for "objects".
     """
 
     kind: Literal["probability", "segmentation", "objects"]
@@ -72,35 +64,12 @@ class SourceConfig(Config):
     voxel_size_nm: tuple[float, float, float] | None = None
     radius_nm: float | None = Field(None, gt=0)
     label_kind: LabelKind | None = None
-    columns: dict[str, str | None] = Field(default_factory=dict)
-    table_resolution_nm: tuple[float, float, float] | None = None
-    list_order: ListOrder = "xyz"
-
-    @field_validator("table_resolution_nm", mode="before")
-    @classmethod
-    def _split(cls, value: Any) -> Any:
-        """``--set source.table_resolution_nm=40,4,4`` comes as text."""
-        return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
-
-    @field_validator("table_resolution_nm")
-    @classmethod
-    def _is_a_voxel_size(cls, value: VoxelSize | None) -> VoxelSize | None:
-        return None if value is None else check_voxel_size(value, "source.table_resolution_nm")
-
-    @field_validator("columns")
-    @classmethod
-    def _are_known(cls, value: dict[str, str | None]) -> dict[str, str | None]:
-        for name in value:
-            if name not in COLUMNS:
-                nearest = difflib.get_close_matches(name, COLUMNS, n=1, cutoff=0.0)[0]
-                raise ValueError(f"{name!r} is none of our columns; the nearest is {nearest!r}")
-        return value
 
     @model_validator(mode="after")
     def _fits_the_kind(self) -> SourceConfig:
         if self.kind != "objects" and self.radius_nm is not None:
             raise ValueError(f"radius_nm is for tables of objects; a {self.kind} has masks already. Leave it out")
-        if self.kind != "objects" and (self.columns or self.table_resolution_nm or self.list_order != "xyz"):
+        if self.kind != "objects" and self.says_how_to_read:
             raise ValueError(
                 f"columns, table_resolution_nm and list_order are for tables of objects, not for a {self.kind}"
             )
@@ -204,7 +173,7 @@ def instances(config: SourceConfig, image: Volume, task: Task) -> Instances:
     if config.kind == "segmentation":
         segmentation, names = _numbered(_open_labels(config, image, task), task)
         return Instances(segmentation, names, np.full(len(names), UNKNOWN_SCORE))
-    table = _read_table(config, image, task)
+    table = read_table_at(config.uri, config, image, task, "source")
     owner = paint(table, image, config.radius_nm or RADIUS_NM[task.name])
     refuse_hidden(table, owner, config.uri)
     painted = owner if task.num_sides == 1 else with_sides(table, owner, image.voxel_size_nm)
@@ -212,18 +181,6 @@ def instances(config: SourceConfig, image: Volume, task: Task) -> Instances:
     rows = np.array(names) - 1
     ids: Any = [table.ids[row] for row in rows]
     return Instances(segmentation, ids, table.score[rows], table.understood)
-
-
-def _read_table(config: SourceConfig, image: Volume, task: Task) -> Objects:
-    """The objects of the source's table."""
-    return read_objects(
-        Path(config.uri),
-        image,
-        task,
-        columns=config.columns,
-        table_resolution_nm=config.table_resolution_nm,
-        list_order=config.list_order,
-    )
 
 
 # -- volumes ----------------------------------------------------------------------------------------------------------
@@ -237,6 +194,8 @@ def _open(config: SourceConfig, image: Volume) -> Volume:
 
 def segmentation_labels(config: SourceConfig, image: Volume, task: Task) -> Labels:
     """The source's segmentation as it is understood, in the voxels of the image."""
+    if is_table(config.uri):
+        raise InputError(f"{config.uri} is a table; --segmentation is a volume of instances. Pass it as --objects.")
     labels = LabelsConfig(uri=config.uri, voxel_size_nm=config.voxel_size_nm, kind=config.label_kind)
     return open_labels(labels, image, task, option="--set source.label_kind=instances")
 

@@ -116,6 +116,6 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
         return pq.read_table(path, columns=list(columns) if columns else None)
     except (OSError, pa.ArrowInvalid) as error:
         raise InputError(
-            f"{path} cannot be read as a candidate table: {error}. Is it damaged? Restore it "
-            f"from a copy of the project."
+            f"{path} cannot be read as a candidate table: {error}. If it is damaged, put it back from a copy, "
+            f"or delete it and let `twostream repair` make it again."
         ) from None

@@ -22,6 +22,7 @@ from twostream.base.config import apply_overrides, parse_config
 from twostream.base.errors import ConfigError, InputError, ProjectError, TwoStreamError
 from twostream.candidates.label_scan import LabelKind
 from twostream.candidates.labels import Labels
+from twostream.candidates.objects import TableConfig
 from twostream.candidates.sources import check_source
 from twostream.models.segmentation.config import shapes_for
 from twostream.project.boxes import Boxes, default_boxes
@@ -71,9 +72,9 @@ def create_project(
         task: "polarity", "cleft" or "mitochondria".
         image: URI of the image, (Z, Y, X) grey values.
         labels: URI of the labels; may be None only with a source. They have the extent of the image, or say where they
-            lie in it.
+            lie in it; or they are a table of points on both sides of synapses.
         labels_post: URI of the postsynaptic side, if the two sides of synapses are two volumes.
-        labels_kind: "instances", "mask" or "sides"; None finds it out.
+        labels_kind: "instances", "mask", "sides" or "points"; None finds it out.
         ignore_value: value of voxels that count neither as object nor as background.
         window: (low, high) grey values that are shown as 0 and 255; None finds them out where the image does not hold
             8 bits.
@@ -98,7 +99,7 @@ def create_project(
     source = _source(probability=probability, segmentation=segmentation, objects=objects)
     if labels is None and (labels_box or val_box):
         raise InputError("--labels-box and --val-box are regions of labels, but there are none; pass --labels URI.")
-    given = Given(image, labels, labels_post, size, window, labels_kind, ignore_value)
+    given = Given(image, labels, labels_post, size, window, labels_kind, ignore_value, _label_settings(overrides))
     inputs = read_inputs(given, task)
     if on_inputs is not None:
         on_inputs(inputs)
@@ -165,8 +166,9 @@ def fork_project(source: Project, root: Path, overrides: Sequence[str]) -> Proje
         asked = ("queries.jsonl", "answers.jsonl", LEDGER_NAME)
         skip = shutil.ignore_patterns(*asked, "*.partial", "*.resume", "*.writing")
         shutil.copytree(source.round_dir(0), first, ignore=skip)
-        kept = yaml.safe_load((first / SETTINGS_NAME).read_text(encoding="utf-8"))
-        write_text(first / SETTINGS_NAME, yaml.safe_dump(kept | {"config": values}, sort_keys=False))
+        settings = first / SETTINGS_NAME
+        kept = yaml.safe_load(settings.read_text(encoding="utf-8")) if settings.exists() else {"round": 0}
+        write_text(settings, yaml.safe_dump(kept | {"config": values}, sort_keys=False))
         ledger = Ledger(partial / LEDGER_NAME, create=True, task=TASKS[config.task], project_id=config.id)
         _copy_round_zero(source.ledger, ledger, shared)
         for name in map(fact_of, INPUTS):
@@ -213,6 +215,13 @@ def _source(**uris: str | None) -> dict[str, Any] | None:
             f"{' and '.join(f'--{kind}' for kind in given)} were given; only one source can replace S. Choose one."
         )
     return next(({"kind": kind, "uri": uri} for kind, uri in given.items()), None)
+
+
+def _label_settings(overrides: Sequence[str]) -> dict[str, Any]:
+    """What ``overrides`` say about a table of points, which must be known before it is read."""
+    told = apply_overrides({}, overrides).get("labels")
+    names = ("radius_nm", "rim_nm", *TableConfig.model_fields)
+    return {name: told[name] for name in names if name in told} if isinstance(told, dict) else {}
 
 
 def _check_covered(config: ProjectConfig, labels: Labels) -> None:

@@ -8,15 +8,18 @@ Knows volumes, labels and settings; must not know the folder of a project, nor i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from twostream.base.config import parse_config
 from twostream.base.errors import InputError
 from twostream.candidates.label_scan import LabelKind
 from twostream.candidates.labels import Labels, LabelsConfig, open_labels
+from twostream.candidates.objects import is_table
+from twostream.candidates.point_labels import POINT_RADIUS_NM, RIM_NM
 from twostream.task import get_task
 from twostream.volume import Volume
 from twostream.volume.checks import states_no_voxel_size
@@ -36,6 +39,7 @@ class Given:
         window: (low, high) grey values; None chooses them where the image does not hold 8 bits.
         label_kind: what the values of the labels mean; None finds it out.
         ignore_value: value of voxels that count neither as object nor as background.
+        label_settings: further settings of ``LabelsConfig``, for a table of points.
     """
 
     image: str
@@ -45,6 +49,7 @@ class Given:
     window: Sequence[float] | None = None
     label_kind: LabelKind | None = None
     ignore_value: int | None = None
+    label_settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -82,15 +87,20 @@ def read_inputs(given: Given, task: str) -> Inputs:
     if given.labels is None:
         _refuse_without_labels(given)
         return Inputs(image, None, settings)
-    config = LabelsConfig(
-        uri=given.labels,
-        voxel_size_nm=_told_size(size, given, image),
-        kind=given.label_kind,
-        ignore_value=given.ignore_value,
-        post=given.post,
-    )
+    told = {
+        "uri": given.labels,
+        "voxel_size_nm": _told_size(size, given, image),
+        "kind": given.label_kind,
+        "ignore_value": given.ignore_value,
+        "post": given.post,
+    }
+    config = parse_config(LabelsConfig, told | dict(given.label_settings), source="labels")
     labels = open_labels(config, image, get_task(task, image.voxel_size_nm))
-    settings["labels"] = config.model_copy(update={"kind": labels.kind}).model_dump(mode="json", exclude_none=True)
+    found: dict[str, Any] = {"kind": labels.kind}
+    if labels.kind == "points":  # stated, so that another default of a later version does not change the labels
+        found |= {"radius_nm": config.radius_nm or POINT_RADIUS_NM}
+        found |= {"rim_nm": RIM_NM if config.rim_nm is None else config.rim_nm}
+    settings["labels"] = config.model_copy(update=found).model_dump(mode="json", exclude_defaults=True)
     return Inputs(image, labels, settings)
 
 
@@ -102,8 +112,10 @@ def _window(image: Volume, given: Sequence[float] | None) -> tuple[float, float]
 
 
 def _told_size(size: list[float] | None, given: Given, image: Volume) -> VoxelSize | None:
-    """The voxel size of labels whose file states none: as given, else that of the image."""
+    """The voxel size of labels whose file states none: as given, else that of the image. A table has none."""
     assert given.labels is not None
+    if is_table(given.labels):
+        return None
     if size is not None:
         z, y, x = size
         return z, y, x

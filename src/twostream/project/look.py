@@ -66,10 +66,11 @@ def look_at_inputs(inputs: Inputs, task: Task, segmentation: Labels | None = Non
     for labels in (inputs.labels, segmentation):
         if labels is None:
             continue
-        found = fits(image, labels.volume, task.num_sides, labels.covered)
+        # Balls around points have no borders that the image could show.
+        found = [] if labels.kind == "points" else fits(image, labels.volume, task.num_sides, labels.covered)
         understood += of_labels(labels, image, task, found)
         pictures.append(look_picture(image, labels.covered, labels.volume, labels.ignore))
-        if better := better_reading(found):
+        if found and (better := better_reading(found)):
             pictures.append(look_picture(image, labels.covered, labels.volume, None, better.reading))
     return Look(understood, stacked_below(pictures or [look_picture(image, image.box, None, None)]))
 

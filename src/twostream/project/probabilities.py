@@ -77,5 +77,8 @@ def _read(path: Path) -> Probabilities:
             in_pool = stored["in_pool"] if "in_pool" in stored else np.ones(len(ids), bool)
             on_test_box = stored["on_test_box"] if "on_test_box" in stored else np.full(len(ids), np.nan)
     except (OSError, ValueError, KeyError, EOFError) as error:
-        raise InputError(f"{path} cannot be read: {error}. Restore it from a copy of the project.") from None
+        raise InputError(
+            f"{path} cannot be read: {error}. Put it back from a copy, or delete it and let `twostream repair` make it "
+            f"again."
+        ) from None
     return Probabilities(ids, probability, in_pool, learned, on_test_box)

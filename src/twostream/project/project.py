@@ -26,7 +26,9 @@ from twostream.base.atomic import free_name, write_text
 from twostream.base.config import apply_overrides, parse_config
 from twostream.base.errors import ConfigError, InputError, LedgerError, ProjectError, TwoStreamError
 from twostream.base.geometry import Box
+from twostream.candidates.label_scan import LabelKind
 from twostream.candidates.labels import Labels, LabelsConfig, open_labels
+from twostream.candidates.objects import is_table
 from twostream.candidates.sources import SourceConfig
 from twostream.project.answer_log import ANSWERS_NAME
 from twostream.project.boxes import Boxes, guard_voxels
@@ -107,7 +109,8 @@ class Project:
         stored = self.config.labels
         if stored is None:
             return None
-        found = {"uri": self.locate("labels", stored.uri), "kind": stored.kind or "instances"}
+        usual: LabelKind = "points" if is_table(stored.uri) else "instances"
+        found = {"uri": self.locate("labels", stored.uri), "kind": stored.kind or usual}
         found |= {"post": self.locate("labels.post", stored.post)} if stored.post else {}
         return self._open_labels(stored.model_copy(update=found))
 
@@ -183,8 +186,12 @@ class Project:
         Raises:
             InputError: they cannot be read, do not fit the image, or are no labels.
         """
-        stored = self.config.labels
-        return self._open_labels(LabelsConfig(uri=uri, ignore_value=stored.ignore_value if stored else None))
+        stored, told = self.config.labels, LabelsConfig(uri=uri)
+        if stored and is_table(uri):
+            told = stored.model_copy(update={"uri": uri}) if stored.kind == "points" else told
+        elif stored:
+            told = LabelsConfig(uri=uri, ignore_value=stored.ignore_value)
+        return self._open_labels(told)
 
     def _open_labels(self, config: LabelsConfig) -> Labels:
         return open_labels(config, self.image, self.task, self.min_voxels)

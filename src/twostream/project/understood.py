@@ -72,10 +72,11 @@ def of_labels(labels: Labels, image: Volume, task: Task, found: list[Fit]) -> Un
         labels: the labels.
         image: (Z, Y, X) uint8.
         task: gives the label convention.
-        found: how well the labels fit the image in each reading of their axes (``volume.alignment.fits``).
+        found: how well the labels fit the image in each reading of their axes (``volume.alignment.fits``); empty for
+            points, which have no borders.
     """
     volume = labels.volume
-    lines = [f"labels {volume.uri}", *_of_volume(volume)]
+    lines = [f"labels {volume.uri}", *(_of_volume(volume) if labels.kind != "points" else [])]
     lines += [f"  {note}" for note in labels.notes if note not in volume.metadata.notes]
     sizes, hidden, known = _sizes(labels, task)
     if sizes:
@@ -85,7 +86,9 @@ def of_labels(labels: Labels, image: Volume, task: Task, found: list[Fit]) -> Un
     if hidden:
         lines.append(f"  ignored inside: {hidden / max(1, labels.covered.num_voxels):.1%}")
     lines += _absent(volume)
-    placed = _on_image(labels.volume.uri, found)
+    if not found:
+        return Understood((*lines, "  balls around points have no borders that could be compared with the image"))
+    placed = _on_image(volume.uri, found)
     return Understood((*lines, *placed.lines), (*labels.questions, *placed.questions))
 
 

@@ -36,11 +36,10 @@ from twostream.models.streams.given import read_given
 from twostream.models.streams.pictures import pictures
 from twostream.models.streams.stream import Stream
 from twostream.project.project import Detail, Project
+from twostream.project.round_files import NETWORKS
 from twostream.rounds.propose import may_be_asked
 
 STREAMS = ("supervised", "unsupervised")
-NETWORK_METHODS = ("vae", "simclr")
-"""Methods of a stream that is a network on patches, trained in round 0."""
 MAX_TRAINING_PAIRS = 8192
 """Candidates that train the streams, a random sample if there are more; limited because they are held in memory."""
 
@@ -59,7 +58,7 @@ def embed_step(project: Project, round_number: int) -> Detail:
         _train_streams(project, candidates)
     write_array(project.path(round_number, "ids.npy"), np.array([c.id for c in candidates], np.uint64))
     for name in STREAMS:
-        if _config(project, name).method not in NETWORK_METHODS:
+        if _config(project, name).method not in NETWORKS:
             latents = _latents_without_network(project, round_number, name, candidates)
             write_array(_latents_path(project, round_number, name), latents)
     networks = _networks(project, round_number)
@@ -120,7 +119,7 @@ def fine_tune_on_answers(project: Project, round_number: int) -> list[float]:
     """
     stream, config = project.config.streams.unsupervised, project.config.streams.active_clustering
     path = project.path(round_number, "unsupervised.ckpt")
-    if stream.method not in NETWORK_METHODS or path.exists():
+    if stream.method not in NETWORKS or path.exists():
         return []
     network = load_stream(project.path(round_number - 1, "unsupervised.ckpt"))
     verdicts = project.ledger.verdicts()
@@ -158,7 +157,7 @@ def _train_streams(project: Project, candidates: Sequence[Candidate]) -> None:
     untrained = [
         name
         for name in STREAMS
-        if _config(project, name).method in NETWORK_METHODS and not project.path(0, f"{name}.ckpt").exists()
+        if _config(project, name).method in NETWORKS and not project.path(0, f"{name}.ckpt").exists()
     ]
     if not untrained:
         return
@@ -261,7 +260,7 @@ def _networks(project: Project, round_number: int) -> dict[str, Stream]:
     return {
         name: load_stream(project.path(rounds[name], f"{name}.ckpt"))
         for name in STREAMS
-        if _config(project, name).method in NETWORK_METHODS
+        if _config(project, name).method in NETWORKS
     }
 
 

@@ -17,6 +17,7 @@ from twostream.models.training import use_threads
 from twostream.project.fingerprint import check_inputs
 from twostream.project.project import LEDGER_NAME, Detail, Project
 from twostream.project.repair import keep_copy
+from twostream.project.round_files import check_files
 from twostream.project.status import num_left_to_ask
 from twostream.project.tables import export_answers
 from twostream.rounds.annotator import SimulatedAnnotator
@@ -84,6 +85,7 @@ def run(
     with project.locked():
         project.check_frozen()
         check_inputs(project, accept=accept_changed)
+        check_files(project)
         truth = open_truth(project, truth_uri) if truth_uri else None
         while True:
             round_number, step = project.next_step()
@@ -116,6 +118,7 @@ def run_step(project: Project, step: str, *, truth_uri: str | None = None) -> tu
     with project.locked():
         project.check_frozen()
         check_inputs(project)
+        check_files(project)
         round_number, due = project.next_step()
         if due == "score" and step in ("suggest", "score"):
             truth = open_truth(project, truth_uri) if truth_uri else None

@@ -135,6 +135,6 @@ def _latents(project: Project, round_number: int, num_candidates: int) -> dict[s
         if len(result[name]) != num_candidates:
             raise ProjectError(
                 f"{path} has {len(result[name])} rows, and there are {num_candidates} candidates; the file was changed "
-                f"after it was written. Restore it from a copy, or make a new project."
+                f"after it was written. Put it back from a copy, or delete it and let `twostream repair` make it again."
             )
     return result

@@ -58,7 +58,7 @@ def score_step(project: Project, round_number: int, truth: Truth | None) -> Deta
     """
     recorded = project.ledger.scores()
     if round_number in recorded:  # the process was killed after the scores were recorded
-        _write_metrics(project, round_number, recorded[round_number])
+        write_metrics(project, round_number, recorded[round_number])
         return {}
     num_answers, seconds = project.ledger.spent()
     proposed = project.ledger.finished_steps()[(round_number, "propose")]
@@ -75,9 +75,7 @@ def score_step(project: Project, round_number: int, truth: Truth | None) -> Deta
         on_test_box, judged = _metrics_on_test_box(project, round_number, truth, proposed)
         metrics |= on_test_box
     pool = pool_of(project, round_number)
-    found = probabilities_of(project, round_number, pool)
-    on_test_box_of_each = np.array([judged.get(i, math.nan) for i in found.ids.tolist()], float)
-    write_probabilities(project, round_number, replace(found, on_test_box=on_test_box_of_each))
+    _store_probabilities(project, round_number, pool, judged)
     if truth is not None:
         y = np.where(np.isnan(pool.y) & pool.excluded, _answers_with_audits(project, pool), pool.y)
         metrics["scores"]["curated_accuracy"] = curated_accuracy(pool.probability, y, truth, pool.candidates)
@@ -88,12 +86,35 @@ def score_step(project: Project, round_number: int, truth: Truth | None) -> Deta
         metrics["audit"] = audit_estimate(project.ledger)
         metrics["candidate_recall_on_labels"] = proposed["recall_on_labels"]
     metrics = plain(metrics)
-    _write_metrics(project, round_number, metrics)
+    write_metrics(project, round_number, metrics)
     project.ledger.store_score(round_number, metrics)
     return {}
 
 
-def _write_metrics(project: Project, round_number: int, metrics: Mapping[str, Any]) -> None:
+def store_probabilities_again(project: Project, round_number: int) -> None:
+    """Write ``pool.npz`` of a round that has been scored; what is true on the test box is read from the labels."""
+    judged: dict[int, bool] = {}
+    if project.boxes.test is not None and project.config.labels is not None:
+        truth = Truth(project.labels, project.labels_ignore, project.task)
+        candidates = from_table(read_table(project.path(round_number, "candidates.parquet")))
+        judged = _judged(Region.read(segmentation_of(project, round_number), truth, project.boxes.test), candidates)
+    _store_probabilities(project, round_number, pool_of(project, round_number), judged)
+
+
+def _store_probabilities(project: Project, round_number: int, pool: RoundPool, judged: Mapping[int, bool]) -> None:
+    """Write ``pool.npz``; ``judged`` is {candidate id: whether it is true} of those that count on the test box."""
+    found = probabilities_of(project, round_number, pool)
+    on_test_box = np.array([judged.get(i, math.nan) for i in found.ids.tolist()], float)
+    write_probabilities(project, round_number, replace(found, on_test_box=on_test_box))
+
+
+def _judged(region: Region, candidates: Sequence[Candidate]) -> dict[int, bool]:
+    """{candidate id: whether it is true} of the candidates that count in a region."""
+    id_of = {c.label: c.id for c in candidates}
+    return {id_of[label]: judgement.kind is AnswerKind.TRUE for label, judgement in region.judged().items()}
+
+
+def write_metrics(project: Project, round_number: int, metrics: Mapping[str, Any]) -> None:
     """Write ``metrics.json`` of a round."""
     write_text(project.path(round_number, "metrics.json"), json.dumps(metrics, indent=1) + "\n")
 
@@ -133,9 +154,8 @@ def _metrics_on_test_box(
         min_score=proposed.get("min_score", 0.0),
     )
     num_truth, num_candidates = scores.pop("num_test_truth"), scores.pop("num_test_candidates")
-    id_of = {c.label: c.id for c in candidates}
-    judged = {id_of[label]: judgement.kind is AnswerKind.TRUE for label, judgement in region.judged().items()}
-    return {"num_truth": num_truth, "num_test_candidates": num_candidates, "scores": scores}, judged
+    metrics = {"num_truth": num_truth, "num_test_candidates": num_candidates, "scores": scores}
+    return metrics, _judged(region, candidates)
 
 
 def scores_on_test_box(

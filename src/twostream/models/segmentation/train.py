@@ -91,9 +91,9 @@ class Segmenter:
         except (*DAMAGED, OSError) as error:
             why = str(error).strip().rstrip(".")
             raise InputError(
-                f"{path} is not a checkpoint of S: {why}. Restore it from a backup, or from `last.ckpt` in the same "
-                f"folder, if there is one (the weights of the last training step). Without a checkpoint this project "
-                f"cannot continue; make a new one."
+                f"{path} is not a checkpoint of S: {why}. Put it back from a copy, or from `last.ckpt` in the same "
+                f"folder, if there is one (the weights of the last training step); or delete it and let `twostream "
+                f"repair` train it again."
             ) from None
 
 

@@ -139,5 +139,8 @@ def load_stream(path: Path) -> Stream:
         network = _build(tuple(state["shape"]), config)
         network.load_state_dict(state["weights"])
     except (*DAMAGED, OSError) as error:
-        raise InputError(f"{path} is not a checkpoint of a stream: {error}. Run `twostream embed` again.") from None
+        raise InputError(
+            f"{path} is not a checkpoint of a stream: {error}. Put it back from a copy, or delete it and let "
+            f"`twostream repair` train it again."
+        ) from None
     return network.eval()
