@@ -83,7 +83,7 @@ def open_bytes(path: str) -> Any:
     except ImportError as error:
         raise VolumeError(
             f"{path}: a single file behind {scheme}:// is read with the package {error.name}, which is not installed. "
-            f"Install it: pip install 'fsspec' {PACKAGES[scheme]}."
+            f"Install it: pip install {PACKAGES[scheme]}."
         ) from None
     try:
         return filesystem.open(
