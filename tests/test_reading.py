@@ -70,6 +70,7 @@ def test_axes_are_turned_to_czyx(shape, names, shape_zyx, channels):
     [
         ((6, 7), None, "expected three axes"),
         ((5, 6, 7, 3), None, "looks like colours"),
+        ((4, 60, 70, 3), None, "looks like colours"),
         ((2, 2, 5, 6, 7), None, "does not name its axes"),
         ((3, 5, 6, 7), "tzyx", "axis 't' of length 3"),
         ((5, 6, 7), "zzx", "expected z, y and x once each"),

@@ -20,6 +20,8 @@ from twostream.base.geometry import Box, Vector
 CHANNEL_NAMES = ("c", "ch", "channel", "channels")
 COLOURS = (3, 4)
 """Lengths of a last axis that holds red, green, blue and perhaps opacity."""
+NARROWEST = 8
+"""Beside a Y at least this long, an X of three or four pixels is no section of tissue."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,7 @@ def _by_position(shape: tuple[int, ...], uri: str) -> tuple[str, ...]:
     kept = shape[len(shape) - front :]
     if len(kept) == 4 and kept[-1] == 1 and kept[0] != 1:
         words: tuple[str, ...] = ("z", "y", "x", "last")
-    elif len(kept) == 4 and kept[-1] in COLOURS and kept[0] not in COLOURS:
+    elif len(kept) == 4 and kept[-1] in COLOURS and (kept[0] not in COLOURS or kept[-2] >= NARROWEST):
         raise VolumeError(
             f"{uri} has shape {shape}; its last axis of {kept[-1]} looks like colours. Expected grey values (Z, Y, X), "
             f"or (C, Z, Y, X) with the channels first."
