@@ -311,6 +311,31 @@ def test_a_damaged_page_is_restored_too(lab):
     assert "restored from" in call("repair", lab).output and answers(lab) == before
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("export", "--what", "dataset"),
+        ("export", "--what", "dataset", "--format", "hdf5"),
+        ("export", "--what", "answers", "--format", "csv"),
+        ("export", "--what", "queries", "--pictures"),
+        ("export", "--what", "segmentation", "--format", "zarr"),
+        ("fork",),
+        ("init",),
+    ],
+)
+def test_no_path_leads_into_a_project_unseen(lab, toy_file, words, monkeypatch):
+    """`nope/../lab` is not there as long as `nope` is not, and is `lab` once a command has made `nope`."""
+    monkeypatch.chdir(lab.parent)
+    files = {path: path.read_bytes() for path in lab.rglob("*") if path.is_file()}
+    way = Path("nope") / ".." / "lab"
+    if words == ("init",):
+        done = init(way, toy_file)
+    else:
+        done = call(words[0], lab, way) if words == ("fork",) else call(words[0], lab, *words[1:], "-o", way)
+    refused(done, "lab")
+    assert {path: path.read_bytes() for path in files} == files
+
+
 # -- forks, and files of rounds that are gone -----------------------------------------------------------------------
 
 

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from twostream.base.atomic import is_taken
 from twostream.base.errors import InputError
 from twostream.candidates.table import read_table
 from twostream.project.curated import export_dataset
@@ -91,7 +92,7 @@ def make_way_for(path: Path) -> None:
     Raises:
         InputError: something is at ``path`` already.
     """
-    if path.exists():
+    if is_taken(path):
         raise InputError(f"{path} exists already; remove it or choose another path.")
     path.parent.mkdir(parents=True, exist_ok=True)
 

@@ -23,6 +23,7 @@ from urllib.parse import unquote, urlsplit
 
 import tensorstore
 
+from twostream.base.atomic import is_taken
 from twostream.base.errors import VolumeError
 
 CACHE_BYTES = 256 * 2**20
@@ -109,7 +110,7 @@ class Location:
         if self.scheme in ("http", "https"):
             raise VolumeError(f"{self.path} cannot be written; expected a path of this machine, s3:// or gs://.")
         if self.is_local:
-            taken = os.path.lexists(self.path)
+            taken = is_taken(Path(self.path))
         else:
             store = self._kvstore()
             try:
