@@ -1,8 +1,9 @@
 """Does the ledger stay fast as answers pile up, and does it keep every answer of several people at once?
 
 Milliseconds of ``tell``, ``open_queries`` (80 open), ``query`` and ``counts`` (median of 100 calls) after 100, 1,000
-and 10,000 answers, and eight threads that answer at once. Beside ``tell`` the bare limit: a small row inserted into an
-SQLite file with the same settings, one transaction each.
+and 10,000 answers, and eight threads that answer at once. Beside ``tell``, in turns with it, the same without the copy
+in ``answers.jsonl``, and the bare limit: a small row inserted into an SQLite file with the same settings, one
+transaction each.
 
     python benchmarks/ledger_speed.py
     python benchmarks/ledger_speed.py --full          # up to 10,000 answers
@@ -42,10 +43,10 @@ def snapshot(identity: int, rng: np.random.Generator) -> Query:
     )
 
 
-def answered_ledger(path: Path, num_answers: int) -> Ledger:
-    """A ledger with so many answers in earlier rounds, and a round that waits."""
+def answered_ledger(path: Path, num_answers: int, *, copied: bool = True) -> Ledger:
+    """A ledger with so many answers in earlier rounds, and a round that waits; answers are copied as in a project."""
     rng = np.random.default_rng(0)
-    ledger = Ledger(path, create=True, answers_path=path.with_suffix(".jsonl"))  # as in a project
+    ledger = Ledger(path, create=True, answers_path=path.with_suffix(".jsonl") if copied else None)
     total = num_answers + 3 * NUM_CALLS
     ledger.register(0, range(1, total + 1))
     for number, start in enumerate(range(0, num_answers, 1000)):
@@ -98,6 +99,7 @@ def main() -> None:
     results = Results("ledger_speed", options)
     with tempfile.TemporaryDirectory() as folder:
         ledgers = {n: answered_ledger(Path(folder) / f"{n}.sqlite", n) for n in options.answers}
+        alone = {n: answered_ledger(Path(folder) / f"alone_{n}.sqlite", n, copied=False) for n in options.answers}
         first = {n: ledger.open_queries()[0].id for n, ledger in ledgers.items()}
         measured: dict[str, dict[int, Callable[[int], object]]] = {
             "tell": {
@@ -107,10 +109,13 @@ def main() -> None:
             "counts": {n: lambda _, n=n: ledgers[n].counts() for n in options.answers},
         }
         measured["tell"][0] = bare_insert(Path(folder))
+        for n in options.answers:
+            measured["tell"][-n] = lambda i, n=n: alone[n].tell(Answer(first[n] + i, AnswerKind.TRUE, "ann"))
         for name, calls in measured.items():
             for n, milliseconds in medians_ms(calls).items():
-                data = generated(n) if n else Data("none", "ledger_speed.bare_insert()")
-                results.add(f"{name}_ms" if n else "bare_insert_ms", milliseconds, "ms", data=data, answers=n)
+                data = generated(abs(n)) if n else Data("none", "ledger_speed.bare_insert()")
+                title = name if n > 0 else "tell_without_copy" if n else "bare_insert"
+                results.add(f"{title}_ms", milliseconds, "ms", data=data, answers=abs(n))
         for ledger in ledgers.values():
             for query in ledger.open_queries()[NUM_THREADS * 10 :]:
                 ledger.tell(Answer(query.id, AnswerKind.TRUE, "ann"))

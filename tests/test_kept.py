@@ -440,7 +440,7 @@ def test_a_file_of_a_round_that_is_gone(lab, toy_file, name, number):
     shutil.rmtree(path) if path.is_dir() else path.unlink()
     done = call("run", lab, "--rounds", "2")
     if outcome == "named":
-        refused(done, str(path), f"`twostream repair {lab}` makes them again")
+        refused(done, str(path), f"`twostream repair {lab}` makes again what is gone")
         repaired = call("repair", lab)
         assert repaired.exit_code == 0 and f"{path} was gone: made again" in repaired.output, repaired.output
         if name == "config.yaml":
@@ -462,7 +462,7 @@ def test_a_project_goes_on_with_files_that_were_made_again(lab, toy_file, tmp_pa
     for path in lab.glob("rounds/*/*"):
         if path.name not in ("config.yaml", "ledger.sqlite"):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-    refused(call("run", lab), "other files of finished steps are gone")
+    refused(call("run", lab), "files that later steps read are gone, among them")
     assert call("repair", lab).exit_code == 0
     for project in (whole, Project(lab)):
         run(project, rounds=2, truth_uri=f"{toy_file}:mitochondria")

@@ -56,10 +56,12 @@ def check_files(project: Project) -> None:
     """
     gone = [project.path(one.round, one.name) for one in missing_files(project) if one.is_read]
     if gone:
-        others = f" and {len(gone) - 1} other files" if len(gone) > 1 else ""
+        what = f"{len(gone)} files that later steps read are gone, among them {gone[0]}. Put them"
+        if len(gone) == 1:
+            what = f"{gone[0]}, which later steps read, is gone. Put it"
         raise ProjectError(
-            f"{gone[0]}{others} of finished steps are gone. Put them back from a copy of the project; or "
-            f"`{project.command('repair')}` makes them again, which may need a training."
+            f"{what} back from a copy of the project; or `{project.command('repair')}` makes again what is gone, which "
+            f"may need a training."
         )
 
 
