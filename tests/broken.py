@@ -29,7 +29,7 @@ from twostream.volume.volume import Metadata
 # -- volumes ------------------------------------------------------------------------------------------------------
 
 
-class Npy(Volume):
+class Faultless(Volume):
     """A format without a fault: a .npy file and a .json file; the faulty ones below change one method."""
 
     def __init__(self, uri, voxel_size_nm=None):
@@ -57,7 +57,7 @@ class Npy(Volume):
         return type(self), (self.uri,)
 
 
-class NpyExam(VolumeExam):
+class FaultlessExam(VolumeExam):
     kind: type
 
     def make(self, folder, array, voxel_size_nm, offset_nm=None):
@@ -67,20 +67,20 @@ class NpyExam(VolumeExam):
         return self.kind(f"{self.kind.__name__.lower()}://{folder}/a.npy")
 
 
-class TestWithoutAFault(NpyExam):
-    kind = Npy
+class TestWithoutAFault(FaultlessExam):
+    kind = Faultless
 
 
-class Flipped(Npy):
+class Flipped(Faultless):
     def _read(self, box):
         return np.array(self.array[..., ::-1, :, :][(..., *box.slices)])
 
 
-class TestFlipped(NpyExam):
+class TestFlipped(FaultlessExam):
     kind, fails = Flipped, "test_every_box_holds_what_was_stored"
 
 
-class OneLess(Npy):
+class OneLess(Faultless):
     """Empty boxes are right; the others lack nothing but their first plane, which is that of the plane before."""
 
     def _read(self, box):
@@ -90,70 +90,70 @@ class OneLess(Npy):
         return found
 
 
-class TestOneLess(NpyExam):
+class TestOneLess(FaultlessExam):
     kind, fails = OneLess, "test_every_box_holds_what_was_stored"
 
 
-class WrapsRound(Npy):
+class WrapsRound(Faultless):
     def read(self, box):
         return self._read(box)
 
 
-class TestWrapsRound(NpyExam):
+class TestWrapsRound(FaultlessExam):
     kind, fails = WrapsRound, "test_a_box_outside_is_refused"
 
 
-class LeavesOutNegative(Npy):
+class LeavesOutNegative(Faultless):
     def _check_inside(self, box, verb):
         if min(box.offset_zyx) >= 0:
             super()._check_inside(box, verb)
 
 
-class TestLeavesOutNegative(NpyExam):
+class TestLeavesOutNegative(FaultlessExam):
     kind, fails = LeavesOutNegative, "test_a_box_outside_is_refused"
 
 
-class ThroughFloats(Npy):
+class ThroughFloats(Faultless):
     def _read(self, box):
         return self.array[(..., *box.slices)].astype(np.float64).astype(self.dtype)
 
 
-class TestThroughFloats(NpyExam):
+class TestThroughFloats(FaultlessExam):
     kind, fails = ThroughFloats, "test_every_dtype_comes_back_to_the_last_bit"
     dtypes = ("uint64",)
 
 
-class ChannelsLast(Npy):
+class ChannelsLast(Faultless):
     def _read(self, box):
         found = super()._read(box)
         return np.moveaxis(found, 0, -1) if self.num_channels else found
 
 
-class TestChannelsLast(NpyExam):
+class TestChannelsLast(FaultlessExam):
     kind, fails = ChannelsLast, "test_channels_come_first"
 
 
-class SwappedSize(Npy):
+class SwappedSize(Faultless):
     def load(self, voxel_size_nm):
         super().load(voxel_size_nm)
         self.voxel_size_nm = self.voxel_size_nm[::-1]
 
 
-class TestSwappedSize(NpyExam):
+class TestSwappedSize(FaultlessExam):
     kind, fails = SwappedSize, "test_it_knows_its_extent_and_its_voxels"
 
 
-class NumpyIntegers(Npy):
+class NumpyIntegers(Faultless):
     def __init__(self, uri, voxel_size_nm=None):
         super().__init__(uri, voxel_size_nm)
         self.shape_zyx = tuple(np.array(self.shape_zyx))
 
 
-class TestNumpyIntegers(NpyExam):
+class TestNumpyIntegers(FaultlessExam):
     kind, fails = NumpyIntegers, "test_it_knows_its_extent_and_its_voxels"
 
 
-class Lends(Npy):
+class Lends(Faultless):
     def load(self, voxel_size_nm):
         super().load(voxel_size_nm)
         self.array = np.array(self.array)
@@ -162,20 +162,20 @@ class Lends(Npy):
         return self.array[(..., *box.slices)]
 
 
-class TestLends(NpyExam):
+class TestLends(FaultlessExam):
     kind, fails = Lends, "test_arrays_that_were_read_may_be_changed"
 
 
-class ReadOnlyArrays(Npy):
+class ReadOnlyArrays(Faultless):
     def _read(self, box):
         return self.array[(..., *box.slices)]
 
 
-class TestReadOnlyArrays(NpyExam):
+class TestReadOnlyArrays(FaultlessExam):
     kind, fails = ReadOnlyArrays, "test_arrays_that_were_read_may_be_changed"
 
 
-class OnePosition(Npy):
+class OnePosition(Faultless):
     """All threads share one position in the file."""
 
     def _read(self, box):
@@ -184,26 +184,26 @@ class OnePosition(Npy):
         return np.array(self.array[(..., *self.place.slices)])
 
 
-class TestOnePosition(NpyExam):
+class TestOnePosition(FaultlessExam):
     kind, fails = OnePosition, "test_eight_threads_read_at_once"
 
 
-class TakesVoxelsAlong(Npy):
+class TakesVoxelsAlong(Faultless):
     def __reduce__(self):
         return pickle.loads, (pickle.dumps(np.array(self.array)),)
 
 
-class TestTakesVoxelsAlong(NpyExam):
+class TestTakesVoxelsAlong(FaultlessExam):
     kind, fails = TakesVoxelsAlong, "test_it_can_be_pickled"
 
 
-class TakesAnySize(Npy):
+class TakesAnySize(Faultless):
     def load(self, voxel_size_nm):
         super().load(None)
         self.voxel_size_nm = tuple(voxel_size_nm or self.voxel_size_nm)
 
 
-class AxesNotTurned(Npy):
+class AxesNotTurned(Faultless):
     """Takes X, Y, Z as the file has them for Z, Y, X."""
 
     def load(self, voxel_size_nm):
@@ -211,35 +211,35 @@ class AxesNotTurned(Npy):
         self.array = self.array.T
 
 
-class TestAxesNotTurned(NpyExam):
+class TestAxesNotTurned(FaultlessExam):
     kind, fails = AxesNotTurned, "test_it_knows_its_extent_and_its_voxels"
 
 
-class AxesTurnedInTheShapeAlone(Npy):
+class AxesTurnedInTheShapeAlone(Faultless):
     def _read(self, box):
         whole = np.array(self.array).reshape(-1)
         return whole.reshape(self.array.shape[::-1]).T[(..., *box.slices)].copy()
 
 
-class TestAxesTurnedInTheShapeAlone(NpyExam):
+class TestAxesTurnedInTheShapeAlone(FaultlessExam):
     kind, fails = AxesTurnedInTheShapeAlone, "test_every_box_holds_what_was_stored"
 
 
-class SaysTheWrongAxes(Npy):
+class SaysTheWrongAxes(Faultless):
     def load(self, voxel_size_nm):
         super().load(voxel_size_nm)
         self.metadata = Metadata()
 
 
-class TestSaysTheWrongAxes(NpyExam):
+class TestSaysTheWrongAxes(FaultlessExam):
     kind, fails = SaysTheWrongAxes, "test_it_says_how_it_was_understood"
 
 
-class TestTakesAnySize(NpyExam):
+class TestTakesAnySize(FaultlessExam):
     kind, fails = TakesAnySize, "test_a_voxel_size_is_demanded_or_must_agree"
 
 
-class FillsUp(Npy):
+class FillsUp(Faultless):
     def load(self, voxel_size_nm):
         try:
             super().load(voxel_size_nm)
@@ -247,25 +247,25 @@ class FillsUp(Npy):
             self.array, self.voxel_size_nm = np.zeros((5, 17, 33), np.uint16), (40.0, 4.0, 5.0)
 
 
-class TestFillsUp(NpyExam):
+class TestFillsUp(FaultlessExam):
     kind, fails = FillsUp, "test_a_damaged_file_is_an_error_or_does_no_harm"
 
 
-class TestFillsUpWhatIsMissing(NpyExam):
+class TestFillsUpWhatIsMissing(FaultlessExam):
     kind, fails = FillsUp, "test_a_missing_file_is_named"
 
 
-class RawErrors(Npy):
+class RawErrors(Faultless):
     def load(self, voxel_size_nm):
         self.array = np.load(self.path, mmap_mode="r")
         self.voxel_size_nm = tuple(json.loads(self.path.with_suffix(".json").read_text()))
 
 
-class TestRawErrors(NpyExam):
+class TestRawErrors(FaultlessExam):
     kind, fails = RawErrors, "test_a_damaged_file_is_an_error_or_does_no_harm"
 
 
-class Written(Npy):
+class Written(Faultless):
     """Can be written, without a fault."""
 
     def load(self, voxel_size_nm):
@@ -276,7 +276,7 @@ class Written(Npy):
         self.array[(..., *box.slices)] = array
 
 
-class WrittenExam(NpyExam):
+class WrittenExam(FaultlessExam):
     kind = Written
     writes = True
 
