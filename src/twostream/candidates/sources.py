@@ -143,8 +143,8 @@ def _understood_probability(volume: Volume, image: Volume, task: Task) -> tuple[
     lines += [f"  {note}" for note in volume.metadata.notes]
     if share > MOSTLY:
         lines.append(
-            f"question: {volume.uri} is 0.5 or more in most of the image. Is it the probability of {task.name}, or that "
-            f"of the background, or the image itself?"
+            f"question: {volume.uri} is 0.5 or more in most of the image. Is it the probability of {task.name}, or "
+            f"that of the background, or the image itself?"
         )
     if top < LIKELY:
         full = FULL_SCALE[volume.dtype.name]
