@@ -193,6 +193,8 @@ def test_jpeg_and_white_zero_are_said(tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", section, compression="jpeg", metadata=None, photometric="miniswhite")
     notes = open_volume(str(tmp_path / "a.tif"), SIZE).metadata.notes
     assert any("JPEG" in note for note in notes) and any("0 is white" in note for note in notes)
+    tifffile.imwrite(tmp_path / "b.tif", section, metadata=None, photometric="miniswhite")  # in one piece
+    assert any("0 is white" in note for note in open_volume(str(tmp_path / "b.tif"), SIZE).metadata.notes)
 
 
 def test_a_truncated_tiff_is_refused(tmp_path):

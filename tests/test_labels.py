@@ -156,13 +156,20 @@ def test_touching_instances_are_no_sign_of_smoothing():
 
 def test_classes_are_not_instances():
     classes = np.where(blobs() > 0, blobs() % 3 + 1, 0)
-    with pytest.raises(InputError, match="look like classes, not instances"):
+    with pytest.raises(InputError, match="look like classes, or like a mask saved as JPEG, not like instances"):
         kind(classes)
 
 
 def test_labels_without_background_are_refused():
     with pytest.raises(InputError, match=r"no voxel that is 0.*common value is 1"):
         kind(np.where(blobs() > 0, 2, 1))
+
+
+@pytest.mark.parametrize("array", [np.where(blobs() > 0, 0, 255), np.where(blobs() > 0, blobs() % 2, 9)])
+def test_labels_that_may_be_inverted_are_questioned(array):
+    volume = MemoryVolume(array.astype(np.uint8), SIZE_NM, "labels")
+    asked = questions(scan_labels(volume, volume.box), "labels")
+    assert f"label {array[0, 0, 0]} of labels covers" in asked[0] and "inverted" in asked[0]
 
 
 def test_an_instance_that_fills_sections_is_questioned():

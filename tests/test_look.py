@@ -1,5 +1,7 @@
 """`twostream look`, and what `init` prints and keeps: what was understood of image and labels."""
 
+import re
+
 import cv2
 import h5py
 import numpy as np
@@ -93,6 +95,28 @@ def test_look_reads_a_table(tissue, tmp_path):
     assert result.exit_code == 0 and "2 " in result.output and (tmp_path / "look.png").exists()
 
 
+def test_look_takes_the_option_that_an_error_about_a_table_prints(tissue, tmp_path):
+    rows = [f"{i},{30 * (i % 24)},{8 * (9 * i % 250)},{8 * (31 * i % 250)}" for i in range(1, 40)]
+    (tmp_path / "nm.csv").write_text("\n".join(["id,z,y,x", *rows]))
+    words = ["look", f"{tissue}:image", tmp_path / "nm.csv", "-o", tmp_path / "look.png"]
+    refused = run(*words)
+    option = re.search(r"--set (source\.table_resolution_nm=\S+) reads them so", refused.output)
+    assert refused.exit_code == 1 and option
+    assert run(*words, "--set", option[1]).exit_code == 0
+    for word in ("query.budget=3", "source.radius=3"):
+        assert run(*words, "--set", option[1], "--set", word).exit_code == 1
+    about_labels = run("look", f"{tissue}:image", f"{tissue}:labels", "--set", option[1])
+    assert about_labels.exit_code == 1 and "how a table of objects is read" in about_labels.output
+
+
+def test_look_prints_what_the_file_holds_and_not_what_is_made_of_it(tissue, tmp_path):
+    result = run("look", f"{tissue}:wide", f"{tissue}:crop", "-o", tmp_path / "look.png")
+    image, labels = result.output.split("labels ")
+    assert "states no place; uint16" in image and "are shown as 0 to 255" in image
+    assert "(24, 128, 128) voxels of" in labels and "begins at (0, 0, 512) nm, from attribute offset; uint32" in labels
+    assert "begins at voxel (0, 0, 64)" in labels
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
@@ -101,6 +125,9 @@ def test_look_reads_a_table(tissue, tmp_path):
         (["IMAGE", "--window", "5"], "expected LOW:HIGH"),
         (["IMAGE", "--labels-kind", "mask"], "is about labels, but there are none"),
         (["IMAGE", "LABELS", "--labels-kind", "maske"], "expected one of instances, mask, sides"),
+        (["IMAGE", "sheet.xlsx"], "Save the sheet as CSV UTF-8"),
+        (["file://nowhere/a.h5:image"], "nowhere/a.h5 does not exist"),
+        (["~nobody-of-that-name/a.h5:image"], "a.h5 does not exist"),
     ],
 )
 def test_look_refuses_in_a_sentence(tissue, tmp_path, monkeypatch, words, sentence):

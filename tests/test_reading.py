@@ -134,11 +134,20 @@ def test_attributes_follow_the_named_axes(tmp_path):
         ({"resolution": (40, 4)}, "expected three numbers"),
         ({"voxel_size_nm": SIZE_NM, "resolution": (40, 10, 8)}, "Correct or remove one of them"),
         ({"voxel_size_nm": SIZE_NM, "axes": "zy"}, "has 3 axes"),
+        ({"voxel_size_nm": SIZE_NM, "axistags": "{bad"}, "axistags is '{bad'; expected names of axes"),
+        ({"voxel_size_nm": SIZE_NM, "axistags": '{"axes": [{"name": "z"}]}'}, "expected names of axes"),
+        ({"resolution": (np.nan, 4, 4)}, "expected finite numbers"),
+        ({"resolution": SIZE_NM, "offset": (np.nan, 0, 0)}, "expected finite numbers"),
     ],
 )
 def test_attributes_that_contradict_are_refused(tmp_path, attributes, sentence):
     with pytest.raises(VolumeError, match=sentence):
         open_volume(hdf5(tmp_path, ARRAY, attributes))
+
+
+def test_a_volume_without_voxels_is_refused(tmp_path):
+    with pytest.raises(VolumeError, match="holds no voxels"):
+        open_volume(hdf5(tmp_path, np.zeros((0, 5, 5), np.uint8), {"resolution": SIZE_NM}))
 
 
 def test_a_size_that_is_not_stated_is_not_presumed(tmp_path):
@@ -157,6 +166,15 @@ def test_volumes_are_placed_on_each_other():
         np.testing.assert_array_equal(found.read(found.box), expected)
         np.testing.assert_array_equal(found.read(Box((2, 3, 1), (2, 2, 4))), expected[2:4, 3:5, 1:5])
     assert "begins at voxel (1, 2, -1)" in placed.metadata.notes[-1]
+
+
+def test_a_shift_by_half_a_voxel_is_explained():
+    image, labels = np.zeros((4, 8, 8), np.uint8), np.ones((4, 8, 8), np.uint8)
+    half = [-s / 2 for s in SIZE_NM]
+    with pytest.raises(InputError, match=r"Half a voxel along each axis: .* the centre"):
+        place_on(volume(labels, (0.0, 0.0, 0.0)), volume(image, half))
+    with pytest.raises(InputError, match=r"Expected whole voxels\. Correct the place"):
+        place_on(volume(labels, (0.0, 0.0, 0.0)), volume(image, (half[0], 0.0, 0.0)))
 
 
 def test_equal_shapes_without_a_place_lie_on_each_other():

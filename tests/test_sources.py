@@ -601,3 +601,20 @@ def test_probabilities_of_every_dtype_are_converted_exactly(monkeypatch, dtype):
     output = MemoryVolume(np.zeros_like(level), IMAGE.voxel_size_nm)
     sources.write_probability(SourceConfig(kind="probability", uri="memory"), IMAGE, TASK, output)
     np.testing.assert_array_equal(output.read(IMAGE.box), level)
+
+
+def test_a_probability_is_described_and_what_looks_wrong_is_questioned(monkeypatch):
+    level = np.zeros(IMAGE.shape_zyx, np.uint16)
+    level[:, :4] = 65535
+    config = SourceConfig(kind="probability", uri="memory")
+
+    def described(array):
+        monkeypatch.setattr(sources, "_open", lambda *_: MemoryVolume(array, IMAGE.voxel_size_nm, "p"))
+        return sources.check_source(config, IMAGE, TASK)
+
+    share = 4 / IMAGE.shape_zyx[1]
+    assert described(level) == (f"probability p, uint16: at most 1.00, and 0.5 or more in {share:.1%} of the image",)
+    assert "of the background" in described(65535 - level)[-1]
+    twelve_bits = described(level // 16)[-1]
+    assert "nowhere 0.5 or more; 65535 means probability 1 in uint16" in twelve_bits
+    assert twelve_bits.endswith("pass --set candidates.threshold=0.031, or lower.")

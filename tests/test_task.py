@@ -139,7 +139,7 @@ def test_invalid_label_values_are_errors():
     Mitochondria((30.0, 8.0, 8.0)).check_values({0, 1, 7}, "a.h5:m")
     SynapsePolarity((30.0, 8.0, 8.0)).check_values({0, 1, 2, 5}, "a.h5:s")
     for values in ({0, -1}, {0, 2**64 - 1}):
-        with pytest.raises(InputError, match=r"a.h5:m holds the label .* set those to 0 first"):
+        with pytest.raises(InputError, match=r"a.h5:m holds the label .* pass --ignore-value"):
             Mitochondria((30.0, 8.0, 8.0)).check_values(values, "a.h5:m")
     with pytest.raises(InputError, match="none has both sides"):
         SynapsePolarity((30.0, 8.0, 8.0)).check_values({0, 2, 4}, "a.h5:s")

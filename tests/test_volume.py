@@ -42,6 +42,21 @@ def test_str_of_a_parsed_uri_is_the_same_text(uri):
 
 
 @pytest.mark.parametrize(
+    ("uri", "path"),
+    [
+        ("file:///lab/a%20b%23.h5:em", "/lab/a b#.h5"),
+        ("file:///lab/run#1/what?.h5:em", "/lab/run#1/what?.h5"),
+        ("file://localhost/lab/a.h5:em", "/lab/a.h5"),
+        ("file://lab/a.h5:em", "lab/a.h5"),
+        ("~nobody-of-that-name/a.h5:em", "~nobody-of-that-name/a.h5"),
+    ],
+)
+def test_paths_in_file_uris_and_homes(uri, path):
+    assert (Uri.parse(uri).path, Uri.parse(uri).dataset) == (path, "em")
+    assert absolute_uri(uri, Path("/")) == f"{Path('/') / path}:em"
+
+
+@pytest.mark.parametrize(
     ("uri", "stored"),
     [
         ("/lab/p/x.h5:raw", "x.h5:raw"),

@@ -36,6 +36,8 @@ MAX_COUNTED_VOXELS = 1 << 28
 MAX_CLIMBING = 0.2
 """Share of borders at which values climb in steps from which labels were smoothed. Drawn labels have below 0.02."""
 MIN_BORDERS = 50
+MOSTLY = 0.5
+"""Share of all voxels above which one value may be the background."""
 WHOLE_SECTION = 0.98
 """Share of a section above which one instance fills it."""
 
@@ -140,15 +142,22 @@ def kind_of(scan: LabelScan, task: Task, uri: str, option: str = "--labels-kind 
     if scan.pieces_per_value is not None and scan.pieces_per_value >= MANY_PIECES:
         raise InputError(
             f"{uri} holds the values {', '.join(map(str, sorted(values)))}, each in about "
-            f"{scan.pieces_per_value:.0f} separate pieces; these look like classes, not instances. Save the class of "
-            f"{task.name} as a mask, 1 inside and 0 outside; if they are instances, pass {option}."
+            f"{scan.pieces_per_value:.0f} separate pieces; these look like classes, or like a mask saved as JPEG, not "
+            f"like instances. Save the class of {task.name} as a mask, 1 inside and 0 outside; if one value marks "
+            f"unlabelled voxels, pass --ignore-value; if they are instances, pass {option}."
         )
     return "instances"
 
 
 def questions(scan: LabelScan, uri: str) -> list[str]:
     """What looks unusual but may be right, as sentences."""
-    return [
+    most = max(scan.num_voxels, key=lambda value: scan.num_voxels[value])
+    share = scan.num_voxels[most] / (sum(scan.num_voxels.values()) + scan.num_background + scan.num_ignored)
+    inverted = [
+        f"label {most} of {uri} covers {share:.0%} of it. If it is the background, and 0 marks the objects, the labels "
+        f"are inverted: exchange the two."
+    ]
+    return (inverted if share > MOSTLY else []) + [
         f"label {value} of {uri} fills {n} whole section{'s' * (n > 1)}. If it marks unlabelled voxels, pass "
         f"--ignore-value {value}."
         for value, n in sorted(scan.whole_sections.items())

@@ -225,6 +225,10 @@ class _View(Volume):
         self.metadata, self.chunk_shape_zyx = volume.metadata, volume.chunk_shape_zyx
         self.dtype = np.dtype(dtype)
 
+    @property
+    def as_stored(self) -> Volume:
+        return self._volume.as_stored
+
     def num_absent_chunks(self) -> tuple[int, int] | None:
         return self._volume.num_absent_chunks()
 

@@ -39,6 +39,10 @@ SLAB_SECTIONS = 16
 """Sections that are read at once to number instances."""
 FULL_SCALE = {"uint8": 255.0, "uint16": 65535.0, "float16": 1.0, "float32": 1.0, "float64": 1.0}
 """Value that means probability 1, by dtype."""
+LIKELY = 128
+"""Value in 255 from which a voxel counts as foreground, where a source is described."""
+MOSTLY = 0.5
+"""Share of the image that is foreground from which a probability is questioned."""
 SLACK = 1e-4
 """Rounding in softmax and blending puts floats at most this far outside [0, 1]; farther values are no probabilities."""
 RADIUS_NM = {"polarity": 200.0, "cleft": 150.0, "mitochondria": 250.0}
@@ -122,10 +126,33 @@ def check_source(config: SourceConfig, image: Volume, task: Task) -> tuple[str, 
         InputError: the source does not fit the image or the task.
     """
     if config.kind == "probability":
-        for _ in _probability_blocks(_open(config, image), image, task):
-            pass
-        return ()
+        return _understood_probability(_open(config, image), image, task)
     return instances(config, image, task).understood
+
+
+def _understood_probability(volume: Volume, image: Volume, task: Task) -> tuple[str, ...]:
+    """How high a probability is and how much of the image it fills, as sentences; what looks unusual is a question."""
+    likely, top = 0, 0
+    for _, probability in _probability_blocks(volume, image, task):
+        likely += int(np.count_nonzero((probability >= LIKELY).any(0)))
+        top = max(top, int(probability.max()))
+    share = likely / image.box.num_voxels
+    lines = [
+        f"probability {volume.uri}, {volume.dtype}: at most {top / 255:.2f}, and 0.5 or more in {share:.1%} of the image"
+    ]
+    lines += [f"  {note}" for note in volume.metadata.notes]
+    if share > MOSTLY:
+        lines.append(
+            f"question: {volume.uri} is 0.5 or more in most of the image. Is it the probability of {task.name}, or "
+            f"that of the background, or the image itself?"
+        )
+    if top < LIKELY:
+        full = FULL_SCALE[volume.dtype.name]
+        lines.append(
+            f"question: {volume.uri} is nowhere 0.5 or more; {full:g} means probability 1 in {volume.dtype}. Was it "
+            f"scaled differently? If not, pass --set candidates.threshold={max(top // 2, 1) / 255:.2g}, or lower."
+        )
+    return tuple(lines)
 
 
 def write_probability(config: SourceConfig, image: Volume, task: Task, output: Volume) -> None:

@@ -265,6 +265,7 @@ def look(
     output: Annotated[
         Path, typer.Option("-o", "--output", metavar="PNG", help="The picture; a file that is there is replaced.")
     ] = Path("look.png"),
+    set_: Overrides = None,
     debug: Debug = False,
 ) -> None:
     """Print what is understood of files, and draw sections with what lies on them. `init` makes the same checks."""
@@ -282,7 +283,7 @@ def look(
         label_kind_of(labels_kind),
         ignore_value,
     )
-    seen = look_at(given, task)
+    seen = look_at(given, task, set_ or [])
     write_picture(seen.picture, output)
     print("\n".join(seen.understood.printed))
     print(f"picture: {output}")

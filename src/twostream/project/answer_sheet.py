@@ -72,9 +72,9 @@ class AnswerSheet:
 
     def error(self, row: Row, column: str, wanted: str) -> InputError:
         """The error for a cell: it names file, row and column, and says what came and what was ``wanted``."""
-        text = row.cells.get(column, "")
+        text, end = row.cells.get(column, ""), "" if wanted.endswith("?") else "."
         return InputError(
-            f"{self.path}, row {row.number}, column {column}: {repr(text) if text else 'nothing'} came; {wanted}."
+            f"{self.path}, row {row.number}, column {column}: {repr(text) if text else 'nothing'} came; {wanted}{end}"
         )
 
     def number(self, row: Row, column: str) -> float:

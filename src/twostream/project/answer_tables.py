@@ -98,7 +98,9 @@ def read_answers(project: Project, path: Path, annotator: str, *, false_is: str 
         raise InputError(f"--false-is is {false_is!r}; expected nothing or shape.")
     sheet = read_answer_sheet(path)
     if "kind" not in sheet.columns or not {"query", "z", "z_nm"} & set(sheet.columns):
-        raise InputError(f"{path} has the columns {', '.join(sheet.columns)}; expected query and kind among them.")
+        raise InputError(
+            f"{path} has the columns {', '.join(sheet.columns) or 'none'}; expected query and kind among them."
+        )
     reader = _Reader(project, sheet, annotator, false_is)
     return reader.record()
 

@@ -5,20 +5,21 @@ Knows volumes, labels and tables; must not know the folder of a project, nor imp
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from twostream.base.atomic import write_bytes
+from twostream.base.config import apply_overrides, parse_config
 from twostream.base.errors import InputError
 from twostream.base.geometry import Box
 from twostream.candidates.labels import Labels
-from twostream.candidates.objects import read_objects
-from twostream.candidates.objects.files import is_table
+from twostream.candidates.objects import is_table, read_table_at
 from twostream.candidates.painting import paint, with_sides
 from twostream.candidates.picture import png
-from twostream.candidates.sources import RADIUS_NM
+from twostream.candidates.sources import RADIUS_NM, SourceConfig
 from twostream.project.inputs import Given, Inputs, read_inputs
 from twostream.project.look_picture import look_picture, stacked_below
 from twostream.project.understood import Understood, of_image, of_labels
@@ -43,32 +44,52 @@ class Look:
     picture: np.ndarray
 
 
-def look(given: Given, task_name: str) -> Look:
+def look(given: Given, task_name: str, overrides: Sequence[str] = ()) -> Look:
     """Look at an image, and at what lies on it.
 
     Args:
         given: the image; its ``labels`` may be a label volume, a segmentation, or a table of objects.
         task_name: gives the label convention.
+        overrides: settings as "source.a=value" that say how a table is read.
 
     Raises:
         InputError: something cannot be read, or contradicts itself.
     """
-    table = given.labels if given.labels and is_table(given.labels) else None
-    inputs = read_inputs(replace(given, labels=None) if table else given, task_name)
+    config = _table_settings(given.labels, overrides)
+    inputs = read_inputs(replace(given, labels=None) if config else given, task_name)
     task = get_task(task_name, inputs.image.voxel_size_nm)
-    return look_at_inputs(inputs, task) if table is None else _look_at_table(Path(table), inputs.image, task)
+    return look_at_inputs(inputs, task) if config is None else _look_at_table(config, inputs.image, task)
+
+
+def _table_settings(path: str | None, overrides: Sequence[str]) -> SourceConfig | None:
+    """How a table is read; None if ``path`` is none.
+
+    Raises:
+        InputError: the settings are about something else than a table.
+    """
+    is_given = path is not None and is_table(path)
+    for option in overrides:
+        if not is_given or not option.strip().startswith("source."):
+            raise InputError(
+                f"--set {option} came; here it can only say how a table of objects is read (source.columns, "
+                f"source.table_resolution_nm, source.list_order, source.radius_nm)."
+            )
+    if not is_given:
+        return None
+    values = apply_overrides({"source": {"kind": "objects", "uri": path}}, overrides)
+    return parse_config(SourceConfig, values["source"], source="--set source")
 
 
 def look_at_inputs(inputs: Inputs, task: Task, segmentation: Labels | None = None) -> Look:
     """Look at an image, labels and perhaps a segmentation in place of S that have been opened."""
     understood, image = of_image(inputs.image), inputs.image
     pictures = []
-    for labels in (inputs.labels, segmentation):
+    for name, labels in (("labels", inputs.labels), ("segmentation", segmentation)):
         if labels is None:
             continue
         # Balls around points have no borders that the image could show.
         found = [] if labels.kind == "points" else fits(image, labels.volume, task.num_sides, labels.covered)
-        understood += of_labels(labels, image, task, found)
+        understood += of_labels(labels, image, task, found, name)
         pictures.append(look_picture(image, labels.covered, labels.volume, labels.ignore))
         if found and (better := better_reading(found)):
             pictures.append(look_picture(image, labels.covered, labels.volume, None, better.reading))
@@ -86,13 +107,13 @@ def write_picture(picture: np.ndarray, path: Path) -> None:
     write_bytes(path, png(picture))
 
 
-def _look_at_table(path: Path, image: Volume, task: Task) -> Look:
-    table = read_objects(path, image, task)
-    lines = Understood((f"table {path}", *(f"  {line}" for line in table.understood)))
+def _look_at_table(config: SourceConfig, image: Volume, task: Task) -> Look:
+    table = read_table_at(config.uri, config, image, task, "source")
+    lines = Understood((f"table {config.uri}", *(f"  {line}" for line in table.understood)))
     painted: Volume | None = None
     region: Box = image.box
     if image.box.num_voxels <= MAX_PAINTED_VOXELS:
-        owner = paint(table, image, RADIUS_NM[task.name])
+        owner = paint(table, image, config.radius_nm or RADIUS_NM[task.name])
         array = owner if task.num_sides == 1 else with_sides(table, owner, image.voxel_size_nm)
-        painted = MemoryVolume(array, image.voxel_size_nm, str(path))
+        painted = MemoryVolume(array, image.voxel_size_nm, config.uri)
     return Look(of_image(image) + lines, look_picture(image, region, painted, None))

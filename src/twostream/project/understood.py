@@ -22,6 +22,8 @@ from twostream.volume.grey import NUM_SAMPLES, SAMPLE_ZYX, spread_boxes
 
 BLOCK_ZYX = (32, 512, 512)
 """Voxels of the labels in memory at once, while objects are counted."""
+NOT_STATED = "not stated: that of the image is taken"
+"""Of the voxel size of labels."""
 MUCH_PADDING = 0.25
 """Share of constant places from which padding is questioned."""
 
@@ -52,7 +54,7 @@ def of_image(image: Volume) -> Understood:
 
     Reads ``NUM_SAMPLES`` places spread over the whole volume.
     """
-    lines = [f"image {image.uri}", *_of_volume(image)]
+    lines = [f"image {image.uri}", *_of_volume(image, "as given")]
     questions = []
     constant, places = _constant_places(image)
     if constant:
@@ -65,7 +67,7 @@ def of_image(image: Volume) -> Understood:
     return Understood(tuple(lines), tuple(questions))
 
 
-def of_labels(labels: Labels, image: Volume, task: Task, found: list[Fit]) -> Understood:
+def of_labels(labels: Labels, image: Volume, task: Task, found: list[Fit], name: str = "labels") -> Understood:
     """What was understood of labels: kind, objects, what is unknown, and whether they lie on the image.
 
     Args:
@@ -74,9 +76,10 @@ def of_labels(labels: Labels, image: Volume, task: Task, found: list[Fit]) -> Un
         task: gives the label convention.
         found: how well the labels fit the image in each reading of their axes (``volume.alignment.fits``); empty for
             points, which have no borders.
+        name: what they are, "labels" or "segmentation".
     """
     volume = labels.volume
-    lines = [f"labels {volume.uri}", *(_of_volume(volume) if labels.kind != "points" else [])]
+    lines = [f"{name} {volume.uri}", *(_of_volume(volume, NOT_STATED) if labels.kind != "points" else [])]
     lines += [f"  {note}" for note in labels.notes if note not in volume.metadata.notes]
     sizes, hidden, known = _sizes(labels, task)
     if sizes:
@@ -111,27 +114,32 @@ def _on_image(uri: str, found: list[Fit]) -> Understood:
             (line,),
             (
                 f"the image is hardly darker or brighter at the borders of the objects of {uri} than anywhere. "
-                f" Do they belong to this image? Look at the picture.",
+                f"Do they belong to this image? Look at the picture.",
             ),
         )
     return Understood((f"{line}; they lie on the image",))
 
 
-def _of_volume(volume: Volume) -> list[str]:
-    """Axes, extent, voxel size, place and dtype of a volume."""
-    facts = volume.metadata
+def _of_volume(volume: Volume, not_stated: str) -> list[str]:
+    """Axes, extent, voxel size, place and dtype of a volume as its file has them, and what was made of it.
+
+    Args:
+        volume: the volume as it is used here.
+        not_stated: what is said of the voxel size where the file does not state it.
+    """
+    facts, stored = volume.metadata, volume.as_stored
     axes = f"named by {facts.axes_from}" if facts.axes_from else "presumed, as nothing names them"
-    size = f"from {facts.voxel_size_from}" if facts.voxel_size_from else "as given"
-    extent = [n * v / 1000 for n, v in zip(volume.shape_zyx, volume.voxel_size_nm, strict=True)]
+    size = f"from {facts.voxel_size_from}" if facts.voxel_size_from else not_stated
+    extent = [n * v / 1000 for n, v in zip(stored.shape_zyx, stored.voxel_size_nm, strict=True)]
     place = "states no place"
-    if volume.offset_nm is not None:
+    if stored.offset_nm is not None:
         source = f", from {facts.offset_from}" if facts.offset_from else ""
-        place = f"begins at {_numbers(volume.offset_nm)} nm{source}"
+        place = f"begins at {_numbers(stored.offset_nm)} nm{source}"
     lines = [
         f"  axes {' '.join(facts.axes)}, {axes}",
-        f"  {_numbers(volume.shape_zyx)} voxels of {_numbers(volume.voxel_size_nm)} nm ({size}): "
+        f"  {_numbers(stored.shape_zyx)} voxels of {_numbers(stored.voxel_size_nm)} nm ({size}): "
         f"{' x '.join(f'{e:.3g}' for e in extent)} µm (Z, Y, X)",
-        f"  {place}; {volume.dtype}",
+        f"  {place}; {stored.dtype}",
     ]
     return [*lines, *(f"  {note}" for note in facts.notes)]
 

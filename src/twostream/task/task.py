@@ -142,7 +142,8 @@ class Task(ABC):
         if odd:
             raise InputError(
                 f"{source} holds the label {odd[0]}; expected 0 for background and instance labels from 1 to 2^62. "
-                f"Some data sets use such values for unlabelled voxels; set those to 0 first."
+                f"If it marks unlabelled voxels of labels, pass --ignore-value {odd[0]}; in a segmentation, set it to "
+                f"0."
             )
         synapses = {self.instance_of(v) for v in values if v}
         complete = sum(set(self.values_of(n)) <= values for n in synapses)

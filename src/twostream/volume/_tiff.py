@@ -68,8 +68,7 @@ class TiffVolume(Volume):
         self.chunk_shape_zyx = None if self._flat is not None else self._chunk(page)
         self.voxel_size_nm = agreed_voxel_size(said.size, voxel_size_nm, self.uri, "metadata", said.why)
         self.offset_nm = said.offset
-        if self._flat is None:
-            notes = [*notes, *page_notes(page)]
+        notes = [*notes, *page_notes(page)]
         self.metadata = Metadata(
             self._axes.names,
             f"{series.kind} metadata" if self._axes.named else "",

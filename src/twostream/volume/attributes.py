@@ -50,7 +50,15 @@ class Attributes:
     def axis_names(self) -> list[str] | None:
         """Names of the axes as they are listed, or None."""
         found = self.find(NAMES)
-        return None if found is None else _axis_names(found[1])
+        if found is None:
+            return None
+        try:
+            return _axis_names(found[1])
+        except (ValueError, KeyError, TypeError):
+            raise VolumeError(
+                f"{self._uri}: the attribute {found[0]} is {found[1]!r}; expected names of axes, such as zyx. Correct "
+                f"or remove it."
+            ) from None
 
     def voxel_size(self, axes: Axes) -> tuple[VoxelSize, str] | None:
         """((z, y, x) nm, name of the attribute); None if there is none.
@@ -113,6 +121,8 @@ class Attributes:
             values = [float(v) for v in np.atleast_1d(np.asarray(value, float))]
         except (TypeError, ValueError):
             values = []
+        if not np.isfinite(values).all():
+            raise VolumeError(f"{self._uri}: the attribute {name} is {value!r}; expected finite numbers. Correct it.")
         if len(values) == 1:
             values *= 3
         if len(values) == len(axes.names):

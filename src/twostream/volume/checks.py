@@ -17,10 +17,15 @@ from twostream.volume.volume import Volume
 
 def check_integers(labels: Volume) -> None:
     """Raise InputError if ``labels`` has channels or does not hold integers."""
-    if labels.num_channels or labels.dtype.kind not in "ui":
+    if labels.num_channels:
         raise InputError(
-            f"{labels.uri} holds {labels.dtype} with {labels.num_channels} channels; "
-            f"expected integer labels (Z, Y, X) without channels."
+            f"{labels.uri} has {labels.num_channels} channels; expected integer labels (Z, Y, X) without channels. "
+            f"Save the channel that holds the labels as a volume of its own."
+        )
+    if labels.dtype.kind not in "ui":
+        raise InputError(
+            f"{labels.uri} holds {labels.dtype}; expected integer labels (Z, Y, X). If all of its values are whole "
+            f"numbers, save it as integers, such as uint32; if it is a probability, choose a threshold first."
         )
 
 

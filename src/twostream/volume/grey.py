@@ -51,6 +51,10 @@ class GreyVolume(Volume):
             metadata.axes, metadata.axes_from, metadata.voxel_size_from, metadata.offset_from, (*metadata.notes, note)
         )
 
+    @property
+    def as_stored(self) -> Volume:
+        return self._volume.as_stored
+
     def _read(self, box: Box) -> np.ndarray:
         return through_window(self._volume.read(box), self.window)
 
@@ -123,10 +127,14 @@ def open_values(uri: str, voxel_size_nm: Sequence[float] | None) -> Volume:
         InputError: it cannot be read, has several channels, or holds truth values or complex numbers.
     """
     volume = without_channel(open_volume(uri, voxel_size_nm))
-    if volume.num_channels or volume.dtype.kind not in "uif":
+    if volume.num_channels:
         raise InputError(
-            f"{volume.uri} holds {volume.dtype} with {volume.num_channels} channels; expected grey values, integers or "
-            f"floats, (Z, Y, X) without channels."
+            f"{volume.uri} has {volume.num_channels} channels; expected grey values (Z, Y, X) without channels. Save "
+            f"the channel that is the image as a volume of its own."
+        )
+    if volume.dtype.kind not in "uif":
+        raise InputError(
+            f"{volume.uri} holds {volume.dtype}; expected grey values, integers or floats. Is it the image, or a mask?"
         )
     return volume
 

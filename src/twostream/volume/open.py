@@ -78,7 +78,10 @@ def open_volume(uri: str, voxel_size_nm: Sequence[float] | None = None) -> Volum
         found = next((f for f in FORMATS.values() if f.recognises and f.recognises(parsed.path)), None)
     if found is None:
         raise VolumeError(f"cannot tell the format of {uri!r}; expected {_expected(FORMATS.values())}.")
-    return found.open(str(parsed), voxel_size_nm)
+    volume = found.open(str(parsed), voxel_size_nm)
+    if 0 in volume.shape_zyx:
+        raise VolumeError(f"{volume.uri} holds no voxels: its shape is {volume.shape_zyx} (Z, Y, X). Write it again.")
+    return volume
 
 
 def open_ignore_mask(uri: str, voxel_size_nm: Sequence[float] | None = None) -> Volume | None:

@@ -41,6 +41,10 @@ class PlacedVolume(Volume):
         self.metadata = _with_note(volume.metadata, note)
 
     @property
+    def as_stored(self) -> Volume:
+        return self._volume.as_stored
+
+    @property
     def covered(self) -> Box:
         """The part of the other volume that this one covers; outside of it nothing is known."""
         return self._volume.box.shifted(self.shift_zyx).intersection(self.box)
@@ -71,6 +75,10 @@ class OneChannel(Volume):
         self.voxel_size_nm, self.offset_nm, self.dtype = volume.voxel_size_nm, volume.offset_nm, volume.dtype
         self.chunk_shape_zyx = volume.chunk_shape_zyx
         self.metadata = _with_note(volume.metadata, "its single channel is dropped")
+
+    @property
+    def as_stored(self) -> Volume:
+        return self._volume.as_stored
 
     def _read(self, box: Box) -> np.ndarray:
         return self._volume.read(box)[0]
@@ -116,7 +124,8 @@ def place_on(volume: Volume, image: Volume) -> Volume:
     if any(abs(s - w) > MAX_FRACTION for s, w in zip(shift, whole, strict=True)):
         raise InputError(
             f"{volume.uri} begins at {_text(volume.offset_nm)} nm and {image.uri} at {_text(image.offset_nm)} nm "
-            f"(Z, Y, X): {_text(shift)} voxels apart. Expected whole voxels. Correct the place in one of the files."
+            f"(Z, Y, X): {_text(shift)} voxels apart. Expected whole voxels. {_half_voxel(shift)}Correct the place in "
+            f"one of the files."
         )
     if not any(whole) and volume.shape_zyx == image.shape_zyx:
         return volume
@@ -128,6 +137,16 @@ def place_on(volume: Volume, image: Volume) -> Volume:
             f"{_text(image.offset_nm)} nm (Z, Y, X). Correct the place in one of the files."
         )
     return placed
+
+
+def _half_voxel(shift: Sequence[float]) -> str:
+    """Why grids may lie half a voxel apart along each axis; "" if they do not."""
+    if any(abs(s - np.floor(s) - 0.5) > MAX_FRACTION for s in shift):
+        return ""
+    return (
+        "Half a voxel along each axis: one file seems to give the corner of its first voxel where its format means the "
+        "centre (NIfTI), or the other way round. "
+    )
 
 
 def check_voxels(volume: Volume, image: Volume) -> None:

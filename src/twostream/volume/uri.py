@@ -16,7 +16,7 @@ import difflib
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from twostream.volume.formats import FORMATS, split_dataset
 
@@ -83,8 +83,21 @@ class Uri:
 def _local(text: str) -> str:
     """``text`` with a path in place of ``file://`` and ``~``."""
     if text.startswith("file://"):
-        return unquote(urlsplit(text).path)
-    return str(Path(text).expanduser()) if text.startswith("~") else text
+        # Not by urlsplit: "#" and "?" are letters of a path here. What stands before the first "/" is no host, because
+        # files of other machines are not reached in this way; people write file://a.h5 for a relative path.
+        path = unquote(text.removeprefix("file://"))
+        return path.removeprefix("localhost") if path.startswith("localhost/") else path
+    return _with_home(text)
+
+
+def _with_home(text: str) -> str:
+    """``text`` with a home folder in place of ``~`` or ``~name``; as it is if nobody is called so."""
+    if not text.startswith("~"):
+        return text
+    try:
+        return str(Path(text).expanduser())
+    except RuntimeError:
+        return text
 
 
 def _split(path: str, default_dataset: str | None) -> tuple[str, str]:
@@ -105,7 +118,7 @@ def absolute_uri(text: str, folder: Path | None = None) -> str:
     uri = Uri.parse(text)
     if not uri.is_path:
         return text
-    path = Path(folder or ".") / Path(uri.path).expanduser()
+    path = Path(folder or ".") / _with_home(uri.path)
     return str(replace(uri, path=os.path.abspath(path)))
 
 

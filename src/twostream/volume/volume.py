@@ -71,6 +71,11 @@ class Volume(ABC):
         """The box of all voxels of the volume; it begins at (0, 0, 0)."""
         return Box.whole(self.shape_zyx)
 
+    @property
+    def as_stored(self) -> Volume:
+        """The volume as its file holds it: itself, unless it shows another volume shifted, cropped or computed."""
+        return self
+
     def read(self, box: Box) -> np.ndarray:
         """Read a box.
 

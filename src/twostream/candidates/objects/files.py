@@ -27,9 +27,13 @@ BRACKETS = "[](){} \n\t"
 """Around a list as text: [1, 2, 3], (1, 2, 3), {1,2,3}, or [1 2 3] as pandas writes arrays of NumPy."""
 
 
+SHEETS = (".xlsx", ".xls", ".ods")
+"""Endings of workbooks, which are not read: spreadsheets round ids."""
+
+
 def is_table(path: str) -> bool:
-    """Whether the ending of a path is one of ``READERS``, gzipped or not."""
-    return path.lower().removesuffix(".gz").endswith(tuple(READERS))
+    """Whether the ending of a path is that of a table, gzipped or not; of one, too, that ``Table.read`` refuses."""
+    return path.lower().removesuffix(".gz").endswith((*READERS, *SHEETS, ".json"))
 
 
 class Table:
@@ -56,7 +60,7 @@ class Table:
         name = path.name.lower().removesuffix(".gz")
         reader = next((reader for ending, reader in READERS.items() if name.endswith(ending)), None)
         if reader is None:
-            hint = " Save the sheet as CSV UTF-8." if name.endswith((".xlsx", ".xls", ".ods")) else ""
+            hint = " Save the sheet as CSV UTF-8." if name.endswith(SHEETS) else ""
             raise InputError(f"{path}: expected a table of objects in a file that ends in {', '.join(READERS)}.{hint}")
         try:
             table = reader(path)
