@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import yaml
 from conftest import LABELS_BOX, SHAPE_ZYX, TEST_BOX, VOXEL_SIZE_NM
-from test_cli import init, refused
+from test_cli import call, init, refused
 
 from twostream.base.errors import ConfigError, ProjectError
 from twostream.base.geometry import Box
@@ -328,7 +328,8 @@ def test_each_labels_box_must_lie_where_the_labels_lie(tmp_path, toy_file):
         file["labels"] = stored["mitochondria"][:, :, :128]
         file.attrs["voxel_size_nm"], file["labels"].attrs["offset"] = VOXEL_SIZE_NM, (0.0, 0.0, 0.0)
     words = ("--labels-box", LEFT, "--labels-box", RIGHT)
+    given = ("--image", f"{toy_file}:image", "--labels", f"{tmp_path / 'crop.h5'}:labels")
     refused(
-        init(tmp_path / "p", toy_file, "--labels", f"{tmp_path / 'crop.h5'}:labels", *words),
+        call("init", tmp_path / "p", *given, "--task", "mitochondria", *words),
         f"labels box {RIGHT} reaches beyond",
     )

@@ -230,10 +230,14 @@ def test_a_ledger_in_which_nobody_was_asked_is_made_again(tmp_path, toy_file):
 def test_the_rest_of_a_killed_init_is_replaced(tmp_path, toy_file):
     root = tmp_path / "p"
     assert init(root, toy_file, "--labels-box", LABELS_BOX).exit_code == 0
-    first = Project(root).id
+    project = Project(root)
+    first = project.id
+    project.ledger.close()  # an open ledger would write what it holds into the file that is emptied below
     (root / "twostream.yaml").unlink()
     assert init(root, toy_file, "--labels-box", LABELS_BOX).exit_code == 0
-    assert Project(root).id != first
+    project = Project(root)
+    assert project.id != first
+    project.ledger.close()
     (root / "twostream.yaml").unlink()
     (root / "ledger.sqlite").write_bytes(b"")
     assert init(root, toy_file, "--labels-box", LABELS_BOX).exit_code == 0

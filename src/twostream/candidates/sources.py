@@ -138,7 +138,7 @@ def _understood_probability(volume: Volume, image: Volume, task: Task) -> tuple[
         top = max(top, int(probability.max()))
     share = likely / image.box.num_voxels
     lines = [
-        f"probability {volume.uri}, {volume.dtype}: at most {top / 255:.2f}, and 0.5 or more in {share:.1%} of the image"
+        f"probability {volume.uri}, {volume.dtype}: up to {top / 255:.2f}, and 0.5 or more in {share:.1%} of the image"
     ]
     lines += [f"  {note}" for note in volume.metadata.notes]
     if share > MOSTLY:
