@@ -210,6 +210,14 @@ def test_two_volumes_are_joined_to_synapses(tmp_path, by_id):
     np.testing.assert_array_equal(swapped.read(swapped.box) % 2 == 1, sides() == 2)
 
 
+def test_instances_without_polarity_are_not_read_as_sides(tmp_path):
+    plain, paired = blobs(), np.where(sides() > 0, 2 * blobs() - 2 + sides(), 0).astype(np.uint32)
+    with pytest.raises(InputError, match=r"of 6 synapses the two sides lie apart in \d.* the task cleft"):
+        opened(stored(tmp_path, plain, "plain.h5"), task="polarity")
+    assert opened(stored(tmp_path, paired, "paired.h5"), task="polarity").kind == "instances"
+    assert opened(str(tmp_path / "plain.h5"), task="polarity", kind="instances").kind == "instances"
+
+
 def test_sides_that_do_not_belong_together_are_refused():
     pre, post = np.where(sides() == 1, blobs(), 0), np.where(sides() == 2, blobs() + 100, 0)
     with pytest.raises(InputError, match="share 0 of 12 and 12 ids"):

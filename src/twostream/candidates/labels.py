@@ -27,7 +27,7 @@ from twostream.base.geometry import Box
 from twostream.candidates.label_scan import LabelKind, LabelScan, kind_of, questions, scan_labels
 from twostream.candidates.objects import TableConfig, is_table, read_table_at
 from twostream.candidates.point_labels import POINT_RADIUS_NM, RIM_NM, PointLabels, PointVolume
-from twostream.candidates.sides import join_sides
+from twostream.candidates.sides import check_sides_lie_together, join_sides
 from twostream.task import Task
 from twostream.volume import Volume, open_ignore_mask, open_volume
 from twostream.volume.checks import check_integers, states_no_voxel_size
@@ -109,6 +109,8 @@ def open_labels(
     if kind is None:
         scan = scan_labels(raw, covered, config.ignore_value)
         kind = _side_kind(scan, config, task, raw.uri, option)
+        if kind == "instances" and task.num_sides == 2 and config.post is None:
+            check_sides_lie_together(raw, covered, option)
     companion = open_ignore_mask(config.uri, raw.voxel_size_nm)
     ignore = _Ignored(raw, config.ignore_value, None if companion is None else place_on(companion, image))
     plain = raw if config.ignore_value is None and raw.dtype != bool else _Plain(raw, config.ignore_value)

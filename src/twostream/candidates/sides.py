@@ -1,6 +1,6 @@
-"""Synapses from two label volumes, one for each side.
+"""The two sides of synapses: joined from two label volumes, or checked where one volume holds both.
 
-Knows label values and nanometres; must not know files.
+Knows volumes, label values and nanometres; must not know files.
 """
 
 from __future__ import annotations
@@ -12,9 +12,16 @@ import numpy as np
 from scipy import ndimage
 
 from twostream.base.errors import InputError
+from twostream.base.geometry import Box, grid
+from twostream.volume import Volume
 
 MAX_CLEFT_NM = 50.0
 """Sides farther apart are no synapse: a cleft is 10 to 30 nm wide, and labels leave a rim free."""
+MAX_CLEFT_VOXELS = 2
+"""Sides may also be this many voxels apart, where voxels are thick."""
+MAX_APART = 0.2
+"""Share of pairs that may lie apart: faults of drawing. Of instances that are no sides nearly all do."""
+SLAB_SECTIONS = 16
 MIN_SHARED = 0.5
 """Share of ids that both volumes must have for ids to mean synapses; unrelated numberings share some by chance."""
 
@@ -68,3 +75,49 @@ def _by_nearness(pre: np.ndarray, post: np.ndarray, voxel_size_nm: Sequence[floa
     inside = (pre > 0) | (post > 0)
     away_nm = ndimage.distance_transform_edt(~inside, sampling=voxel_size_nm)
     return cc3d.connected_components(away_nm <= MAX_CLEFT_NM / 2, connectivity=26, out_dtype=np.uint32).astype(np.int64)
+
+
+def check_sides_lie_together(volume: Volume, box: Box, option: str) -> None:
+    """Refuse labels whose values 2n-1 and 2n are not the two sides of one synapse.
+
+    Any instances numbered 1, 2, 3, ... could be read as sides; but then most pairs lie apart.
+
+    Args:
+        volume: (Z, Y, X) integers.
+        box: the part that holds labels.
+        option: by which a user states that they are right, for the error.
+
+    Raises:
+        InputError: the bounding boxes of many pairs lie farther apart than a cleft is wide.
+    """
+    extents = _extents(volume, box)
+    pairs = [(pre, extents[n + 1]) for n, pre in extents.items() if n % 2 == 1 and n + 1 in extents]
+    apart = sum(_lie_apart(pre, post, volume.voxel_size_nm) for pre, post in pairs)
+    if apart > MAX_APART * len(pairs):
+        raise InputError(
+            f"{volume.uri}: of {len(pairs)} synapses the two sides lie apart in {apart}; expected the presynaptic side "
+            f"of synapse n at 2n-1 and the postsynaptic one beside it at 2n. Are these instances without polarity, or "
+            f"one side only? Pass the other side by --labels-post, or use the task cleft; if they are right, pass "
+            f"{option}."
+        )
+
+
+def _extents(volume: Volume, box: Box) -> dict[int, Box]:
+    """{value: bounding box} of all labels above 0."""
+    found: dict[int, Box] = {}
+    for block in grid(box, (SLAB_SECTIONS, *box.shape_zyx[1:])):
+        values, index = np.unique(volume.read(block.write_box), return_inverse=True)
+        parts = ndimage.find_objects(index.reshape(block.write_box.shape_zyx) + 1)
+        for value, slices in zip(values.tolist(), parts, strict=True):
+            if value > 0:
+                part = Box.from_corners([s.start for s in slices], [s.stop for s in slices])
+                part = part.shifted(block.write_box.offset_zyx)
+                found[value] = found[value].hull(part) if value in found else part
+    return found
+
+
+def _lie_apart(a: Box, b: Box, voxel_size_nm: Sequence[float]) -> bool:
+    spans = zip(a.offset_zyx, a.stop_zyx, b.offset_zyx, b.stop_zyx, voxel_size_nm, strict=True)
+    return any(
+        max(b0 - a1, a0 - b1) * size > max(MAX_CLEFT_NM, MAX_CLEFT_VOXELS * size) for a0, a1, b0, b1, size in spans
+    )
