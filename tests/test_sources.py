@@ -613,7 +613,7 @@ def test_a_probability_is_described_and_what_looks_wrong_is_questioned(monkeypat
         return sources.check_source(config, IMAGE, TASK)
 
     share = 4 / IMAGE.shape_zyx[1]
-    assert described(level) == (f"probability p, uint16: at most 1.00, and 0.5 or more in {share:.1%} of the image",)
+    assert described(level) == (f"probability p, uint16: up to 1.00, and 0.5 or more in {share:.1%} of the image",)
     assert "of the background" in described(65535 - level)[-1]
     twelve_bits = described(level // 16)[-1]
     assert "nowhere 0.5 or more; 65535 means probability 1 in uint16" in twelve_bits
