@@ -94,9 +94,18 @@ def draw_scale_bar(tile: np.ndarray, pixel_nm: float) -> None:
     right, low = width - 10, height - 10
     left = right - max(1, round(length / pixel_nm))
     text = f"{length} nm"
-    for colour, thickness, rim in (((0, 0, 0), 4, 2), ((255, 255, 255), 1, 0)):  # white on a black rim
+    for colour, rim in (((0, 0, 0), 2), ((255, 255, 255), 0)):  # white on a black rim
         cv2.rectangle(tile, (left - rim, low - 4 - rim), (right + rim, low + rim), colour, cv2.FILLED)
-        cv2.putText(tile, text, (left, low - 10), cv2.FONT_HERSHEY_SIMPLEX, 0.5, colour, thickness, cv2.LINE_AA)
+    draw_text(tile, text, (left, low - 10))
+
+
+def draw_text(tile: np.ndarray, text: str, left_low: tuple[int, int]) -> None:
+    """Write white text on a black rim into an (H, W, 3) tile, beginning at (x, y) of its lower left corner."""
+    # The rim is the text itself, moved: of thicker strokes letters are wider in some versions of OpenCV.
+    moved = [(dx, dy) for dx in (-1, 0, 1) for dy in (-1, 0, 1) if dx or dy]
+    for (dx, dy), colour in [*((d, (0, 0, 0)) for d in moved), ((0, 0), (255, 255, 255))]:
+        place = left_low[0] + dx, left_low[1] + dy
+        cv2.putText(tile, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.5, colour, 1, cv2.LINE_AA)
 
 
 def stacked(tiles: Sequence[np.ndarray], axis: int) -> np.ndarray:

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from twostream.base.geometry import Box
-from twostream.candidates.picture import draw_scale_bar, outlines, stacked
+from twostream.candidates.picture import draw_scale_bar, draw_text, outlines, stacked
 from twostream.volume import Volume
 from twostream.volume.alignment import AS_GIVEN, Reading, read_turned
 
@@ -90,8 +90,7 @@ def _column(
         hidden = None if ignore is None or reading != AS_GIVEN else _flat(ignore.read(box), axis) > 0
         _draw(drawn, _flat(read_turned(labels, region, box, reading), axis), hidden, (enlarged, rows))
     draw_scale_bar(drawn, columns_nm / enlarged)
-    cv2.putText(raw, title, (6, 18), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (0, 0, 0), 3, cv2.LINE_AA)
-    cv2.putText(raw, title, (6, 18), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (255, 255, 255), 1, cv2.LINE_AA)
+    draw_text(raw, title, (6, 18))
     return stacked([raw, drawn], 0) if labels is not None else drawn
 
 
