@@ -85,7 +85,7 @@ def test_instance_labels_are_refused_for_polarity(tmp_path):
         file.attrs["voxel_size_nm"] = (30, 16, 16)
         file["image"], file["mitochondria"] = np.zeros(labels.shape, np.uint8), labels
     result = init(tmp_path / "p", tmp_path / "t.h5", "--labels-box", "0:4,0:150,0:200", task="polarity")
-    refused(result, "labels 2n-1 and 2n lie 640 nm apart (median)", "without polarity?")
+    refused(result, "of 8 synapses the two sides lie apart in 8", "without polarity")
 
 
 def test_the_laptop_preset_fits_patches_to_mitochondria(tmp_path, toy_file):

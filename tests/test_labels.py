@@ -211,7 +211,8 @@ def test_two_volumes_are_joined_to_synapses(tmp_path, by_id):
 
 
 def test_instances_without_polarity_are_not_read_as_sides(tmp_path):
-    plain, paired = blobs(), np.where(sides() > 0, 2 * blobs() - 2 + sides(), 0).astype(np.uint32)
+    plain = (5 * blobs() % 13).astype(np.uint32)  # values that follow each other lie apart
+    paired = np.where(sides() > 0, 2 * blobs() - 2 + sides(), 0).astype(np.uint32)
     with pytest.raises(InputError, match=r"of 6 synapses the two sides lie apart in \d.* the task cleft"):
         opened(stored(tmp_path, plain, "plain.h5"), task="polarity")
     assert opened(stored(tmp_path, paired, "paired.h5"), task="polarity").kind == "instances"

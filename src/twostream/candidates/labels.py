@@ -109,8 +109,6 @@ def open_labels(
     if kind is None:
         scan = scan_labels(raw, covered, config.ignore_value)
         kind = _side_kind(scan, config, task, raw.uri, option)
-        if kind == "instances" and task.num_sides == 2 and config.post is None:
-            check_sides_lie_together(raw, covered, option)
     companion = open_ignore_mask(config.uri, raw.voxel_size_nm)
     ignore = _Ignored(raw, config.ignore_value, None if companion is None else place_on(companion, image))
     plain = raw if config.ignore_value is None and raw.dtype != bool else _Plain(raw, config.ignore_value)
@@ -124,6 +122,8 @@ def open_labels(
         volume = _Computed(plain, covered, number_synapses, 1)
     else:
         volume = _Computed(plain, covered, number_pieces, min_voxels)
+    if scan is not None and kind == "instances" and task.num_sides == 2:
+        check_sides_lie_together(volume, covered, option)
     ignore.pieces = volume if isinstance(volume, _Computed) else None
     return Labels(
         volume,

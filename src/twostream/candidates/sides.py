@@ -17,8 +17,10 @@ from twostream.volume import Volume
 
 MAX_CLEFT_NM = 50.0
 """Sides farther apart are no synapse: a cleft is 10 to 30 nm wide, and labels leave a rim free."""
-MAX_CLEFT_VOXELS = 2
-"""Sides may also be this many voxels apart, where voxels are thick."""
+MAX_GAP_NM = 100.0
+"""Pairs of values whose bounding boxes lie farther apart are no synapse; drawn sides may be somewhat too small."""
+MAX_GAP_VOXELS = 2
+"""Where voxels are thick, sides may also be this many voxels apart."""
 MAX_APART = 0.2
 """Share of pairs that may lie apart: faults of drawing. Of instances that are no sides nearly all do."""
 SLAB_SECTIONS = 16
@@ -118,6 +120,4 @@ def _extents(volume: Volume, box: Box) -> dict[int, Box]:
 
 def _lie_apart(a: Box, b: Box, voxel_size_nm: Sequence[float]) -> bool:
     spans = zip(a.offset_zyx, a.stop_zyx, b.offset_zyx, b.stop_zyx, voxel_size_nm, strict=True)
-    return any(
-        max(b0 - a1, a0 - b1) * size > max(MAX_CLEFT_NM, MAX_CLEFT_VOXELS * size) for a0, a1, b0, b1, size in spans
-    )
+    return any(max(b0 - a1, a0 - b1) * size > max(MAX_GAP_NM, MAX_GAP_VOXELS * size) for a0, a1, b0, b1, size in spans)

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy import ndimage
 
 from twostream.base.errors import InputError
 from twostream.base.geometry import Box, grid
@@ -23,9 +22,6 @@ TEST_SHARE = 0.2
 """Share of the image that is the default test box."""
 VAL_SHARE = 0.2
 """Share of the largest labels box that is the default validation box."""
-MAX_SIDE_GAP_NM = 500.0
-"""If labels 2n-1 and 2n are farther apart than this, they are probably not the two sides of a synapse: clefts are much
-narrower, and unrelated objects are usually farther apart."""
 MIN_COVERED_SHARE = 0.5
 """The default test box is used only if at least this share of it lies in the labelled extent."""
 
@@ -193,7 +189,7 @@ def default_boxes(
         raise InputError(f"{labels.uri} holds no foreground in {_named(given)}; choose a box with objects in it.")
     largest = max(given, key=lambda box: box.num_voxels)
     boxes = Boxes(given, val or _last_share(largest, image.voxel_size_nm, VAL_SHARE), test)
-    _check_labels(config, labels, boxes, guarded)
+    _check_labels(labels, boxes, guarded)
     return boxes
 
 
@@ -241,17 +237,16 @@ def _without(extent: Box, guarded: Box) -> Box:
     return max(apart, key=lambda part: part.num_voxels)
 
 
-def _check_labels(config: ProjectConfig, labels: Volume, boxes: Boxes, guarded: Box | None) -> None:
+def _check_labels(labels: Volume, boxes: Boxes, guarded: Box | None) -> None:
     """Raise InputError if S could not be trained on the labels boxes, or not on one of them.
 
     Args:
-        config: gives the task.
-        labels: the labels, with a voxel size.
+        labels: the labels.
         boxes: of the project.
         guarded: the guarded test box, from which S does not learn; None if there is none.
     """
     kept_out = [box for box in (boxes.val, guarded) if box is not None]
-    is_left, gaps_nm = False, []
+    is_left = False
     for box in boxes.labels:
         known = labels.read(box)
         is_learned = np.ones(box.shape_zyx, bool)
@@ -263,31 +258,8 @@ def _check_labels(config: ProjectConfig, labels: Volume, boxes: Boxes, guarded: 
                 f"guard around the test box. Move it, or leave it out."
             )
         is_left |= bool((known[is_learned] > 0).any())
-        gaps_nm += _gaps_between_sides_nm(known, labels.voxel_size_nm) if TASKS[config.task].num_sides == 2 else []
     if not is_left:
         raise InputError(
             f"no foreground of {_named(boxes.labels)} is left to train on: all of it lies in the validation box "
             f"{boxes.val}, or in the test box and its guard. Move or widen --labels-box, or pass --val-box."
         )
-    gap_nm = float(np.median(gaps_nm)) if gaps_nm else 0.0
-    if gap_nm > MAX_SIDE_GAP_NM:
-        raise InputError(
-            f"{labels.uri}: labels 2n-1 and 2n lie {gap_nm:.0f} nm apart (median), too far for the two sides of a "
-            f"synapse. Expected its presynaptic side at 2n-1 and its postsynaptic side at 2n. Are these instance "
-            f"labels without polarity?"
-        )
-
-
-def _gaps_between_sides_nm(labels: np.ndarray, voxel_size_nm: Sequence[float]) -> list[float]:
-    """Gaps between the bounding boxes of labels 2n-1 and 2n, one for each such pair.
-
-    The gap of a pair is measured along the axis where it is widest, and is negative where the boxes overlap.
-    """
-    values, inverse = np.unique(labels, return_inverse=True)
-    windows = ndimage.find_objects(inverse.reshape(labels.shape).astype(np.int32) + 1)
-    window_of = dict(zip(values.tolist(), windows, strict=True))
-    gaps = []
-    for value in (v for v in window_of if v > 0 and v % 2 == 1 and v + 1 in window_of):
-        axes = zip(window_of[value], window_of[value + 1], voxel_size_nm, strict=True)
-        gaps.append(max((max(a.start, b.start) - min(a.stop, b.stop)) * size for a, b, size in axes))
-    return gaps
