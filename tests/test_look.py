@@ -33,6 +33,7 @@ def tissue(tmp_path_factory):
         file["crop"] = objects[:, :128, 64:192]
         file["crop"].attrs["offset"] = (0.0, 0.0, 64 * 8.0)
         file["padded"] = np.where(np.arange(256) < 160, 0, grey).astype(np.uint8)
+        file["next section"] = np.roll(objects, 1, 0)
         file["elsewhere"] = np.roll(objects, (60, 60), (1, 2))
     return path
 
@@ -68,6 +69,7 @@ def test_look_prints_what_is_understood_and_draws_it(tissue, tmp_path):
     [
         ("image", "flipped", "fits much better if its axes are read as z y -x"),
         ("image", "elsewhere", "Do they belong to this image?"),
+        ("image", "next section", "fit the image only roughly"),
         ("padded", None, "seems to be empty"),
     ],
 )

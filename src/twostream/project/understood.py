@@ -17,7 +17,7 @@ from twostream.base.geometry import grid
 from twostream.candidates.labels import Labels
 from twostream.task import Task
 from twostream.volume import Volume
-from twostream.volume.alignment import CLEARLY, MIN_OBJECTS, Fit, better_reading
+from twostream.volume.alignment import CLEARLY, CLOSELY, MIN_OBJECTS, Fit, better_reading
 from twostream.volume.grey import NUM_SAMPLES, SAMPLE_ZYX, spread_boxes
 
 BLOCK_ZYX = (32, 512, 512)
@@ -115,6 +115,14 @@ def _on_image(uri: str, found: list[Fit]) -> Understood:
             (
                 f"the image is hardly darker or brighter at the borders of the objects of {uri} than anywhere. "
                 f"Do they belong to this image? Look at the picture.",
+            ),
+        )
+    if given.per_object < CLOSELY:
+        return Understood(
+            (line,),
+            (
+                f"the objects of {uri} fit the image only roughly. Are they shifted, by a section or some pixels, or "
+                f"drawn coarsely? Look at the picture.",
             ),
         )
     return Understood((f"{line}; they lie on the image",))

@@ -36,6 +36,9 @@ MIN_OBJECTS = 8
 CLEARLY = 4.0
 """A reading fits clearly better than the given one if its contrast is larger by this many standard errors, and twice as
 large."""
+CLOSELY = 1.5
+"""Contrast, in standard deviations over objects, from which labels lie closely on the image. On four real data sets and
+on synthetic tissue it was 1.9 to 7.3; labels of synthetic tissue that were shifted by one section gave 1.1."""
 _CROSS = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], np.uint8)
 
 
@@ -72,6 +75,11 @@ class Fit:
     reading: Reading
     contrast: float
     num_objects: int
+
+    @property
+    def per_object(self) -> float:
+        """The contrast in standard deviations over objects: unlike ``contrast`` it does not grow with their number."""
+        return self.contrast / max(1, self.num_objects) ** 0.5
 
 
 def fits(image: Volume, labels: Volume, num_sides: int = 1, region: Box | None = None) -> list[Fit]:
