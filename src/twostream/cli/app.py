@@ -67,6 +67,25 @@ MinProbability = Annotated[
         help="Data set: leave out unanswered objects to which the scorer gives less (default 0.5; 0 keeps all).",
     ),
 ]
+VoxelSizeText = Annotated[
+    Optional[str], typer.Option("--voxel-size", metavar="Z,Y,X", help="In nm, for files that do not state it.")
+]
+LabelsPost = Annotated[
+    Optional[str], uri_option("--labels-post", "The postsynaptic side, if the labels hold only the presynaptic one.")
+]
+LabelsKind = Annotated[
+    Optional[str],
+    typer.Option(
+        "--labels-kind", metavar="instances|mask|sides|points", help="What labels mean, if found out wrongly."
+    ),
+]
+IgnoreValue = Annotated[
+    Optional[int], typer.Option("--ignore-value", help="Label of voxels that are neither object nor background.")
+]
+Window = Annotated[
+    Optional[str],
+    typer.Option("--window", metavar="LOW:HIGH", help="Grey values shown as 0 and 255; found out if not uint8."),
+]
 Overrides = Annotated[
     Optional[list[str]], typer.Option("--set", metavar="A.B=VALUE", help="Change a setting; may be repeated.")
 ]

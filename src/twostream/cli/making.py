@@ -12,7 +12,12 @@ from twostream.cli.app import (
     App,
     Debug,
     Dir,
+    IgnoreValue,
+    LabelsKind,
+    LabelsPost,
     Overrides,
+    VoxelSizeText,
+    Window,
     app,
     box_option,
     errors_as_sentences,
@@ -63,22 +68,10 @@ def init(
         Optional[str],
         uri_option("--labels", "Labels, from which S learns: instances, a mask, or the sides of synapses."),
     ] = None,
-    labels_post: Annotated[
-        Optional[str], uri_option("--labels-post", "The postsynaptic side, if --labels holds only the presynaptic one.")
-    ] = None,
-    labels_kind: Annotated[
-        Optional[str],
-        typer.Option(
-            "--labels-kind", metavar="instances|mask|sides|points", help="What labels mean, if found out wrongly."
-        ),
-    ] = None,
-    ignore_value: Annotated[
-        Optional[int], typer.Option("--ignore-value", help="Label of voxels that are neither object nor background.")
-    ] = None,
-    window: Annotated[
-        Optional[str],
-        typer.Option("--window", metavar="LOW:HIGH", help="Grey values shown as 0 and 255; found out if not uint8."),
-    ] = None,
+    labels_post: LabelsPost = None,
+    labels_kind: LabelsKind = None,
+    ignore_value: IgnoreValue = None,
+    window: Window = None,
     probability: Annotated[
         Optional[str], uri_option("--probability", "Another model's probability, in place of S.")
     ] = None,
@@ -101,9 +94,7 @@ def init(
     test_box: Annotated[
         Optional[str], box_option("--test-box", "Scored; never trained on and never asked about.")
     ] = None,
-    voxel_size: Annotated[
-        Optional[str], typer.Option("--voxel-size", metavar="Z,Y,X", help="In nm, for files that do not state it.")
-    ] = None,
+    voxel_size: VoxelSizeText = None,
     preset: Annotated[
         str, typer.Option("--preset", metavar="laptop|paper", help="Sizes of models and length of training.")
     ] = "laptop",
@@ -244,24 +235,11 @@ def look(
         str,
         typer.Option("--task", metavar="mitochondria|cleft|polarity", help="Label convention: polarity has two sides."),
     ] = "mitochondria",
-    voxel_size: Annotated[
-        Optional[str], typer.Option("--voxel-size", metavar="Z,Y,X", help="In nm, for files that do not state it.")
-    ] = None,
-    labels_post: Annotated[
-        Optional[str], uri_option("--labels-post", "The postsynaptic side, if it is another volume.")
-    ] = None,
-    labels_kind: Annotated[
-        Optional[str],
-        typer.Option(
-            "--labels-kind", metavar="instances|mask|sides|points", help="What labels mean, if found out wrongly."
-        ),
-    ] = None,
-    ignore_value: Annotated[
-        Optional[int], typer.Option("--ignore-value", help="Label of voxels that are neither object nor background.")
-    ] = None,
-    window: Annotated[
-        Optional[str], typer.Option("--window", metavar="LOW:HIGH", help="Grey values shown as 0 and 255.")
-    ] = None,
+    voxel_size: VoxelSizeText = None,
+    labels_post: LabelsPost = None,
+    labels_kind: LabelsKind = None,
+    ignore_value: IgnoreValue = None,
+    window: Window = None,
     output: Annotated[
         Path, typer.Option("-o", "--output", metavar="PNG", help="The picture; a file that is there is replaced.")
     ] = Path("look.png"),
