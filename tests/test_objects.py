@@ -315,6 +315,13 @@ def test_columns_can_be_named_and_ignored(tmp_path):
     assert objects.pre is None and objects.ids[0] == "s0" and "not used: p, pre_x, pre_y, pre_z" in objects.understood
 
 
+@pytest.mark.parametrize("name", ["Slice", "Z (slice)"])
+def test_slices_that_are_counted_from_1_are_not_taken_for_z(tmp_path, name):
+    table = table_csv(tmp_path / "t.csv", {name: [9] * NUM, "Y": [9] * NUM, "X": [9] * NUM})
+    with pytest.raises(InputError, match=r"counted from 1 .* minus 1"):
+        read(table, columns={"z": name, "y": "Y", "x": "X"})
+
+
 @pytest.mark.parametrize(
     ("setting", "words"),
     [

@@ -124,6 +124,11 @@ def test_attributes_follow_the_named_axes(tmp_path):
     assert found.metadata.notes == ("axes are stored as x y z and are turned to z y x",)
 
 
+def test_the_order_of_matlab_is_said(tmp_path):
+    found = open_volume(hdf5(tmp_path, ARRAY, {"voxel_size_nm": SIZE_NM, "MATLAB_class": "uint8"}))
+    assert "is read as Z = C, Y = B, X = A" in found.metadata.notes[0]
+
+
 @pytest.mark.parametrize(
     ("attributes", "sentence"),
     [

@@ -88,7 +88,7 @@ class Hdf5Volume(Volume):
             "attributes" if names else "",
             f"attribute {size[1]}" if size else "",
             f"attribute {offset[1]}" if offset else "",
-            (*notes, *self._axes.notes),
+            (*notes, *_of_matlab(self._dataset, names is not None), *self._axes.notes),
         )
 
     def _read(self, box: Box) -> np.ndarray:
@@ -273,6 +273,15 @@ def _reason(error: Exception, dataset: h5py.Dataset) -> str:
     if "filter" in text or "inflate" in text or "decompress" in text:
         return f"a chunk cannot be decompressed ({text}). The file is damaged; copy or write it again."
     return f"{text.rstrip('.') or type(error).__name__}."
+
+
+def _of_matlab(dataset: h5py.Dataset, named: bool) -> list[str]:
+    """A note where MATLAB wrote the dataset and nothing names its axes: MATLAB stores them in reverse."""
+    if named or "MATLAB_class" not in dataset.attrs:
+        return []
+    return [
+        "MATLAB wrote it, which stores axes in reverse: an array (A, B, C) of MATLAB is read as Z = C, Y = B, X = A"
+    ]
 
 
 def _dimension_labels(dataset: h5py.Dataset) -> list[str] | None:

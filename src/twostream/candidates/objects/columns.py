@@ -229,6 +229,10 @@ def _first_triple(table: Table, name: str) -> object:
     return None if isinstance(value, (int, float)) or table.triple(value) is None else value
 
 
+_COUNTED_FROM_1 = re.compile(r"\bslice\b", re.IGNORECASE)
+"""Columns of Fiji that number the sections of a stack."""
+
+
 def _stated(table: Table, role: Role, given: Mapping[str, str | None], list_order: ListOrder) -> Iterator[Point]:
     """The points that ``given`` names for a role."""
     for unit, unit_nm in (("", None), ("_nm", 1.0)):
@@ -240,6 +244,11 @@ def _stated(table: Table, role: Role, given: Mapping[str, str | None], list_orde
                 raise InputError(f"source.columns lacks {', '.join(lacking)}; a point needs all of z, y and x.")
             columns = tuple(name for name in names if name)
             table.require(columns, "source.columns names it")
+            if unit_nm is None and _COUNTED_FROM_1.search(columns[0]):
+                raise InputError(
+                    f"{table.path}: the column {columns[0]} would be {keys[0]}, but slices are counted from 1 (as Fiji "
+                    f"does), and z here from 0. Write a column of {columns[0]} minus 1 and name that one."
+                )
             yield Point(role, columns, "zyx", unit_nm, True)
         if name := given.get(f"{role}{unit}"):
             table.require([name], "source.columns names it")
