@@ -35,6 +35,12 @@ VOXEL_SIZE_NM = (30.0, 10.0, 10.0)
 SPACING = 16
 LABELS_BOX = "0:8,0:96,0:64"
 TEST_BOX = "0:8,0:96,192:240"
+TO_SCHEMA_2 = """
+    DROP TABLE fact; DROP TABLE lease; DROP TRIGGER retraction_opens;
+    DROP INDEX answer_by_key; DROP INDEX answer_by_annotator; ALTER TABLE answer DROP COLUMN key;
+    PRAGMA user_version = 2
+"""
+"""Turns a ledger into one of an older version, as far as its tables go."""
 TINY = (
     "segmentation.filters=[4,8,8]",
     "segmentation.max_pixel_size_nm=10",

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import LABELS_BOX, TEST_BOX
+from conftest import LABELS_BOX, TEST_BOX, TO_SCHEMA_2
 from test_cli import call, init, refused
 
 from twostream.base.errors import LedgerError, ProjectError
@@ -521,7 +521,7 @@ def test_a_project_is_read_from_a_disk_that_cannot_be_written(lab, tmp_path, rea
         assert (lab / "ledger.sqlite-wal").stat().st_size > 0
     if state == "older version":
         connection = sqlite3.connect(lab / "ledger.sqlite")
-        connection.executescript("DROP TABLE fact; PRAGMA user_version = 2")
+        connection.executescript(TO_SCHEMA_2)
         (lab / "answers.jsonl").unlink()
         values = yaml.safe_load((lab / "twostream.yaml").read_text())
         del values["id"]

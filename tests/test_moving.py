@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 import pytest
 import yaml
-from conftest import SHAPE_ZYX, TEST_BOX, TINY, VOXEL_SIZE_NM
+from conftest import SHAPE_ZYX, TEST_BOX, TINY, TO_SCHEMA_2, VOXEL_SIZE_NM
 from test_cli import call, refused
 
 from twostream.base.errors import InputError, ProjectError
@@ -250,7 +250,7 @@ def test_a_fork_and_an_older_project_know_the_image_too(lab, made):
     fork = fork_project(made, lab / "fork", [])
     older = made.root.rename(lab / "older")
     connection = sqlite3.connect(older / "ledger.sqlite")
-    connection.executescript("DROP TABLE fact; PRAGMA user_version = 2")
+    connection.executescript(TO_SCHEMA_2)
     connection.close()
     values = yaml.safe_load((older / "twostream.yaml").read_text())
     del values["id"]

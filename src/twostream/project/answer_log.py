@@ -59,6 +59,7 @@ class LoggedAnswer:
             "time": a.answered_at,
             "supersedes": a.supersedes,
             "adjudicates": a.adjudicates,
+            "key": a.key,
             "drawing": drawing,
             "project": self.project,
             "volume": a.volume,
@@ -77,6 +78,7 @@ class LoggedAnswer:
                 drawing = box, unpack_mask(base64.b64decode(drawn["mask"], validate=True), box)
             names = ("query", "candidate", "round", "annotator", "reason", "seconds", "supersedes", "adjudicates")
             fields: dict[str, Any] = {name: row[name] for name in (*names, "volume", "task")}
+            fields["key"] = str(row.get("key", ""))  # lines of older versions have none
             times: dict[str, Any] = {"id": int(row["answer"]), "answered_at": str(row["time"])}
             kind, project = str(row["kind"]), str(row["project"])
         except Exception:  # a torn line can be anything

@@ -1,7 +1,8 @@
 """The SQLite file of the ledger: its tables and versions, one connection per thread, copies, errors as sentences.
 
-Rows can only be added: triggers refuse updates and deletions. The one exception is the table ``waiting``, which lists
-the queries without an answer and is kept up to date by triggers on ``query`` and ``answer``.
+Rows can only be added: triggers refuse updates and deletions. Two tables are exceptions: ``waiting``, which lists the
+queries without an answer and is kept up to date by triggers on ``query`` and ``answer``, and ``lease``, which says who
+is looking at which query at this moment.
 
 Knows SQL; must not know what candidates or answers mean.
 """
@@ -22,8 +23,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from twostream.base.errors import LedgerError
+from twostream.task.answers import RETRACTED
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 PROJECT_ID = "project"
 """Name of the fact that holds the id of the project."""
 _FIRST_TABLES = {
@@ -90,6 +92,30 @@ def _third_version(project_id: str) -> Iterator[str]:
     yield from _refuse_changes("fact")
     value = project_id.replace("'", "''")
     yield f"INSERT INTO fact (name, value, stated_at) VALUES ('{PROJECT_ID}', '{value}', '{now()}')"
+
+
+def _fourth_version() -> Iterator[str]:
+    """Statements from schema 3 to 4: keys of answers, retractions, leases."""
+    yield "ALTER TABLE answer ADD COLUMN key TEXT"
+    yield "CREATE UNIQUE INDEX answer_by_key ON answer (key)"
+    yield "CREATE INDEX answer_by_annotator ON answer (annotator, id)"
+    yield (
+        "CREATE TABLE lease (query INTEGER NOT NULL REFERENCES query (id), annotator TEXT NOT NULL, "
+        "until REAL NOT NULL, PRIMARY KEY (query, annotator))"
+    )
+    yield "DROP TRIGGER answer_ends_waiting"
+    yield (
+        "CREATE TRIGGER answer_ends_waiting AFTER INSERT ON answer "
+        f"WHEN NEW.query IS NOT NULL AND NEW.kind != '{RETRACTED}' "
+        "BEGIN DELETE FROM waiting WHERE query = NEW.query; END"
+    )
+    yield (
+        "CREATE TRIGGER retraction_opens AFTER INSERT ON answer "
+        f"WHEN NEW.query IS NOT NULL AND NEW.kind = '{RETRACTED}' AND NOT EXISTS "
+        f"(SELECT 1 FROM answer WHERE query = NEW.query AND kind != '{RETRACTED}' "
+        "AND NOT EXISTS (SELECT 1 FROM answer AS later WHERE later.supersedes = answer.id)) "
+        "BEGIN INSERT OR IGNORE INTO waiting VALUES (NEW.query); END"
+    )
 
 
 def now() -> str:
@@ -294,7 +320,12 @@ class Database:
                 raise LedgerError(
                     f"{self.path} has schema {version}; this version reads up to {SCHEMA_VERSION}. Upgrade twostream."
                 )
-            steps = [_first_version, lambda: _second_version(task), lambda: _third_version(project_id)]
+            steps = [
+                _first_version,
+                lambda: _second_version(task),
+                lambda: _third_version(project_id),
+                _fourth_version,
+            ]
             for step in steps[version:]:
                 for statement in step():
                     self.rows(statement)

@@ -6,7 +6,9 @@ and processes may use the file at once. The time of ``ask`` and ``tell`` does no
     registration  how many new ids the candidates of a round were given, and the first of them
     query         a candidate that was asked about, with a copy of its box, mask and patch pair
     drawing       a mask that an annotator drew
-    answer        an annotator's answer to a query, or an object that was missed, which has no query
+    answer        an annotator's answer to a query, or an object that was missed, which has no query; or the retraction
+                  of either
+    lease         who is looking at which query, and until when (``leases.py``)
     step          a finished step of a round
     score         the metrics of a round
     fact          the id of the project, and what else was stated about it
@@ -29,10 +31,11 @@ from twostream.base.geometry import Box
 from twostream.candidates.table import pack_mask
 from twostream.project.answer_log import AnswerLog, LoggedAnswer
 from twostream.project.database import PROJECT_ID, Database, now
-from twostream.project.records import Answer, Query, Verdict, adjudicate
-from twostream.project.rows import answer_of, query_of, query_values
+from twostream.project.leases import Leases
+from twostream.project.records import Answer, Query, QueryLine, Verdict, adjudicate
+from twostream.project.rows import answer_of, line_of, query_of, query_values
 from twostream.task import Task
-from twostream.task.answers import MEANING, answer_kind
+from twostream.task.answers import MEANING, RETRACTED, answer_kind
 
 MAX_ID = 2**53 - 1
 """The largest integer that JavaScript, and so a web page, can hold exactly."""
@@ -40,7 +43,14 @@ _ANSWERS = (
     "SELECT answer.*, drawing.box AS drawn_box, drawing.mask AS drawn_mask "
     "FROM answer LEFT JOIN drawing ON drawing.id = answer.drawing"
 )
-_CURRENT = "NOT EXISTS (SELECT 1 FROM answer AS later WHERE later.supersedes = answer.id)"
+_PLAIN = (
+    "id, query, candidate, round, kind, annotator, reason, seconds, answered_at, supersedes, adjudicates, volume, "
+    "task, key"
+)
+"""Columns of an answer without its drawing."""
+_CURRENT = (
+    f"answer.kind != '{RETRACTED}' AND NOT EXISTS (SELECT 1 FROM answer AS later WHERE later.supersedes = answer.id)"
+)
 
 
 @dataclass(frozen=True)
@@ -111,6 +121,11 @@ class Ledger:
     def project_id(self) -> str:
         """Id of the project to which the ledger belongs."""
         return self._database.fact(PROJECT_ID) or ""
+
+    @property
+    def leases(self) -> Leases:
+        """Who is looking at which query."""
+        return Leases(self._database)
 
     @property
     def is_read_only(self) -> bool:
@@ -243,6 +258,14 @@ class Ledger:
         )
         return [query_of(row) for row in rows]
 
+    def query_lines(self, round_number: int) -> list[QueryLine]:
+        """Queries of a round without their masks and patches, in the order in which they were asked."""
+        rows = self._database.rows(
+            "SELECT id, candidate, strategy, is_audit, reason, score FROM query WHERE round = ? ORDER BY position",
+            round_number,
+        )
+        return [line_of(row) for row in rows]
+
     def newest_queries(self, before_round: int) -> dict[int, Query]:
         """{candidate id: its newest query} over all rounds before ``before_round``, sorted by candidate id."""
         rows = self._database.rows(
@@ -263,23 +286,25 @@ class Ledger:
         """Numbers of queries, of open queries, and of answers that are not superseded."""
         row = self._database.row(
             "SELECT (SELECT COUNT(*) FROM query), (SELECT COUNT(*) FROM waiting), "
-            "(SELECT COUNT(*) - COUNT(supersedes) FROM answer)"
+            f"(SELECT COUNT(*) - COUNT(supersedes) - TOTAL(kind = '{RETRACTED}') FROM answer)"
         )
         assert row is not None
-        return Counts(*row)
+        return Counts(*map(int, row))
 
     # -- answers --------------------------------------------------------------------------------------------------
 
     def tell(self, answer: Answer) -> int:
         """Record an answer. It is on disk when this method returns.
 
+        An answer whose ``key`` was recorded before is not recorded again.
+
         Returns:
             The id of the answer.
 
         Raises:
-            LedgerError: there is no such query; the annotator has answered it before and does not supersede that
-                answer; the superseded answer belongs to another query or is itself superseded; a drawing is missing,
-                lies outside the image or is not a mask of the task; or *swapped* comes for objects without sides.
+            LedgerError: there is no such query; the key belongs to another answer; the annotator has answered it before
+                and does not supersede that answer; the superseded answer belongs to another query or is itself
+                superseded; an answer is taken back by somebody else; a drawing is missing, lies outside the image or is not a mask of the task; or *swapped* comes for objects without sides.
         """
         return self.tell_all([answer])[0]
 
@@ -389,7 +414,7 @@ class Ledger:
     def _check_fit(self, answer: Answer) -> None:
         """Raise LedgerError if an answer does not fit the image or the task."""
         num_sides = self._task.num_sides if self._task else None
-        if num_sides == 1 and MEANING[answer.kind].teaches == "exchanged":
+        if num_sides == 1 and not answer.is_retraction and MEANING[answer.kind].teaches == "exchanged":
             raise LedgerError(
                 f"an answer is {str(answer.kind)!r}, but these objects have no sides; answer 'true' or 'shape'."
             )
@@ -408,6 +433,12 @@ class Ledger:
             raise LedgerError(f"a drawn mask holds the value {top}; expected 0 outside and {wanted}.")
 
     def _tell(self, answer: Answer, identity: int, time: str) -> int:
+        if answer.key and (known := self._database.row("SELECT * FROM answer WHERE key = ?", answer.key)):
+            if (known["query"], known["annotator"], known["kind"]) == (answer.query, answer.annotator, answer.kind):
+                return int(known["id"])
+            raise LedgerError(
+                f"the key {answer.key!r} belongs to answer {known['id']}; draw a new one for each answer."
+            )
         subject = self._subject(answer)
         self._check_superseding(answer)
         drawing = None
@@ -426,6 +457,7 @@ class Ledger:
             answered_at=time,
             supersedes=answer.supersedes,
             adjudicates=int(answer.adjudicates),
+            key=answer.key or None,
             **subject,
         )
 
@@ -455,6 +487,12 @@ class Ledger:
                 f"answer {answer.supersedes} cannot be superseded: it is no current answer to this query. "
                 f"Supersede the newest answer."
             )
+        if answer.is_retraction and current[answer.supersedes or 0] != answer.annotator:
+            whose = current[answer.supersedes or 0]
+            raise LedgerError(
+                f"answer {answer.supersedes} is by {whose}; {answer.annotator} cannot take it back. Give another answer, or "
+                f"settle the disagreement."
+            )
         earlier = [i for i, name in current.items() if name == answer.annotator and i != answer.supersedes]
         if answer.query is not None and earlier and not answer.adjudicates:
             raise LedgerError(
@@ -473,6 +511,26 @@ class Ledger:
     def all_answers(self) -> list[Answer]:
         """All answers, superseded ones as well, oldest first."""
         return [answer_of(row) for row in self._database.rows(f"{_ANSWERS} ORDER BY answer.id")]
+
+    def answers_after(self, answer_id: int) -> list[Answer]:
+        """Answers and retractions whose id is above ``answer_id``, without their drawings, oldest first."""
+        rows = self._database.rows(f"SELECT {_PLAIN}, NULL AS drawing FROM answer WHERE id > ? ORDER BY id", answer_id)
+        return [answer_of(row) for row in rows]
+
+    def newest_answers_of(self, annotator: str, round_number: int, number: int) -> list[Answer]:
+        """The newest answers and retractions of an annotator in a round, at most ``number``, oldest first."""
+        rows = self._database.rows(
+            f"{_ANSWERS} WHERE annotator = ? AND round = ? ORDER BY answer.id DESC LIMIT ?",
+            annotator,
+            round_number,
+            number,
+        )
+        return [answer_of(row) for row in reversed(rows)]
+
+    def answer_with_key(self, key: str) -> Answer | None:
+        """The answer that was sent with ``key``; None if there is none."""
+        row = self._database.row(f"{_ANSWERS} WHERE answer.key = ?", key)
+        return None if row is None else answer_of(row)
 
     def verdicts(self, ids: Iterable[int] | None = None) -> dict[int, Verdict]:
         """What the answers to each candidate that was asked about amount to; see ``records.adjudicate``.

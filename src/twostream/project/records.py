@@ -17,7 +17,7 @@ from twostream.base.geometry import Box
 from twostream.candidates.candidate import Candidate
 from twostream.candidates.patches import PatchPair
 from twostream.candidates.table import DEFAULT_VOLUME
-from twostream.task.answers import MEANING, AnswerKind
+from twostream.task.answers import MEANING, RETRACTED, AnswerKind
 
 
 @dataclass(frozen=True)
@@ -48,12 +48,31 @@ class Query:
 
 
 @dataclass(frozen=True)
+class QueryLine:
+    """A query in short: what it takes to put many of them in an order.
+
+    Attributes:
+        id: of the query.
+        candidate: id of the candidate.
+        strategy, reason, is_audit: as in ``Query``.
+        score: of the candidate.
+    """
+
+    id: int
+    candidate: int
+    strategy: str
+    reason: dict[str, Any]
+    is_audit: bool
+    score: float
+
+
+@dataclass(frozen=True)
 class Answer:
-    """An annotator's answer to a query, or an object that was missed.
+    """An annotator's answer to a query, an object that was missed, or the retraction of either.
 
     Attributes:
         query: id of the query; None for a missed object.
-        kind: one of ``twostream.task.answers``.
+        kind: one of ``twostream.task.answers``, or ``RETRACTED``: the superseded answer is taken back.
         annotator: name of the person, or "simulated".
         reason: free text.
         drawing: (box, mask) that was drawn, the mask (Z, Y, X) uint8 with the values of a candidate's mask. Required
@@ -62,6 +81,8 @@ class Answer:
         supersedes: id of the answer that this one replaces; None if it replaces none.
         adjudicates: whether it decides a disagreement between annotators.
         volume, task: of a missed object. For an answer to a query the ledger takes those of the query.
+        key: a text that the program which sends the answer has drawn for it, or "". An answer that is sent again with
+            the same key is recorded once.
         id: given by the ledger; 0 before.
         answered_at: time in ISO 8601, UTC; given by the ledger.
         candidate: id of the query's candidate; given by the ledger.
@@ -78,10 +99,16 @@ class Answer:
     adjudicates: bool = False
     volume: str = DEFAULT_VOLUME
     task: str = ""
+    key: str = ""
     id: int = 0
     answered_at: str = ""
     candidate: int | None = None
     round: int = 0
+
+    @property
+    def is_retraction(self) -> bool:
+        """Whether it takes an answer back."""
+        return self.kind == RETRACTED
 
     def check(self) -> None:
         """Check that the parts of the answer fit each other.
@@ -89,6 +116,10 @@ class Answer:
         Raises:
             LedgerError: they do not.
         """
+        if self.is_retraction:
+            if self.supersedes is None or self.drawing is not None:
+                raise LedgerError("a retraction names the answer that it takes back in supersedes, and draws nothing.")
+            return
         if self.kind not in MEANING:
             raise LedgerError(f"an answer {self.kind!r} came; expected one of {', '.join(map(str, MEANING))}.")
         if MEANING[self.kind].teaches == "drawn" and self.drawing is None:

@@ -15,8 +15,8 @@ from twostream.base.geometry import Box
 from twostream.candidates.candidate import Candidate
 from twostream.candidates.patches import PatchPair
 from twostream.candidates.table import pack_mask, unpack_mask
-from twostream.project.records import Answer, Query
-from twostream.task.answers import answer_kind
+from twostream.project.records import Answer, Query, QueryLine
+from twostream.task.answers import RETRACTED, answer_kind
 
 
 def query_values(query: Query) -> dict[str, Any]:
@@ -66,6 +66,12 @@ def query_of(row: sqlite3.Row) -> Query:
     )
 
 
+def line_of(row: sqlite3.Row) -> QueryLine:
+    """The query of a row of ``query``, in short."""
+    reason = json.loads(row["reason"])
+    return QueryLine(row["id"], row["candidate"], row["strategy"], reason, bool(row["is_audit"]), row["score"])
+
+
 def answer_of(row: sqlite3.Row) -> Answer:
     """The answer of a row of ``answer``, joined with what was drawn (``drawn_box``, ``drawn_mask``)."""
     drawing = None
@@ -74,7 +80,7 @@ def answer_of(row: sqlite3.Row) -> Answer:
         drawing = box, unpack_mask(row["drawn_mask"], box)
     return Answer(
         query=row["query"],
-        kind=answer_kind(row["kind"]),
+        kind=RETRACTED if row["kind"] == RETRACTED else answer_kind(row["kind"]),
         annotator=row["annotator"],
         reason=row["reason"],
         drawing=drawing,
@@ -83,6 +89,7 @@ def answer_of(row: sqlite3.Row) -> Answer:
         adjudicates=bool(row["adjudicates"]),
         volume=row["volume"],
         task=row["task"],
+        key=row["key"] or "",
         id=row["id"],
         answered_at=row["answered_at"],
         candidate=row["candidate"],

@@ -93,6 +93,20 @@ class AnnotatorConfig(Config):
     seconds_per_correction: float = Field(30.0, ge=0)
 
 
+class ProofreadingConfig(Config):
+    """Proofreading in the browser.
+
+    Attributes:
+        double_share: share of the queries that two people answer; their agreement says how far answers can be trusted.
+        lease_seconds: how long a query is kept for the person who was given it, from their last action on.
+        idle_seconds: a longer pause without any input does not count as time of a decision.
+    """
+
+    double_share: float = Field(0.0, ge=0, le=1)
+    lease_seconds: float = Field(600.0, ge=10)
+    idle_seconds: float = Field(30.0, ge=1)
+
+
 class ProjectConfig(Config):
     """All of ``twostream.yaml``.
 
@@ -115,6 +129,7 @@ class ProjectConfig(Config):
         streams: both streams and their training.
         query: how candidates are chosen.
         annotator: the simulated annotator.
+        proofreading: the page on which people answer.
     """
 
     id: str = ""
@@ -134,6 +149,7 @@ class ProjectConfig(Config):
     streams: StreamsConfig = StreamsConfig()
     query: QueryConfig = QueryConfig()
     annotator: AnnotatorConfig = AnnotatorConfig()
+    proofreading: ProofreadingConfig = ProofreadingConfig()
 
     @model_validator(mode="after")
     def _check_combinations(self) -> ProjectConfig:

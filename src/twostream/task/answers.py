@@ -28,6 +28,9 @@ class AnswerKind(StrEnum):
     SKIPPED = "skipped"
 
 
+RETRACTED = "retracted"
+"""What the ledger records when an annotator takes an answer back. It is no kind of answer: nothing is left that could
+mean anything, and the query is open again."""
 TEACHES = ("mask", "background", "exchanged", "drawn", "ignore", "")
 
 
@@ -96,8 +99,8 @@ def register_answer_kind(name: str, meaning: Meaning) -> None:
     Raises:
         InputError: the name is not one lower-case word, or has another meaning already.
     """
-    if not (name.isidentifier() and name.islower()):
-        raise InputError(f"an answer kind is called {name!r}; expected one lower-case word.")
+    if not (name.isidentifier() and name.islower()) or name == RETRACTED:
+        raise InputError(f"an answer kind is called {name!r}; expected one lower-case word, not {RETRACTED!r}.")
     known = MEANING.setdefault(name, meaning)
     if repr(known) != repr(meaning):  # not ==, for which NaN differs from itself
         raise InputError(f"the answer kind {name!r} exists already and means {known}; choose another name.")

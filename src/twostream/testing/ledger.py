@@ -21,7 +21,7 @@ from twostream.project.answer_log import ANSWERS_NAME, AnswerLog
 from twostream.project.ledger import Ledger
 from twostream.project.records import Answer, Query
 from twostream.task import Mitochondria, SynapsePolarity, Task
-from twostream.task.answers import MEANING, AnswerKind
+from twostream.task.answers import MEANING, RETRACTED, AnswerKind
 
 NUM_THREADS = 8
 NUM_CANDIDATES = 200
@@ -91,13 +91,13 @@ class LedgerExam:
 
     Examined: that ids are given once and a repeated registration changes nothing; that a round asks once, all of its
     batch or nothing, only about registered candidates that may be asked; that snapshots come back as they were asked;
-    open queries in order; every kind of answer, registered ones too, with its y, its place in the budget and whether
-    it may be asked again; asking again; several annotators, for every pair of kinds; superseding; what is refused, and
-    that it changes nothing; that nothing is forgotten; audits; drawings; steps and scores; that a second opening sees
-    everything at once; a process that is killed between its answers; eight threads, on one object and on eight; that
-    every answer is also a line of ``answers.jsonl``, whoever else writes it, and counts where the line cannot be
-    written; that answers are restored from it with their ids and times, and their ids are given to no other; that a
-    ledger which has lost answers is refused; copies; facts.
+    open queries in order; every kind of answer, registered ones too, with its y, its place in the budget and whether it
+    may be asked again; asking again; several annotators, for every pair of kinds; superseding; retractions; keys;
+    leases; what is refused, and that it changes nothing; that nothing is forgotten; audits; drawings; steps and scores;
+    that a second opening sees everything at once; a process that is killed between its answers; eight threads, on one
+    object and on eight; that every answer is also a line of ``answers.jsonl``, whoever else writes it, and counts where
+    the line cannot be written; that answers are restored from it with their ids and times, and their ids are given to
+    no other; that a ledger which has lost answers is refused; copies; facts.
     """
 
     def open(
@@ -271,6 +271,63 @@ class LedgerExam:
         assert history == [(first, "true", None), (second, "nothing", first), (third, "shape", second)]
         counts = ledger.counts()
         assert (counts.asked, counts.open, counts.answers) == (2, 1, 1)
+
+    def test_a_retraction_opens_the_query_again(self, ledger: Ledger, tmp_path: Path) -> None:
+        ledger.ask(0, [query(1), query(2)])
+        before = state(ledger)[1], state(ledger)[3], ledger.counts()
+        first = ledger.tell(told(1, AnswerKind.TRUE, seconds=3.0))
+        self.refused(ledger, "is by ann; bob cannot", ledger.tell, Answer(1, RETRACTED, "bob", supersedes=first))
+        self.refused(ledger, "names the answer", ledger.tell, Answer(1, RETRACTED, "ann"))
+        self.refused(ledger, "no current answer", ledger.tell, Answer(2, RETRACTED, "ann", supersedes=first))
+        taken_back = ledger.tell(Answer(1, RETRACTED, "ann", supersedes=first))
+        for reader in (ledger, self.open(tmp_path)):
+            assert (state(reader)[1], state(reader)[3], reader.counts()) == before
+            assert reader.current_answers() == [] and reader.spent() == (0, 3.0)
+        self.refused(ledger, "no current answer", ledger.tell, Answer(1, RETRACTED, "ann", supersedes=taken_back))
+        ledger.tell(told(1, AnswerKind.NOTHING))
+        assert ledger.verdicts()[1].y == 0.0 and [q.id for q in ledger.open_queries()] == [2]
+        assert [a.kind for a in ledger.all_answers()] == ["true", RETRACTED, "nothing"]
+        assert [a.kind for a in ledger.newest_answers_of("ann", 0, 2)] == [RETRACTED, "nothing"]
+        assert [a.kind for a in ledger.answers_after(taken_back)] == ["nothing"]
+        missed = ledger.tell(told(None, AnswerKind.MISSED))
+        ledger.tell(Answer(None, RETRACTED, "ann", supersedes=missed))
+        assert [a.kind for a in ledger.current_answers()] == ["nothing"]
+
+    def test_a_retraction_leaves_the_answers_of_others(self, ledger: Ledger) -> None:
+        ledger.ask(0, [query(1)])
+        first, _ = ledger.tell_all([told(1, AnswerKind.TRUE, "ann"), told(1, AnswerKind.NOTHING, "bob")])
+        ledger.tell(Answer(1, RETRACTED, "ann", supersedes=first))
+        assert ledger.open_queries() == [] and ledger.verdicts()[1].y == 0.0
+
+    def test_an_answer_that_is_sent_twice_is_recorded_once(self, ledger: Ledger, tmp_path: Path) -> None:
+        ledger.ask(0, [query(1), query(2)])
+        answer = told(1, AnswerKind.TRUE, key="k1")
+        first = ledger.tell(answer)
+        assert self.open(tmp_path).tell(answer) == first and ledger.counts().answers == 1
+        ids = ledger.tell_all([answer, told(2, AnswerKind.TRUE, key="k2"), told(2, AnswerKind.TRUE, key="k2")])
+        assert ids[0] == first and ids[1] == ids[2] != first and ledger.counts().answers == 2
+        self.refused(ledger, "belongs to answer", ledger.tell, told(2, AnswerKind.NOTHING, key="k1"))
+        found = ledger.answer_with_key("k2")
+        assert found is not None and (found.query, found.key) == (2, "k2")
+        assert ledger.answer_with_key("k3") is None
+
+    def test_leases_keep_two_people_apart_and_run_out(self, ledger: Ledger, tmp_path: Path) -> None:
+        ledger.ask(0, [query(i) for i in range(1, 7)])
+        ids, leases, other = [1, 2, 3, 4, 5, 6], ledger.leases, self.open(tmp_path).leases
+        settings: dict[str, Any] = {"wanted": {6: 2}, "until": 110.0, "now": 100.0}
+        assert leases.take("ann", ids, number=2, **settings) == [1, 2]
+        assert other.take("bob", ids, number=3, **settings) == [3, 4, 5]
+        assert leases.take("ann", ids, number=3, **settings) == [1, 2, 6]
+        assert other.take("bob", ids, number=9, **settings) == [3, 4, 5, 6]  # 6 is wanted twice
+        assert leases.take("eve", ids, number=9, **settings) == []
+        assert sorted(leases.held("ann", 109.0)) == [1, 2, 6] and leases.held("ann", 110.0) == []
+        ledger.tell(told(1, AnswerKind.TRUE, "ann"))
+        leases.give_back("ann", [1])
+        assert other.take("bob", [1], number=1, **settings) == []
+        leases.give_back("bob")
+        assert leases.take("eve", ids, number=9, **settings) == [3, 4, 5, 6]
+        settings |= {"now": 120.0, "until": 130.0}
+        assert other.take("bob", ids, number=9, **settings) == [2, 3, 4, 5, 6]
 
     def test_invalid_answers_are_refused_and_change_nothing(self, ledger: Ledger) -> None:
         ledger.ask(0, [query(1), query(2)])

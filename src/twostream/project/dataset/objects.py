@@ -161,7 +161,7 @@ class _Told:
         self._replaced = {answer.supersedes for answer in self._all}
         self._of: dict[int, list[Answer]] = {}
         for answer in self._all:
-            if answer.candidate is not None:
+            if answer.candidate is not None and not answer.is_retraction:
                 self._of.setdefault(answer.candidate, []).append(answer)
 
     @cached_property
@@ -177,8 +177,9 @@ class _Told:
     def row(self, identity: int, box: Box, num_voxels: int, score: float) -> dict[str, Any]:
         """The row of a candidate."""
         answers, query = self._of.get(identity, []), self.queries.get(identity)
-        origin = self._origin(identity, answers)
-        said = [] if origin == MODEL else [a for a in answers if a.id not in self._replaced]
+        current = [a for a in answers if a.id not in self._replaced]
+        origin = self._origin(identity, current)
+        said = [] if origin == MODEL else current
         return self._row(identity, box, num_voxels, score, origin, query, said, sum(a.seconds for a in answers))
 
     def row_of_missed(self, identity: int, answer: Answer) -> dict[str, Any]:
