@@ -304,7 +304,8 @@ class Ledger:
         Raises:
             LedgerError: there is no such query; the key belongs to another answer; the annotator has answered it before
                 and does not supersede that answer; the superseded answer belongs to another query or is itself
-                superseded; an answer is taken back by somebody else; a drawing is missing, lies outside the image or is not a mask of the task; or *swapped* comes for objects without sides.
+                superseded; an answer is taken back by somebody else; a drawing is missing, lies outside the image or
+                is not a mask of the task; or *swapped* comes for objects without sides.
         """
         return self.tell_all([answer])[0]
 
@@ -490,8 +491,8 @@ class Ledger:
         if answer.is_retraction and current[answer.supersedes or 0] != answer.annotator:
             whose = current[answer.supersedes or 0]
             raise LedgerError(
-                f"answer {answer.supersedes} is by {whose}; {answer.annotator} cannot take it back. Give another answer, or "
-                f"settle the disagreement."
+                f"answer {answer.supersedes} is by {whose}; {answer.annotator} cannot take it back. Give another "
+                f"answer, or settle the disagreement."
             )
         earlier = [i for i, name in current.items() if name == answer.annotator and i != answer.supersedes]
         if answer.query is not None and earlier and not answer.adjudicates:
