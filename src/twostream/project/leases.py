@@ -82,6 +82,11 @@ class Leases:
         rows = self._database.rows("SELECT query FROM lease WHERE annotator = ? AND until > ?", annotator, now)
         return [row["query"] for row in rows]
 
+    def held_by_others(self, annotator: str, now: float) -> set[int]:
+        """Queries that are leased to somebody else."""
+        rows = self._database.rows("SELECT query FROM lease WHERE annotator != ? AND until > ?", annotator, now)
+        return {row["query"] for row in rows}
+
     def give_back(self, annotator: str, queries: Sequence[int] | None = None) -> None:
         """End leases of an annotator: those of ``queries``, or all."""
         with self._database.transaction():

@@ -6,9 +6,11 @@ Knows the folder; must not know what is done in it.
 from __future__ import annotations
 
 import fcntl
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 from twostream.base.errors import ProjectError
 
@@ -28,8 +30,28 @@ def locked(root: Path) -> Iterator[None]:
             f"and `export` only read it; to go on, copy the folder to a disk that can be written."
         ) from None
     with handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ProjectError(f"another process is at work in {root}; wait until it ends, or stop it.") from None
+        if not _take(handle):
+            raise ProjectError(f"another process is at work in {root}; wait until it ends, or stop it.")
         yield
+
+
+def _take(handle: IO[str]) -> bool:
+    """Take the lock. ``is_locked`` holds it for an instant as well, so a few attempts are made."""
+    for pause in (0.0, 0.01, 0.05, 0.1):
+        time.sleep(pause)
+        with suppress(BlockingIOError):
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+    return False
+
+
+def is_locked(root: Path) -> bool:
+    """Whether a process works in the project at this moment."""
+    try:
+        with open(root / ".lock") as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from twostream.project.project import Project
-from twostream.project.records import Answer, Query
+from twostream.project.records import Answer, Query, QueryLine
 from twostream.report.answer_styles import answer_styles, answers_by_query, style_name
 from twostream.report.overview import series_number
 from twostream.report.pictures import mask_path, patch_uri
@@ -70,13 +70,16 @@ def galleries(projects: Sequence[Project], names: Sequence[str]) -> list[dict[st
     return sorted(result, key=lambda gallery: gallery["round"])
 
 
-def by_cluster(queries: Sequence[Query]) -> list[Query]:
+AnyQuery = TypeVar("AnyQuery", Query, QueryLine)
+
+
+def by_cluster(queries: Sequence[AnyQuery]) -> list[AnyQuery]:
     """Queries by coarse and then by fine cluster, else in the order in which they were asked.
 
     Queries without a coarse (fine) cluster come after those of the same level that have one.
     """
 
-    def place(query: Query) -> tuple[float, float]:
+    def place(query: AnyQuery) -> tuple[float, float]:
         coarse, fine = query.reason.get("coarse"), query.reason.get("fine")
         return math.inf if coarse in (None, DRAWN_AT_RANDOM) else coarse, math.inf if fine is None or fine < 0 else fine
 

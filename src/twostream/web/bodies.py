@@ -1,0 +1,67 @@
+"""Bodies of requests: strict, bounded, and nothing beyond what is named.
+
+Knows pydantic; must not know projects.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt
+
+from twostream.web.corrections import DrawingBody
+from twostream.web.queue import ORDERS
+
+MAX_DECISIONS = 200
+MAX_LEASED = 100
+KEY = r"^[0-9A-Za-z-]{8,64}(/[0-9]{1,4})?$"
+UUID = r"^[0-9A-Za-z-]{8,64}$"
+
+Identity = Annotated[StrictInt, Field(ge=1, le=2**53 - 1)]
+Seconds = Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)]
+
+
+class Body(BaseModel):
+    """A body that refuses what it does not know."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SignInBody(Body):
+    """Name and token of a person."""
+
+    name: Annotated[str, Field(min_length=1, max_length=64)]
+    token: Annotated[str, Field(max_length=200)] = ""
+
+
+class LeaseBody(Body):
+    """How many queries a person wants to hold, and in which order."""
+
+    order: Annotated[str, Field(pattern=f"^({'|'.join(ORDERS)})$")] = "cluster"
+    number: Annotated[StrictInt, Field(ge=0, le=MAX_LEASED)] = 24
+
+
+class DecisionBody(Body):
+    """One decision; see ``decisions.Decision``. ``split_of`` names the query from whose candidate a missed object was
+    cut off."""
+
+    key: Annotated[str, Field(pattern=KEY)]
+    query: Identity | None = None
+    kind: Annotated[str, Field(min_length=1, max_length=40)]
+    reason: Annotated[str, Field(max_length=2000)] = ""
+    seconds: Seconds = 0.0
+    drawing: DrawingBody | None = None
+    adjudicates: StrictBool = False
+    split_of: Identity | None = None
+
+
+class DecisionsBody(Body):
+    """Decisions, in the order in which they were made."""
+
+    decisions: Annotated[list[DecisionBody], Field(min_length=1, max_length=MAX_DECISIONS)]
+
+
+class KeyBody(Body):
+    """The key of an undo or redo."""
+
+    key: Annotated[str, Field(pattern=UUID)]

@@ -1,0 +1,146 @@
+"""The desk: what all requests share of one project, and a query as the page shows it.
+
+Knows the project, its queue, pictures and cards; must not know requests.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from twostream.base.geometry import Box
+from twostream.candidates.sampling import patch_pixel_nm
+from twostream.project.project import Project
+from twostream.project.records import Answer, Query
+from twostream.report.answer_styles import answer_styles
+from twostream.report.gallery import card
+from twostream.task import TASKS
+from twostream.web.decisions import Decisions
+from twostream.web.pictures import Pictures, view_box
+from twostream.web.queue import Queue
+from twostream.web.running import Runner
+from twostream.web.security import Security
+
+NUM_QUERIES = 2000
+"""Queries that are kept in memory with their cards."""
+
+
+@dataclass
+class Desk:
+    """One project on the page.
+
+    Attributes:
+        project: the project.
+        security: who may do what.
+        may_run: whether people may start the next round.
+        link: makes the Neuroglancer link of a query; None without links.
+    """
+
+    project: Project
+    security: Security
+    may_run: bool = False
+    link: Callable[[Query], str] | None = None
+    queue: Queue = field(init=False)
+    decisions: Decisions = field(init=False)
+    pictures: Pictures = field(init=False)
+    runner: Runner = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.queue, self.decisions = Queue(self.project), Decisions(self.project.ledger)
+        self.pictures, self.runner = Pictures(self.project), Runner(self.project)
+        self._shown: OrderedDict[int, tuple[Query, dict[str, Any]]] = OrderedDict()
+        self._lock = threading.Lock()
+        environment = Environment(
+            loader=PackageLoader("twostream.report"),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        self._card = environment.get_template("query_card.html").module.query_card  # type: ignore[attr-defined]
+        self.card_styles = environment.get_template("cards.css").render(answer_styles=answer_styles())
+
+    @property
+    def num_sides(self) -> int:
+        """Sides of the task's objects."""
+        return TASKS[self.project.config.task].num_sides
+
+    def query(self, query_id: int) -> Query:
+        """The query with an id.
+
+        Raises:
+            LedgerError: there is none.
+        """
+        return self._entry(query_id)[0]
+
+    def described(self, query_id: int, annotator: str) -> dict[str, Any]:
+        """A query as plain values for the page, with the person's own answer."""
+        query, values = self._entry(query_id)
+        own = next((a for a in self.project.ledger.current_answers(query_id) if a.annotator == annotator), None)
+        return values | {"mine": None if own is None else answer_values(own)}
+
+    def _entry(self, query_id: int) -> tuple[Query, dict[str, Any]]:
+        with self._lock:
+            if query_id in self._shown:
+                self._shown.move_to_end(query_id)
+                return self._shown[query_id]
+        query = self.project.ledger.query(query_id)
+        entry = query, self._values(query)
+        with self._lock:
+            self._shown[query_id] = entry
+            while len(self._shown) > NUM_QUERIES:
+                self._shown.popitem(last=False)
+        return entry
+
+    def _values(self, query: Query) -> dict[str, Any]:
+        """What the page shows of a query, whoever looks at it."""
+        project, image = self.project, self.pictures.image
+        shown = card(query, [])
+        width_px = query.patch.image.shape[-1]
+        pixel_nm = patch_pixel_nm(
+            query.candidate, project.config.patches, image.voxel_size_nm, project.pixel_size_nm
+        )
+        html = self._card(shown | {"patch": f"api/queries/{query.id}/patch.png", "is_linked": True}, self._outline)
+        return {
+            "id": query.id,
+            "candidate": query.candidate.id,
+            "round": query.round,
+            "group": shown["group"],
+            "cluster": shown["cluster"],
+            "strategy": query.strategy,
+            "score": query.candidate.score,
+            "why": [word for word in (shown["group"], shown["cluster"], shown["why"]) if word],
+            "box": box_values(query.candidate.box),
+            "view": box_values(view_box(query.candidate, image, width_px * pixel_nm)),
+            "center_zyx": query.candidate.center_zyx.tolist(),
+            "neuroglancer": self.link(query) if self.link else None,
+            "card": str(html),
+        }
+
+    @property
+    def _outline(self) -> str:
+        return "pre" if self.num_sides == 2 else "single"
+
+
+def box_values(box: Box) -> dict[str, list[int]]:
+    """A box as plain values."""
+    return {"offset_zyx": list(box.offset_zyx), "shape_zyx": list(box.shape_zyx)}
+
+
+def answer_values(answer: Answer) -> dict[str, Any]:
+    """An answer as plain values, without its drawing."""
+    return {
+        "answer": answer.id,
+        "query": answer.query,
+        "kind": str(answer.kind),
+        "reason": answer.reason,
+        "annotator": answer.annotator,
+        "seconds": answer.seconds,
+        "answered_at": answer.answered_at,
+        "is_drawn": answer.drawing is not None,
+    }

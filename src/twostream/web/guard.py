@@ -1,0 +1,169 @@
+"""What every request must pass, and the headers that every response carries.
+
+Knows requests and the session's cookie; must not know projects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from fastapi import Depends, HTTPException, Request, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from twostream.web.security import COOKIE, CSRF_HEADER, Security, Session
+
+MAX_BODY = 4 << 20
+"""Bytes of a request's body: a batch of decisions, or a drawing with 400,000 runs."""
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; "
+    "form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
+)
+HEADERS = {
+    "Content-Security-Policy": POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), microphone=(), geolocation=()",
+}
+LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+OPEN_PREFIXES = ("/ng/", "/neuroglancer/")
+"""Addresses that bring their own policy, because Neuroglancer reads them from another page."""
+
+
+class Headers:
+    """Adds the security headers to every response, and refuses hosts that the server was not told of.
+
+    A foreign host name means that a page of somebody else has pointed its own name at this machine.
+
+    Args:
+        app: the application.
+        hosts: names by which the server may be addressed, without ports; "*" allows all.
+    """
+
+    def __init__(self, app: ASGIApp, hosts: Sequence[str]) -> None:
+        self.app, self._hosts = app, set(hosts)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        given = dict(scope["headers"]).get(b"host", b"").decode("latin-1")
+        name = urlsplit(f"//{given}").hostname or "" if _is_host(given) else ""
+        name = f"[{name}]" if ":" in name else name
+        path = scope["path"]
+        bare = any(path.startswith(prefix) for prefix in OPEN_PREFIXES)
+
+        async def with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start" and not bare:
+                present = {key.lower() for key, _ in message["headers"]}
+                added = [(k.lower().encode(), v.encode()) for k, v in HEADERS.items()]
+                added.append((b"cache-control", b"no-store"))
+                message["headers"] = [*message["headers"], *((k, v) for k, v in added if k not in present)]
+            await send(message)
+
+        if "*" not in self._hosts and name not in self._hosts:
+            text = f"the server was addressed as {given[:100]!r}, a name that it does not go by (--allow-host NAME)."
+            await Response(text, 400, media_type="text/plain")(scope, receive, with_headers)
+            return
+        await self.app(scope, receive, with_headers)
+
+
+def _is_host(text: str) -> bool:
+    """Whether a Host header can be parsed."""
+    try:
+        _ = urlsplit(f"//{text}").port
+    except ValueError:
+        return False
+    return not set(text) & set("/?#@\\ ")
+
+
+class BodyLimit:
+    """Refuses bodies of more than ``MAX_BODY`` bytes, whether they say so or not."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        stated = dict(scope["headers"]).get(b"content-length", b"0")
+        if not stated.isdigit() or len(stated) > 12 or int(stated) > MAX_BODY:
+            await _too_large(scope, receive, send)
+            return
+        # The body is read here, so that a body of unknown length is refused before any of it is used.
+        chunks, size, more = [], 0, True
+        while more:
+            message = await receive()
+            if message["type"] != "http.request":
+                return
+            chunks.append(message.get("body", b""))
+            size, more = size + len(chunks[-1]), message.get("more_body", False)
+            if size > MAX_BODY:
+                await _too_large(scope, receive, send)
+                return
+        body = b"".join(chunks)
+        is_read = False
+
+        async def again() -> Message:
+            nonlocal is_read
+            if is_read:
+                return await receive()
+            is_read = True
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        await self.app(scope, again, send)
+
+
+async def _too_large(scope: Scope, receive: Receive, send: Send) -> None:
+    text = f'{{"detail": "the request is too large; at most {MAX_BODY} bytes are taken."}}'
+    await Response(text, 413, media_type="application/json")(scope, receive, send)
+
+
+def _security(request: Request) -> Security:
+    found: Security = request.app.state.desk.security
+    return found
+
+
+def signed_in(request: Request) -> Session:
+    """The session of a request.
+
+    Raises:
+        HTTPException: 401, nobody has signed in.
+    """
+    session = _security(request).session(request.cookies.get(COOKIE))
+    if session is None:
+        raise HTTPException(401, "sign in first: open the page again.")
+    return session
+
+
+def may_change(request: Request) -> Session:
+    """The session of a request that changes something.
+
+    Raises:
+        HTTPException: 401, nobody has signed in; 403, the request does not come from our page; 415, it is no JSON.
+    """
+    session = signed_in(request)
+    given = request.headers.get(CSRF_HEADER, "")
+    if not given.isascii() or given != session.csrf:
+        raise HTTPException(403, f"the header {CSRF_HEADER} is missing or old; reload the page.")
+    check_json(request)
+    return session
+
+
+def check_json(request: Request) -> None:
+    """Refuse bodies that a form of another page could send.
+
+    Raises:
+        HTTPException: 415.
+    """
+    kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
+    if kind != "application/json":
+        raise HTTPException(415, f"the body is {kind or 'of no type'}; expected application/json.")
+
+
+Reader = Annotated[Session, Depends(signed_in)]
+Writer = Annotated[Session, Depends(may_change)]
