@@ -3,6 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+JSCONFIG := src/twostream/web/static/jsconfig.json
+TYPESCRIPT := 5.9.3
+TSC := $(VENV)/node/node_modules/.bin/tsc
+TSC_STAMP := $(VENV)/node/.typescript-$(TYPESCRIPT)
 
 .PHONY: help demo test lint bench bench-report wheel clean
 
@@ -15,11 +19,18 @@ demo: $(STAMP)  ## the whole loop on synthetic tissue, 5 to 10 minutes on 2 core
 test: $(STAMP)  ## all tests that need neither GPU nor network
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-lint: $(STAMP)  ## ruff, mypy and the layers
+lint: $(STAMP)  ## ruff, mypy, the layers, and the types of the page's JavaScript where node is
 	$(BIN)/ruff check src tests benchmarks
 	$(BIN)/ruff format --check src tests benchmarks
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+	@if [ ! -f $(JSCONFIG) ]; then \
+		echo "There is no $(JSCONFIG): no JavaScript was type-checked."; \
+	elif ! command -v node >/dev/null || ! command -v npm >/dev/null; then \
+		echo "node or npm is not on this machine: the types of the page's JavaScript were not checked."; \
+	else \
+		$(MAKE) -s --no-print-directory $(TSC_STAMP) && echo "tsc -p $(JSCONFIG)" && $(TSC) -p $(JSCONFIG); \
+	fi
 
 BENCH_OPTIONS = $(if $(DATA),--data $(DATA)) $(if $(ROWS),--rows $(ROWS)) $(if $(FULL),--full)
 
@@ -45,4 +56,8 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+$(TSC_STAMP): | $(STAMP)
+	npm install --silent --no-audit --no-fund --no-save --prefix $(VENV)/node typescript@$(TYPESCRIPT)
 	@touch $@
