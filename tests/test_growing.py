@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from twostream.base.errors import InputError
+from twostream.base.errors import InputError, NoSidesError
 from twostream.base.geometry import Box
 from twostream.candidates.growing import Seed, grow
 from twostream.task import get_task
@@ -122,7 +122,7 @@ def test_the_sides_of_a_synapse_come_from_its_channels(proposed):
 
 def test_a_ball_without_sides_is_refused_and_with_points_it_is_divided(proposed):
     task, nothing = get_task("polarity", SIZE_NM), volume(0 * proposed)
-    with pytest.raises(InputError, match="has no postsynaptic side; give a point on each side: pre_z"):
+    with pytest.raises(NoSidesError, match="has no postsynaptic side; give a point on each side"):
         grow(Seed((5, 50, 53)), task, nothing, None)
     grown = grow(Seed((5, 50, 53), 100, (5, 50, 45), (5, 50, 60)), task, nothing, None)
     assert grown.is_ball and (grown.mask[..., :8].max(), grown.mask[..., -8:].max()) == (1, 2)

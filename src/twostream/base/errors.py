@@ -3,6 +3,7 @@
     TwoStreamError                 base class; the command line prints the message without a traceback
     ├── InputError                 a file, array, option or table that the user gave cannot be used
     │   ├── ConfigError            a setting (YAML key or ``--set`` option) is unknown, or its value is out of range
+    │   ├── NoSidesError           nothing tells which side of a synapse is which
     │   └── VolumeError            a volume cannot be opened, read or written
     │       └── NoVoxelSizeError   the file states no voxel size, and the user gave none
     ├── LedgerError                an answer, query or registration contradicts what the ledger has recorded
@@ -23,6 +24,10 @@ class InputError(TwoStreamError, ValueError):
 
 class ConfigError(InputError):
     """A setting is unknown, or its value is out of range."""
+
+
+class NoSidesError(InputError):
+    """Nothing tells which side of a synapse is which."""
 
 
 class VolumeError(InputError):

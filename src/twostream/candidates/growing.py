@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from twostream.base.errors import InputError
+from twostream.base.errors import InputError, NoSidesError
 from twostream.base.geometry import Box, to_voxels
 from twostream.candidates.sources import RADIUS_NM
 from twostream.task import Task
@@ -92,7 +92,8 @@ def grow(seed: Seed, task: Task, segmentation: Volume, probability: Volume | Non
         probability: (C, Z, Y, X) uint8, 255 = 1, over the whole image; None if there is none.
 
     Raises:
-        InputError: the point lies outside the image or in a proposed object; or the sides of a synapse cannot be told.
+        InputError: the point lies outside the image or in a proposed object.
+        NoSidesError: the sides of a synapse cannot be told.
     """
     if not segmentation.box.contains(seed.voxel):
         raise InputError(f"the point lies outside the image, which holds {segmentation.box} (Z, Y, X voxels)")
@@ -191,17 +192,14 @@ def _with_sides(mask: np.ndarray, seed: Seed, window: Box, voxel_size_nm: Sequen
     """A mask over ``window`` divided by the two points of the seed, if it has them.
 
     Raises:
-        InputError: the mask then lacks a side; ``how`` says how it was made.
+        NoSidesError: the mask then lacks a side; ``how`` says how it was made.
     """
     if seed.pre_zyx is not None and seed.post_zyx is not None:
         to_pre, to_post = (_squared_nm(window, point, voxel_size_nm) for point in (seed.pre_zyx, seed.post_zyx))
         mask = np.where(mask > 0, np.where(to_pre < to_post, 1, 2), 0).astype(np.uint8)
     for side, name in ((1, "presynaptic"), (2, "postsynaptic")):
         if not (mask == side).any():
-            raise InputError(
-                f"the object ({how}) has no {name} side; give a point on each side: pre_z, pre_y, pre_x, post_z, "
-                f"post_y, post_x"
-            )
+            raise NoSidesError(f"the object ({how}) has no {name} side; give a point on each side")
     return mask
 
 

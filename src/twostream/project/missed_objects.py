@@ -1,4 +1,4 @@
-"""Missed objects in a table of answers: rows without a query, with a point where nothing had been proposed.
+"""Missed objects: points where nothing had been proposed, as rows of a table of answers or as clicks.
 
 Each is grown from its point (``candidates/growing.py``); the ledger records the grown mask as the annotator's drawing.
 Knows the newest round's segmentation and probability, and the table; must not import torch.
@@ -7,10 +7,11 @@ Knows the newest round's segmentation and probability, and the table; must not i
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from functools import cached_property
 
-from twostream.base.errors import InputError
-from twostream.candidates.growing import Seed, grow
+from twostream.base.errors import InputError, NoSidesError
+from twostream.candidates.growing import Grown, Seed, grow
 from twostream.candidates.table import read_table
 from twostream.project.answer_sheet import AnswerSheet, Row
 from twostream.project.project import Project
@@ -18,6 +19,71 @@ from twostream.project.records import Answer
 from twostream.project.tables import latest_round
 from twostream.task.answers import AnswerKind
 from twostream.volume import Volume, open_volume
+
+
+class PlaceError(InputError):
+    """Nothing can be missed at a point: it is labelled, tested, or proposed already."""
+
+
+class MissedObjects:
+    """Grows missed objects on what the newest round has proposed; its volumes are opened once.
+
+    Args:
+        project: the project, of which at least one round has proposed candidates.
+    """
+
+    def __init__(self, project: Project) -> None:
+        self.project = project
+        self.round_number = latest_round(project, "propose")
+
+    @cached_property
+    def segmentation(self) -> Volume:
+        """(Z, Y, X) labels of the newest round's candidates."""
+        return open_volume(str(self.project.path(self.round_number, "segmentation.zarr")))
+
+    @cached_property
+    def probability(self) -> Volume | None:
+        """(C, Z, Y, X) uint8 probability of the newest round; None where instances came from elsewhere."""
+        path = self.project.path(self.round_number, "probability.zarr")
+        return open_volume(str(path)) if path.exists() else None
+
+    def grow(self, seed: Seed) -> Grown:
+        """The object at a point (``growing.grow``).
+
+        Raises:
+            PlaceError: nothing can be missed at the point.
+            NoSidesError: the sides of a synapse cannot be told.
+            InputError: the point lies outside the image.
+        """
+        self._check_place(seed)
+        return grow(seed, self.project.task, self.segmentation, self.probability)
+
+    def _check_place(self, seed: Seed) -> None:
+        """Raise PlaceError at a point where nothing can be missed."""
+        project, place = self.project, seed.voxel
+        labelled = [(box, "a labels box, where S learns from the labels") for box in project.boxes.labels]
+        guarded = [(project.guarded_box, "the test box or its guard, from which nothing may be learned")]
+        for box, what in [*labelled, *guarded]:
+            if box is not None and box.contains(place):
+                raise PlaceError(f"the point lies in {what}")
+        if not self.segmentation.box.contains(place):
+            return  # ``grow`` says so
+        value = int(self.segmentation.read(place).item())
+        if value:
+            label = project.task.instance_of(value)
+            table = read_table(project.path(self.round_number, "candidates.parquet"), ["id", "label"]).to_pydict()
+            identity = dict(zip(table["label"], table["id"], strict=True))[label]
+            raise PlaceError(f"the point lies in candidate {identity}, so the object was not missed")
+
+
+def recorded_at(seed: Seed, known: Iterable[Answer]) -> Answer | None:
+    """The first of ``known`` missed objects in which a point lies; None if it lies in none."""
+    for answer in known:
+        assert answer.drawing is not None  # the ledger demands it
+        box, mask = answer.drawing
+        if box.contains(seed.voxel) and mask[seed.voxel.relative_to(box).offset_zyx]:
+            return answer
+    return None
 
 
 class MissedRows:
@@ -39,14 +105,8 @@ class MissedRows:
         self.notes: list[str] = []
 
     @cached_property
-    def _segmentation(self) -> Volume:
-        round_number = latest_round(self.project, "propose")
-        return open_volume(str(self.project.path(round_number, "segmentation.zarr")))
-
-    @cached_property
-    def _probability(self) -> Volume | None:
-        path = self.project.path(latest_round(self.project, "propose"), "probability.zarr")
-        return open_volume(str(path)) if path.exists() else None
+    def _objects(self) -> MissedObjects:
+        return MissedObjects(self.project)
 
     def answer(self, row: Row, seconds: float) -> Answer | None:
         """The answer for the object of a row; None if the point lies in a missed object that is recorded already.
@@ -67,12 +127,15 @@ class MissedRows:
             raise self.sheet.error(row, "pre_z", "the direction of a synapse needs a point on both sides")
         if self._is_known(row, seed):
             return None
-        self._check_place(row, seed)
         try:
-            grown = grow(seed, self.project.task, self._segmentation, self._probability)
+            grown = self._objects.grow(seed)
+        except PlaceError as error:
+            raise self._refusal(row, seed, f"{error}; remove this row") from None
+        except NoSidesError as error:
+            raise self._refusal(row, seed, f"{error}: pre_z, pre_y, pre_x, post_z, post_y, post_x") from None
         except InputError as error:
             raise self._refusal(row, seed, str(error)) from None
-        size = self._segmentation.voxel_size_nm
+        size = self._objects.segmentation.voxel_size_nm
         self.notes.append(f"row {row.number}: missed object of {grown.describe(size)}")
         answer = Answer(
             None,
@@ -87,20 +150,16 @@ class MissedRows:
 
     def _is_known(self, row: Row, seed: Seed) -> bool:
         """Whether the point lies in a missed object that is recorded, or stands in an earlier row of the table."""
-        for known in self.known:
-            assert known.drawing is not None  # the ledger demands it
-            box, mask = known.drawing
-            if box.contains(seed.voxel) and mask[seed.voxel.relative_to(box).offset_zyx]:
-                if not known.id or known.annotator != self.annotator:
-                    whose = f"that {known.annotator} has marked" if known.id else "of an earlier row"
-                    self.notes.append(f"row {row.number}: the point lies in the missed object {whose}: passed over")
-                return True
-        return False
+        known = recorded_at(seed, self.known)
+        if known is not None and (not known.id or known.annotator != self.annotator):
+            whose = f"that {known.annotator} has marked" if known.id else "of an earlier row"
+            self.notes.append(f"row {row.number}: the point lies in the missed object {whose}: passed over")
+        return known is not None
 
     def _point(self, row: Row, prefix: str) -> tuple[float, float, float] | None:
         """A point in voxels of the image, from ``{prefix}z, y, x`` or ``{prefix}z_nm, y_nm, x_nm``, or None."""
         given = []
-        for unit, size in (("", (1.0, 1.0, 1.0)), ("_nm", self._segmentation.voxel_size_nm)):
+        for unit, size in (("", (1.0, 1.0, 1.0)), ("_nm", self._objects.segmentation.voxel_size_nm)):
             names = [f"{prefix}{axis}{unit}" for axis in "zyx"]
             if any(row.cells.get(name) for name in names):
                 z, y, x = (self.sheet.number(row, name) / n for name, n in zip(names, size, strict=True))
@@ -108,26 +167,6 @@ class MissedRows:
         if len(given) == 2 and math.dist(*given) > 1:
             raise self.sheet.error(row, f"{prefix}z_nm", f"the place in voxels is {given[0]}, which is another one")
         return given[0] if given else None
-
-    def _check_place(self, row: Row, seed: Seed) -> None:
-        """Refuse a point where nothing can be missed: what is labelled, tested, or proposed already."""
-        project, place = self.project, seed.voxel
-        labelled = [(box, "a labels box, where S learns from the labels") for box in project.boxes.labels]
-        guarded = [(project.guarded_box, "the test box or its guard, from which nothing may be learned")]
-        for box, what in [*labelled, *guarded]:
-            if box is not None and box.contains(place):
-                raise self._refusal(row, seed, f"the point lies in {what}; remove this row")
-        if not self._segmentation.box.contains(place):
-            return  # ``grow`` says so
-        value = int(self._segmentation.read(place).item())
-        if value:
-            label = project.task.instance_of(value)
-            path = project.path(latest_round(project, "propose"), "candidates.parquet")
-            table = read_table(path, ["id", "label"]).to_pydict()
-            identity = dict(zip(table["label"], table["id"], strict=True))[label]
-            raise self._refusal(
-                row, seed, f"the point lies in candidate {identity}, so the object was not missed; remove this row"
-            )
 
     def _refusal(self, row: Row, seed: Seed, why: str) -> InputError:
         """The error for a missed object that cannot be recorded."""
