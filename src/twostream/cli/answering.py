@@ -24,9 +24,7 @@ if TYPE_CHECKING:
 @errors_as_sentences
 def answer(
     directory: Dir,
-    table: Annotated[
-        Path, typer.Argument(metavar="TABLE", help="CSV, TSV, XLSX or JSONL with the columns query and kind.")
-    ],
+    table: Annotated[Path, typer.Argument(metavar="TABLE", help="CSV, TSV, XLSX, JSONL; or a file of another tool.")],
     annotator: Annotated[str, typer.Option("--annotator", help="Name of the person who answered.")] = os.environ.get(
         "USER", "annotator"
     ),
@@ -42,6 +40,9 @@ def answer(
     (pre and post exchanged), unsure, skipped. A row without a kind stays open; a row that was recorded before is passed
     over; a changed kind or reason corrects the answer. An object that was missed is a row of the kind missed without a
     query, with its place in z, y, x (voxels of the image) or z_nm, y_nm, x_nm, and optionally radius_nm.
+
+    Files that `export --format neuroglancer|webknossos|cave|vast` has written, and that were answered in these tools,
+    are read as well.
     """
     from twostream.project.answer_tables import read_answers
     from twostream.project.project import Project
@@ -115,8 +116,8 @@ def export(
         Optional[str],
         typer.Option(
             "--format",
-            metavar="csv|jsonl|parquet|zarr|hdf5|precomputed",
-            help="Default: by the ending of PATH.",
+            metavar="csv|jsonl|parquet|zarr|hdf5|precomputed|neuroglancer|webknossos|cave|vast",
+            help="Default: by the ending of PATH. The last four: open queries for these tools.",
         ),
     ] = None,
     pictures: Annotated[

@@ -62,6 +62,7 @@ class AnswerSheet:
         understood: how the file was read, where it is not plain CSV in UTF-8; else "".
         decimal: the decimal sign, "," or "."; "" if nothing in the file decides it. It decides only about numbers that
             may be read in two ways, as 1,234: a spreadsheet leaves numbers of another country as they are.
+        unit: what the file calls a row; errors name it with its number.
     """
 
     path: Path
@@ -69,13 +70,13 @@ class AnswerSheet:
     rows: list[Row]
     understood: str
     decimal: str
+    unit: str = "row"
 
     def error(self, row: Row, column: str, wanted: str) -> InputError:
         """The error for a cell: it names file, row and column, and says what came and what was ``wanted``."""
         text, end = row.cells.get(column, ""), "" if wanted.endswith("?") else "."
-        return InputError(
-            f"{self.path}, row {row.number}, column {column}: {repr(text) if text else 'nothing'} came; {wanted}{end}"
-        )
+        came = repr(text) if text else "nothing"
+        return InputError(f"{self.path}, {self.unit} {row.number}, column {column}: {came} came; {wanted}{end}")
 
     def number(self, row: Row, column: str) -> float:
         """The number in a cell.

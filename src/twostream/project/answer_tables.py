@@ -17,6 +17,7 @@ from pathlib import Path
 
 from twostream.base.errors import InputError
 from twostream.project.answer_sheet import AnswerSheet, Row, read_answer_sheet
+from twostream.project.exchange import read_exchange
 from twostream.project.missed_objects import MissedRows
 from twostream.project.project import Project
 from twostream.project.records import Answer, Query
@@ -84,7 +85,7 @@ def read_answers(project: Project, path: Path, annotator: str, *, false_is: str 
 
     Args:
         project: the project.
-        path: the table; see ``answer_sheet.py`` for the formats.
+        path: the table; see ``answer_sheet.py`` for the formats. Files of other tools (``exchange/``) are tables too.
         annotator: name of the person who answered. Rows that name somebody else in a column ``annotator`` are refused.
         false_is: the kind that a bare False means, "nothing" or "shape"; None refuses it.
 
@@ -96,7 +97,7 @@ def read_answers(project: Project, path: Path, annotator: str, *, false_is: str 
     """
     if false_is not in (None, AnswerKind.NOTHING, AnswerKind.SHAPE):
         raise InputError(f"--false-is is {false_is!r}; expected nothing or shape.")
-    sheet = read_answer_sheet(path)
+    sheet = read_exchange(project, path) or read_answer_sheet(path)
     if "kind" not in sheet.columns or not {"query", "z", "z_nm"} & set(sheet.columns):
         raise InputError(
             f"{path} has the columns {', '.join(sheet.columns) or 'none'}; expected query and kind among them."
@@ -143,7 +144,7 @@ class _Reader:
         for column, row in self.unreadable.items():  # German Excel makes a date of 3.4
             text = row.cells[column]
             done.notes.append(
-                f"row {row.number}: {column} is {text!r}, which is no number any more, and was not checked"
+                f"{sheet.unit} {row.number}: {column} is {text!r}, which is no number any more, and was not checked"
             )
         self.project.ledger.tell_all(answers)
         return done
@@ -215,7 +216,9 @@ class _Reader:
             return True
         first, its_kind = self.rows_of[query.id]
         if kind != its_kind:
-            raise self.sheet.error(row, "query", f"row {first.number} answers the same query with {its_kind}; keep one")
+            raise self.sheet.error(
+                row, "query", f"{self.sheet.unit} {first.number} answers the same query with {its_kind}; keep one"
+            )
         self.done.passed_over += 1
         return False
 

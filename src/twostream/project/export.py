@@ -15,6 +15,8 @@ from twostream.base.atomic import is_taken
 from twostream.base.errors import InputError
 from twostream.candidates.table import read_table
 from twostream.project.curated import export_dataset
+from twostream.project.exchange import EXCHANGE_FORMATS, export_exchange
+from twostream.project.exchange.formats import check_ending
 from twostream.project.project import Project
 from twostream.project.query_folder import write_query_folder
 from twostream.project.segmentation import segmentation_of
@@ -47,7 +49,8 @@ def export(
             ``reason`` and ``seconds`` to fill in.
         output: path to write, of which nothing may exist yet. For a segmentation also the URI of a volume; for a data
             set a folder.
-        format_: a table's format, or the driver of a volume's; None takes the one that the ending of ``output`` names,
+        format_: a table's format, the driver of a volume's, or for queries the name of a tool (``EXCHANGE_FORMATS``);
+            None takes the one that the ending of ``output`` names,
             or the first one (CSV, Zarr) where there is no ending.
         min_probability: of a data set, see ``export_dataset``.
         pictures: write a folder with the queries as CSV and a picture of each (``query_folder``).
@@ -66,9 +69,15 @@ def export(
     if pictures and (what != "queries" or format_ not in (None, "csv")):
         named = f"{what} as {format_}" if format_ else what
         raise InputError(f"--pictures is for --what queries as csv; it came with {named}. Leave it out.")
+    if format_ in EXCHANGE_FORMATS and what != "queries":
+        raise InputError(f"--format {format_} is for --what queries; it came with {what}.")
     if what == "segmentation":
         return _export_segmentation(project, str(output), format_)
     path = Path(output)
+    if format_ in EXCHANGE_FORMATS:
+        check_ending(path, format_)
+        make_way_for(path)
+        return export_exchange(project, format_, path)
     if what == "dataset":
         chosen = dataset_format(path, format_)
         make_way_for(path)
@@ -125,7 +134,8 @@ def _table_format(path: Path, format_: str | None, what: str) -> str:
     """Format of a table, from the ending of its path and what was asked for."""
     ending = path.suffix.lower().lstrip(".")
     if format_ is not None and format_ not in TABLE_FORMATS:
-        raise InputError(f"--format is {format_!r}; {what} can be written as {', '.join(TABLE_FORMATS)}.")
+        others = EXCHANGE_FORMATS if what == "queries" else ()
+        raise InputError(f"--format is {format_!r}; {what} can be written as {', '.join((*TABLE_FORMATS, *others))}.")
     if ending and ending not in TABLE_FORMATS:
         endings = ", ".join(f".{name}" for name in TABLE_FORMATS)
         raise InputError(
