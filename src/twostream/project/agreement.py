@@ -13,10 +13,8 @@ from collections.abc import Callable, Hashable, Iterable, Sequence, Set
 from dataclasses import dataclass
 
 from twostream.project.records import Answer
-from twostream.task.answers import MEANING, AnswerKind
+from twostream.task.answers import MEANING, RETRACTED, AnswerKind
 
-RETRACTED = "retracted"
-"""Kind of an answer that takes back the one it supersedes; it says nothing of its own."""
 NO_OPINION = (AnswerKind.SKIPPED, RETRACTED)
 
 

@@ -35,7 +35,7 @@ from twostream.project.leases import Leases
 from twostream.project.records import Answer, Query, QueryLine, Verdict, adjudicate
 from twostream.project.rows import answer_of, line_of, query_of, query_values
 from twostream.task import Task
-from twostream.task.answers import MEANING, RETRACTED, answer_kind
+from twostream.task.answers import MEANING, RETRACTED, AnswerKind, answer_kind
 
 MAX_ID = 2**53 - 1
 """The largest integer that JavaScript, and so a web page, can hold exactly."""
@@ -527,6 +527,11 @@ class Ledger:
             number,
         )
         return [answer_of(row) for row in reversed(rows)]
+
+    def missed_objects(self) -> list[Answer]:
+        """The objects that were missed, as they were drawn last, oldest first."""
+        kind = str(AnswerKind.MISSED)
+        return [answer_of(row) for row in self._database.rows(f"{_ANSWERS} WHERE kind = ? AND {_CURRENT}", kind)]
 
     def answer_with_key(self, key: str) -> Answer | None:
         """The answer that was sent with ``key``; None if there is none."""

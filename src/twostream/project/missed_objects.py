@@ -10,7 +10,11 @@ import math
 from collections.abc import Iterable
 from functools import cached_property
 
+import numpy as np
+
 from twostream.base.errors import InputError, NoSidesError
+from twostream.base.geometry import Box
+from twostream.candidates.candidate import Candidate
 from twostream.candidates.growing import Grown, Seed, grow
 from twostream.candidates.table import read_table
 from twostream.project.answer_sheet import AnswerSheet, Row
@@ -57,6 +61,33 @@ class MissedObjects:
         """
         self._check_place(seed)
         return grow(seed, self.project.task, self.segmentation, self.probability)
+
+    def check_drawn(self, box: Box, mask: np.ndarray, cut_from: Candidate | None = None) -> None:
+        """Check that an object that was drawn or grown may be recorded.
+
+        Args:
+            box, mask: the drawing.
+            cut_from: the candidate from which it was cut off, inside which it may lie.
+
+        Raises:
+            PlaceError: it lies in a labels box or the guarded test box, mostly in a proposed candidate, or, if it was
+                cut off one, not in it.
+        """
+        inside = mask > 0
+        if cut_from is not None:
+            window = cut_from.box.intersection(box)
+            held = np.zeros(box.shape_zyx, bool)
+            if window.num_voxels:
+                part = cut_from.mask[window.relative_to(cut_from.box).slices] > 0
+                held[window.relative_to(box).slices] = part
+            if 2 * np.count_nonzero(held & inside) < np.count_nonzero(inside):
+                raise PlaceError(f"the piece does not lie in candidate {cut_from.id}, from which it was cut off")
+            return
+        center = np.argwhere(inside)[np.count_nonzero(inside) // 2] + box.offset_zyx
+        self._check_place(Seed(tuple(center.tolist())))  # type: ignore[arg-type]
+        taken = self.segmentation.read(box) > 0
+        if 2 * np.count_nonzero(taken & inside) > np.count_nonzero(inside):
+            raise PlaceError("most of the object lies in proposed candidates, so it was not missed")
 
     def _check_place(self, seed: Seed) -> None:
         """Raise PlaceError at a point where nothing can be missed."""

@@ -127,6 +127,7 @@ def card(query: Query, answers: Sequence[Answer]) -> dict[str, Any]:
         "why": " · ".join(reason_words(query.reason)),
         "notes": each + [a.reason for a in answers if a.reason],
         "patch": patch_uri(image),
+        "is_linked": False,
         "width": len(image),
         "outline": mask_path(mask > 0),
         "post_outline": mask_path(mask < 0),

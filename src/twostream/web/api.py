@@ -13,13 +13,14 @@ from fastapi import APIRouter, HTTPException, Path, Query, Request, Response
 from twostream.base.errors import InputError, LedgerError, ProjectError, TwoStreamError
 from twostream.base.geometry import Box
 from twostream.candidates.picture import png
+from twostream.project.missed_objects import MissedObjects
 from twostream.task.answers import AnswerKind
 from twostream.web.bodies import DecisionBody, DecisionsBody, KeyBody, LeaseBody, SignInBody
-from twostream.web.corrections import SeedBody, check_missed, drawing_of, grow_missed, mask_of
+from twostream.web.corrections import SeedBody, drawing_of, grow_missed, mask_of
 from twostream.web.decisions import Decision, answer_keys
 from twostream.web.desk import Desk, answer_values
 from twostream.web.guard import Reader, Writer, check_json
-from twostream.web.progress import disagreement_values, progress_values
+from twostream.web.progress import disagreement_values
 from twostream.web.security import COOKIE, SESSION_SECONDS
 
 ERRORS: dict[int | str, dict[str, Any]] = {
@@ -133,7 +134,8 @@ def query(request: Request, session: Reader, query_id: QueryId) -> dict[str, Any
 def patch(request: Request, session: Reader, query_id: QueryId) -> Response:
     """The image of a query's patch, as the report shows it."""
     found = _found(lambda: _desk(request).query(query_id))
-    return Response(png(found.patch.central[0]), media_type="image/png", headers={"Cache-Control": "private, max-age=86400"})
+    kept = {"Cache-Control": "private, max-age=86400"}
+    return Response(png(found.patch.central[0]), media_type="image/png", headers=kept)
 
 
 @router.get("/queries/{query_id}/mask", response_class=Response, responses=BINARY)
@@ -186,7 +188,8 @@ def _decision(desk: Desk, body: DecisionBody) -> Decision:
     if body.drawing is not None:
         drawing = mask_of(body.drawing, desk.pictures.image.box, desk.num_sides)
     if body.kind == AnswerKind.MISSED and drawing is not None:
-        check_missed(desk.project, drawing, None if body.split_of is None else desk.query(body.split_of))
+        cut_from = None if body.split_of is None else desk.query(body.split_of).candidate
+        MissedObjects(desk.project).check_drawn(*drawing, cut_from)
     return Decision(body.key, body.query, body.kind, body.reason, body.seconds, drawing, body.adjudicates)
 
 
@@ -221,8 +224,7 @@ def history(
 def grow(request: Request, session: Writer, body: SeedBody) -> dict[str, Any]:
     """The object at a point where nothing was proposed, to be shown before it is kept."""
     desk = _desk(request)
-    known = [a for a in desk.project.ledger.current_answers() if a.kind == AnswerKind.MISSED]
-    grown = _understood(lambda: grow_missed(desk.project, body, known))
+    grown = _understood(lambda: grow_missed(desk.project, body, desk.project.ledger.missed_objects()))
     drawing = drawing_of(grown.box, grown.mask)
     return drawing.model_dump() | {
         "how": grown.describe(desk.pictures.image.voxel_size_nm),
@@ -237,7 +239,8 @@ def grow(request: Request, session: Writer, body: SeedBody) -> dict[str, Any]:
 @router.get("/progress")
 def progress(request: Request, session: Reader) -> dict[str, Any]:
     """What is done and left, in total and by each person."""
-    return progress_values(_desk(request), session.annotator)
+    values: dict[str, Any] = request.app.state.progress.values(session.annotator)
+    return values
 
 
 @router.get("/disagreements")

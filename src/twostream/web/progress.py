@@ -15,36 +15,64 @@ from twostream.project.agreement import agreements, disagreements
 from twostream.project.status import next_line
 from twostream.web.desk import Desk, answer_values
 
-FRESH_SECONDS = 1.0
-_lock = threading.Lock()
+REST = 20.0
+"""What all people share is computed again after this many times the time that it took, so that it costs little."""
 
 
-def progress_values(desk: Desk, annotator: str) -> dict[str, Any]:
-    """What is done and left, as plain values for one person."""
-    number, step = desk.queue.step()
-    left = desk.queue.left(annotator)
-    people = [
-        {
-            "name": name,
-            "answers": person.answers,
-            "seconds": person.seconds,
-            "per_minute": 60 * person.decided / person.seconds if person.seconds > 0 else None,
+class Progress:
+    """What is done and left.
+
+    Args:
+        desk: the project.
+    """
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._lock = threading.Lock()
+        self._shared: dict[str, Any] = {}
+        self._known, self._again_at = -1, 0.0
+
+    def values(self, annotator: str) -> dict[str, Any]:
+        """What is done and left, as plain values for one person."""
+        desk = self._desk
+        number, step = desk.queue.step()
+        left = desk.queue.left(annotator)
+        return {
+            "round": number,
+            "step": step,
+            "left": asdict(left),
+            "next": next_line(desk.project) if left.open == 0 and step == "answer" else "",
+            "run": asdict(desk.runner.state()),
+            "may_run": desk.may_run,
+            **self._of_all(),
         }
-        for name, person in sorted(desk.queue.people.items())
-    ]
-    run = desk.runner.state()
-    return {
-        "round": number,
-        "step": step,
-        "left": asdict(left),
-        "people": people,
-        "num_disagreements": len(disagreements(desk.queue.current())),
-        "agreements": [asdict(one) for one in agreements(desk.queue.current())],
-        "next": next_line(desk.project) if left.open == 0 else "",
-        "run": asdict(run),
-        "may_run": desk.may_run,
-        "time": time.time(),
-    }
+
+    def _of_all(self) -> dict[str, Any]:
+        """What does not depend on who asks."""
+        queue = self._desk.queue
+        with self._lock:
+            start = time.monotonic()
+            if queue.last == self._known or start < self._again_at:
+                return self._shared
+            self._known = queue.last
+            current = queue.current()
+            people = [
+                {
+                    "name": name,
+                    "answers": person.answers,
+                    "seconds": person.seconds,
+                    "per_minute": 60 * person.decided / person.seconds if person.seconds > 0 else None,
+                }
+                for name, person in sorted(queue.people.items())
+            ]
+            self._shared = {
+                "people": people,
+                "num_disagreements": len(disagreements(current)),
+                "agreements": [asdict(one) for one in agreements(current)],
+            }
+            now = time.monotonic()
+            self._again_at = now + REST * (now - start)
+            return self._shared
 
 
 def disagreement_values(desk: Desk, annotator: str) -> dict[str, Any]:

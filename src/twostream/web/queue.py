@@ -92,6 +92,11 @@ class Queue:
         self._step: tuple[int, str] = (0, "")
         self._step_read = -math.inf
 
+    @property
+    def last(self) -> int:
+        """Id of the newest answer that is known."""
+        return self._last
+
     # -- answers --------------------------------------------------------------------------------------------------
 
     def refresh(self) -> None:

@@ -52,7 +52,9 @@ def project_secret(root: Path) -> bytes:
                 partial.unlink()
         found = bytes.fromhex(path.read_text())
     except (OSError, ValueError) as error:
-        raise ProjectError(f"{path} cannot be read or written ({error}). Make the folder writable, or delete the file.")
+        raise ProjectError(
+            f"{path} cannot be read or written ({error}). Make the folder writable, or delete the file."
+        ) from None
     if len(found) != 32:
         raise ProjectError(f"{path} holds {len(found)} bytes; expected 32. Delete it; people must then sign in again.")
     return found

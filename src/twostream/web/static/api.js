@@ -1,0 +1,106 @@
+/** Requests to the server: JSON and bytes, with errors as sentences. Knows addresses; decides nothing. */
+
+/** @typedef {import("./box.js").Zyx} Zyx */
+/** @typedef {{offset_zyx: Zyx, shape_zyx: Zyx}} BoxValues */
+/** @typedef {{answer: number, query: number | null, kind: string, reason: string, annotator: string, seconds: number, is_drawn: boolean}} AnswerValues */
+/**
+ * @typedef {object} QueryValues
+ * @property {number} id
+ * @property {number} candidate
+ * @property {string} group
+ * @property {string[]} why
+ * @property {BoxValues} box
+ * @property {BoxValues} view
+ * @property {Zyx} center_zyx
+ * @property {string | null} neuroglancer
+ * @property {AnswerValues | null} mine
+ * @property {string} card
+ * @property {number} score
+ * @property {string} strategy
+ */
+/** @typedef {{asked: number, open: number, mine: number, second: number, by_others: number}} Left */
+/**
+ * @typedef {object} ProjectValues
+ * @property {string} id
+ * @property {string} name
+ * @property {string} task
+ * @property {number} num_sides
+ * @property {Zyx} voxel_size_nm
+ * @property {Zyx} shape_zyx
+ * @property {string} annotator
+ * @property {string} csrf
+ * @property {boolean} may_run
+ * @property {number} idle_seconds
+ * @property {number} lease_seconds
+ * @property {{kind: string, reason: string, words: string}[]} decisions
+ */
+
+/** The server said no; the message is its sentence. */
+export class Refused extends Error {
+  /** @param {number} status @param {string} message @param {boolean} [needsSides] */
+  constructor(status, message, needsSides = false) {
+    super(message);
+    this.status = status;
+    this.needsSides = needsSides;
+  }
+}
+
+/** The server could not be reached. */
+export class Unreachable extends Error {}
+
+export class Api {
+  #csrf = "";
+
+  /** @param {string} csrf */
+  constructor(csrf) {
+    this.#csrf = csrf;
+  }
+
+  /**
+   * @param {string} path
+   * @param {RequestInit} [options]
+   * @returns {Promise<Response>}
+   */
+  async #fetch(path, options = {}) {
+    let response;
+    try {
+      response = await fetch(`api/${path}`, options);
+    } catch (error) {
+      if (error instanceof DOMException && error.name === "AbortError") throw error;
+      throw new Unreachable("the server does not answer");
+    }
+    if (response.ok) return response;
+    if (response.status >= 502 && response.status <= 504) throw new Unreachable("the server does not answer");
+    const { detail, needs_sides } = await response.json().catch(() => ({ detail: response.statusText }));
+    const text = typeof detail === "string" ? detail : "the request was not understood";
+    throw new Refused(response.status, text, needs_sides === true);
+  }
+
+  /** @param {string} path @param {AbortSignal} [signal] @returns {Promise<any>} */
+  async get(path, signal) {
+    return (await this.#fetch(path, { signal })).json();
+  }
+
+  /** @param {string} path @param {AbortSignal} [signal] @returns {Promise<ArrayBuffer>} */
+  async bytes(path, signal) {
+    return (await this.#fetch(path, { signal })).arrayBuffer();
+  }
+
+  /** @param {string} path @param {unknown} [body] @param {AbortSignal} [signal] @returns {Promise<any>} */
+  async post(path, body, signal) {
+    const headers = { "Content-Type": "application/json", "X-CSRF-Token": this.#csrf };
+    const response = await this.#fetch(path, { method: "POST", headers, body: JSON.stringify(body ?? {}), signal });
+    return response.status === 204 ? null : response.json();
+  }
+}
+
+/** A box in the notation of the server. @param {{offset: ArrayLike<number>, shape: ArrayLike<number>}} box */
+export function boxText({ offset, shape }) {
+  return [0, 1, 2].map((axis) => `${offset[axis]}:${offset[axis] + shape[axis]}`).join(",");
+}
+
+/** A text that nobody else has drawn. `crypto.randomUUID` is missing where the page is not served securely. */
+export function newKey() {
+  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+}

@@ -1,0 +1,123 @@
+/**
+ * Decisions: from a key to the ledger and on to the next candidate; undo and redo.
+ *
+ * Knows queue, outbox and clock; must not know how anything is drawn: views are told what has changed.
+ */
+
+import { newKey, Refused, Unreachable } from "./api.js";
+import { say } from "./dom.js";
+import { answerText } from "./styles.js";
+
+/** @typedef {import("./queue.js").Item} Item */
+/** @typedef {import("./outbox.js").Decision} Decision */
+
+const AHEAD = 12;
+
+export class Desk {
+  #isBusy = false;
+
+  /**
+   * @param {{api: import("./api.js").Api, queue: import("./queue.js").Queue, outbox: import("./outbox.js").Outbox,
+   *          clock: import("./clock.js").Clock, onChange: () => void}} parts
+   */
+  constructor({ api, queue, outbox, clock, onChange }) {
+    this.api = api;
+    this.queue = queue;
+    this.outbox = outbox;
+    this.clock = clock;
+    this.onChange = onChange;
+  }
+
+  /**
+   * Decide about some items at once. The page goes on when the decisions are in the ledger, or wait in the browser
+   * because the server is gone.
+   * @param {Item[]} items
+   * @param {{kind: string, reason?: string, drawing?: unknown}} said
+   * @param {{extra?: Partial<Decision>[]}} [further] decisions that belong to the same gesture, such as pieces cut off
+   */
+  async decide(items, said, { extra = [] } = {}) {
+    if (this.#isBusy || !items.length) return false;
+    this.#isBusy = true;
+    try {
+      const key = newKey();
+      const seconds = this.clock.seconds / items.length;
+      const rows = [
+        ...items.map(({ query, adjudicates }) => ({ query: query.id, adjudicates, seconds, ...said })),
+        ...extra.map((row) => ({ query: null, kind: "missed", ...row })),
+      ];
+      const before = items.map((item) => item.mine);
+      for (const item of items) item.mine = { kind: said.kind, reason: said.reason ?? "" };
+      try {
+        await this.outbox.submit(rows.map((row, i) => ({ key: `${key}/${i}`, ...row })));
+      } catch (error) {
+        items.forEach((item, i) => (item.mine = before[i]));
+        say(`The decision cannot be kept in this browser (${error instanceof Error ? error.message : error}).`, true);
+        return false;
+      }
+      this.clock.restart();
+      return true;
+    } finally {
+      this.#isBusy = false;
+    }
+  }
+
+  /** Record an object that was missed. @param {unknown} drawing */
+  async addMissed(drawing) {
+    await this.outbox.submit([
+      { key: `${newKey()}/0`, query: null, kind: "missed", drawing, seconds: this.clock.seconds },
+    ]);
+    this.clock.restart();
+  }
+
+  /** Hold enough queries; a server that is gone is asked again with the next decision. @param {number} [number] */
+  async fill(number = AHEAD) {
+    try {
+      await this.queue.more(number);
+    } catch (error) {
+      if (!(error instanceof Unreachable)) say(error instanceof Error ? error.message : String(error), true);
+    }
+  }
+
+  /** @param {"undo" | "redo"} which */
+  async travel(which) {
+    if (this.#isBusy) return;
+    this.#isBusy = true;
+    try {
+      await this.#travel(which);
+    } catch (error) {
+      const text = error instanceof Unreachable ? "The server does not answer; undo waits for it." : String(/** @type {Error} */ (error).message);
+      say(text, !(error instanceof Refused));
+    } finally {
+      this.#isBusy = false;
+    }
+    this.onChange();
+  }
+
+  /** @param {"undo" | "redo"} which */
+  async #travel(which) {
+    if (this.outbox.state.unsent) {
+      const taken = which === "undo" ? this.outbox.takeBack() : null;
+      if (!taken) throw new Unreachable();
+      if (taken.query) this.#mark(taken.query, null);
+      return;
+    }
+    const { answers } = await this.api.post(which, { key: newKey() });
+    for (const { query, kind, reason } of answers) {
+      if (query) this.#mark(query, which === "undo" ? null : { kind, reason });
+    }
+    const queries = answers.flatMap((/** @type {any} */ a) => (a.query ? [a.query] : []));
+    if (which === "undo" && queries.length) {
+      const item = await this.queue.goTo(queries[0]);
+      // An undone change leaves the answer that stood before it.
+      item.mine = (await this.api.get(`queries/${queries[0]}`)).mine;
+    } else if (which === "redo") this.queue.next();
+    const { kind, reason } = answers[0] ?? { kind: "", reason: "" };
+    if (kind) say(`${which === "undo" ? "Undone" : "Done again"}: ${answerText(kind, reason)}${answers.length > 1 ? ` (${answers.length} at once)` : ""}`);
+    this.clock.restart();
+  }
+
+  /** @param {number} query @param {{kind: string, reason: string} | null} mine */
+  #mark(query, mine) {
+    this.queue.mark(query, mine);
+  }
+}

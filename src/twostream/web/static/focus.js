@@ -1,0 +1,117 @@
+/** The focus view: one candidate large, its picture loaded ahead, and what is said about it beside it. */
+
+import { byId, inputById } from "./dom.js";
+import { answerText } from "./styles.js";
+import { Viewer } from "./viewer.js";
+
+/** @typedef {import("./queue.js").Item} Item */
+
+const AHEAD = 3;
+const OVERLAYS = /** @type {const} */ (["outline", "fill", "off"]);
+
+export class Focus {
+  /** @type {Item | null} */
+  item = null;
+  #turn = 0;
+
+  /**
+   * @param {{project: import("./api.js").ProjectValues, queue: import("./queue.js").Queue, pictures: import("./pictures.js").Pictures,
+   *          onProblem: (text: string) => void}} parts
+   */
+  constructor({ project, queue, pictures, onProblem }) {
+    this.queue = queue;
+    this.pictures = pictures;
+    this.onProblem = onProblem;
+    this.viewer = new Viewer(byId("viewer"), {
+      voxelSize: project.voxel_size_nm,
+      shape: project.shape_zyx,
+      numSides: project.num_sides,
+      loadImage: (box, stride, signal) => pictures.image(box, stride, signal),
+      loadLabels: (box, signal) => pictures.labels(box, signal),
+    });
+    for (const name of ["low", "high"]) inputById(name).addEventListener("input", () => this.#setContrast(name));
+    inputById("opacity").addEventListener("input", () => (this.viewer.opacity = Number(inputById("opacity").value) / 100));
+  }
+
+  /** Show the current item. Resolved when it is on the screen; false if something else is shown meanwhile. */
+  async show() {
+    const turn = ++this.#turn;
+    const item = this.queue.current;
+    this.item = item;
+    if (!item) return false;
+    this.#describe(item);
+    const { query } = item;
+    let picture = this.pictures.ready(query.id);
+    if (!picture) {
+      try {
+        picture = await this.pictures.load(query);
+      } catch (error) {
+        if (turn === this.#turn) this.onProblem(`The picture cannot be loaded: ${/** @type {Error} */ (error).message}`);
+        return false;
+      }
+      if (turn !== this.#turn) return false;
+    }
+    const view = { offset: query.view.offset_zyx, shape: query.view.shape_zyx };
+    this.viewer.show({ view, center: query.center_zyx.map((v) => v + 0.5), mask: picture.mask, block: picture.block });
+    await this.viewer.firstPaint;
+    this.loadAhead();
+    return turn === this.#turn;
+  }
+
+  /** Load the pictures of the next candidates. */
+  loadAhead() {
+    for (const { query } of this.queue.upcoming(AHEAD)) void this.pictures.load(query).catch(() => {});
+  }
+
+  /** @param {Item} item */
+  #describe({ query, mine, adjudicates }) {
+    byId("candidate").textContent = `Candidate ${query.candidate}${adjudicates ? " · to be settled" : ""}`;
+    const place = byId("mine");
+    place.className = `mine kind-${mine?.kind ?? "open"}`;
+    place.replaceChildren();
+    if (mine) {
+      const strong = document.createElement("strong");
+      strong.textContent = answerText(mine.kind, mine.reason);
+      place.append("You said ", strong);
+    }
+    const lines = [...query.why, `score ${query.score.toFixed(2)}`, `asked by ${query.strategy}`];
+    byId("why").replaceChildren(...lines.map((text) => Object.assign(document.createElement("p"), { textContent: text })));
+  }
+
+  /** Describe the current item again, after a decision or an undo. */
+  refresh() {
+    if (this.item) this.#describe(this.item);
+  }
+
+  cycleOverlay() {
+    const next = OVERLAYS[(OVERLAYS.indexOf(this.viewer.overlay) + 1) % OVERLAYS.length];
+    this.viewer.overlay = next;
+    byId("overlay-name").textContent = next;
+  }
+
+  /** @param {number} step */
+  fade(step) {
+    const value = Math.min(1, Math.max(0, Math.round((this.viewer.opacity + step) * 10) / 10));
+    this.viewer.opacity = value;
+    inputById("opacity").value = String(value * 100);
+  }
+
+  /** @param {number} step above 0 for more contrast */
+  changeContrast(step) {
+    const { low, high } = this.viewer.contrast;
+    const next = { low: Math.min(100, Math.max(0, low + 12 * step)), high: Math.max(155, Math.min(255, high - 12 * step)) };
+    this.viewer.contrast = next;
+    inputById("low").value = String(next.low);
+    inputById("high").value = String(next.high);
+  }
+
+  /** @param {string} name */
+  #setContrast(name) {
+    const [low, high] = [inputById("low"), inputById("high")];
+    if (Number(low.value) >= Number(high.value)) {
+      if (name === "low") low.value = String(Number(high.value) - 1);
+      else high.value = String(Number(low.value) + 1);
+    }
+    this.viewer.contrast = { low: Number(low.value), high: Number(high.value) };
+  }
+}

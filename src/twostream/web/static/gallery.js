@@ -1,0 +1,161 @@
+/** The gallery: a page of cards, raw above overlay. A click or a key decides; what is left of the page can be True at once. */
+
+import { byId, cardOf, element } from "./dom.js";
+import { answerText } from "./styles.js";
+
+/** @typedef {import("./queue.js").Item} Item */
+
+/** What a further click on a card makes of its answer; the first click marks it as wrong. */
+const AFTER = /** @type {Record<string, string>} */ ({ nothing: "unsure", shape: "unsure", unsure: "true" });
+const SETTLE_MS = 700;
+
+export class Gallery {
+  page = 0;
+  cursor = 0;
+  /** @type {Map<number, {item: Item, said: {kind: string, reason: string}, timer: number}>} */
+  #pending = new Map();
+
+  /**
+   * @param {{queue: import("./queue.js").Queue, decide: (items: Item[], said: {kind: string, reason: string}) => Promise<unknown>,
+   *          open: (item: Item) => void}} parts
+   */
+  constructor({ queue, decide, open }) {
+    this.queue = queue;
+    this.decide = decide;
+    this.open = open;
+    this.place = byId("cards");
+  }
+
+  /** Cards that fit on a page without scrolling, at least eight. */
+  get size() {
+    const { clientWidth, clientHeight } = byId("view-gallery");
+    return Math.max(8, Math.floor((clientWidth - 28) / 190) * Math.max(1, Math.floor((clientHeight - 80) / 400)) || 8);
+  }
+
+  /** @returns {Item[]} */
+  get items() {
+    return this.queue.items.slice(this.page * this.size, (this.page + 1) * this.size);
+  }
+
+  /** Items of this page without a decision. */
+  get open_() {
+    return this.items.filter((item) => !item.mine && !this.#pending.has(item.query.id));
+  }
+
+  /** Show the page that holds the current item. */
+  goToCurrent() {
+    this.page = Math.floor(Math.min(this.queue.index, Math.max(0, this.queue.items.length - 1)) / this.size);
+    this.cursor = this.queue.index - this.page * this.size;
+  }
+
+  draw() {
+    const { items } = this;
+    this.cursor = Math.min(Math.max(0, this.cursor), Math.max(0, items.length - 1));
+    this.place.replaceChildren();
+    let group = "";
+    items.forEach((item, i) => {
+      if (item.query.group !== group) {
+        group = item.query.group;
+        if (group) this.place.append(element("p", { class: "group-name" }, group));
+      }
+      this.place.append(this.#slot(item, i));
+    });
+    const pages = Math.max(1, Math.ceil(this.queue.items.length / this.size));
+    byId("page-name").textContent = `page ${this.page + 1} of ${pages}${this.queue.isAtEnd ? "" : " or more"}`;
+  }
+
+  /** @param {Item} item @param {number} i */
+  #slot(item, i) {
+    const said = this.#pending.get(item.query.id)?.said ?? item.mine;
+    const card = cardOf(item.query.card);
+    card.className = `card kind-${said?.kind ?? "open"}${said ? "" : " open"}`;
+    card.removeAttribute("title");
+    const words = card.querySelector(".answer");
+    if (words) words.textContent = answerText(said?.kind ?? "open", said?.reason);
+    const slot = element("button", { class: "slot", role: "listitem", "data-query": String(item.query.id) }, card);
+    slot.setAttribute("aria-label", `candidate ${item.query.candidate}: ${answerText(said?.kind ?? "open", said?.reason)}`);
+    if (i === this.cursor) slot.setAttribute("aria-current", "true");
+    slot.addEventListener("click", () => this.#click(item, i));
+    slot.addEventListener("dblclick", () => this.open(item));
+    return slot;
+  }
+
+  /** @param {Item} item @param {number} i */
+  #click(item, i) {
+    this.cursor = i;
+    const now = this.#pending.get(item.query.id)?.said ?? item.mine;
+    const [kind, reason] = /** @type {HTMLSelectElement} */ (byId("click-means")).value.split("/");
+    const next = now && AFTER[now.kind] ? { kind: AFTER[now.kind], reason: "" } : { kind, reason: reason ?? "" };
+    clearTimeout(this.#pending.get(item.query.id)?.timer);
+    // Clicks that follow each other are one decision: it is recorded when the card was left alone for a moment.
+    const timer = window.setTimeout(() => void this.#settle(item.query.id), SETTLE_MS);
+    this.#pending.set(item.query.id, { item, said: next, timer });
+    this.draw();
+  }
+
+  /** @param {number} id */
+  async #settle(id) {
+    const entry = this.#pending.get(id);
+    if (!entry) return;
+    clearTimeout(entry.timer);
+    await this.decide([entry.item], entry.said);
+    if (entry.item.mine?.kind === entry.said.kind) this.#pending.delete(id);
+    else entry.timer = window.setTimeout(() => void this.#settle(id), SETTLE_MS); // another decision was on its way
+    this.draw();
+  }
+
+  /** Record what was clicked, now. */
+  async flush() {
+    for (const id of [...this.#pending.keys()]) await this.#settle(id);
+  }
+
+  /** Decide about the card under the cursor, and go on to the next. @param {{kind: string, reason: string}} said */
+  async decideCurrent(said) {
+    const item = this.items[this.cursor];
+    if (!item) return;
+    clearTimeout(this.#pending.get(item.query.id)?.timer);
+    this.#pending.delete(item.query.id);
+    if (await this.decide([item], said)) await this.move(1);
+    this.draw();
+  }
+
+  async restIsTrue() {
+    await this.flush();
+    const items = this.open_;
+    if (items.length) await this.decide(items, { kind: "true", reason: "" });
+    await this.turn(1);
+  }
+
+  /** @param {number} step cards */
+  async move(step) {
+    const next = this.cursor + step;
+    if (next >= this.items.length && this.items.length === this.size) return this.turn(1);
+    if (next < 0 && this.page > 0) {
+      await this.turn(-1);
+      this.cursor = this.size - 1;
+    } else this.cursor = Math.min(Math.max(0, next), Math.max(0, this.items.length - 1));
+    this.draw();
+    this.place.querySelector("[aria-current]")?.scrollIntoView({ block: "nearest" });
+  }
+
+  /** Cards in a row. */
+  get columns() {
+    const slots = [.../** @type {NodeListOf<HTMLElement>} */ (this.place.querySelectorAll(".slot"))];
+    const below = slots.findIndex((slot) => slot.offsetTop > (slots[0]?.offsetTop ?? 0));
+    return below > 0 ? below : slots.length || 1;
+  }
+
+  /** @param {number} step pages */
+  async turn(step) {
+    await this.flush();
+    const from = this.page;
+    this.page = Math.max(0, this.page + step);
+    // Enough open ones for this page and the next, beside those of earlier pages that were left open.
+    const openBefore = this.queue.items.slice(0, this.page * this.size).filter((item) => !item.mine).length;
+    await this.queue.more(openBefore + this.size).catch(() => {});
+    if (!this.items.length) this.page = step > 0 ? from : Math.max(0, this.page);
+    this.cursor = 0;
+    this.queue.index = this.page * this.size;
+    this.draw();
+  }
+}

@@ -1,0 +1,373 @@
+/** The page: makes its parts, and says which key and which button does what. */
+
+import { Api, Refused } from "./api.js";
+import { Clock } from "./clock.js";
+import { Correction } from "./correction.js";
+import { Desk } from "./desk.js";
+import { byId, element, say } from "./dom.js";
+import { Focus } from "./focus.js";
+import { Gallery } from "./gallery.js";
+import { drawHelp } from "./help.js";
+import { keyName, Keys } from "./keys.js";
+import { Outbox } from "./outbox.js";
+import { Pictures } from "./pictures.js";
+import { Progress } from "./progress.js";
+import { Queue } from "./queue.js";
+import { Settle } from "./settle.js";
+import { restoreTheme, toggleTheme } from "./theme.js";
+
+/** @typedef {"focus" | "gallery" | "settle" | "end"} ViewName */
+/** @typedef {{kind: string, reason: string}} Said */
+
+const KEYS = /** @type {Record<string, string>} */ ({
+  true: "t",
+  nothing: "n",
+  "shape/merge": "m",
+  "shape/split": "p",
+  "shape/boundary": "b",
+  swapped: "x",
+  unsure: "u",
+  skipped: "k",
+});
+
+restoreTheme();
+const csrf = document.querySelector("meta[name=csrf]")?.getAttribute("content") ?? "";
+const api = new Api(csrf);
+/** @type {import("./api.js").ProjectValues} */
+const project = await api.get("project");
+
+/** @type {ViewName} */
+let view = localStorage.getItem("twostream/view") === "gallery" ? "gallery" : "focus";
+/** Milliseconds from each deciding key to the next candidate on the screen; the benchmark reads them. @type {number[]} */
+const timings = [];
+
+const keys = new Keys();
+const clock = new Clock(project.idle_seconds);
+const queue = new Queue(api, () => {});
+const outbox = new Outbox(api, `${project.id}/${project.annotator}`, {
+  onChange: ({ unsent, isReachable, problem }) => {
+    const place = byId("unsent");
+    place.hidden = !unsent && isReachable && !problem;
+    const waiting = unsent ? `${unsent} unsent: kept in this browser` : "The server does not answer";
+    place.textContent = problem ? `${waiting} (${problem})` : waiting;
+  },
+  onRefused: ({ query }, why) => {
+    if (query) queue.mark(query, null);
+    say(why, true);
+  },
+});
+const pictures = new Pictures(api);
+const focus = new Focus({ project, queue, pictures, onProblem: (text) => say(text, true) });
+const desk = new Desk({ api, queue, outbox, clock, onChange: () => void draw() });
+const gallery = new Gallery({
+  queue,
+  decide: (items, said) => desk.decide(items, said),
+  open: (item) => {
+    queue.index = queue.items.indexOf(item);
+    void go("focus");
+  },
+});
+const settle = new Settle(api);
+const correction = new Correction({ project, api, focus, desk, onDone: () => void goOn(performance.now()) });
+const progress = new Progress((values) => {
+  if (view === "end") {
+    progress.drawEnd();
+    if (values.step === "answer" && (values.round !== queue.round || values.left.mine > 0)) void refill();
+  }
+});
+
+async function refill() {
+  await queue.restart().catch(() => {});
+  if (queue.current) await go("focus");
+}
+
+/** Show the current view again. */
+async function draw() {
+  if (view === "focus" && !queue.current) view = "end";
+  for (const name of ["focus", "gallery", "settle", "end"]) byId(`view-${name}`).hidden = view !== name;
+  for (const button of document.querySelectorAll("nav button")) {
+    button.setAttribute("aria-pressed", String(button.getAttribute("data-action") === view));
+  }
+  byId("decisions").hidden = view === "end" || correction.mode === "mask";
+  markDecision();
+  if (view === "focus") await focus.show();
+  if (view === "gallery") gallery.draw();
+  if (view === "settle") settle.draw();
+  if (view === "end") progress.drawEnd();
+}
+
+/** @param {ViewName} name */
+async function go(name) {
+  correction.cancel();
+  if (view === "gallery") await gallery.flush();
+  if (name === "focus" && view === "gallery" && queue.items.length) queue.index = Math.min(queue.items.length - 1, gallery.page * gallery.size + gallery.cursor);
+  view = name;
+  if (name === "gallery" || name === "focus") localStorage.setItem("twostream/view", name);
+  for (const section of ["focus", "gallery", "settle", "end"]) byId(`view-${section}`).hidden = view !== section;
+  if (name === "gallery") {
+    await desk.fill(gallery.size);
+    gallery.goToCurrent();
+  }
+  if (name === "settle") await settle.load().catch((error) => say(error.message, true));
+  clock.restart();
+  await draw();
+}
+
+/** @param {Said} said */
+async function decide(said) {
+  const start = performance.now();
+  if (view === "gallery") return gallery.decideCurrent(said);
+  if (view === "settle") return decideDispute(said);
+  const item = queue.current;
+  if (!item || view !== "focus") return;
+  correction.cancel();
+  if (!(await desk.decide([item], said))) return;
+  await goOn(start);
+}
+
+/** @param {Said} said */
+async function decideDispute(said) {
+  const { current } = settle;
+  if (!current) return;
+  const item = { query: current, mine: null, adjudicates: true };
+  if (await desk.decide([item], said)) await settle.load();
+}
+
+/** On to the next candidate. @param {number} start when the deciding key was pressed */
+async function goOn(start) {
+  if (queue.current?.adjudicates) {
+    queue.current.adjudicates = false;
+    return go("settle");
+  }
+  queue.next();
+  if (!queue.current) await desk.fill();
+  if (!queue.current) queue.next();
+  await draw();
+  if (queue.current) {
+    requestAnimationFrame(() => timings.push(performance.now() - start));
+    void desk.fill();
+  }
+}
+
+/** @param {number} step */
+async function step(step) {
+  if (view === "gallery") return gallery.move(step);
+  if (view === "settle") return settle.move(step);
+  correction.cancel();
+  if (view === "end") view = "focus";
+  queue.step(step);
+  if (queue.index >= queue.items.length) await desk.fill();
+  clock.restart();
+  await draw();
+}
+
+function markDecision() {
+  const mine = view === "focus" ? queue.current?.mine : null;
+  for (const button of byId("decisions").children) {
+    const said = button.getAttribute("data-action")?.replace("decide-", "");
+    button.classList.toggle("is-mine", !!mine && said === decisionName(mine));
+  }
+}
+
+/** @param {Said} said */
+const decisionName = ({ kind, reason }) => (reason ? `${kind}/${reason}` : kind);
+
+// -- actions ----------------------------------------------------------------------------------------------------------
+
+const inFocus = () => view === "focus";
+const isEditing = () => view === "focus" && correction.mode === "mask";
+const isAdding = () => view === "focus" && correction.mode === "missed";
+const isIdle = () => correction.mode === "off";
+
+/** @param {string} group @param {[string, string, string, () => unknown, (() => boolean)?][]} rows */
+function actions(group, rows) {
+  for (const [name, label, key, run, when] of rows) keys.register({ name, label, group, key, run, when });
+}
+
+actions(
+  "Correct",
+  /** @type {any} */ ([
+    ["tool-brush", "brush", "1", () => correction.choose("brush"), isEditing],
+    ["tool-eraser", "eraser", "2", () => correction.choose("eraser"), isEditing],
+    ["tool-fill", "fill", "3", () => correction.choose("fill"), isEditing],
+    ["tool-cut", "cut: split here", "4", () => correction.choose("cut"), isEditing],
+    ["tool-keep", "keep this piece (click it)", "5", () => correction.choose("keep"), isEditing],
+    ["side", "paint pre or post", "x", () => correction.edit((e) => (e.brush.side = 3 - e.brush.side)), () => isEditing() && project.num_sides === 2],
+    ["wider", "larger brush or ball", ">", () => (isAdding() ? correction.missed.widen(1) : correction.edit((e) => e.brush.widen(1))), () => isEditing() || isAdding()],
+    ["narrower", "smaller brush or ball", "<", () => (isAdding() ? correction.missed.widen(-1) : correction.edit((e) => e.brush.widen(-1))), () => isEditing() || isAdding()],
+    ["interpolate", "interpolate between drawn sections", "i", () => correction.edit((e) => e.interpolate()), isEditing],
+    ["clear-section", "clear this section", "Delete", () => correction.edit((e) => e.clearSection(correction.section)), isEditing],
+    ["undo-stroke", "undo a stroke", "z", () => correction.editor.undo(), isEditing],
+    ["redo-stroke", "redo a stroke", "Shift+z", () => correction.editor.redo(), isEditing],
+    ["keep-it", "record the correction, keep the object", "Enter", () => correction.confirm(), () => isEditing() || isAdding()],
+    ["cancel", "leave without recording", "Escape", () => correction.cancel() ?? draw(), () => isEditing() || isAdding()],
+  ]),
+);
+for (const { kind, reason, words } of project.decisions) {
+  const name = decisionName({ kind, reason });
+  keys.register({
+    name: `decide-${name}`,
+    label: words,
+    group: "Decide",
+    key: KEYS[name] ?? "",
+    run: () => decide({ kind, reason }),
+    when: () => view !== "end" && !isEditing(),
+  });
+}
+actions(
+  "Decide",
+  /** @type {any} */ ([
+    ["undo", "undo the last decision", "z", () => desk.travel("undo").then(afterTravel), isIdle],
+    ["redo", "redo", "Shift+z", () => desk.travel("redo").then(afterTravel), isIdle],
+    ["rest-true", "the rest of this page is True", "Shift+t", () => gallery.restIsTrue().then(atEnd), () => view === "gallery"],
+  ]),
+);
+actions(
+  "Go",
+  /** @type {any} */ ([
+    ["previous", "previous", "ArrowLeft", () => step(-1), () => !isEditing()],
+    ["next", "next", "ArrowRight", () => step(1), () => !isEditing()],
+    ["up", "section above; card above", "ArrowUp", () => vertical(-1)],
+    ["down", "section below; card below", "ArrowDown", () => vertical(1)],
+    ["page-back", "page back", "PageUp", () => gallery.turn(-1), () => view === "gallery"],
+    ["page-on", "page on", "PageDown", () => gallery.turn(1), () => view === "gallery"],
+    ["focus", "focus view", "f", () => (view === "settle" ? openDispute() : go("focus")), isIdle],
+    ["open", "show the card large", "Enter", () => (view === "settle" ? openDispute() : go("focus")), () => view === "gallery" || view === "settle"],
+    ["gallery", "gallery", "g", () => go("gallery"), isIdle],
+    ["settle", "disagreements", "j", () => go("settle"), isIdle],
+  ]),
+);
+actions(
+  "Picture",
+  /** @type {any} */ ([
+    ["overlay", "mask: outline, filled, off", "o", () => focus.cycleOverlay(), inFocus],
+    ["fainter", "fainter mask", "[", () => focus.fade(-0.1), inFocus],
+    ["stronger", "stronger mask", "]", () => focus.fade(0.1), inFocus],
+    ["others", "outlines of other candidates", "h", () => toggleOthers(), inFocus],
+    ["zoom-in", "zoom in", "+", () => focus.viewer.zoomBy(1.25), inFocus],
+    ["zoom-out", "zoom out", "-", () => focus.viewer.zoomBy(0.8), inFocus],
+    ["pan-left", "pan left", "Shift+ArrowLeft", () => focus.viewer.panBy(-60, 0), inFocus],
+    ["pan-right", "pan right", "Shift+ArrowRight", () => focus.viewer.panBy(60, 0), inFocus],
+    ["pan-up", "pan up", "Shift+ArrowUp", () => focus.viewer.panBy(0, -60), inFocus],
+    ["pan-down", "pan down", "Shift+ArrowDown", () => focus.viewer.panBy(0, 60), inFocus],
+    ["more-contrast", "more contrast", "c", () => focus.changeContrast(1), inFocus],
+    ["less-contrast", "less contrast", "v", () => focus.changeContrast(-1), inFocus],
+    ["reset", "back to the candidate", "r", () => focus.viewer.reset(), inFocus],
+  ]),
+);
+actions(
+  "More",
+  /** @type {any} */ ([
+    ["correct", "correct the mask", "e", () => (correction.begin(), draw()), () => inFocus() && isIdle()],
+    ["missed", "add a missed object", "a", () => correction.beginMissed(), () => inFocus() && isIdle()],
+    ["why", "why it is asked", "i", toggleWhy, isIdle],
+    ["neuroglancer", "open in Neuroglancer", "l", openNeuroglancer, inFocus],
+    ["people", "progress of each person", "s", () => progress.drawPeople(), isIdle],
+    ["theme", "dark or light", "d", toggleTheme, isIdle],
+    ["help", "these keys", "?", () => drawHelp(keys)],
+    ["run", "start the next round", "", startRound, () => view === "end"],
+    ["close", "close", "", () => document.querySelectorAll("dialog").forEach((dialog) => dialog.close())],
+    ["sign-out", "sign out", "", signOut],
+  ]),
+);
+
+/** @param {number} direction */
+function vertical(direction) {
+  if (view === "gallery") return gallery.move(direction * gallery.columns);
+  if (view === "settle") return settle.move(direction);
+  focus.viewer.scroll(direction);
+}
+
+async function afterTravel() {
+  if (view === "end" && queue.current) view = "focus";
+  if (view === "gallery") gallery.goToCurrent();
+  await draw();
+}
+
+async function atEnd() {
+  if (queue.isAtEnd && !queue.open.length) await go("end");
+}
+
+async function openDispute() {
+  const { current } = settle;
+  if (!current) return;
+  await queue.goTo(current.id, true);
+  await go("focus");
+}
+
+function toggleOthers() {
+  focus.viewer.others = !focus.viewer.others;
+  for (const button of document.querySelectorAll("[data-action=others]")) button.setAttribute("aria-pressed", String(focus.viewer.others));
+}
+
+function toggleWhy() {
+  const isShown = byId("why").hidden;
+  byId("why").hidden = !isShown;
+  byId("cards").classList.toggle("with-why", isShown);
+  for (const button of document.querySelectorAll("[data-action=why]")) button.setAttribute("aria-pressed", String(isShown));
+}
+
+function openNeuroglancer() {
+  const link = queue.current?.query.neuroglancer;
+  if (link) window.open(link, "_blank", "noopener");
+  else say("This server makes no Neuroglancer links (--neuroglancer).", true);
+}
+
+async function startRound() {
+  try {
+    await api.post("run");
+  } catch (error) {
+    say(error instanceof Error ? error.message : String(error), true);
+  }
+}
+
+async function signOut() {
+  if (outbox.state.unsent) return say(`${outbox.state.unsent} decisions are unsent; they are sent when the server answers.`, true);
+  await api.post("sign-out").catch((error) => {
+    if (!(error instanceof Refused)) throw error;
+  });
+  location.reload();
+}
+
+// -- buttons ----------------------------------------------------------------------------------------------------------
+
+for (const { kind, reason, words } of project.decisions) {
+  const name = decisionName({ kind, reason });
+  const key = element("kbd", {}, keyName(keys.keyOf(`decide-${name}`)));
+  byId("decisions").append(element("button", { class: `kind-${kind}`, "data-action": `decide-${name}` }, words, key));
+  if (kind === "nothing" || kind === "shape") byId("click-means").append(element("option", { value: name }, words.toLowerCase()));
+}
+document.addEventListener("click", (event) => {
+  const button = /** @type {HTMLElement} */ (event.target).closest("[data-action]");
+  const name = button?.getAttribute("data-action");
+  if (!name) return;
+  void keys.run(name);
+  // The next key is meant for the page, not for the button that was clicked.
+  if (button instanceof HTMLElement && !button.closest("dialog")) button.blur();
+});
+const order = /** @type {HTMLSelectElement} */ (byId("order"));
+order.value = queue.order;
+order.addEventListener("change", async () => {
+  order.blur();
+  correction.cancel();
+  await gallery.flush();
+  await queue.restart(order.value).catch((error) => say(error.message, true));
+  gallery.page = 0;
+  gallery.cursor = 0;
+  if (view === "end") view = "focus";
+  clock.restart();
+  await draw();
+});
+byId("person").textContent = project.annotator;
+window.addEventListener("resize", () => view === "gallery" && gallery.draw());
+
+await outbox.flush();
+try {
+  await queue.restart();
+  await queue.restoreHistory();
+} catch (error) {
+  say(error instanceof Error ? error.message : String(error), true);
+}
+await go(queue.open.length ? view : "end");
+Object.assign(window, { twostream: { project, queue, outbox, focus, gallery, correction, keys, progress, timings, clock } });
+document.body.dataset.ready = "true";

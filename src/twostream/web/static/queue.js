@@ -1,0 +1,145 @@
+/**
+ * The person's part of the queue: queries that the server has leased to them, in order, with what they have decided.
+ *
+ * Asks for more ahead of time, and renews its leases while the person works. Knows queries; must not know how they are
+ * shown.
+ */
+
+/** @typedef {import("./api.js").QueryValues} QueryValues */
+/** @typedef {import("./api.js").AnswerValues} AnswerValues */
+/** @typedef {import("./api.js").Left} Left */
+/** @typedef {{query: QueryValues, mine: {kind: string, reason: string} | null, adjudicates: boolean}} Item */
+
+const MOST = 100;
+
+export class Queue {
+  /** @type {Item[]} */
+  items = [];
+  index = 0;
+  order = localStorage.getItem("twostream/order") ?? "cluster";
+  /** @type {Left | null} */
+  left = null;
+  /** @type {number | null} */
+  round = null;
+  isAtEnd = false;
+  /** @type {Promise<void> | null} */
+  #asking = null;
+  #asked = 0;
+
+  /** @param {import("./api.js").Api} api @param {() => void} onChange */
+  constructor(api, onChange) {
+    this.api = api;
+    this.onChange = onChange;
+  }
+
+  /** @returns {Item | null} */
+  get current() {
+    return this.items[this.index] ?? null;
+  }
+
+  /** Items without a decision. */
+  get open() {
+    return this.items.filter((item) => !item.mine);
+  }
+
+  /** Begin anew, in another order or another round. @param {string} [order] */
+  async restart(order = this.order) {
+    this.order = order;
+    localStorage.setItem("twostream/order", order);
+    await this.#asking;
+    this.items = [];
+    this.index = 0;
+    this.isAtEnd = false;
+    await this.more(24);
+  }
+
+  /**
+   * Hold at least `number` open queries, if there are so many.
+   * @param {number} number
+   */
+  async more(number) {
+    await this.#asking;
+    if (this.open.filter((item) => !item.adjudicates).length >= number && !this.#isOld()) return;
+    this.#asking = this.#ask(Math.min(MOST, number)).finally(() => (this.#asking = null));
+    await this.#asking;
+  }
+
+  #isOld() {
+    return Date.now() - this.#asked > 60_000;
+  }
+
+  /** @param {number} number */
+  async #ask(number) {
+    const { queries, left, round } = await this.api.post("lease", { order: this.order, number });
+    this.#asked = Date.now();
+    const isNewRound = round !== this.round;
+    this.round = round;
+    this.left = left;
+    if (isNewRound) [this.items, this.index] = [[], 0];
+    const leased = new Set(queries.map((/** @type {QueryValues} */ query) => query.id));
+    const shown = this.current;
+    // What is no longer leased to us was answered by somebody else, or lies with them. What is on the screen stays.
+    this.items = this.items.filter((item) => item.mine || item.adjudicates || item === shown || leased.has(item.query.id));
+    const known = new Set(this.items.map((item) => item.query.id));
+    for (const query of queries) if (!known.has(query.id)) this.items.push(itemOf(query));
+    this.index = shown ? Math.max(0, this.items.indexOf(shown)) : Math.min(this.index, this.items.length);
+    this.isAtEnd = queries.length < number;
+    this.onChange();
+  }
+
+  /** Go to the next query without a decision; past the last one if there is none. */
+  next() {
+    const from = this.index;
+    const after = this.items.findIndex((item, i) => i > from && !item.mine);
+    const any = this.items.findIndex((item) => !item.mine);
+    this.index = after >= 0 ? after : any >= 0 ? any : this.items.length;
+  }
+
+  /** @param {number} step */
+  step(step) {
+    this.index = Math.min(this.items.length, Math.max(0, this.index + step));
+  }
+
+  /** The items that come after the current one without a decision. @param {number} number */
+  upcoming(number) {
+    return this.items.filter((item, i) => i > this.index && !item.mine).slice(0, number);
+  }
+
+  /**
+   * Show a query, which may lie outside the queue, such as one that was undone or is disagreed about.
+   * @param {number} id @param {boolean} [adjudicates]
+   * @returns {Promise<Item>}
+   */
+  async goTo(id, adjudicates = false) {
+    let at = this.items.findIndex((item) => item.query.id === id);
+    if (at < 0) {
+      const item = itemOf(await this.api.get(`queries/${id}`));
+      this.items.splice(this.index, 0, item);
+      at = this.index;
+    }
+    this.index = at;
+    this.items[at].adjudicates = adjudicates;
+    return this.items[at];
+  }
+
+  /** @param {number} id @param {{kind: string, reason: string} | null} mine */
+  mark(id, mine) {
+    const item = this.items.find((one) => one.query.id === id);
+    if (item) item.mine = mine;
+  }
+
+  /** Put the person's earlier answers of this round before the queue, so that "previous" reaches them after a reload. */
+  async restoreHistory() {
+    const { answers } = await this.api.get("history?number=50");
+    const known = new Set(this.items.map((item) => item.query.id));
+    const ids = answers.flatMap((/** @type {AnswerValues} */ a) => (a.query && !known.has(a.query) ? [a.query] : []));
+    const earlier = await Promise.all(ids.reverse().map((/** @type {number} */ id) => this.api.get(`queries/${id}`)));
+    this.items.unshift(...earlier.map(itemOf));
+    this.index += earlier.length;
+  }
+}
+
+/** @param {QueryValues} query @returns {Item} */
+function itemOf(query) {
+  return { query, mine: query.mine && { kind: query.mine.kind, reason: query.mine.reason }, adjudicates: false };
+}

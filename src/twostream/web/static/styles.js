@@ -1,0 +1,20 @@
+/** How kinds of answers are named and signed, as in the report. */
+
+/** @type {Record<string, {text: string, glyph: string}>} */
+const STYLES = {
+  true: { text: "true", glyph: "▲" },
+  nothing: { text: "nothing there", glyph: "✖" },
+  shape: { text: "wrong shape", glyph: "◆" },
+  swapped: { text: "sides swapped", glyph: "■" },
+  corrected: { text: "corrected", glyph: "✚" },
+  missed: { text: "missed object", glyph: "●" },
+  unsure: { text: "unsure", glyph: "▼" },
+  skipped: { text: "skipped", glyph: "◀" },
+  open: { text: "not answered yet", glyph: "★" },
+};
+
+/** @param {string} kind @param {string} [reason] */
+export function answerText(kind, reason = "") {
+  const { text, glyph } = STYLES[kind] ?? { text: kind, glyph: "◈" };
+  return `${glyph} ${text}${reason ? `: ${reason}` : ""}`;
+}
