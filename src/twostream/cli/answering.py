@@ -43,6 +43,8 @@ def answer(
 
     Files that `export --format neuroglancer|webknossos|cave|vast` has written, and that were answered in these tools,
     are read as well.
+
+    A table that `twostream export --what answers` has written is recorded as it is, every answer by its own annotator.
     """
     from twostream.project.answer_tables import read_answers
     from twostream.project.project import Project

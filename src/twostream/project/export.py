@@ -20,7 +20,15 @@ from twostream.project.exchange.formats import check_ending
 from twostream.project.project import Project
 from twostream.project.query_folder import write_query_folder
 from twostream.project.segmentation import segmentation_of
-from twostream.project.tables import answer_row, latest_round, query_row, with_project, with_source_ids, write_rows
+from twostream.project.tables import (
+    ANSWER_COLUMNS,
+    answer_rows,
+    latest_round,
+    query_row,
+    with_project,
+    with_source_ids,
+    write_rows,
+)
 from twostream.volume import Volume, create_volume
 from twostream.volume.formats import FORMATS, format_of_path
 from twostream.volume.uri import Uri
@@ -91,8 +99,9 @@ def export(
         return f"{len(rows)} queries written to {path / 'queries.csv'}, their pictures to {path / 'index.html'}"
     chosen = _table_format(path, format_, what)
     make_way_for(path)
-    write_rows(rows, path, chosen)
-    return f"{len(rows)} {what} written to {output} ({chosen})"
+    said = _without_masks(rows) if what == "answers" and chosen == "csv" else ""
+    write_rows(rows, path, chosen, ANSWER_COLUMNS if what == "answers" else ("query", "kind"))
+    return f"{len(rows)} {what} written to {output} ({chosen}){said}"
 
 
 def make_way_for(path: Path) -> None:
@@ -181,7 +190,7 @@ def _creatable() -> list[str]:
 def _rows(project: Project, what: str) -> list[dict[str, Any]]:
     """Rows of the table ``what``: all answers, the open queries, or the candidates of the newest round."""
     if what == "answers":
-        return with_source_ids(project, [answer_row(answer) for answer in project.ledger.all_answers()])
+        return answer_rows(project, project.ledger.all_answers(), project.ledger.queries())
     if what == "queries":
         empty = dict.fromkeys(("kind", "reason", "seconds"), "")
         rows = [query_row(query) | empty for query in project.ledger.open_queries()]
@@ -189,6 +198,14 @@ def _rows(project: Project, what: str) -> list[dict[str, Any]]:
     round_number = latest_round(project, "propose")
     table = read_table(project.path(round_number, "candidates.parquet"))
     return table.drop_columns(["mask"]).to_pylist()
+
+
+def _without_masks(rows: list[dict[str, Any]]) -> str:
+    """Leave of each drawing its box, as CSV has no place for masks; what to say about it, "" if nothing was drawn."""
+    drawn = [row for row in rows if row["drawing"]]
+    for row in drawn:
+        row["drawing"] = row["drawing"]["box"]
+    return f"; of {len(drawn)} drawings it has the boxes alone, --format jsonl has the masks" if drawn else ""
 
 
 def _export_segmentation(project: Project, output: str, format_: str | None) -> str:
