@@ -118,7 +118,7 @@ def export(
         Optional[str],
         typer.Option(
             "--format",
-            metavar="csv|jsonl|parquet|zarr|hdf5|precomputed|neuroglancer|webknossos|cave|vast",
+            metavar="csv|jsonl|parquet|zarr|hdf5|precomputed|coco|neuroglancer|webknossos|cave|vast",
             help="Default: by the ending of PATH. The last four: open queries for these tools.",
         ),
     ] = None,
@@ -128,7 +128,7 @@ def export(
     min_probability: MinProbability = None,
     debug: Debug = False,
 ) -> None:
-    """Write results to files. Tables: CSV, JSONL or Parquet; volumes: OME-Zarr or HDF5; a data set: a folder."""
+    """Write results to files. Tables: CSV, JSONL, Parquet; volumes: OME-Zarr, HDF5; a data set: a folder, also COCO."""
     from twostream.project.export import export as export_
     from twostream.project.project import Project
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 from twostream.base.atomic import is_taken
 from twostream.base.errors import InputError
 from twostream.candidates.table import read_table
-from twostream.project.curated import export_dataset
+from twostream.project.curated import COCO, export_dataset
 from twostream.project.exchange import EXCHANGE_FORMATS, export_exchange
 from twostream.project.exchange.formats import check_ending
 from twostream.project.project import Project
@@ -87,7 +88,7 @@ def export(
         make_way_for(path)
         return export_exchange(project, format_, path)
     if what == "dataset":
-        chosen = dataset_format(path, format_)
+        chosen = dataset_format(path, format_, beside=(COCO,))
         make_way_for(path)
         return export_dataset(project, path, chosen, min_probability)
     rows = with_project(project, _rows(project, what))
@@ -118,24 +119,26 @@ def make_way_for(path: Path) -> None:
 # -- formats ----------------------------------------------------------------------------------------------------------
 
 
-def dataset_format(folder: Path, format_: str | None) -> str:
-    """Driver of the format of a data set's volume.
+def dataset_format(folder: Path, format_: str | None, beside: Sequence[str] = ()) -> str:
+    """Format of a data set: the driver of its volume's format, or one of ``beside``.
 
     Args:
         folder: the data set to write; without an ending, because it holds tables beside the volume.
         format_: what was asked for, or None.
+        beside: formats that are no volumes.
 
     Raises:
         InputError: the folder has an ending, or the format cannot be written.
     """
+    known = [*_creatable(), *beside]
     if folder.suffix and not folder.suffix[1:].isdigit():  # mito_v1.2 has no ending
         raise InputError(
             f"-o {folder} ends in {folder.suffix}, but a data set is a folder with tables and a volume in it; give a "
-            f"name without an ending, and choose the volume's format by --format {'|'.join(_creatable())}."
+            f"name without an ending, and choose the format by --format {'|'.join(known)}."
         )
     chosen = format_ or "zarr"
-    if chosen not in _creatable():
-        raise InputError(f"--format is {chosen!r}; a data set's volume can be written as {', '.join(_creatable())}.")
+    if chosen not in known:
+        raise InputError(f"--format is {chosen!r}; a data set can be written as {', '.join(known)}.")
     return chosen
 
 
