@@ -386,11 +386,13 @@ def test_without_a_test_box_audits_above_the_threshold_measure_the_precision(tmp
     assert len(audits) == 12
     middle = float(np.median([probability[i] for i in audits]))
     for least, kept in ((0.0, audits), (middle, [i for i in audits if probability[i] >= middle])):
-        export(project, "dataset", tmp_path / f"d{least > 0}", min_probability=least)
+        said = export(project, "dataset", tmp_path / f"d{least > 0}", min_probability=least)
+        assert f"(measured on {len(kept)}, audits)" in said and "recall: no estimate yet" in said
         precision = json.loads((tmp_path / f"d{least > 0}" / "dataset.json").read_text())["precision"]
         assert (precision["source"], precision["num_judged"]) == ("audits", len(kept))
         assert precision["value"] == np.mean([kinds[i] == "true" for i in kept])
-        assert json.loads((tmp_path / f"d{least > 0}" / "dataset.json").read_text())["recall"]["value"] is None
+        recall = json.loads((tmp_path / f"d{least > 0}" / "dataset.json").read_text())["recall"]
+        assert recall["value"] is None and recall["meaning"].startswith("no estimate yet")
 
 
 def copied(project, tmp_path):
@@ -512,7 +514,7 @@ def test_blocks_give_the_same_volume_as_one_piece(done, tmp_path, monkeypatch):
         ("segmentation", ["x.zarr", "--format", "tiles"], "--format is 'tiles'; a segmentation can be written as"),
         ("segmentation", ["synthetic://seed=1"], "begins with synthetic://; a segmentation can be written"),
         ("dataset", ["x.zarr"], "a data set is a folder with tables and a volume in it; give a name without an ending"),
-        ("dataset", ["x", "--format", "csv"], "--format is 'csv'; a data set's volume can be written as"),
+        ("dataset", ["x", "--format", "csv"], "--format is 'csv'; a data set can be written as"),
         ("answers", ["x", "--min-probability", "0.5"], "--min-probability is for --what dataset"),
     ],
 )
@@ -531,8 +533,12 @@ def test_tables_come_in_every_format(done, tmp_path):
         text = [json.loads(line) for line in (tmp_path / f"{what}.jsonl").read_text().splitlines()]
         stored = read_table(tmp_path / f"{what}.parquet").to_pylist()
         assert len(table(tmp_path / f"{what}.csv")) == len(text) == len(stored) > 5
-        names = [name for name in text[0] if not isinstance(text[0][name], (dict, list))]
+        names = [name for name in text[0] if not any(isinstance(row[name], (dict, list)) for row in text)]
         assert [[row[name] for name in names] for row in stored] == [[row[name] for name in names] for row in text]
+        for row, told in zip(stored, text, strict=True):  # Parquet has mappings as JSON
+            assert all(
+                json.loads(row[name]) == told[name] for name in set(told) - set(names) if isinstance(told[name], dict)
+            )
     assert json.loads(stored[0]["asked_because"]) == text[0]["asked_because"]
     assert call("export", done.root, "--what", "queries", "-o", tmp_path / "none.parquet").exit_code == 0
     assert read_table(tmp_path / "none.parquet").column_names == ["query", "kind"]
@@ -582,7 +588,7 @@ def test_a_data_set_comes_in_every_format_that_volumes_are_written_in(done, tmp_
     export(done, "dataset", tmp_path / "zarr")
     expected = dataset(tmp_path / "zarr")[2]
     written = [name for name, one in FORMATS.items() if one.create and one.is_path]
-    assert {"zarr", "precomputed"} <= set(written)
+    assert {"zarr", "hdf5", "precomputed"} <= set(written)
     for name in written:
         result = call("export", done.root, "--what", "dataset", "-o", tmp_path / f"as_{name}", "--format", name)
         assert result.exit_code == 0, result.stderr
@@ -591,6 +597,11 @@ def test_a_data_set_comes_in_every_format_that_volumes_are_written_in(done, tmp_
         np.testing.assert_array_equal(volume.read(volume.box), expected)
         assert (volume.voxel_size_nm, volume.offset_nm) == (VOXEL_SIZE_NM, OFFSET_NM)
     np.testing.assert_array_equal(precomputed(tmp_path / "as_precomputed" / "segmentation.precomputed"), expected)
+    with h5py.File(tmp_path / "as_hdf5" / "segmentation.h5") as file:
+        np.testing.assert_array_equal(file["main"][:], expected)
+        assert np.ravel(file["main"].attrs["voxel_size_nm"]).tolist() == list(VOXEL_SIZE_NM)
+    facts = [json.loads((tmp_path / f"as_{name}" / "dataset.json").read_text()) for name in written]
+    assert all(one == facts[0] for one in facts) and facts[0]["precision"]["source"] == "test box"
 
 
 def test_half_a_segmentation_is_never_taken_for_a_whole_one(done, tmp_path, monkeypatch):

@@ -43,6 +43,8 @@ def answer(
 
     Files that `export --format neuroglancer|webknossos|cave|vast` has written, and that were answered in these tools,
     are read as well.
+
+    A table that `twostream export --what answers` has written is recorded as it is, every answer by its own annotator.
     """
     from twostream.project.answer_tables import read_answers
     from twostream.project.project import Project
@@ -116,7 +118,7 @@ def export(
         Optional[str],
         typer.Option(
             "--format",
-            metavar="csv|jsonl|parquet|zarr|hdf5|precomputed|neuroglancer|webknossos|cave|vast",
+            metavar="csv|jsonl|parquet|zarr|hdf5|precomputed|coco|neuroglancer|webknossos|cave|vast",
             help="Default: by the ending of PATH. The last four: open queries for these tools.",
         ),
     ] = None,
@@ -126,7 +128,7 @@ def export(
     min_probability: MinProbability = None,
     debug: Debug = False,
 ) -> None:
-    """Write results to files. Tables: CSV, JSONL or Parquet; volumes: OME-Zarr or HDF5; a data set: a folder."""
+    """Write results to files. Tables: CSV, JSONL, Parquet; volumes: OME-Zarr, HDF5; a data set: a folder, also COCO."""
     from twostream.project.export import export as export_
     from twostream.project.project import Project
 

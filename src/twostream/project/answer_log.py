@@ -13,10 +13,12 @@ import base64
 import fcntl
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from twostream.base.geometry import Box
 from twostream.candidates.table import pack_mask, unpack_mask
@@ -26,6 +28,21 @@ from twostream.task.answers import MEANING, answer_kind
 ANSWERS_NAME = "answers.jsonl"
 BLOCK = 1 << 16
 """Bytes that are read at once while the last line is looked for."""
+
+
+def pack_drawing(box: Box, mask: np.ndarray) -> dict[str, str]:
+    """A drawn mask, (Z, Y, X) uint8 over ``box``, as values of JSON: ``mask`` is zlib in base64."""
+    return {"box": str(box), "mask": base64.b64encode(pack_mask(mask)).decode()}
+
+
+def unpack_drawing(drawn: Mapping[str, str]) -> tuple[Box, np.ndarray]:
+    """Box and mask from the values of ``pack_drawing``.
+
+    Raises:
+        Exception: of any kind, if they are not such values.
+    """
+    box = Box.parse(drawn["box"])
+    return box, unpack_mask(base64.b64decode(drawn["mask"], validate=True), box)
 
 
 @dataclass(frozen=True)
@@ -40,14 +57,10 @@ class LoggedAnswer:
     answer: Answer
     project: str
 
-    def line(self) -> bytes:
-        """The line, with its newline at the end. A drawn mask is zlib in base64."""
+    def row(self) -> dict[str, Any]:
+        """The answer as plain values, {column: value}; the columns are explained in ``docs/answers.md``."""
         a = self.answer
-        drawing = None
-        if a.drawing is not None:
-            box, mask = a.drawing
-            drawing = {"box": str(box), "mask": base64.b64encode(pack_mask(mask)).decode()}
-        row: dict[str, Any] = {
+        return {
             "answer": a.id,
             "query": a.query,
             "candidate": a.candidate,
@@ -60,22 +73,22 @@ class LoggedAnswer:
             "supersedes": a.supersedes,
             "adjudicates": a.adjudicates,
             "key": a.key,
-            "drawing": drawing,
+            "drawing": None if a.drawing is None else pack_drawing(*a.drawing),
             "project": self.project,
             "volume": a.volume,
             "task": a.task,
         }
-        return (json.dumps(row) + "\n").encode()
+
+    def line(self) -> bytes:
+        """The line, with its newline at the end."""
+        return (json.dumps(self.row()) + "\n").encode()
 
     @classmethod
     def parse(cls, line: bytes) -> LoggedAnswer | None:
         """The answer in a line; None if the line is not whole, or is none of ours."""
         try:
             row = json.loads(line)
-            drawing = None
-            if drawn := row["drawing"]:
-                box = Box.parse(drawn["box"])
-                drawing = box, unpack_mask(base64.b64decode(drawn["mask"], validate=True), box)
+            drawing = unpack_drawing(row["drawing"]) if row["drawing"] else None
             names = ("query", "candidate", "round", "annotator", "reason", "seconds", "supersedes", "adjudicates")
             fields: dict[str, Any] = {name: row[name] for name in (*names, "volume", "task")}
             fields["key"] = str(row.get("key", ""))  # lines of older versions have none

@@ -12,14 +12,15 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from twostream.base.errors import InputError
 from twostream.project.answer_sheet import AnswerSheet, Row, read_answer_sheet
 from twostream.project.exchange import read_exchange
+from twostream.project.exported_answers import is_exported, read_exported_answers
 from twostream.project.missed_objects import MissedRows
 from twostream.project.project import Project
+from twostream.project.recorded import Recorded
 from twostream.project.records import Answer, Query
 from twostream.task import TASKS
 from twostream.task.answers import MEANING, AnswerKind, answer_kind
@@ -38,55 +39,14 @@ def table_kinds(task_name: str) -> list[str]:
     return [str(kind) for kind, meaning in MEANING.items() if meaning.teaches not in without]
 
 
-@dataclass
-class Recorded:
-    """What became of the rows of a table.
-
-    Attributes:
-        new: answers to queries that this annotator had not answered, and missed objects.
-        second: how many of ``new`` are second opinions: another annotator had answered the query.
-        beside: names of those annotators.
-        corrected: answers that replace the annotator's own earlier answer.
-        passed_over: rows that are recorded already.
-        empty: rows without a kind.
-        reopened: how many of ``empty`` this annotator had answered; those answers stand.
-        late: how many of ``new`` and ``corrected`` are about a round from which a later one has learned already.
-        notes: what else to say, one line each.
-    """
-
-    new: int = 0
-    second: int = 0
-    beside: set[str] = field(default_factory=set)
-    corrected: int = 0
-    passed_over: int = 0
-    empty: int = 0
-    reopened: int = 0
-    late: int = 0
-    notes: list[str] = field(default_factory=list)
-
-    def lines(self) -> list[str]:
-        """What became of the rows, for a terminal."""
-        beside = ", ".join(sorted(self.beside))
-        second = f" ({self.second} of them second opinions beside {beside})" if self.second else ""
-        counts = [f"{self.new} answer{'s' if self.new != 1 else ''} recorded{second}"]
-        counts += [f"{self.corrected} corrected"] if self.corrected else []
-        counts += [f"{self.passed_over} passed over, as recorded before"] if self.passed_over else []
-        counts += [f"{self.empty} left empty"] if self.empty else []
-        lines = [*self.notes, ", ".join(counts)]
-        if self.reopened:
-            lines.append(f"{self.reopened} of the empty rows were answered before; those answers stand")
-        if self.late:
-            lines.append(f"{self.late} of them are about earlier rounds: the next round learns from them")
-        return lines
-
-
 def read_answers(project: Project, path: Path, annotator: str, *, false_is: str | None = None) -> Recorded:
     """Record the answers of a table (docs/contracts.md, *Command line*).
 
     Args:
         project: the project.
         path: the table; see ``answer_sheet.py`` for the formats. Files of other tools (``exchange/``) are tables too.
-        annotator: name of the person who answered. Rows that name somebody else in a column ``annotator`` are refused.
+        annotator: name of the person who answered. Rows that name somebody else in a column ``annotator`` are refused,
+            but in a table that ``export --what answers`` has written every answer keeps its own annotator.
         false_is: the kind that a bare False means, "nothing" or "shape"; None refuses it.
 
     Returns:
@@ -98,6 +58,8 @@ def read_answers(project: Project, path: Path, annotator: str, *, false_is: str 
     if false_is not in (None, AnswerKind.NOTHING, AnswerKind.SHAPE):
         raise InputError(f"--false-is is {false_is!r}; expected nothing or shape.")
     sheet = read_exchange(project, path) or read_answer_sheet(path)
+    if is_exported(sheet):
+        return read_exported_answers(project, sheet)
     if "kind" not in sheet.columns or not {"query", "z", "z_nm"} & set(sheet.columns):
         raise InputError(
             f"{path} has the columns {', '.join(sheet.columns) or 'none'}; expected query and kind among them."

@@ -18,6 +18,7 @@ from scipy import ndimage
 from twostream.base.atomic import write_folder, write_text
 from twostream.base.errors import InputError
 from twostream.base.geometry import Box
+from twostream.project.dataset.coco import CocoSections
 from twostream.project.dataset.facts import dataset_facts, summary
 from twostream.project.dataset.hand_labels import HandLabels
 from twostream.project.dataset.objects import COLUMNS, CuratedObject, Objects, gather
@@ -28,6 +29,8 @@ from twostream.project.tables import latest_round, with_source_ids, write_rows
 from twostream.volume import Volume, create_volume
 from twostream.volume.formats import FORMATS
 
+COCO = "coco"
+"""The format that is no volume."""
 MIN_PROBABILITY = 0.5
 """Unanswered objects below this probability are left out: the scorer believes them rather false than true. The score
 ``curated_accuracy`` draws the line at the same place."""
@@ -94,6 +97,13 @@ class Curated:
         rows = [row | {"box": str(extents[row["id"]].box), "num_voxels": extents[row["id"]].num_voxels} for row in kept]
         return sorted(rows, key=lambda row: int(row["id"])), sorted(left_out, key=lambda row: int(row["id"]))
 
+    @property
+    def provenance(self) -> dict[int, dict[str, Any]]:
+        """{id of an object that may stand in the volume: its row of ``objects.csv``, before it is painted}."""
+        return {
+            int(row["id"]): row for row in (*(one.row for one in self.objects if not one.paint_as), *self.hand.rows())
+        }
+
     def facts(self, rows: Sequence[dict[str, Any]], left_out: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """Content of ``dataset.json``; the arguments are what ``paint`` returned."""
         return dataset_facts(self.project, self.round, rows, left_out, self.probabilities, self.min_probability)
@@ -103,13 +113,14 @@ def export_dataset(project: Project, output: Path, format_: str = "zarr", min_pr
     """Write the curated data set of the newest scored round into a folder.
 
     ``segmentation.zarr`` is (Z, Y, X) uint64 with the id of the object as its value (polarity: 2*id-1 presynaptic,
-    2*id postsynaptic). ``objects.csv`` has a row per object with its provenance, ``left_out.csv`` a row per object that
-    is not in the volume, with the reason. ``dataset.json`` describes the whole.
+    2*id postsynaptic); in COCO's format ``annotations.json`` and ``images/`` stand in its place (``dataset/coco.py``).
+    ``objects.csv`` has a row per object with its provenance, ``left_out.csv`` a row per object that is not in the
+    volume, with the reason. ``dataset.json`` describes the whole.
 
     Args:
         project: the project.
         output: folder to make.
-        format_: driver of the volume's format.
+        format_: driver of the volume's format, or ``COCO`` for pictures and annotations in its place.
         min_probability: unanswered objects that the scorer gives less are left out; None takes ``MIN_PROBABILITY``, or
             0 as long as the scorer has learned from no answers.
 
@@ -125,14 +136,19 @@ def export_dataset(project: Project, output: Path, format_: str = "zarr", min_pr
 
     def fill(path: Path) -> None:
         path.mkdir(parents=True)
-        volume = new_labels(volume_uri(path, "segmentation", format_), project)
-        rows, left_out = curated.paint(volume)
+        if format_ == COCO:
+            rows, left_out = _write_coco(path, curated, facts)
+        else:
+            rows, left_out = curated.paint(new_labels(volume_uri(path, "segmentation", format_), project))
+            facts.update(curated.facts(rows, left_out))
         write_tables(path, with_source_ids(project, rows, key="id"), with_source_ids(project, left_out, key="id"))
-        facts.update(curated.facts(rows, left_out))
         write_text(path / "dataset.json", json.dumps(facts, indent=1) + "\n")
 
     write_folder(output, fill)
-    return "\n".join([f"curated data set of round {curated.round} written to {output}", *summary(facts)])
+    lines = [f"curated data set of round {curated.round} written to {output}", *summary(facts)]
+    if coco := facts.get("coco"):
+        lines.append(f"  {coco['num_annotations']} annotations in {coco['num_images']} pictures of sections")
+    return "\n".join(lines)
 
 
 def curate(project: Project, min_probability: float | None = None) -> Curated:
@@ -245,6 +261,17 @@ def _against_labels(project: Project, one: CuratedObject, hand: HandLabels) -> t
 
 
 # -- files ------------------------------------------------------------------------------------------------------------
+
+
+def _write_coco(folder: Path, curated: Curated, facts: dict[str, Any]) -> tuple[list[dict[str, Any]], ...]:
+    """Write pictures and annotations; returns what ``Curated.paint`` does, and adds to ``facts``."""
+    project = curated.project
+    with CocoSections(folder, project.image, project.task, curated.provenance) as sections:
+        rows, left_out = curated.paint(sections)
+        facts.update(curated.facts(rows, left_out))
+        sections.finish({"description": f"Curated data set of the project {facts['name']}"} | facts)
+    facts["coco"] = {"num_images": sections.num_images, "num_annotations": sections.num_annotations}
+    return rows, left_out
 
 
 def volume_uri(folder: Path, name: str, format_: str) -> str:

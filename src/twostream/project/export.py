@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,21 @@ from typing import Any
 from twostream.base.atomic import is_taken
 from twostream.base.errors import InputError
 from twostream.candidates.table import read_table
-from twostream.project.curated import export_dataset
+from twostream.project.curated import COCO, export_dataset
 from twostream.project.exchange import EXCHANGE_FORMATS, export_exchange
 from twostream.project.exchange.formats import check_ending
 from twostream.project.project import Project
 from twostream.project.query_folder import write_query_folder
 from twostream.project.segmentation import segmentation_of
-from twostream.project.tables import answer_row, latest_round, query_row, with_project, with_source_ids, write_rows
+from twostream.project.tables import (
+    ANSWER_COLUMNS,
+    answer_rows,
+    latest_round,
+    query_row,
+    with_project,
+    with_source_ids,
+    write_rows,
+)
 from twostream.volume import Volume, create_volume
 from twostream.volume.formats import FORMATS, format_of_path
 from twostream.volume.uri import Uri
@@ -79,7 +88,7 @@ def export(
         make_way_for(path)
         return export_exchange(project, format_, path)
     if what == "dataset":
-        chosen = dataset_format(path, format_)
+        chosen = dataset_format(path, format_, beside=(COCO,))
         make_way_for(path)
         return export_dataset(project, path, chosen, min_probability)
     rows = with_project(project, _rows(project, what))
@@ -91,8 +100,9 @@ def export(
         return f"{len(rows)} queries written to {path / 'queries.csv'}, their pictures to {path / 'index.html'}"
     chosen = _table_format(path, format_, what)
     make_way_for(path)
-    write_rows(rows, path, chosen)
-    return f"{len(rows)} {what} written to {output} ({chosen})"
+    said = _without_masks(rows) if what == "answers" and chosen == "csv" else ""
+    write_rows(rows, path, chosen, ANSWER_COLUMNS if what == "answers" else ("query", "kind"))
+    return f"{len(rows)} {what} written to {output} ({chosen}){said}"
 
 
 def make_way_for(path: Path) -> None:
@@ -109,24 +119,26 @@ def make_way_for(path: Path) -> None:
 # -- formats ----------------------------------------------------------------------------------------------------------
 
 
-def dataset_format(folder: Path, format_: str | None) -> str:
-    """Driver of the format of a data set's volume.
+def dataset_format(folder: Path, format_: str | None, beside: Sequence[str] = ()) -> str:
+    """Format of a data set: the driver of its volume's format, or one of ``beside``.
 
     Args:
         folder: the data set to write; without an ending, because it holds tables beside the volume.
         format_: what was asked for, or None.
+        beside: formats that are no volumes.
 
     Raises:
         InputError: the folder has an ending, or the format cannot be written.
     """
+    known = [*_creatable(), *beside]
     if folder.suffix and not folder.suffix[1:].isdigit():  # mito_v1.2 has no ending
         raise InputError(
             f"-o {folder} ends in {folder.suffix}, but a data set is a folder with tables and a volume in it; give a "
-            f"name without an ending, and choose the volume's format by --format {'|'.join(_creatable())}."
+            f"name without an ending, and choose the format by --format {'|'.join(known)}."
         )
     chosen = format_ or "zarr"
-    if chosen not in _creatable():
-        raise InputError(f"--format is {chosen!r}; a data set's volume can be written as {', '.join(_creatable())}.")
+    if chosen not in known:
+        raise InputError(f"--format is {chosen!r}; a data set can be written as {', '.join(known)}.")
     return chosen
 
 
@@ -181,7 +193,7 @@ def _creatable() -> list[str]:
 def _rows(project: Project, what: str) -> list[dict[str, Any]]:
     """Rows of the table ``what``: all answers, the open queries, or the candidates of the newest round."""
     if what == "answers":
-        return with_source_ids(project, [answer_row(answer) for answer in project.ledger.all_answers()])
+        return answer_rows(project, project.ledger.all_answers(), project.ledger.queries())
     if what == "queries":
         empty = dict.fromkeys(("kind", "reason", "seconds"), "")
         rows = [query_row(query) | empty for query in project.ledger.open_queries()]
@@ -189,6 +201,14 @@ def _rows(project: Project, what: str) -> list[dict[str, Any]]:
     round_number = latest_round(project, "propose")
     table = read_table(project.path(round_number, "candidates.parquet"))
     return table.drop_columns(["mask"]).to_pylist()
+
+
+def _without_masks(rows: list[dict[str, Any]]) -> str:
+    """Leave of each drawing its box, as CSV has no place for masks; what to say about it, "" if nothing was drawn."""
+    drawn = [row for row in rows if row["drawing"]]
+    for row in drawn:
+        row["drawing"] = row["drawing"]["box"]
+    return f"; of {len(drawn)} drawings it has the boxes alone, --format jsonl has the masks" if drawn else ""
 
 
 def _export_segmentation(project: Project, output: str, format_: str | None) -> str:

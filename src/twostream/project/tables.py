@@ -20,8 +20,29 @@ import pyarrow.parquet
 from twostream.base.atomic import write_jsonl
 from twostream.base.errors import ProjectError
 from twostream.candidates.table import read_table
+from twostream.project.answer_log import LoggedAnswer
 from twostream.project.project import Project
 from twostream.project.records import Answer, Query
+
+ANSWER_COLUMNS = (
+    "project",
+    "volume",
+    "task",
+    "answer",
+    "round",
+    "query",
+    "candidate",
+    "box",
+    "kind",
+    "annotator",
+    "reason",
+    "seconds",
+    "time",
+    "supersedes",
+    "adjudicates",
+    "drawing",
+)
+"""Columns of exported answers; where a source brings the instances, ``source_id`` follows ``candidate``."""
 
 
 def query_row(query: Query) -> dict[str, Any]:
@@ -45,22 +66,23 @@ def query_row(query: Query) -> dict[str, Any]:
     }
 
 
-def answer_row(answer: Answer) -> dict[str, Any]:
-    """An answer as plain values: {column: value}."""
-    return {
-        "answer": answer.id,
-        "round": answer.round,
-        "query": answer.query,
-        "candidate": answer.candidate,
-        "kind": str(answer.kind),
-        "annotator": answer.annotator,
-        "reason": answer.reason,
-        "drawing": str(answer.drawing[0]) if answer.drawing else None,
-        "seconds": answer.seconds,
-        "answered_at": answer.answered_at,
-        "supersedes": answer.supersedes,
-        "adjudicates": answer.adjudicates,
-    }
+def answer_rows(project: Project, answers: Sequence[Answer], queries: Sequence[Query]) -> list[dict[str, Any]]:
+    """Answers as plain values, {column: value}; the columns are explained in ``docs/answers.md``.
+
+    Args:
+        project: the project.
+        answers: of which each makes a row.
+        queries: among them those that the answers are about.
+    """
+    boxes = {query.id: str(query.candidate.box) for query in queries}
+    rows = []
+    for answer in answers:
+        values = LoggedAnswer(answer, project.id).row()
+        values["box"] = (
+            str(answer.drawing[0]) if answer.query is None and answer.drawing else boxes.get(answer.query or 0)
+        )
+        rows.append({name: values[name] for name in ANSWER_COLUMNS})
+    return with_source_ids(project, rows)
 
 
 def source_ids(project: Project) -> dict[int, Any]:
@@ -112,8 +134,9 @@ def export_queries(project: Project, round_number: int) -> None:
 
 def export_answers(project: Project, round_number: int) -> None:
     """Write ``answers.jsonl`` of a round."""
-    rows = [answer_row(a) for a in project.ledger.all_answers() if a.round == round_number]
-    write_jsonl(project.path(round_number, "answers.jsonl"), with_project(project, with_source_ids(project, rows)))
+    answers = [answer for answer in project.ledger.all_answers() if answer.round == round_number]
+    rows = answer_rows(project, answers, project.ledger.queries(round_number))
+    write_jsonl(project.path(round_number, "answers.jsonl"), rows)
 
 
 def latest_round(project: Project, step: str) -> int:

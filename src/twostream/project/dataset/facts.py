@@ -20,6 +20,7 @@ from twostream.task.answers import MEANING
 from twostream.task.metrics import wilson_interval
 from twostream.volume.uri import Uri
 
+NO_RECALL = "no estimate yet: nothing shows which objects were missed; a test box with true objects would"
 Rows = Sequence[Mapping[str, Any]]
 
 
@@ -99,8 +100,14 @@ def _said(facts: Mapping[str, Any]) -> list[str]:
             f"  precision of origin model: {precision['value']:.3f}, 95 percent interval {low:.3f} to {high:.3f} "
             f"(measured on {precision['num_judged']}, {precision['source']})"
         )
+    else:
+        lines.append(
+            "  precision of origin model: no estimate yet, as nothing has been judged by audits or on a test box"
+        )
     if recall["value"] is not None:
         lines.append(f"  recall: {recall['value']:.3f} of {recall['num_truth']} true objects ({recall['source']})")
+    else:
+        lines.append("  recall: no estimate yet, as nothing shows what was missed (a test box with true objects would)")
     return lines
 
 
@@ -193,7 +200,7 @@ def _recall(
     num_truth = project.ledger.scores().get(round_number, {}).get("num_truth")
     judged = _on_test_box(probabilities, min_probability)
     if not num_truth or probabilities is None or np.isnan(probabilities.on_test_box).all():
-        return {"value": None, "num_truth": None, "source": None, "meaning": "not known: no true objects to count"}
+        return {"value": None, "num_truth": None, "source": None, "meaning": NO_RECALL}
     return {
         "value": sum(judged) / num_truth,
         "num_truth": num_truth,
