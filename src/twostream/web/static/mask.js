@@ -204,8 +204,16 @@ export class VoxelMask {
     const first = Math.max(offset[2], this.offset[2]);
     const stop = Math.min(offset[2] + shape[2], this.offset[2] + this.shape[2]);
     if (stop <= first) return result;
-    for (let z = Math.max(offset[0], this.offset[0]); z < Math.min(offset[0] + shape[0], this.offset[0] + this.shape[0]); z++) {
-      for (let y = Math.max(offset[1], this.offset[1]); y < Math.min(offset[1] + shape[1], this.offset[1] + this.shape[1]); y++) {
+    for (
+      let z = Math.max(offset[0], this.offset[0]);
+      z < Math.min(offset[0] + shape[0], this.offset[0] + this.shape[0]);
+      z++
+    ) {
+      for (
+        let y = Math.max(offset[1], this.offset[1]);
+        y < Math.min(offset[1] + shape[1], this.offset[1] + this.shape[1]);
+        y++
+      ) {
         const from = this.index(z, y, first);
         result.data.set(this.data.subarray(from, from + stop - first), result.index(z, y, first));
       }
