@@ -120,6 +120,7 @@ export class Missed {
       cursor: "crosshair",
       down: () => {},
       move: () => {},
+      hover: () => {},
       up: (point) => void this.click(point.zyx),
       cancel: () => {},
       draw: () => {},
@@ -152,7 +153,7 @@ export class Missed {
     const needsSides = error instanceof Error && "needsSides" in error && error.needsSides === true;
     if (needsSides && !seed.post_zyx) return this.#become("pre");
     this.#seed = null;
-    this.#become("place", error instanceof Error ? error.message : String(error));
+    this.#become("place", sentence(error instanceof Error ? error.message : String(error)));
   }
 
   /** @param {MissedState} state @param {string} [problem] */
@@ -173,4 +174,9 @@ export class Missed {
     this.#seed = null;
     this.#become(state);
   }
+}
+
+/** @param {string} text @returns {string} with a capital at its beginning and a full stop at its end */
+function sentence(text) {
+  return text.charAt(0).toUpperCase() + text.slice(1) + (/[.!?]$/.test(text) ? "" : ".");
 }

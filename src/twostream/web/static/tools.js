@@ -15,7 +15,8 @@ import { Refusal } from "./refusal.js";
  * @typedef {object} Tool
  * @property {string} cursor a CSS cursor
  * @property {(point: ToolPoint, event: PointerEvent) => void} down
- * @property {(point: ToolPoint, event: PointerEvent) => void} move also without a button pressed
+ * @property {(point: ToolPoint, event: PointerEvent) => void} move while pressed
+ * @property {(point: ToolPoint | null) => void} hover while not pressed; null: the pointer has left
  * @property {(point: ToolPoint, event: PointerEvent) => void} up
  * @property {() => void} cancel the stroke ends without having been drawn
  * @property {(ctx: CanvasRenderingContext2D, plane: string, toScreen: ToScreen) => void} draw
@@ -52,6 +53,11 @@ class PathTool {
     const next = /** @type {Zyx} */ ([this.path[0][0], point.zyx[1], point.zyx[2]]); // a stroke stays in its section
     this.path.push(next);
     this.#guarded(() => this.extend(last, next));
+  }
+
+  /** @param {ToolPoint | null} point */
+  hover(point) {
+    this.pointer = point?.plane === "xy" ? point.zyx : null;
   }
 
   /** @param {ToolPoint} point @param {PointerEvent} event */
