@@ -333,6 +333,54 @@ test("one piece is kept, the others are set aside, crumbs are counted, and undo 
   assert.ok(editor.others.length === 1);
 });
 
+/** Pieces by flooding voxel by voxel: for each the sorted names of its voxels. */
+function flooded(mask) {
+  const left = new Set();
+  const [Z, Y, X] = mask.shape;
+  for (let z = 0; z < Z; z++)
+    for (let y = 0; y < Y; y++) for (let x = 0; x < X; x++) if (mask.at(z, y, x)) left.add([z, y, x].join());
+  const found = [];
+  while (left.size) {
+    const [first] = left;
+    left.delete(first);
+    const stack = [first];
+    const piece = [];
+    while (stack.length) {
+      const name = stack.pop();
+      piece.push(name);
+      const [z, y, x] = name.split(",").map(Number);
+      for (const dz of [-1, 0, 1])
+        for (const dy of [-1, 0, 1])
+          for (const dx of [-1, 0, 1]) {
+            const near = [z + dz, y + dy, x + dx].join();
+            if (left.delete(near)) stack.push(near);
+          }
+    }
+    found.push(piece.sort().join(" "));
+  }
+  return found.sort();
+}
+
+test("the pieces are those that flooding finds voxel by voxel", () => {
+  for (let seed = 0; seed < 60; seed++) {
+    const mask = noise(seed, [2 + (seed % 4), 7, 11], [0, 0, 0], 1, 0.04 + 0.01 * (seed % 20));
+    const pieces = editorOf(mask).pieces();
+    const names = pieces.map((piece) => {
+      const list = [];
+      const { offset, shape } = piece.mask;
+      for (let z = 0; z < shape[0]; z++)
+        for (let y = 0; y < shape[1]; y++)
+          for (let x = 0; x < shape[2]; x++) {
+            const place = [z + offset[0], y + offset[1], x + offset[2]];
+            if (piece.mask.at(...place)) list.push(place.join());
+          }
+      assert.equal(list.length, piece.count);
+      return list.sort().join(" ");
+    });
+    assert.deepEqual(names.sort(), flooded(mask));
+  }
+});
+
 test("voxels that touch at a corner are one piece, as in a candidate", () => {
   assert.equal(editorOf(drawn(["1.. ... ...", "... .1. ...", "... ... ..1"])).pieces().length, 1);
   assert.equal(editorOf(drawn(["1. ..", ".. ..", ".1 .."])).pieces().length, 2);

@@ -4,7 +4,7 @@
  * Knows masks; must not know tools. A step keeps the voxels of the box that it changed, before and after.
  */
 
-import { VoxelMask, volumeOf } from "./mask.js";
+import { VoxelMask, added, boundsOf } from "./mask.js";
 
 /** @typedef {import("./mask.js").Zyx} Zyx */
 
@@ -20,17 +20,11 @@ import { VoxelMask, volumeOf } from "./mask.js";
  */
 export function changeBetween(before, after) {
   const whole = after.grownTo(before.offset, before.shape);
-  const differs = new VoxelMask(whole.offset, whole.shape);
-  const [Z, Y, X] = whole.shape;
-  const [oz, oy, ox] = whole.offset;
-  for (let z = 0, at = 0; z < Z; z++) {
-    for (let y = 0; y < Y; y++) {
-      for (let x = 0; x < X; x++, at++) if (whole.data[at] !== before.at(z + oz, y + oy, x + ox)) differs.data[at] = 1;
-    }
-  }
-  const { offset, shape } = differs.trimmed();
-  if (!volumeOf(shape)) return null;
-  return { offset, shape, before: cut(before, offset, shape), after: cut(whole, offset, shape) };
+  const old = before.grownTo(whole.offset, whole.shape); // now both have the same box
+  const found = boundsOf(whole.shape, (at) => whole.data[at] !== old.data[at]);
+  if (!found) return null;
+  const [offset, shape] = [added(whole.offset, found.offset), found.shape];
+  return { offset, shape, before: cut(old, offset, shape), after: cut(whole, offset, shape) };
 }
 
 /** @param {VoxelMask} mask @param {Zyx} offset @param {Zyx} shape @returns {Uint8Array} the values over a box */

@@ -20,6 +20,36 @@ export function volumeOf(shape) {
   return shape[0] * shape[1] * shape[2];
 }
 
+/** @param {Zyx} one @param {Zyx} other @returns {Zyx} */
+export function added(one, other) {
+  return [one[0] + other[0], one[1] + other[1], one[2] + other[2]];
+}
+
+/**
+ * The smallest box that holds all voxels of a kind.
+ * @param {Zyx} shape extent of the box in which they are looked for
+ * @param {(at: number) => boolean} isWanted of a position in raster order
+ * @returns {{offset: Zyx, shape: Zyx} | null} relative to that box; null if there are none
+ */
+export function boundsOf([Z, Y, X], isWanted) {
+  let [front, top, left, back, bottom, right] = [Z, Y, X, -1, -1, -1];
+  for (let z = 0, at = 0; z < Z; z++) {
+    for (let y = 0; y < Y; y++) {
+      for (let x = 0; x < X; x++, at++) {
+        if (!isWanted(at)) continue;
+        front = Math.min(front, z);
+        back = z;
+        top = Math.min(top, y);
+        bottom = Math.max(bottom, y);
+        left = Math.min(left, x);
+        right = Math.max(right, x);
+      }
+    }
+  }
+  if (back < 0) return null;
+  return { offset: [front, top, left], shape: [back - front + 1, bottom - top + 1, right - left + 1] };
+}
+
 /**
  * @param {unknown} value
  * @param {string} name
@@ -170,27 +200,8 @@ export class VoxelMask {
 
   /** @returns {VoxelMask} the same object over its bounding box; an empty mask without voxels if it has none */
   trimmed() {
-    const [Z, Y, X] = this.shape;
-    /** @type {Zyx} */ const low = [Z, Y, X];
-    /** @type {Zyx} */ const high = [-1, -1, -1];
-    for (let z = 0, at = 0; z < Z; z++) {
-      for (let y = 0; y < Y; y++) {
-        for (let x = 0; x < X; x++, at++) {
-          if (!this.data[at]) continue;
-          low[0] = Math.min(low[0], z);
-          low[1] = Math.min(low[1], y);
-          low[2] = Math.min(low[2], x);
-          high[0] = Math.max(high[0], z);
-          high[1] = Math.max(high[1], y);
-          high[2] = Math.max(high[2], x);
-        }
-      }
-    }
-    if (high[0] < 0) return VoxelMask.empty();
-    return this.#over(
-      [this.offset[0] + low[0], this.offset[1] + low[1], this.offset[2] + low[2]],
-      [high[0] - low[0] + 1, high[1] - low[1] + 1, high[2] - low[2] + 1],
-    );
+    const found = boundsOf(this.shape, (at) => this.data[at] !== 0);
+    return found ? this.#over(added(this.offset, found.offset), found.shape) : VoxelMask.empty();
   }
 
   /**

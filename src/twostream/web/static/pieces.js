@@ -18,6 +18,14 @@ import { Refusal } from "./refusal.js";
  * @property {Zyx} at a voxel of the piece, by which it can be named
  */
 
+/**
+ * Runs of drawn voxels along x, by which pieces are found: far fewer than voxels.
+ * @typedef {object} Runs
+ * @property {number[]} start position of the first voxel in the data of the mask
+ * @property {number[]} stop position after the last one
+ * @property {Int32Array} row rows[y + Y * z] is the first run of a row; the next entry is the end
+ */
+
 /** Pieces are joined by the distance of at most this many of their voxels, which bounds the time. */
 const MAX_COMPARED = 1000;
 
@@ -31,19 +39,16 @@ const MAX_COMPARED = 1000;
  * @returns {Piece[]}
  */
 export function piecesOf(mask, voxelSize) {
-  const { labels, count } = components(mask);
-  const joined = joinedSides(mask, labels, count, voxelSize);
-  /** @type {Map<number, number[]>} */
-  const voxels = new Map();
-  labels.forEach((label, index) => {
-    if (!label) return;
-    const name = joined[label];
-    const list = voxels.get(name);
-    if (list) list.push(index);
-    else voxels.set(name, [index]);
+  const runs = runsOf(mask);
+  /** @type {Map<number, number[]>} numbers of the runs of each component */
+  const members = new Map();
+  components(mask, runs).forEach((name, run) => {
+    const list = members.get(name);
+    if (list) list.push(run);
+    else members.set(name, [run]);
   });
-  const pieces = [...voxels.values()].map((indices) => pieceOf(mask, indices));
-  return pieces.sort((one, other) => other.count - one.count);
+  const pieces = [...members.values()].map((list) => pieceOf(mask, runs, list));
+  return joinedSides(pieces, voxelSize).sort((one, other) => other.count - one.count);
 }
 
 /**
@@ -64,123 +69,152 @@ export function divided(pieces, point, minVoxels) {
   return { kept, others, crumbs };
 }
 
-/**
- * @param {VoxelMask} mask
- * @param {number} index position in its data
- * @returns {Zyx} voxel of the image
- */
-function placeOf({ offset, shape: [, Y, X] }, index) {
-  return [offset[0] + Math.floor(index / (Y * X)), offset[1] + (Math.floor(index / X) % Y), offset[2] + (index % X)];
-}
-
-/**
- * @param {VoxelMask} mask
- * @param {number[]} indices positions in its data, ascending
- * @returns {Piece}
- */
-function pieceOf(mask, indices) {
-  /** @type {Zyx} */ const low = [Infinity, Infinity, Infinity];
-  /** @type {Zyx} */ const high = [-1, -1, -1];
-  for (const index of indices) {
-    placeOf(mask, index).forEach((value, axis) => {
-      low[axis] = Math.min(low[axis], value);
-      high[axis] = Math.max(high[axis], value);
-    });
+/** @param {VoxelMask} mask @returns {Runs} */
+function runsOf({ data, shape: [Z, Y, X] }) {
+  /** @type {number[]} */ const start = [];
+  /** @type {number[]} */ const stop = [];
+  const row = new Int32Array(Z * Y + 1);
+  for (let line = 0; line < Z * Y; line++) {
+    const end = (line + 1) * X;
+    for (let at = line * X; at < end; at++) {
+      if (!data[at]) continue;
+      start.push(at);
+      while (at < end && data[at]) at++;
+      stop.push(at);
+    }
+    row[line + 1] = start.length;
   }
-  const piece = new VoxelMask(low, [high[0] - low[0] + 1, high[1] - low[1] + 1, high[2] - low[2] + 1]);
-  for (const index of indices) piece.data[piece.index(...placeOf(mask, index))] = mask.data[index];
-  return { mask: piece, count: indices.length, at: placeOf(mask, indices[Math.floor(indices.length / 2)]) };
+  return { start, stop, row };
 }
 
 /**
+ * 26-connected components: two runs are joined if they are in the same or in neighbouring rows and no further apart along
+ * x than a corner.
  * @param {VoxelMask} mask
- * @returns {{labels: Int32Array, count: number}} 26-connected components, from 1; 0 = background
+ * @param {Runs} runs
+ * @returns {Int32Array} for each run the number of the first run of its component
  */
-function components(mask) {
-  const [Z, Y, X] = mask.shape;
-  const labels = new Int32Array(mask.data.length);
-  let count = 0;
-  /** @type {number[]} */
-  const stack = [];
-  for (let start = 0; start < labels.length; start++) {
-    if (!mask.data[start] || labels[start]) continue;
-    labels[start] = ++count;
-    stack.push(start);
-    while (stack.length) {
-      const index = /** @type {number} */ (stack.pop());
-      const [z, y, x] = [Math.floor(index / (Y * X)), Math.floor(index / X) % Y, index % X];
-      for (let k = Math.max(0, z - 1); k <= Math.min(Z - 1, z + 1); k++) {
-        for (let j = Math.max(0, y - 1); j <= Math.min(Y - 1, y + 1); j++) {
-          for (let i = Math.max(0, x - 1); i <= Math.min(X - 1, x + 1); i++) {
-            const near = (k * Y + j) * X + i;
-            if (!mask.data[near] || labels[near]) continue;
-            labels[near] = count;
-            stack.push(near);
+function components({ shape: [Z, Y, X] }, runs) {
+  const parent = Int32Array.from({ length: runs.start.length }, (_, run) => run);
+  /** @param {number} run @returns {number} */
+  const root = (run) => {
+    while (parent[run] !== run) run = parent[run] = parent[parent[run]];
+    return run;
+  };
+  for (let z = 0; z < Z; z++) {
+    for (let y = 0; y < Y; y++) {
+      for (const [dz, dy] of [
+        [0, -1],
+        [-1, -1],
+        [-1, 0],
+        [-1, 1],
+      ]) {
+        if (z + dz < 0 || y + dy < 0 || y + dy >= Y) continue;
+        const [here, there] = [z * Y + y, (z + dz) * Y + y + dy];
+        const shift = (here - there) * X;
+        let [a, b] = [runs.row[here], runs.row[there]];
+        while (a < runs.row[here + 1] && b < runs.row[there + 1]) {
+          if (runs.start[a] <= runs.stop[b] + shift && runs.start[b] + shift <= runs.stop[a]) {
+            const [one, other] = [root(a), root(b)];
+            parent[Math.max(one, other)] = Math.min(one, other);
           }
+          if (runs.stop[a] < runs.stop[b] + shift) a++;
+          else b++;
         }
       }
     }
   }
-  return { labels, count };
+  return parent.map((_, run) => root(run));
 }
 
 /**
  * @param {VoxelMask} mask
- * @param {Int32Array} labels
- * @param {number} count
- * @param {Zyx} voxelSize
- * @returns {Int32Array} for each label the label of the piece to which it belongs
+ * @param {Runs} runs
+ * @param {number[]} members numbers of its runs, ascending
+ * @returns {Piece}
  */
-function joinedSides(mask, labels, count, voxelSize) {
-  const sides = new Uint8Array(count + 1); // bit 0: has a presynaptic voxel, bit 1: has a postsynaptic one
-  labels.forEach((label, index) => {
-    if (label) sides[label] |= mask.data[index];
-  });
-  const names = Int32Array.from({ length: count + 1 }, (_, label) => label);
-  const [pre, post] = [1, 2].map((side) => [...names].filter((label) => label && sides[label] === side));
-  if (!pre.length || !post.length) return names;
-  const points = sampled(mask, labels, new Set([...pre, ...post]), voxelSize);
+function pieceOf(mask, { start, stop }, members) {
+  const [Y, X] = [mask.shape[1], mask.shape[2]];
+  /** @param {number} index @returns {Zyx} */
+  const placeOf = (index) => [
+    mask.offset[0] + Math.floor(index / (Y * X)),
+    mask.offset[1] + (Math.floor(index / X) % Y),
+    mask.offset[2] + (index % X),
+  ];
+  /** @type {Zyx} */ const low = [Infinity, Infinity, Infinity];
+  /** @type {Zyx} */ const high = [-1, -1, -1];
+  let count = 0;
+  for (const run of members) {
+    const [first, last] = [placeOf(start[run]), placeOf(stop[run] - 1)];
+    for (const axis of [0, 1, 2]) {
+      low[axis] = Math.min(low[axis], first[axis]);
+      high[axis] = Math.max(high[axis], last[axis]);
+    }
+    count += stop[run] - start[run];
+  }
+  const piece = new VoxelMask(low, [high[0] - low[0] + 1, high[1] - low[1] + 1, high[2] - low[2] + 1]);
+  for (const run of members) {
+    piece.data.set(mask.data.subarray(start[run], stop[run]), piece.index(...placeOf(start[run])));
+  }
+  const middle = members[Math.floor(members.length / 2)];
+  return { mask: piece, count, at: placeOf(Math.floor((start[middle] + stop[middle] - 1) / 2)) };
+}
+
+/**
+ * @param {Piece[]} pieces
+ * @param {Zyx} voxelSize
+ * @returns {Piece[]} the same voxels, with sides that belong together as one piece
+ */
+function joinedSides(pieces, voxelSize) {
+  const [pre, post] = [2, 1].map((absent) => pieces.filter(({ mask }) => !mask.data.includes(absent)));
+  if (!pre.length || !post.length) return pieces;
+  const points = new Map([...pre, ...post].map((piece) => [piece, surfaceOf(piece.mask, voxelSize)]));
   const distance = pre.map((a) => post.map((b) => nearest(points.get(a) ?? [], points.get(b) ?? [])));
-  pre.forEach((label, i) => {
+  const used = new Set();
+  /** @type {Piece[]} */
+  const joined = [];
+  pre.forEach((one, i) => {
     const j = distance[i].indexOf(Math.min(...distance[i]));
     const back = distance.map((row) => row[j]);
-    if (back.indexOf(Math.min(...back)) === i) names[post[j]] = label;
+    if (back.indexOf(Math.min(...back)) !== i) return;
+    joined.push(union(one, post[j]));
+    used.add(one).add(post[j]);
   });
-  return names;
+  return [...joined, ...pieces.filter((piece) => !used.has(piece))];
+}
+
+/** @param {Piece} one @param {Piece} other @returns {Piece} */
+function union(one, other) {
+  const mask = one.mask.grownTo(other.mask.offset, other.mask.shape).clone();
+  forDrawn(other.mask, (z, y, x, value) => (mask.data[mask.index(z, y, x)] = value));
+  return { mask, count: one.count + other.count, at: one.at };
+}
+
+/** @param {VoxelMask} mask @param {(z: number, y: number, x: number, value: number) => void} visit */
+function forDrawn({ offset, shape, data }, visit) {
+  for (let k = 0, at = 0; k < shape[0]; k++) {
+    for (let j = 0; j < shape[1]; j++) {
+      for (let i = 0; i < shape[2]; i++, at++) {
+        if (data[at]) visit(k + offset[0], j + offset[1], i + offset[2], data[at]);
+      }
+    }
+  }
 }
 
 /**
  * @param {VoxelMask} mask
- * @param {Int32Array} labels
- * @param {Set<number>} wanted
  * @param {Zyx} voxelSize
- * @returns {Map<number, Zyx[]>} for each wanted label at most `MAX_COMPARED` voxels at its surface, in nm
+ * @returns {Zyx[]} at most `MAX_COMPARED` voxels at the surface of a mask in XY, in nm
  */
-function sampled(mask, labels, wanted, voxelSize) {
-  /** @type {Map<number, Zyx[]>} */
-  const points = new Map();
-  const X = mask.shape[2];
-  labels.forEach((label, index) => {
-    if (
-      !wanted.has(label) ||
-      (labels[index - 1] === label &&
-        labels[index + 1] === label &&
-        labels[index - X] === label &&
-        labels[index + X] === label)
-    )
-      return;
-    const list = points.get(label) ?? [];
-    points.set(label, list);
-    list.push(/** @type {Zyx} */ (placeOf(mask, index).map((value, axis) => value * voxelSize[axis])));
+function surfaceOf(mask, voxelSize) {
+  /** @type {Zyx[]} */
+  const points = [];
+  forDrawn(mask, (z, y, x) => {
+    const isInside = mask.at(z, y - 1, x) && mask.at(z, y + 1, x) && mask.at(z, y, x - 1) && mask.at(z, y, x + 1);
+    if (!isInside) points.push([z * voxelSize[0], y * voxelSize[1], x * voxelSize[2]]);
   });
-  for (const [label, list] of points) {
-    const every = Math.ceil(list.length / MAX_COMPARED);
-    points.set(
-      label,
-      list.filter((_, i) => i % every === 0),
-    );
-  }
-  return points;
+  const every = Math.ceil(points.length / MAX_COMPARED);
+  return points.filter((_, i) => i % every === 0);
 }
 
 /** @param {Zyx[]} one @param {Zyx[]} other @returns {number} squared distance in nm of the nearest two points */
