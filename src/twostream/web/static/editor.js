@@ -17,7 +17,7 @@ import { Refusal } from "./refusal.js";
 import { brushRegion, lineRegion, outlineRegion } from "./strokes.js";
 import { toolsOf } from "./tools.js";
 
-/** @typedef {import("./mask.js").Zyx} Zyx */
+/** @typedef {import("./box.js").Zyx} Zyx */
 /** @typedef {import("./mask.js").Drawing} Drawing */
 /** @typedef {import("./region.js").Region} Region */
 /** @typedef {import("./region.js").Yx} Yx */

@@ -6,7 +6,7 @@
 
 import { VoxelMask, added, boundsOf } from "./mask.js";
 
-/** @typedef {import("./mask.js").Zyx} Zyx */
+/** @typedef {import("./box.js").Zyx} Zyx */
 
 /**
  * What changed between two masks.

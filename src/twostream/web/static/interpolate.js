@@ -9,7 +9,7 @@ import { signedDistance } from "./distance.js";
 import { VoxelMask } from "./mask.js";
 import { Region } from "./region.js";
 
-/** @typedef {import("./mask.js").Zyx} Zyx */
+/** @typedef {import("./box.js").Zyx} Zyx */
 /** @typedef {import("./region.js").Yx} Yx */
 /** @typedef {{offset: Yx, shape: Yx, depth: Float64Array}} Shape pixels with depth > 0 are inside, by so many nm */
 

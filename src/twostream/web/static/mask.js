@@ -5,7 +5,9 @@
  * All positions, shapes and offsets are z, y, x in voxels of the image; data are in raster order, z slowest.
  */
 
-/** @typedef {[number, number, number]} Zyx */
+import { numVoxels } from "./box.js";
+
+/** @typedef {import("./box.js").Zyx} Zyx */
 
 /**
  * A mask as it travels: `runs` holds value, length, value, length, ... over the box in raster order.
@@ -14,11 +16,6 @@
 
 /** The server takes no larger drawing; an object that needs more is no candidate. */
 export const MAX_VOXELS = 16_000_000;
-
-/** @param {Zyx} shape @returns {number} */
-export function volumeOf(shape) {
-  return shape[0] * shape[1] * shape[2];
-}
 
 /** @param {Zyx} one @param {Zyx} other @returns {Zyx} */
 export function added(one, other) {
@@ -71,7 +68,7 @@ export class VoxelMask {
    * @param {Uint8Array} [data] (Z, Y, X) values; without it all are 0. It is taken over, not copied.
    */
   constructor(offset, shape, data) {
-    const length = volumeOf(shape);
+    const length = numVoxels({ offset, shape });
     if (length > MAX_VOXELS) {
       throw new RangeError(`a mask of ${shape.join(" x ")} voxels is too large; at most ${MAX_VOXELS} are allowed`);
     }
@@ -185,7 +182,7 @@ export class VoxelMask {
    * @throws {RangeError} the result would have more than `MAX_VOXELS`
    */
   grownTo(offset, shape) {
-    if (!volumeOf(shape)) return this;
+    if (!numVoxels({ offset, shape })) return this;
     if (!this.data.length) return new VoxelMask([...offset], [...shape]);
     /** @type {Zyx} */ const first = [0, 0, 0];
     /** @type {Zyx} */ const extent = [0, 0, 0];

@@ -7,9 +7,9 @@
 
 import { VoxelMask } from "./mask.js";
 
-/** @typedef {import("./mask.js").Zyx} Zyx */
+/** @typedef {import("./box.js").Zyx} Zyx */
 /** @typedef {import("./mask.js").Drawing} Drawing */
-/** @typedef {import("./tools.js").Tool} Tool */
+/** @typedef {import("./tool.js").Tool} Tool */
 /** @typedef {{center_zyx: Zyx, radius_nm?: number, pre_zyx?: Zyx, post_zyx?: Zyx}} Seed */
 /** @typedef {Drawing & {how: string, is_ball: boolean, num_voxels: number}} Grown */
 /** @typedef {"idle" | "place" | "growing" | "pre" | "post" | "shown"} MissedState */
@@ -120,10 +120,8 @@ export class Missed {
       cursor: "crosshair",
       down: () => {},
       move: () => {},
-      hover: () => {},
       up: (point) => void this.click(point.zyx),
       cancel: () => {},
-      draw: () => {},
     };
   }
 

@@ -9,7 +9,7 @@
 import { VoxelMask } from "./mask.js";
 import { Refusal } from "./refusal.js";
 
-/** @typedef {import("./mask.js").Zyx} Zyx */
+/** @typedef {import("./box.js").Zyx} Zyx */
 
 /**
  * @typedef {object} Piece

@@ -4,7 +4,7 @@
  * Knows pixels alone. Positions are y, x in voxels of the image; as points, pixel i reaches from i to i + 1.
  */
 
-/** @typedef {import("./mask.js").Zyx} Zyx */
+/** @typedef {import("./box.js").Zyx} Zyx */
 /** @typedef {[number, number]} Yx */
 
 /** Pixels of a box in one section: `data` holds 1 for those that belong to the region, in raster order. */

@@ -6,7 +6,7 @@
 
 import { Region } from "./region.js";
 
-/** @typedef {import("./mask.js").Zyx} Zyx */
+/** @typedef {import("./box.js").Zyx} Zyx */
 /** @typedef {import("./region.js").Yx} Yx */
 
 /**

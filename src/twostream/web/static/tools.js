@@ -6,21 +6,11 @@
 
 import { Refusal } from "./refusal.js";
 
-/** @typedef {import("./mask.js").Zyx} Zyx */
+/** @typedef {import("./box.js").Zyx} Zyx */
 /** @typedef {import("./editor.js").Editor} Editor */
-/** @typedef {{zyx: Zyx, plane: "xy" | "xz" | "yz"}} ToolPoint */
+/** @typedef {import("./tool.js").Tool} Tool */
+/** @typedef {import("./tool.js").Point} Point */
 /** @typedef {(zyx: Zyx) => [number, number]} ToScreen */
-
-/**
- * @typedef {object} Tool
- * @property {string} cursor a CSS cursor
- * @property {(point: ToolPoint, event: PointerEvent) => void} down
- * @property {(point: ToolPoint, event: PointerEvent) => void} move while pressed
- * @property {(point: ToolPoint | null) => void} hover while not pressed; null: the pointer has left
- * @property {(point: ToolPoint, event: PointerEvent) => void} up
- * @property {() => void} cancel the stroke ends without having been drawn
- * @property {(ctx: CanvasRenderingContext2D, plane: string, toScreen: ToScreen) => void} draw
- */
 
 /** A path shorter than this many voxels is a click. */
 const CLICK = 2;
@@ -36,7 +26,7 @@ class PathTool {
     this.cursor = cursor;
   }
 
-  /** @param {ToolPoint} point @param {PointerEvent} event */
+  /** @param {Point} point @param {PointerEvent} event */
   down(point, event) {
     if (point.plane !== "xy") return;
     this.pointer = point.zyx;
@@ -44,7 +34,7 @@ class PathTool {
     this.#guarded(() => this.begin(point.zyx, event));
   }
 
-  /** @param {ToolPoint} point @param {PointerEvent} _event */
+  /** @param {Point} point @param {PointerEvent} _event */
   move(point, _event) {
     if (point.plane !== "xy") return;
     this.pointer = point.zyx;
@@ -55,12 +45,12 @@ class PathTool {
     this.#guarded(() => this.extend(last, next));
   }
 
-  /** @param {ToolPoint | null} point */
+  /** @param {Point | null} point */
   hover(point) {
     this.pointer = point?.plane === "xy" ? point.zyx : null;
   }
 
-  /** @param {ToolPoint} point @param {PointerEvent} event */
+  /** @param {Point} point @param {PointerEvent} event */
   up(point, event) {
     if (!this.path) return;
     this.move(point, event);
