@@ -6,7 +6,7 @@ const GROWN = {
   offset_zyx: [2, 3, 4],
   shape_zyx: [1, 1, 3],
   runs: [1, 3],
-  how: "grown",
+  how: "3 voxels: grown",
   is_ball: false,
   num_voxels: 3,
 };
@@ -38,7 +38,7 @@ test("a click, the object, and it is kept", async () => {
   await clicked;
   assert.equal(missed.state, "shown");
   assert.equal(missed.mask.count(), 3);
-  assert.match(missed.prompt, /3 voxels, grown/);
+  assert.match(missed.prompt, /^3 voxels: grown\. Keep it/);
   assert.ok(changes() >= 3);
   assert.deepEqual(missed.confirm(), { offset_zyx: [2, 3, 4], shape_zyx: [1, 1, 3], runs: [1, 3] });
   assert.deepEqual([missed.state, missed.mask, missed.prompt, missed.confirm()], ["idle", null, "", null]);

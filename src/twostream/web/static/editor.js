@@ -2,8 +2,8 @@
  * The editor of a mask: brush, eraser, fill, cut, interpolation, and the undoing of each.
  *
  * Works on a copy; what was given to `begin` is never changed. Everything can be called without a pointer (`stroke`,
- * `erase`, `fill`, ...); `tools` gives the viewer the same by pointer. Knows masks; must not know the page or the server.
- * Points are z, y, x; voxel i reaches from i to i + 1.
+ * `erase`, `fill`, ...); `tools` gives the viewer the same by pointer. Knows masks; must not know the page or the
+ * server. Points are z, y, x; voxel i reaches from i to i + 1.
  */
 
 import { Brush } from "./brush.js";
@@ -116,8 +116,8 @@ export class Editor {
   // -- fill and sections ------------------------------------------------------------------------------------------
 
   /**
-   * Fill the region at a point, as far as drawn voxels bound it. On a voxel of the other side, that side's region changes
-   * sides.
+   * Fill the region at a point, as far as drawn voxels bound it. On a voxel of the other side, that side's region
+   * changes sides.
    * @param {Zyx} point
    * @throws {Refusal} no outline encloses it
    */

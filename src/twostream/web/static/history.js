@@ -57,8 +57,8 @@ export function withChange(mask, change, which) {
 }
 
 /**
- * Steps done and undone. The newest step is always kept; older ones are dropped, oldest first, when all together take more
- * than the limit.
+ * Steps done and undone. The newest step is always kept; older ones are dropped, oldest first, when all together take
+ * more than the limit.
  * @template {{bytes: number}} Step
  */
 export class History {

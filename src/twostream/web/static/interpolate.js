@@ -1,8 +1,8 @@
 /**
  * Interpolation between drawn sections by their shape: signed distances of the two neighbours, mixed linearly.
  *
- * Method: Raya and Udupa 1990. Each side of a synapse is interpolated separately. Knows masks and sections; must not know
- * which tool drew them.
+ * Method: Raya and Udupa 1990. Each side of a synapse is interpolated separately. Knows masks and sections; must not
+ * know which tool drew them.
  */
 
 import { signedDistance } from "./distance.js";
@@ -14,9 +14,9 @@ import { Region } from "./region.js";
 /** @typedef {{offset: Yx, shape: Yx, depth: Float64Array}} Shape pixels with depth > 0 are inside, by so many nm */
 
 /**
- * The shapes between two sections. Where the two have a pixel in common, each shape holds all common pixels and none that
- * lies in neither. Where they have none, the object has moved: the shapes are mixed with their centroids on one another,
- * and the result moves from one to the other.
+ * The shapes between two sections. Where the two have a pixel in common, each shape holds all common pixels and none
+ * that lies in neither. Where they have none, the object has moved: the shapes are mixed with their centroids on one
+ * another, and the result moves from one to the other.
  * @param {Region} lower not empty
  * @param {Region} upper not empty
  * @param {Yx} size nm of a pixel along y and x
@@ -65,8 +65,8 @@ function difference(one, other) {
 /**
  * Fill the sections between drawn ones.
  *
- * A section is kept as it is if somebody has drawn in it, or if it holds voxels and does not lie between two sections that
- * were drawn in. All others between kept sections are drawn anew.
+ * A section is kept as it is if somebody has drawn in it, or if it holds voxels and does not lie between two sections
+ * that were drawn in. All others between kept sections are drawn anew.
  * @param {VoxelMask} mask
  * @param {Iterable<number>} drawn sections in which somebody has drawn
  * @param {Zyx} voxelSize nm
@@ -113,8 +113,8 @@ function* shapesOf(mask, drawn, [, sizeY, sizeX], side) {
 }
 
 /**
- * Draw sides anew in one section. Where both would have a voxel, the one that lies deeper in it has it; what another side
- * has and keeps is not touched.
+ * Draw sides anew in one section. Where both would have a voxel, the one that lies deeper in it has it; what another
+ * side has and keeps is not touched.
  * @param {VoxelMask} mask changed in place
  * @param {number} z
  * @param {{side: number, shape: Shape}[]} shapes

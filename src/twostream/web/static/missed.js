@@ -1,8 +1,8 @@
 /**
  * Adding an object that nothing had proposed: a click, the object that is grown from it, and whether it is kept.
  *
- * Nothing is recorded here: `confirm` returns the drawing. Knows the order of the clicks and what the page says at each;
- * must not know the server (it is given `grow`) or the viewer (it hands out masks).
+ * Nothing is recorded here: `confirm` returns the drawing. Knows the order of the clicks and what the page says at
+ * each; must not know the server (it is given `grow`) or the viewer (it hands out masks).
  */
 
 import { VoxelMask } from "./mask.js";
@@ -11,13 +11,13 @@ import { VoxelMask } from "./mask.js";
 /** @typedef {import("./mask.js").Drawing} Drawing */
 /** @typedef {import("./tool.js").Tool} Tool */
 /** @typedef {{center_zyx: Zyx, radius_nm?: number, pre_zyx?: Zyx, post_zyx?: Zyx}} Seed */
-/** @typedef {Drawing & {how: string, is_ball: boolean, num_voxels: number}} Grown */
+/** @typedef {Drawing & {how: string, is_ball: boolean, num_voxels: number}} Grown how: size and origin, in words */
 /** @typedef {"idle" | "place" | "growing" | "pre" | "post" | "shown"} MissedState */
 
 /**
  * @typedef {object} MissedOptions
- * @property {(seed: Seed, signal: AbortSignal) => Promise<Grown>} grow rejects with an Error whose message is a sentence;
- *   with `needsSides` true on that error if the sides of a synapse cannot be told without a point on each
+ * @property {(seed: Seed, signal: AbortSignal) => Promise<Grown>} grow rejects with an Error whose message is a
+ *   sentence; `needsSides` is true on it if the sides of a synapse cannot be told without a point on each
  * @property {number} [radiusNm] radius that is tried first; without it the server's
  * @property {() => void} [onChange] state, prompt or mask have changed
  */
@@ -50,7 +50,7 @@ export class Missed {
       growing: "The object is being outlined.",
       pre: "Its sides cannot be told. Click on its presynaptic side.",
       post: "Now click on its postsynaptic side.",
-      shown: `${this.#grown?.num_voxels ?? 0} voxels, ${this.#grown?.how ?? ""}. Keep it, change the radius, or click elsewhere.`,
+      shown: `${sentence(this.#grown?.how ?? "")} Keep it, change the radius, or click elsewhere.`,
     }[this.state];
     return [this.#problem, said].filter(Boolean).join(" ");
   }

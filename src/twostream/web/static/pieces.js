@@ -1,9 +1,9 @@
 /**
  * The connected pieces of a mask.
  *
- * Two voxels are neighbours if they share a face, an edge or a corner (26 neighbours), as when candidates are decoded from
- * the probability: otherwise a candidate would come apart before anything was cut. A cut is a line whose pixels share
- * edges (strokes.js), which separates under this rule too. Knows masks and the voxel size.
+ * Two voxels are neighbours if they share a face, an edge or a corner (26 neighbours), as when candidates are decoded
+ * from the probability: otherwise a candidate would come apart before anything was cut. A cut is a line whose pixels
+ * share edges (strokes.js), which separates under this rule too. Knows masks and the voxel size.
  */
 
 import { VoxelMask } from "./mask.js";
@@ -88,8 +88,8 @@ function runsOf({ data, shape: [Z, Y, X] }) {
 }
 
 /**
- * 26-connected components: two runs are joined if they are in the same or in neighbouring rows and no further apart along
- * x than a corner.
+ * 26-connected components: two runs are joined if they are in the same or in neighbouring rows and no further apart
+ * along x than a corner.
  * @param {VoxelMask} mask
  * @param {Runs} runs
  * @returns {Int32Array} for each run the number of the first run of its component

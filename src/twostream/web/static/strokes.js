@@ -10,8 +10,8 @@ import { Region } from "./region.js";
 /** @typedef {import("./region.js").Yx} Yx */
 
 /**
- * The pixels that a round brush covers on its way. The brush is round in nm, so where voxels are longer along one axis it
- * covers fewer of them. However thin it is, it covers the pixels that the path crosses.
+ * The pixels that a round brush covers on its way. The brush is round in nm, so where voxels are longer along one axis
+ * it covers fewer of them. However thin it is, it covers the pixels that the path crosses.
  * @param {Yx[]} path at least one point
  * @param {number} radiusNm
  * @param {Zyx} voxelSize nm
