@@ -5,7 +5,9 @@
  * All positions, shapes and offsets are z, y, x in voxels of the image; data are in raster order, z slowest.
  */
 
-/** @typedef {[number, number, number]} Zyx */
+import { numVoxels } from "./box.js";
+
+/** @typedef {import("./box.js").Zyx} Zyx */
 
 /**
  * A mask as it travels: `runs` holds value, length, value, length, ... over the box in raster order.
@@ -15,9 +17,34 @@
 /** The server takes no larger drawing; an object that needs more is no candidate. */
 export const MAX_VOXELS = 16_000_000;
 
-/** @param {Zyx} shape @returns {number} */
-export function volumeOf(shape) {
-  return shape[0] * shape[1] * shape[2];
+/** @param {Zyx} one @param {Zyx} other @returns {Zyx} */
+export function added(one, other) {
+  return [one[0] + other[0], one[1] + other[1], one[2] + other[2]];
+}
+
+/**
+ * The smallest box that holds all voxels of a kind.
+ * @param {Zyx} shape extent of the box in which they are looked for
+ * @param {(at: number) => boolean} isWanted of a position in raster order
+ * @returns {{offset: Zyx, shape: Zyx} | null} relative to that box; null if there are none
+ */
+export function boundsOf([Z, Y, X], isWanted) {
+  let [front, top, left, back, bottom, right] = [Z, Y, X, -1, -1, -1];
+  for (let z = 0, at = 0; z < Z; z++) {
+    for (let y = 0; y < Y; y++) {
+      for (let x = 0; x < X; x++, at++) {
+        if (!isWanted(at)) continue;
+        front = Math.min(front, z);
+        back = z;
+        top = Math.min(top, y);
+        bottom = Math.max(bottom, y);
+        left = Math.min(left, x);
+        right = Math.max(right, x);
+      }
+    }
+  }
+  if (back < 0) return null;
+  return { offset: [front, top, left], shape: [back - front + 1, bottom - top + 1, right - left + 1] };
 }
 
 /**
@@ -41,7 +68,7 @@ export class VoxelMask {
    * @param {Uint8Array} [data] (Z, Y, X) values; without it all are 0. It is taken over, not copied.
    */
   constructor(offset, shape, data) {
-    const length = volumeOf(shape);
+    const length = numVoxels({ offset, shape });
     if (length > MAX_VOXELS) {
       throw new RangeError(`a mask of ${shape.join(" x ")} voxels is too large; at most ${MAX_VOXELS} are allowed`);
     }
@@ -155,7 +182,7 @@ export class VoxelMask {
    * @throws {RangeError} the result would have more than `MAX_VOXELS`
    */
   grownTo(offset, shape) {
-    if (!volumeOf(shape)) return this;
+    if (!numVoxels({ offset, shape })) return this;
     if (!this.data.length) return new VoxelMask([...offset], [...shape]);
     /** @type {Zyx} */ const first = [0, 0, 0];
     /** @type {Zyx} */ const extent = [0, 0, 0];
@@ -170,27 +197,8 @@ export class VoxelMask {
 
   /** @returns {VoxelMask} the same object over its bounding box; an empty mask without voxels if it has none */
   trimmed() {
-    const [Z, Y, X] = this.shape;
-    /** @type {Zyx} */ const low = [Z, Y, X];
-    /** @type {Zyx} */ const high = [-1, -1, -1];
-    for (let z = 0, at = 0; z < Z; z++) {
-      for (let y = 0; y < Y; y++) {
-        for (let x = 0; x < X; x++, at++) {
-          if (!this.data[at]) continue;
-          low[0] = Math.min(low[0], z);
-          low[1] = Math.min(low[1], y);
-          low[2] = Math.min(low[2], x);
-          high[0] = Math.max(high[0], z);
-          high[1] = Math.max(high[1], y);
-          high[2] = Math.max(high[2], x);
-        }
-      }
-    }
-    if (high[0] < 0) return VoxelMask.empty();
-    return this.#over(
-      [this.offset[0] + low[0], this.offset[1] + low[1], this.offset[2] + low[2]],
-      [high[0] - low[0] + 1, high[1] - low[1] + 1, high[2] - low[2] + 1],
-    );
+    const found = boundsOf(this.shape, (at) => this.data[at] !== 0);
+    return found ? this.#over(added(this.offset, found.offset), found.shape) : VoxelMask.empty();
   }
 
   /**
@@ -204,8 +212,16 @@ export class VoxelMask {
     const first = Math.max(offset[2], this.offset[2]);
     const stop = Math.min(offset[2] + shape[2], this.offset[2] + this.shape[2]);
     if (stop <= first) return result;
-    for (let z = Math.max(offset[0], this.offset[0]); z < Math.min(offset[0] + shape[0], this.offset[0] + this.shape[0]); z++) {
-      for (let y = Math.max(offset[1], this.offset[1]); y < Math.min(offset[1] + shape[1], this.offset[1] + this.shape[1]); y++) {
+    for (
+      let z = Math.max(offset[0], this.offset[0]);
+      z < Math.min(offset[0] + shape[0], this.offset[0] + this.shape[0]);
+      z++
+    ) {
+      for (
+        let y = Math.max(offset[1], this.offset[1]);
+        y < Math.min(offset[1] + shape[1], this.offset[1] + this.shape[1]);
+        y++
+      ) {
         const from = this.index(z, y, first);
         result.data.set(this.data.subarray(from, from + stop - first), result.index(z, y, first));
       }
