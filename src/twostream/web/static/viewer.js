@@ -103,7 +103,6 @@ export class Viewer {
     element.classList.add("viewer");
     element.append(...this.planes.map(({ canvas }) => canvas), this.bar.element, this.notice);
     for (const plane of this.planes) this.#listen(plane);
-    this.#listenToSpace();
     this.resizes = new ResizeObserver(() => this.#resize());
     for (const target of [element, ...this.planes.map(({ canvas }) => canvas)]) this.resizes.observe(target);
     this.#resize();
