@@ -10,6 +10,8 @@
 
 /** Loaded beyond the canvas on each side, so that a short pan shows tissue at once. */
 const MARGIN = 0.125;
+/** The next slab is loaded when fewer sections than this lie ahead. */
+const AHEAD = 2;
 /** Sections of one slab at most: what a person scrolls through while the next slab loads. */
 const MAX_SECTIONS = 32;
 
@@ -44,6 +46,10 @@ export function slabOf(frame, section, volumeShape, maxVoxels) {
   const start = section - Math.floor(sections / 2);
   box.offset[depth] = Math.max(0, Math.min(start, volumeShape[depth] - sections));
   box.shape[depth] = sections;
+  const ahead = Math.min(AHEAD, Math.floor((sections - 1) / 2));
+  const first = Math.max(0, section - ahead);
+  need.shape[depth] = Math.min(volumeShape[depth], section + ahead + 1) - first;
+  need.offset[depth] = first;
   return { need, box, stride };
 }
 

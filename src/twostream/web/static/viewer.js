@@ -103,6 +103,8 @@ export class Viewer {
     element.classList.add("viewer");
     element.append(...this.planes.map(({ canvas }) => canvas), this.bar.element, this.notice);
     for (const plane of this.planes) this.#listen(plane);
+    // Another zoom of the browser, or another screen, may change the device pixels alone.
+    window.addEventListener("resize", () => this.#resize(), { signal: this.#abort.signal });
     this.resizes = new ResizeObserver(() => this.#resize());
     for (const target of [element, ...this.planes.map(({ canvas }) => canvas)]) this.resizes.observe(target);
     this.#resize();
@@ -357,7 +359,7 @@ export class Viewer {
     if (this.#crosshair) drawCrosshair(ctx, frame, this.view.cross);
     if (name === "xy") drawScaleBar(ctx, this.view.nmPerPixel, plane.width, plane.height);
     this.tool?.draw?.(ctx, name, (zyx) => frame.toScreen(zyx));
-    plane.canvas.setAttribute("aria-label", `${name.toUpperCase()}, ${"zyx"[depth]} ${section} of ${this.shape[depth]}`);
+    plane.label(section, this.shape[depth]);
   }
 
   /** Ask for what the planes show and no block holds. */
