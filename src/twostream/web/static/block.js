@@ -40,6 +40,11 @@ export class Block {
     return from >= 0 && from < this.shape[axis] ? Math.floor(from / this.stride[axis]) : -1;
   }
 
+  /** @param {Zyx} point in voxels */
+  holds(point) {
+    return point.every((position, axis) => this.indexOf(axis, Math.floor(position)) >= 0);
+  }
+
   /**
    * Does the block hold `box` at least as finely as `stride`?
    * @param {Box} box

@@ -26,6 +26,24 @@ export function boxText({ offset, shape }) {
 }
 
 /**
+ * A point as planes have it, where voxel i reaches from i to i + 1, from the server's, where voxel i's middle is i.
+ * @param {ArrayLike<number>} center_zyx
+ * @returns {Zyx}
+ */
+export function pointFromCenter(center_zyx) {
+  return zyx([center_zyx[0] + 0.5, center_zyx[1] + 0.5, center_zyx[2] + 0.5]);
+}
+
+/**
+ * The server's center_zyx of a point in a plane.
+ * @param {ArrayLike<number>} point
+ * @returns {Zyx}
+ */
+export function centerFromPoint(point) {
+  return zyx([point[0] - 0.5, point[1] - 0.5, point[2] - 0.5]);
+}
+
+/**
  * Three numbers, checked.
  * @param {ArrayLike<number>} values
  * @returns {Zyx}

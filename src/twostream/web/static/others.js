@@ -22,7 +22,9 @@ import { slabOf } from "./slab.js";
 /** Labels come at full resolution only: four bytes each. */
 const MAX_LABELS = 2 ** 21;
 const BYTES = 64 * 2 ** 20;
-const COLOUR = "rgb(200 205 210 / 85%)";
+const COLOUR = "rgb(205 208 212)";
+/** Lies under the dashes: light grey alone cannot be seen on bright tissue. */
+const SHADOW = "rgb(0 0 0 / 45%)";
 const DASHES = [4, 3];
 /** @type {Zyx} */
 const FINEST = [1, 1, 1];
@@ -100,10 +102,14 @@ export class Others {
     this.blocks.touch(block);
     this.#findOwn(block);
     ctx.save();
+    const path = screenPath(frame, this.#polygons(block, frame, section), block.offset);
+    ctx.strokeStyle = SHADOW;
+    ctx.lineWidth = 1.5;
+    ctx.stroke(path);
     ctx.strokeStyle = COLOUR;
     ctx.lineWidth = 1;
     ctx.setLineDash(DASHES);
-    ctx.stroke(screenPath(frame, this.#polygons(block, frame, section), block.offset));
+    ctx.stroke(path);
     ctx.restore();
   }
 

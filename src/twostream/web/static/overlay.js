@@ -63,7 +63,9 @@ export function drawMask(ctx, frame, polygons, offset, colours, { overlay, opaci
   if (overlay === "off" || polygons.length === 0) return;
   ctx.save();
   ctx.lineJoin = "round";
-  for (const value of new Set(polygons.map((polygon) => polygon.value))) {
+  // From the highest value down: where both sides meet, the presynaptic line lies on top in every section.
+  const values = [...new Set(polygons.map((polygon) => polygon.value))].sort((a, b) => b - a);
+  for (const value of values) {
     const path = screenPath(
       frame,
       polygons.filter((polygon) => polygon.value === value),

@@ -25,8 +25,10 @@ export class SectionCanvas {
     const ctx = this.canvas.getContext("2d", { alpha: false });
     if (!ctx) throw new Error("the browser gives no 2D canvas");
     this.ctx = ctx;
+    /** CSS pixels. */
     this.width = 0;
     this.height = 0;
+    this.canvas.width = this.canvas.height = 0;
     this.ratio = 1;
   }
 
@@ -35,12 +37,14 @@ export class SectionCanvas {
    * @returns {boolean} whether it changed
    */
   measure() {
-    const { clientWidth, clientHeight } = this.canvas;
+    const { left, top, right, bottom } = this.canvas.getBoundingClientRect();
     const ratio = window.devicePixelRatio || 1;
-    if (clientWidth === this.width && clientHeight === this.height && ratio === this.ratio) return false;
-    Object.assign(this, { width: clientWidth, height: clientHeight, ratio });
-    this.canvas.width = Math.round(clientWidth * ratio);
-    this.canvas.height = Math.round(clientHeight * ratio);
+    // As the browser snaps boxes to device pixels: a canvas of another size would be resampled, and blurred.
+    const width = Math.round(right * ratio) - Math.round(left * ratio);
+    const height = Math.round(bottom * ratio) - Math.round(top * ratio);
+    if (width === this.canvas.width && height === this.canvas.height && ratio === this.ratio) return false;
+    Object.assign(this.canvas, { width, height });
+    Object.assign(this, { width: width / ratio, height: height / ratio, ratio });
     return true;
   }
 
@@ -54,6 +58,26 @@ export class SectionCanvas {
     this.ctx.setTransform(this.ratio, 0, 0, this.ratio, 0, 0);
     this.ctx.fillStyle = ground;
     this.ctx.fillRect(0, 0, this.width, this.height);
+  }
+
+  /**
+   * Which section it is, in the upper left corner and for screen readers.
+   * @param {number} section
+   * @param {number} numSections
+   */
+  label(section, numSections) {
+    const { name, depth } = this.plane;
+    const text = `${name.toUpperCase()}, ${"zyx"[depth]} ${section}`;
+    const label = `${text} of ${numSections}`;
+    if (this.canvas.getAttribute("aria-label") !== label) this.canvas.setAttribute("aria-label", label);
+    if (name === "xy") return; // has the section bar
+    this.ctx.font = "12px system-ui, sans-serif";
+    this.ctx.lineJoin = "round";
+    this.ctx.lineWidth = 3;
+    this.ctx.strokeStyle = "rgb(0 0 0 / 75%)";
+    this.ctx.fillStyle = "white";
+    this.ctx.strokeText(text, 8, 18);
+    this.ctx.fillText(text, 8, 18);
   }
 
   /**

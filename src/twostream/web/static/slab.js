@@ -10,6 +10,10 @@
 
 /** Loaded beyond the canvas on each side, so that a short pan shows tissue at once. */
 const MARGIN = 0.125;
+/** Voxels that the server reads for one block at most, before the stride; its own limit is a little higher. */
+const MAX_READ = 60e6;
+/** The next slab is loaded when fewer sections than this lie ahead. */
+const AHEAD = 2;
 /** Sections of one slab at most: what a person scrolls through while the next slab loads. */
 const MAX_SECTIONS = 32;
 
@@ -40,11 +44,27 @@ export function slabOf(frame, section, volumeShape, maxVoxels) {
     box.offset[axis] -= shift;
     box.shape[axis] += shift;
   }
-  const sections = Math.max(1, Math.min(MAX_SECTIONS, Math.floor(maxVoxels / area()), volumeShape[depth]));
+  const read = box.shape[across] * box.shape[down];
+  const fitting = Math.floor(Math.min(maxVoxels / area(), MAX_READ / read));
+  const sections = Math.max(1, Math.min(MAX_SECTIONS, fitting, volumeShape[depth]));
   const start = section - Math.floor(sections / 2);
   box.offset[depth] = Math.max(0, Math.min(start, volumeShape[depth] - sections));
   box.shape[depth] = sections;
+  const ahead = Math.min(AHEAD, Math.floor((sections - 1) / 2));
+  const first = Math.max(0, section - ahead);
+  need.shape[depth] = Math.min(volumeShape[depth], section + ahead + 1) - first;
+  need.offset[depth] = first;
   return { need, box, stride };
+}
+
+/**
+ * The most nm per pixel at which the server still reads a whole section of a plane.
+ * @param {Zyx} voxelSize in nm
+ * @param {import("./view.js").Sized} canvas
+ */
+export function coarsestNmPerPixel(voxelSize, { plane, width, height }) {
+  const voxelArea = voxelSize[plane.across] * voxelSize[plane.down];
+  return Math.sqrt((MAX_READ * voxelArea) / (width * height * (1 + 2 * MARGIN) ** 2));
 }
 
 /**

@@ -9,7 +9,7 @@
 /** @typedef {import("./planes.js").Plane} Plane */
 /** @typedef {{plane: Plane, width: number, height: number}} Sized a plane and its canvas in CSS pixels */
 
-const ZOOM_LIMITS = [1 / 64, 64];
+const MAX_ZOOM = 64;
 /** The crosshair keeps to this share of every canvas when one scrolls. */
 const KEPT_SHARE = 0.9;
 
@@ -20,6 +20,7 @@ export class View {
   middle = [0, 0, 0];
   /** CSS pixels for one voxel of the finer in-plane axis. */
   zoom = 1;
+  minZoom = 1 / 64;
 
   /**
    * @param {Zyx} voxelSize in nm
@@ -97,10 +98,21 @@ export class View {
    */
   zoomAbout(factor, { plane, width, height }, x, y) {
     const before = this.nmPerPixel;
-    this.zoom = clamp(this.zoom * factor, ZOOM_LIMITS[0], ZOOM_LIMITS[1]);
+    this.zoom = clamp(this.zoom * factor, this.minZoom, MAX_ZOOM);
     // The way from the middle to x, y in nm is shorter by this much for each pixel.
     const shift = (before - this.nmPerPixel) / this.nmPerPixel;
     this.pan(plane, -(x - width / 2) * shift, -(y - height / 2) * shift);
+  }
+
+  /** @param {number} nmPerPixel no more than this can be shown */
+  limit(nmPerPixel) {
+    this.minZoom = Math.min(MAX_ZOOM, this.#zoomOf(nmPerPixel));
+    this.zoom = Math.max(this.zoom, this.minZoom);
+  }
+
+  /** @param {number} nmPerPixel */
+  #zoomOf(nmPerPixel) {
+    return Math.min(this.voxelSize[1], this.voxelSize[2]) / nmPerPixel;
   }
 
   /**
@@ -125,8 +137,7 @@ export class View {
    */
   fit(shape, { width, height }) {
     const nmPerPixel = Math.max((shape[2] * this.voxelSize[2]) / width, (shape[1] * this.voxelSize[1]) / height);
-    const zoom = Math.min(this.voxelSize[1], this.voxelSize[2]) / nmPerPixel;
-    this.zoom = clamp(zoom, ZOOM_LIMITS[0], ZOOM_LIMITS[1]);
+    this.zoom = clamp(this.#zoomOf(nmPerPixel), this.minZoom, MAX_ZOOM);
   }
 }
 

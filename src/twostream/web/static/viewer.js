@@ -6,30 +6,24 @@
  */
 
 import { Blocks } from "./block.js";
-import { SectionPictures } from "./contrast.js";
-import { drawCrosshair } from "./crosshair.js";
 import { Gestures } from "./gestures.js";
 import { Others } from "./others.js";
-import { drawMask, MaskOutlines } from "./overlay.js";
-import { drawScaleBar, scaleBar } from "./scale_bar.js";
+import { scaleBar } from "./scale_bar.js";
+import { Scene } from "./scene.js";
 import { SectionBar } from "./section_bar.js";
 import { SectionCanvas } from "./section_canvas.js";
-import { slabOf } from "./slab.js";
+import { coarsestNmPerPixel, slabOf } from "./slab.js";
 import { ToolSlot } from "./tool.js";
 import { clamp, View } from "./view.js";
 
 /** @typedef {import("./block.js").Block} Block */
 /** @typedef {import("./box.js").Box} Box */
 /** @typedef {import("./box.js").Zyx} Zyx */
-/** @typedef {import("./contrast.js").Contrast} Contrast */
-/** @typedef {import("./overlay.js").Mask} Mask */
-/** @typedef {import("./overlay.js").Overlay} Overlay */
-/** @typedef {import("./planes.js").Frame} Frame */
+/** @typedef {import("./mask.js").VoxelMask} Mask */
 /** @typedef {import("./planes.js").PlaneName} PlaneName */
-
+/** @typedef {import("./scene.js").Colours} Colours */
 /** @typedef {import("./tool.js").Point} Point */
 /** @typedef {import("./tool.js").Tool} Tool */
-/** @typedef {{pre: string, post: string, single: string}} Colours CSS colours */
 /**
  * @typedef {object} ViewerOptions
  * @property {Zyx} voxelSize in nm
@@ -47,23 +41,9 @@ const FINEST = [1, 1, 1];
 const MAX_VOXELS = { xy: 2.5e6, xz: 0.75e6, yz: 0.75e6 };
 /** Further blocks are asked for this often at most while one pans or zooms. */
 const LOAD_DELAY_MS = 60;
-const GROUND = "#0b0d10";
 
 export class Viewer {
   #abort = new AbortController();
-  #outlines = new MaskOutlines();
-  #pictures = new SectionPictures({ low: 0, high: 255 });
-  /** @type {Contrast} */
-  #contrast = { low: 0, high: 255 };
-  /** @type {Overlay} */
-  #overlay = "outline";
-  #opacity = 0.9;
-  #others = false;
-  #crosshair = true;
-  /** @type {Mask | null} */
-  #mask = null;
-  /** @type {Mask | null} */
-  #extra = null;
   #toolSlot = new ToolSlot(this.#abort.signal);
   #isFitted = true; // until the person zooms
   /** @type {Shown | null} */
@@ -82,13 +62,7 @@ export class Viewer {
     this.element = element;
     this.view = new View(options.voxelSize, options.shape);
     this.shape = options.shape;
-    const style = getComputedStyle(element);
-    const colour = (/** @type {keyof Colours} */ name, /** @type {string} */ fallback) =>
-      options.colours?.[name] ?? (style.getPropertyValue(`--${name}`).trim() || fallback);
-    const single = colour("single", "#ffd23f");
-    /** @type {Record<number, string>} */
-    this.colours =
-      options.numSides === 2 ? { 1: colour("pre", "#ff9f1c"), 2: colour("post", "#35a7ff") } : { 1: single, 2: single };
+    this.scene = new Scene(element, options.numSides, options.colours);
     const listeners = (/** @type {string} */ what) => ({
       onChange: () => this.#schedule(),
       onError: (/** @type {Error} */ error) => this.#notify(`The ${what} could not be loaded: ${error.message}`),
@@ -103,7 +77,8 @@ export class Viewer {
     element.classList.add("viewer");
     element.append(...this.planes.map(({ canvas }) => canvas), this.bar.element, this.notice);
     for (const plane of this.planes) this.#listen(plane);
-    this.#listenToSpace();
+    // Another zoom of the browser, or another screen, may change the device pixels alone.
+    window.addEventListener("resize", () => this.#resize(), { signal: this.#abort.signal });
     this.resizes = new ResizeObserver(() => this.#resize());
     for (const target of [element, ...this.planes.map(({ canvas }) => canvas)]) this.resizes.observe(target);
     this.#resize();
@@ -115,9 +90,9 @@ export class Viewer {
    */
   show(shown) {
     this.#shown = shown;
-    this.#mask = shown.mask;
-    this.#extra = null;
-    this.#outlines.forget();
+    this.scene.mask = shown.mask;
+    this.scene.extra = null;
+    this.scene.outlines.forget();
     this.otherCandidates.setCandidate(shown.mask);
     this.blocks.stop();
     this.#notify("");
@@ -139,7 +114,7 @@ export class Viewer {
 
   /** Draw again in the next frame: the mask was edited, or the tool has something new to show. */
   redraw() {
-    this.#outlines.forget();
+    this.scene.outlines.forget();
     this.#schedule();
   }
 
@@ -155,19 +130,19 @@ export class Viewer {
   }
 
   get mask() {
-    return this.#mask;
+    return this.scene.mask;
   }
   set mask(mask) {
-    this.#mask = mask;
+    this.scene.mask = mask;
     this.redraw();
   }
 
   /** A second mask, dashed: a proposal. */
   get extra() {
-    return this.#extra;
+    return this.scene.extra;
   }
   set extra(mask) {
-    this.#extra = mask;
+    this.scene.extra = mask;
     this.redraw();
   }
 
@@ -189,45 +164,44 @@ export class Viewer {
   }
 
   get contrast() {
-    return this.#contrast;
+    return this.scene.contrast;
   }
   set contrast(contrast) {
-    this.#pictures.setContrast(contrast);
-    this.#contrast = contrast;
+    this.scene.contrast = contrast;
     this.#schedule();
   }
 
   get overlay() {
-    return this.#overlay;
+    return this.scene.overlay;
   }
   set overlay(overlay) {
-    this.#overlay = overlay;
+    this.scene.overlay = overlay;
     this.#schedule();
   }
 
   /** From 0 to 1. */
   get opacity() {
-    return this.#opacity;
+    return this.scene.opacity;
   }
   set opacity(opacity) {
-    this.#opacity = clamp(opacity, 0, 1);
+    this.scene.opacity = clamp(opacity, 0, 1);
     this.#schedule();
   }
 
   /** Are the outlines of all other candidates shown? */
   get others() {
-    return this.#others;
+    return this.scene.others;
   }
   set others(others) {
-    this.#others = others;
+    this.scene.others = others;
     this.#schedule();
   }
 
   get crosshair() {
-    return this.#crosshair;
+    return this.scene.crosshair;
   }
   set crosshair(crosshair) {
-    this.#crosshair = crosshair;
+    this.scene.crosshair = crosshair;
     this.#schedule();
   }
 
@@ -314,6 +288,8 @@ export class Viewer {
     this.element.dataset.layout = clientWidth > 1.1 * clientHeight ? "beside" : "below";
     const changed = this.planes.map((plane) => plane.measure());
     if (!changed.includes(true)) return;
+    const seen = this.planes.filter(({ width, height }) => width > 0 && height > 0);
+    this.view.limit(Math.min(...seen.map((plane) => coarsestNmPerPixel(this.view.voxelSize, plane))));
     if (this.#isFitted) this.#fit();
     // At once: a canvas that changes its size is blank until it is drawn.
     this.#draw();
@@ -332,33 +308,14 @@ export class Viewer {
     if (this.#loadTimer === 0) this.#loadTimer = window.setTimeout(() => this.#load(), LOAD_DELAY_MS);
   }
 
-  /** @param {SectionCanvas} plane */
-  #drawPlane(plane) {
-    const { ctx } = plane;
-    const { name, depth } = plane.plane;
-    const section = this.view.section(depth);
-    const frame = this.#frame(plane);
-    const visible = frame.visible(section, this.shape);
-    plane.clear(GROUND);
-    if (visible) {
-      const used = plane.drawImage(frame, this.blocks.through(depth, section), section, visible, this.#pictures);
-      for (const block of used) this.blocks.touch(block);
-      const cross = this.view.cross;
-      const isCrossDrawn = used.some((block) => [0, 1, 2].every((axis) => block.indexOf(axis, Math.floor(cross[axis])) >= 0));
-      if (name === "xy" && isCrossDrawn) this.#resolveFirstPaint();
-    }
-    if (this.#others) this.otherCandidates.draw(ctx, frame, section);
-    const style = { overlay: this.#overlay, opacity: this.#opacity };
-    for (const [mask, look] of /** @type {const} */ ([
-      [this.#mask, style],
-      [this.#extra, { overlay: "outline", opacity: 1, dashed: true }],
-    ])) {
-      if (mask) drawMask(ctx, frame, this.#outlines.of(mask, plane.plane, section), mask.offset, this.colours, look);
-    }
-    if (this.#crosshair) drawCrosshair(ctx, frame, this.view.cross);
-    if (name === "xy") drawScaleBar(ctx, this.view.nmPerPixel, plane.width, plane.height);
-    this.tool?.draw?.(ctx, name, (zyx) => frame.toScreen(zyx));
-    plane.canvas.setAttribute("aria-label", `${name.toUpperCase()}, ${"zyx"[depth]} ${section} of ${this.shape[depth]}`);
+  /** @param {SectionCanvas} canvas */
+  #drawPlane(canvas) {
+    const used = this.scene.paint(canvas, this.view, this.blocks, this.otherCandidates);
+    for (const block of used) this.blocks.touch(block);
+    const { name } = canvas.plane;
+    if (name === "xy" && used.some((block) => block.holds(this.view.cross))) this.#resolveFirstPaint();
+    const frame = canvas.frame(this.view);
+    this.tool?.draw?.(canvas.ctx, name, (zyx) => frame.toScreen(zyx));
   }
 
   /** Ask for what the planes show and no block holds. */
@@ -371,7 +328,7 @@ export class Viewer {
       const section = this.view.section(plane.plane.depth);
       const wanted = slabOf(frame, section, this.shape, MAX_VOXELS[plane.plane.name]);
       if (wanted) this.blocks.want(plane.plane.name, wanted);
-      if (this.#others) labelsFit = this.otherCandidates.want(frame, section) && labelsFit;
+      if (this.scene.others) labelsFit = this.otherCandidates.want(frame, section) && labelsFit;
     }
     if (!this.blocks.isLoading && !this.blocks.hasFailed && !this.otherCandidates.blocks.hasFailed)
       this.#notify(labelsFit ? "" : "Zoom in to see the other candidates.");
