@@ -82,7 +82,7 @@ export class Correction {
   keep(zyx) {
     this.editor.attempt(() => {
       const { others, crumbs } = this.editor.keep(/** @type {any} */ (Array.from(zyx, Math.floor)), MIN_PIECE);
-      const crumbled = crumbs.length ? `, ${crumbs.length} crumbs dropped` : "";
+      const crumbled = crumbs ? `, ${crumbs} crumbs dropped` : "";
       say(`This piece is kept; ${others.length} other${others.length === 1 ? "" : "s"} will be added as objects${crumbled}.`);
       this.choose("brush");
     });
