@@ -84,7 +84,7 @@ class MissedObjects:
                 raise PlaceError(f"the piece does not lie in candidate {cut_from.id}, from which it was cut off")
             return
         center = np.argwhere(inside)[np.count_nonzero(inside) // 2] + box.offset_zyx
-        self._check_place(Seed(tuple(center.tolist())))  # type: ignore[arg-type]
+        self._check_place(Seed(tuple(center.tolist())))
         taken = self.segmentation.read(box) > 0
         if 2 * np.count_nonzero(taken & inside) > np.count_nonzero(inside):
             raise PlaceError("most of the object lies in proposed candidates, so it was not missed")

@@ -9,8 +9,9 @@ from dataclasses import asdict
 from typing import Annotated, Any
 
 from fastapi import APIRouter, HTTPException, Path, Query, Request, Response
+from fastapi.responses import JSONResponse, RedirectResponse
 
-from twostream.base.errors import InputError, LedgerError, ProjectError, TwoStreamError
+from twostream.base.errors import InputError, LedgerError, NoSidesError, ProjectError, TwoStreamError
 from twostream.base.geometry import Box
 from twostream.candidates.picture import png
 from twostream.project.missed_objects import MissedObjects
@@ -145,6 +146,16 @@ def mask(request: Request, session: Reader, query_id: QueryId) -> Response:
     return _binary(found.candidate.mask.tobytes())
 
 
+@router.get("/queries/{query_id}/neuroglancer", response_class=RedirectResponse, status_code=307)
+def neuroglancer(request: Request, session: Reader, query_id: QueryId) -> Response:
+    """Where Neuroglancer shows a query."""
+    volumes = _desk(request).neuroglancer
+    if volumes is None:
+        raise HTTPException(404, "this server makes no Neuroglancer links (--neuroglancer).")
+    found = _found(lambda: _desk(request).query(query_id))
+    return RedirectResponse(volumes.link(found, str(request.base_url)))
+
+
 @router.get("/image", response_class=Response, responses=BINARY)
 def image(
     request: Request,
@@ -158,9 +169,7 @@ def image(
 
 
 @router.get("/segmentation", response_class=Response, responses=BINARY)
-def segmentation(
-    request: Request, session: Reader, box: Annotated[str, Query(pattern=BOX, max_length=80)]
-) -> Response:
+def segmentation(request: Request, session: Reader, box: Annotated[str, Query(pattern=BOX, max_length=80)]) -> Response:
     """Labels of all candidates of the newest round in a box, (Z, Y, X) uint32, little-endian."""
     return _binary(_understood(lambda: _desk(request).pictures.labels_block(Box.parse(box))).tobytes())
 
@@ -210,9 +219,7 @@ def redo(request: Request, session: Writer, body: KeyBody) -> dict[str, Any]:
 
 
 @router.get("/history")
-def history(
-    request: Request, session: Reader, number: Annotated[int, Query(ge=1, le=500)] = 100
-) -> dict[str, Any]:
+def history(request: Request, session: Reader, number: Annotated[int, Query(ge=1, le=500)] = 100) -> dict[str, Any]:
     """The person's current answers of the open round, newest first."""
     desk = _desk(request)
     found = desk.queue.open_round()
@@ -221,10 +228,15 @@ def history(
 
 
 @router.post("/grow")
-def grow(request: Request, session: Writer, body: SeedBody) -> dict[str, Any]:
+def grow(request: Request, session: Writer, body: SeedBody) -> Any:
     """The object at a point where nothing was proposed, to be shown before it is kept."""
     desk = _desk(request)
-    grown = _understood(lambda: grow_missed(desk.project, body, desk.project.ledger.missed_objects()))
+    try:
+        grown = grow_missed(desk.project, body, desk.project.ledger.missed_objects())
+    except NoSidesError as error:
+        return JSONResponse({"detail": str(error), "needs_sides": True}, 422)
+    except InputError as error:
+        raise HTTPException(422, str(error)) from None
     drawing = drawing_of(grown.box, grown.mask)
     return drawing.model_dump() | {
         "how": grown.describe(desk.pictures.image.voxel_size_nm),

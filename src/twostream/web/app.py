@@ -22,6 +22,8 @@ from twostream.base.errors import TwoStreamError
 from twostream.web.api import router
 from twostream.web.desk import Desk
 from twostream.web.guard import LOOPBACK, BodyLimit, Headers, Reader
+from twostream.web.neuroglancer_client import client_router
+from twostream.web.neuroglancer_volumes import volumes_router
 from twostream.web.progress import Progress
 from twostream.web.security import COOKIE
 
@@ -49,6 +51,10 @@ def make_app(desk: Desk, *, hosts: Sequence[str] = LOOPBACK, root_path: str = ""
     app.state.desk, app.state.progress = desk, Progress(desk)
     environment = Environment(loader=PackageLoader("twostream.web"), autoescape=True, undefined=StrictUndefined)
     app.include_router(router)
+    if desk.neuroglancer is not None:
+        app.include_router(volumes_router(desk.neuroglancer))
+        if desk.neuroglancer.client == "local":
+            app.include_router(client_router())
 
     @app.exception_handler(TwoStreamError)
     def sentence(_: Request, error: Exception) -> Response:

@@ -1,8 +1,8 @@
 """Decisions: what a person decided becomes an answer in the ledger; undo and redo of decisions.
 
 A *gesture* is what a person did at once: one decision, or "the rest of this page is True". Its answers have keys that
-begin alike (``KEY/0``, ``KEY/1``), so that it is undone at once. Undo and redo are gestures as well (``undo:KEY/0``), so
-what can be undone follows from the ledger alone, whatever became of browser and server.
+begin alike (``KEY/0``, ``KEY/1``), so that it is undone at once. Undo and redo are gestures as well (``undo:KEY/0``),
+so what can be undone follows from the ledger alone, whatever became of browser and server.
 
 Knows the ledger; must not know requests or pictures.
 """

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +20,7 @@ from twostream.report.answer_styles import answer_styles
 from twostream.report.gallery import card
 from twostream.task import TASKS
 from twostream.web.decisions import Decisions
+from twostream.web.neuroglancer_volumes import NeuroglancerVolumes
 from twostream.web.pictures import Pictures, view_box
 from twostream.web.queue import Queue
 from twostream.web.running import Runner
@@ -38,13 +38,13 @@ class Desk:
         project: the project.
         security: who may do what.
         may_run: whether people may start the next round.
-        link: makes the Neuroglancer link of a query; None without links.
+        neuroglancer: links and volumes for Neuroglancer; None without them.
     """
 
     project: Project
     security: Security
     may_run: bool = False
-    link: Callable[[Query], str] | None = None
+    neuroglancer: NeuroglancerVolumes | None = None
     queue: Queue = field(init=False)
     decisions: Decisions = field(init=False)
     pictures: Pictures = field(init=False)
@@ -80,7 +80,7 @@ class Desk:
 
     def described(self, query_id: int, annotator: str) -> dict[str, Any]:
         """A query as plain values for the page, with the person's own answer."""
-        query, values = self._entry(query_id)
+        values = self._entry(query_id)[1]
         own = next((a for a in self.project.ledger.current_answers(query_id) if a.annotator == annotator), None)
         return values | {"mine": None if own is None else answer_values(own)}
 
@@ -102,9 +102,7 @@ class Desk:
         project, image = self.project, self.pictures.image
         shown = card(query, [])
         width_px = query.patch.image.shape[-1]
-        pixel_nm = patch_pixel_nm(
-            query.candidate, project.config.patches, image.voxel_size_nm, project.pixel_size_nm
-        )
+        pixel_nm = patch_pixel_nm(query.candidate, project.config.patches, image.voxel_size_nm, project.pixel_size_nm)
         html = self._card(shown | {"patch": f"api/queries/{query.id}/patch.png", "is_linked": True}, self._outline)
         return {
             "id": query.id,
@@ -118,7 +116,7 @@ class Desk:
             "box": box_values(query.candidate.box),
             "view": box_values(view_box(query.candidate, image, width_px * pixel_nm)),
             "center_zyx": query.candidate.center_zyx.tolist(),
-            "neuroglancer": self.link(query) if self.link else None,
+            "neuroglancer": None if self.neuroglancer is None else f"api/queries/{query.id}/neuroglancer",
             "card": str(html),
         }
 

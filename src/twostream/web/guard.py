@@ -53,7 +53,7 @@ class Headers:
         given = dict(scope["headers"]).get(b"host", b"").decode("latin-1")
         name = urlsplit(f"//{given}").hostname or "" if _is_host(given) else ""
         name = f"[{name}]" if ":" in name else name
-        path = scope["path"]
+        path = scope["path"].removeprefix(scope.get("root_path", ""))
         bare = any(path.startswith(prefix) for prefix in OPEN_PREFIXES)
 
         async def with_headers(message: Message) -> None:

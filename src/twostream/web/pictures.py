@@ -141,5 +141,3 @@ def _around(center: Sequence[float], half: Sequence[float], whole: Box) -> Box:
     stop = [min(n, math.ceil(c + h)) for c, h, n in zip(center, half, whole.shape_zyx, strict=True)]
     shape = [max(1, b - a) for a, b in zip(start, stop, strict=True)]
     return Box((start[0], start[1], start[2]), (shape[0], shape[1], shape[2]))
-
-

@@ -118,7 +118,9 @@ class Security:
         """
         with self._lock:
             if len(self._failures) > 10_000:  # addresses come and go
-                self._failures = {a: f for a, f in self._failures.items() if f and f[-1] > time.time() - FAILURE_SECONDS}
+                self._failures = {
+                    a: f for a, f in self._failures.items() if f and f[-1] > time.time() - FAILURE_SECONDS
+                }
             failures = self._failures.setdefault(address, deque(maxlen=MAX_FAILURES))
             if len(failures) == MAX_FAILURES and time.time() - failures[0] < FAILURE_SECONDS:
                 wait = FAILURE_SECONDS - (time.time() - failures[0])

@@ -9,6 +9,7 @@ import getpass
 import ipaddress
 import socket
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from urllib.parse import quote
 
@@ -19,6 +20,7 @@ from twostream.project.project import Project
 from twostream.web.app import make_app
 from twostream.web.desk import Desk
 from twostream.web.guard import LOOPBACK
+from twostream.web.neuroglancer_volumes import CLIENT, NeuroglancerVolumes
 from twostream.web.security import Security, project_secret
 
 
@@ -42,7 +44,7 @@ class ServeOptions:
     allow_run: bool = False
     root_path: str = ""
     allow_hosts: tuple[str, ...] = ()
-    neuroglancer: str = "https://neuroglancer-demo.appspot.com"
+    neuroglancer: str = CLIENT
 
 
 def serve(project: Project, options: ServeOptions) -> None:
@@ -56,8 +58,11 @@ def serve(project: Project, options: ServeOptions) -> None:
     security = Security(project_secret(project.root), options.annotators)
     listener = listen(options.host, options.port)
     port = listener.getsockname()[1]
-    desk = Desk(project, security, may_run=options.allow_run)
     _ = project.image, project.ledger  # what cannot be opened is said now, not on the page
+    volumes = None
+    if options.neuroglancer:
+        volumes = NeuroglancerVolumes(project, security.capability("neuroglancer"), options.neuroglancer)
+    desk = Desk(project, security, may_run=options.allow_run, neuroglancer=volumes)
     hosts = (*LOOPBACK, *options.allow_hosts) if is_loopback(options.host) else (*LOOPBACK, *known_hosts(options))
     app = make_app(desk, hosts=hosts, root_path=options.root_path)
     print("\n".join(link_lines(security, options, port)), flush=True)
@@ -75,7 +80,7 @@ def check_options(options: ServeOptions) -> None:
     """
     if not is_loopback(options.host) and not options.annotators:
         raise InputError(
-            f"--host {options.host} lets other machines in. Name the people who may sign in, each of whom gets a token: "
+            f"--host {options.host} lets other machines in. Name the people who may sign in, so that each gets a token: "
             f"--annotator NAME, once for each."
         )
     if options.root_path and (not options.root_path.startswith("/") or options.root_path.endswith("/")):
@@ -99,10 +104,8 @@ def known_hosts(options: ServeOptions) -> Sequence[str]:
     name = socket.gethostname()
     own = [] if options.host in ("0.0.0.0", "::") else [options.host]
     addresses: list[str] = []
-    try:
+    with suppress(OSError):
         addresses = sorted({str(info[4][0]) for info in socket.getaddrinfo(name, None)})
-    except OSError:
-        pass
     addresses = [f"[{a}]" if ":" in a else a for a in addresses]
     return [*own, name, socket.getfqdn(), *addresses, *options.allow_hosts]
 
