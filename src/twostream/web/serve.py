@@ -80,8 +80,8 @@ def check_options(options: ServeOptions) -> None:
     """
     if not is_loopback(options.host) and not options.annotators:
         raise InputError(
-            f"--host {options.host} lets other machines in. Name the people who may sign in, so that each gets a token: "
-            f"--annotator NAME, once for each."
+            f"--host {options.host} lets other machines in. Name the people who may sign in, each of whom gets a "
+            f"token: --annotator NAME, once for each."
         )
     if options.root_path and (not options.root_path.startswith("/") or options.root_path.endswith("/")):
         raise InputError(f"--root-path is {options.root_path!r}; expected a path such as /proofreading.")
