@@ -119,3 +119,6 @@ def make_project(toy_file: Path, tmp_path: Path):
         return create_project(tmp_path / name, overrides=overrides, **values)
 
     return make
+
+
+pytest_plugins = ["served"]

@@ -1,0 +1,199 @@
+"""A project that waits for answers, its server as a process of its own, and a real browser, for the tests of the page."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import SHAPE_ZYX, TEST_BOX, TINY, VOXEL_SIZE_NM, toy_arrays
+
+from twostream.project.create import create_project
+from twostream.project.project import Project
+from twostream.volume import create_volume
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+NO_CHROMIUM = "Chromium or playwright is not on this machine: the page was not tested in a real browser"
+BUDGET = 24
+
+
+def has_browser() -> bool:
+    """Whether a page can be opened here."""
+    try:
+        import playwright.sync_api  # noqa: F401
+    except ImportError:
+        return False
+    return CHROMIUM is not None
+
+
+needs_browser = pytest.mark.skipif(not has_browser(), reason=NO_CHROMIUM)
+
+
+def make_queue(folder: Path, budget: int = BUDGET) -> Project:
+    """A project of mitochondria whose ``budget`` queries of round 0 wait for answers; S is replaced by a probability."""
+    from twostream.rounds.loop import run
+
+    grey, truth = toy_arrays()
+    like = {"shape_zyx": SHAPE_ZYX, "dtype": np.uint8, "voxel_size_nm": VOXEL_SIZE_NM}
+    for name, values in (("em", grey), ("theirs", np.where(grey > 115, 220, 5).astype(np.uint8))):
+        volume = create_volume(str(folder / f"{name}.zarr"), **like)
+        volume.write(volume.box, values)
+    labels = create_volume(str(folder / "truth.zarr"), **like | {"dtype": np.uint16})
+    labels.write(labels.box, truth)
+    project = create_project(
+        folder / "queue", task="mitochondria", image=str(folder / "em.zarr"), probability=str(folder / "theirs.zarr"),
+        test_box=TEST_BOX, budget=budget, overrides=(*TINY, "query.audit_share=0"),
+    )  # fmt: skip
+    run(project, rounds=1)
+    project.ledger.close()
+    return Project(project.root)
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        return int(listening.getsockname()[1])
+
+
+@dataclass
+class Served:
+    """A server in a process of its own, which can be killed and started again at the same address.
+
+    Attributes:
+        root: the project's folder.
+        options: of ``twostream serve``.
+        port: where it listens.
+        links: {name: link} of each annotator, as printed; "" without names.
+    """
+
+    root: Path
+    options: tuple[str, ...] = ()
+    port: int = field(default_factory=free_port)
+    links: dict[str, str] = field(default_factory=dict)
+    process: subprocess.Popen[str] | None = None
+
+    def start(self) -> Served:
+        """Start it, and wait until it listens."""
+        command = [sys.executable, "-m", "twostream", "serve", str(self.root), "--port", str(self.port), *self.options]
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        self.process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+        )
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            if found := re.search(r"(?:^(.+): )?(http://\S+#\S+)", line.strip()):
+                self.links[found.group(1) or ""] = found.group(2)
+            if line.startswith("Ctrl+C"):
+                break
+        until = time.monotonic() + 30
+        while time.monotonic() < until:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
+                return self
+            time.sleep(0.05)
+        raise AssertionError("the server did not start")
+
+    @property
+    def url(self) -> str:
+        """Address of the page."""
+        return f"http://127.0.0.1:{self.port}/"
+
+    def kill(self) -> None:
+        """Kill it as ``kill -9`` does."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+    def stop(self) -> None:
+        """Stop it."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(10)
+            except subprocess.TimeoutExpired:
+                self.kill()
+
+    @property
+    def project(self) -> Project:
+        """The project, opened anew, so that it shows what the server has recorded."""
+        return Project(self.root)
+
+
+def until(page, expression: str, seconds: float = 15.0):
+    """Wait until an expression is true in the page, and return it. ``wait_for_function`` needs eval, which the page's
+    policy forbids."""
+    end = time.monotonic() + seconds
+    while not (value := page.evaluate(expression)):
+        assert time.monotonic() < end, f"{expression} did not become true"
+        page.wait_for_timeout(20)
+    return value
+
+
+@pytest.fixture(scope="session")
+def queue_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a project whose queries wait, with its volumes beside it. Copy it before you change it."""
+    return make_queue(tmp_path_factory.mktemp("served")).root.parent
+
+
+@pytest.fixture
+def queue_project(queue_template: Path, tmp_path: Path) -> Project:
+    """A copy of the project whose queries wait for answers."""
+    shutil.copytree(queue_template, tmp_path / "served")
+    return Project(tmp_path / "served" / "queue")
+
+
+@pytest.fixture
+def serve(queue_project: Project) -> Iterator[object]:
+    """Function that serves ``queue_project``; arguments are options of ``twostream serve``."""
+    started: list[Served] = []
+
+    def start(*options: str, root: Path | None = None) -> Served:
+        queue_project.ledger.close()
+        started.append(Served(root or queue_project.root, options).start())
+        return started[-1]
+
+    yield start
+    for served in started:
+        served.stop()
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[object]:
+    """A real browser, without a window."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_page(chromium, serve):
+    """Function that opens the page and signs in: (served, name) -> page, in which an error of a script fails the test."""
+    contexts, errors = [], []
+
+    def open_(served: Served, name: str = "", **settings):
+        context = chromium.new_context(viewport={"width": 1280, "height": 800}, **settings)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.goto(served.links[name])
+        page.click("button[type=submit]")
+        page.wait_for_selector("body[data-ready]")
+        return page
+
+    yield open_
+    for context in contexts:
+        context.close()
+    assert errors == []
