@@ -1,4 +1,4 @@
-"""A project that waits for answers, its server as a process of its own, and a real browser, for the tests of the page."""
+"""A project that waits for answers, its server in a process of its own, and a real browser, for tests of the page."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ needs_browser = pytest.mark.skipif(not has_browser(), reason=NO_CHROMIUM)
 
 
 def make_queue(folder: Path, budget: int = BUDGET) -> Project:
-    """A project of mitochondria whose ``budget`` queries of round 0 wait for answers; S is replaced by a probability."""
+    """A project of mitochondria whose queries of round 0 wait for answers; a probability stands in the place of S."""
     from twostream.rounds.loop import run
 
     grey, truth = toy_arrays()
@@ -180,7 +180,7 @@ def chromium() -> Iterator[object]:
 
 @pytest.fixture
 def open_page(chromium, serve):
-    """Function that opens the page and signs in: (served, name) -> page, in which an error of a script fails the test."""
+    """Function that opens the page and signs in: (served, name) -> page. An error of a script fails the test."""
     contexts, errors = [], []
 
     def open_(served: Served, name: str = "", **settings):

@@ -263,7 +263,7 @@ def test_printed_commands_can_be_pasted_in_folders_with_spaces(tmp_path, toy_fil
     made = done(init("first project", toy_file, "--labels-box", LABELS_BOX, "--budget", "3"))
     assert made[-1].endswith("twostream run 'first project' --truth URI")
     printed = paste(made[-2])
-    assert "waits for 3 answers" in printed[-5]
+    assert "waits for 3 answers" in printed[-7]
     export, fill_in, answer, go_on = printed[-4:]
     paste(export)
     table = Path("first project_queries_round_0/queries.csv")
@@ -275,9 +275,9 @@ def test_printed_commands_can_be_pasted_in_folders_with_spaces(tmp_path, toy_fil
         writer.writeheader()
         writer.writerows(row | {"kind": kind} for row, kind in zip(rows, ("true", "nothing", "true"), strict=True))
     assert paste(answer)[0] == "3 answers recorded"
-    assert "round 1 waits for 3 answers" in paste(go_on)[-5]
+    assert "round 1 waits for 3 answers" in paste(go_on)[-7]
     forked = done(call("fork", "first project", "second project", "--set", "query.strategy=random"))
-    assert "waits for 3 answers" in paste(forked[-1])[-5]
+    assert "waits for 3 answers" in paste(forked[-1])[-7]
 
 
 def test_a_dry_run_describes_the_training_and_trains_nothing(tmp_path, toy_file):

@@ -115,8 +115,13 @@ def run_demo(out: Path, *, task: str, rounds: int, seed: int) -> Path:
     _run_both(project, Project(at_random), rounds, labels)
     projects = [project, Project(at_random)]
     _print_scores(projects)
+    waiting = run(project, rounds=rounds + 1)  # without the truth: this batch waits for a person
     report = write_report(projects)
-    Console().print(f"One seed: an illustration, not evidence. Report: {report}")
+    console = Console(soft_wrap=True)
+    console.print(f"One seed: an illustration, not evidence. Report: {report}")
+    if waiting.num_open:
+        console.print(f"The next {waiting.num_open} queries wait for you. To answer them in the browser:")
+        console.print(project.command("serve", "--allow-run"), markup=False, highlight=False)
     return report
 
 

@@ -6,7 +6,6 @@ Knows typer and errors; must not know what a command does.
 from __future__ import annotations
 
 import errno
-import shlex
 import sys
 from collections.abc import Callable
 from functools import wraps
@@ -120,11 +119,6 @@ def _foreign_error_text(error: Exception) -> str:
         f"unexpected {type(error).__name__}: {words}. A step that was interrupted does not count as done. Please "
         f"report this error with the traceback that --debug shows."
     )
-
-
-def pasteable(*words: object) -> str:
-    """A command that can be pasted into a shell, whatever its paths contain."""
-    return shlex.join(["twostream", *map(str, words)])
 
 
 def voxel_size_of(text: str | None) -> list[float] | None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 
 from twostream.base.errors import InputError
+from twostream.base.program import command
 from twostream.cli.app import (
     App,
     Debug,
@@ -22,7 +23,6 @@ from twostream.cli.app import (
     box_option,
     errors_as_sentences,
     label_kind_of,
-    pasteable,
     uri_option,
     voxel_size_of,
 )
@@ -198,12 +198,10 @@ def _print_new_project(directory: Path, project: Project) -> None:
     if project.leaves_nothing_to_ask:
         print("Labels boxes and the test box with its guard cover the whole image: S can be trained and scored, but no")
         print("candidate can be asked about. To ask, make a project with a smaller --labels-box.")
-        print(f"next, to train and score S: {pasteable('run', directory, '--rounds', 0)}")
+        print(f"next, to train and score S: {command('run', directory, '--rounds', 0)}")
         return
-    print(f"next, if people answer: {pasteable('run', directory)}")
-    print(
-        f"next, if a simulated annotator answers by the labels at URI: {pasteable('run', directory, '--truth', 'URI')}"
-    )
+    print(f"next, if people answer: {command('run', directory)}")
+    print(f"next, if a simulated annotator answers by the labels at URI: {command('run', directory, '--truth', 'URI')}")
 
 
 @app.command()
@@ -220,7 +218,7 @@ def fork(
 
     fork_project(Project(directory), target, set_ or [])
     print(f"{target} shares round 0 of {directory}")
-    print(f"next: {pasteable('run', target)}")
+    print(f"next: {command('run', target)}")
 
 
 @app.command()
@@ -301,5 +299,5 @@ def data_get(
 
     paths = get_dataset(name, directory, url=url, voxel_size_nm=voxel_size_of(voxel_size))
     print("\n".join(map(str, paths)))
-    init_command = pasteable("init", "PROJECT", "--recipe", find_dataset(name).recipe, "--data", directory)
+    init_command = command("init", "PROJECT", "--recipe", find_dataset(name).recipe, "--data", directory)
     print(f"next, with a folder of your choice as PROJECT: {init_command}")

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from twostream.base import progress
+from twostream.base import program, progress
 from twostream.base.atomic import free_name, write_text
 from twostream.base.config import apply_overrides, parse_config
 from twostream.base.errors import ConfigError, InputError, LedgerError, ProjectError, TwoStreamError
@@ -308,7 +308,7 @@ class Project:
 
     def command(self, name: str, *options: str) -> str:
         """The command ``twostream NAME PROJECT OPTIONS``, quoted so that it can be pasted into a shell."""
-        return shlex.join(["twostream", name, str(self.root), *options])
+        return program.command(name, self.root, *options)
 
     # -- state ----------------------------------------------------------------------------------------------------
 

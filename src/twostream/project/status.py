@@ -66,7 +66,11 @@ def next_line(project: Project) -> str:
     round_number, step = project.next_step()
     waiting = project.ledger.open_queries()
     if step == "answer" and waiting:
-        return f"round {round_number} waits for {len(waiting)} of {len(project.ledger.queries(round_number))} answers"
+        num_asked = len(project.ledger.query_lines(round_number))
+        return (
+            f"round {round_number} waits for {len(waiting)} of {num_asked} answers; "
+            f"`{project.command('serve')}` opens them in the browser"
+        )
     if step == "answer":
         return f"all queries of round {round_number} are answered; next: {project.command('run')}"
     if step == "suggest" and not num_left_to_ask(project, round_number):
@@ -99,15 +103,19 @@ def answering_lines(project: Project, round_number: int, rounds: int | None) -> 
     folder = Path(f"{project.root.resolve().name}_queries_round_{round_number}")
     kinds = ", ".join(table_kinds(project.config.task))
     more = () if rounds is None else ("--rounds", str(rounds))
-    steps = [
+    by_table = [
         project.command("export", "--what", "queries", "--pictures", "-o", str(folder)),
         f"look at {folder / 'index.html'} in a browser, fill in the column `kind` of {folder / 'queries.csv'}: {kinds}",
         project.command("answer", str(folder / "queries.csv")),
         project.command("run", *more),
     ]
     if folder.exists():  # exported before, and perhaps half filled in
-        del steps[0]
-    return [f"{number}. {text}" for number, text in enumerate(steps, start=1)]
+        del by_table[0]
+    return [
+        f"in the browser: {project.command('serve')}",
+        "or by a table:",
+        *(f"{number}. {text}" for number, text in enumerate(by_table, start=1)),
+    ]
 
 
 def end_lines(project: Project, round_number: int) -> list[str]:

@@ -8,6 +8,7 @@ import { answerText } from "./styles.js";
 /** What a further click on a card makes of its answer; the first click marks it as wrong. */
 const AFTER = /** @type {Record<string, string>} */ ({ nothing: "unsure", shape: "unsure", unsure: "true" });
 const SETTLE_MS = 700;
+const CARD_PX = { width: 190, height: 395 };
 
 export class Gallery {
   page = 0;
@@ -26,10 +27,11 @@ export class Gallery {
     this.place = byId("cards");
   }
 
-  /** Cards that fit on a page without scrolling, at least eight. */
+  /** Cards of a page: whole rows, two at least. */
   get size() {
     const { clientWidth, clientHeight } = byId("view-gallery");
-    return Math.max(8, Math.floor((clientWidth - 28) / 190) * Math.max(1, Math.floor((clientHeight - 80) / 400)) || 8);
+    const [columns, rows] = [Math.floor((clientWidth - 16) / CARD_PX.width), Math.floor((clientHeight - 70) / CARD_PX.height)];
+    return Math.max(1, columns) * Math.max(2, rows);
   }
 
   /** @returns {Item[]} */
@@ -51,15 +53,7 @@ export class Gallery {
   draw() {
     const { items } = this;
     this.cursor = Math.min(Math.max(0, this.cursor), Math.max(0, items.length - 1));
-    this.place.replaceChildren();
-    let group = "";
-    items.forEach((item, i) => {
-      if (item.query.group !== group) {
-        group = item.query.group;
-        if (group) this.place.append(element("p", { class: "group-name" }, group));
-      }
-      this.place.append(this.#slot(item, i));
-    });
+    this.place.replaceChildren(...items.map((item, i) => this.#slot(item, i)));
     const pages = Math.max(1, Math.ceil(this.queue.items.length / this.size));
     byId("page-name").textContent = `page ${this.page + 1} of ${pages}${this.queue.isAtEnd ? "" : " or more"}`;
   }

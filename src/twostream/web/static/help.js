@@ -3,13 +3,16 @@
 import { byId, element, say } from "./dom.js";
 import { keyName } from "./keys.js";
 
+const ORDER = ["Decide", "Go", "Picture", "More", "Correct"];
+
 /** @param {import("./keys.js").Keys} keys */
 export function drawHelp(keys) {
   const dialog = /** @type {HTMLDialogElement} */ (byId("help"));
   /** @type {Map<string, import("./keys.js").Action[]>} */
   const groups = new Map();
   for (const action of keys.actions.values()) groups.set(action.group, [...(groups.get(action.group) ?? []), action]);
-  const sections = [...groups].map(([name, actions]) =>
+  const ordered = [...groups].sort(([a], [b]) => ORDER.indexOf(a) - ORDER.indexOf(b));
+  const sections = ordered.map(([name, actions]) =>
     element("section", {}, element("h3", {}, name), ...actions.map((action) => row(keys, action))),
   );
   const close = element("button", { "data-action": "close" }, "Close");

@@ -17,9 +17,9 @@ const NAMES = /** @type {Record<string, string>} */ ({
 /** How a key is shown to a person. @param {string} key */
 export const keyName = (key) =>
   key
-    .split("+")
+    .split(/\+(?!$)/) // a "+" at the end is the key itself
     .map((part) => NAMES[part] ?? (part.length === 1 ? part.toUpperCase() : part))
-    .join(" ") || "+";
+    .join(" ");
 
 /** The key of an event, such as "t", "Shift+T" or "Ctrl+z". @param {KeyboardEvent} event */
 export function keyOf(event) {
