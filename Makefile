@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+NODE := $(and $(shell command -v node 2>/dev/null),$(shell command -v npm 2>/dev/null))
 JSCONFIG := src/twostream/web/static/jsconfig.json
 TYPESCRIPT := 5.9.3
 TSC := $(VENV)/node/node_modules/.bin/tsc
@@ -19,18 +20,16 @@ demo: $(STAMP)  ## the whole loop on synthetic tissue, 5 to 10 minutes on 2 core
 test: $(STAMP)  ## all tests that need neither GPU nor network
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-lint: $(STAMP)  ## ruff, mypy, the layers, and the types of the page's JavaScript where node is
+lint: $(STAMP) $(if $(NODE),$(TSC_STAMP))  ## ruff, mypy, the layers, and the types of the page's JavaScript where node is
 	$(BIN)/ruff check src tests benchmarks
 	$(BIN)/ruff format --check src tests benchmarks
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
-	@if [ ! -f $(JSCONFIG) ]; then \
-		echo "There is no $(JSCONFIG): no JavaScript was type-checked."; \
-	elif ! command -v node >/dev/null || ! command -v npm >/dev/null; then \
-		echo "node or npm is not on this machine: the types of the page's JavaScript were not checked."; \
-	else \
-		$(MAKE) -s --no-print-directory $(TSC_STAMP) && echo "tsc -p $(JSCONFIG)" && $(TSC) -p $(JSCONFIG); \
-	fi
+ifeq ($(NODE),)
+	@echo "node or npm is not on this machine: the types of the page's JavaScript were not checked."
+else
+	$(TSC) -p $(JSCONFIG)
+endif
 
 BENCH_OPTIONS = $(if $(DATA),--data $(DATA)) $(if $(ROWS),--rows $(ROWS)) $(if $(FULL),--full)
 

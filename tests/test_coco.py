@@ -175,8 +175,12 @@ def test_runs_of_any_labels_are_what_a_plain_decoder_reads(shape):
     ]
     for labels in [*cases, np.ones(shape, np.uint64)]:
         found = np.zeros(shape, np.uint64)
-        for label, counts, _, area in runs_of_section(labels):
+        for label, counts, bbox, area in runs_of_section(labels):
             mask = decoded({"size": list(shape), "counts": counts})
             assert mask.sum() == area and all(count > 0 for count in counts[1:])
+            x, y, width, height = bbox
+            assert mask[y : y + height, x : x + width].sum() == area
+            assert all(mask[:, column].any() for column in (x, x + width - 1))
+            assert all(mask[row].any() for row in (y, y + height - 1))
             found[mask] = label
         np.testing.assert_array_equal(found, labels)

@@ -52,6 +52,18 @@ def given(project):  # noqa: F811
 
 
 @pytest.fixture
+def undone(given):
+    """The project, with answers that were taken back and given again, from a program that draws keys."""
+    tell = given.ledger.tell
+    first = tell(Answer(5, "true", "bob", seconds=1.5, key="a/0"))
+    tell(Answer(5, "retracted", "bob", seconds=0.5, key="undo:a/0", supersedes=first))
+    tell(Answer(5, "nothing", "bob", seconds=2.5, key="b/0"))
+    missed = tell(Answer(None, "missed", "bob", drawing=drawn(4, 40, 120)))
+    tell(Answer(None, "retracted", "bob", supersedes=missed))
+    return given
+
+
+@pytest.fixture
 def fork(given, tmp_path):
     """A fork that asks the same queries."""
     made = fork_project(given, tmp_path / "lab" / "fork", [])
@@ -93,11 +105,12 @@ def refuse(project, path, *sentences):  # noqa: F811
 # -- the schema -------------------------------------------------------------------------------------------------------
 
 
-def test_every_exported_line_is_what_the_schema_says(given, tmp_path):
+def test_every_exported_line_is_what_the_schema_says(undone, tmp_path):
+    given = undone
     validator = jsonschema.Draft202012Validator(SCHEMA)
     validator.check_schema(SCHEMA)
     rows = [json.loads(line) for line in written(given, tmp_path / "a.jsonl").read_text().splitlines()]
-    assert len(rows) == 8 and not [error.message for row in rows for error in validator.iter_errors(row)]
+    assert len(rows) == 13 and not [error.message for row in rows for error in validator.iter_errors(row)]
     for row, said in zip(rows, given.ledger.all_answers(), strict=True):
         assert (row["annotator"], row["kind"], row["seconds"]) == (said.annotator, said.kind, said.seconds)
         assert (row["time"], row["supersedes"]) == (said.answered_at, said.supersedes)
@@ -106,7 +119,8 @@ def test_every_exported_line_is_what_the_schema_says(given, tmp_path):
         {"drawing": {"box": "0:1,0:1,0:1"}}, {"box": "0,0,0"}, {"annotator": ""},
     ):  # fmt: skip
         assert list(validator.iter_errors(rows[0] | wrong)), wrong
-    assert list(validator.iter_errors(rows[-1] | {"drawing": None}))  # a missed object without one
+    assert list(validator.iter_errors(rows[7] | {"drawing": None}))  # a missed object without one
+    assert list(validator.iter_errors(rows[-1] | {"supersedes": None}))  # a retraction of nothing
 
 
 def test_the_page_and_the_schema_have_the_columns_that_are_written(given, tmp_path):
@@ -149,6 +163,24 @@ def test_a_fork_takes_all_answers_with_everything_that_was_said(given, fork, tmp
     assert f"answers of project {given.id} by ann, eve, zoé; each keeps its annotator" in "\n".join(done.lines())
     lines = (fork.root / "answers.jsonl").read_text().splitlines()
     assert len(lines) == 9 and {json.loads(line)["project"] for line in lines} == {fork.id}
+
+
+def test_what_was_taken_back_is_taken_back_there_too(undone, fork, tmp_path):
+    done = read_answers(fork, written(undone, tmp_path / "a.jsonl"), "x")
+    assert (done.new, done.corrected, done.retracted, done.passed_over) == (9, 2, 2, 0)
+    assert "2 taken back" in done.lines()[-1] and contents(fork) == contents(undone)
+    assert fork.ledger.spent() == undone.ledger.spent() and fork.ledger.counts() == undone.ledger.counts()
+    assert [a.kind for a in fork.ledger.current_answers(5)] == ["nothing"] and fork.ledger.answer_with_key("b/0")
+    for name in ("a.jsonl", "a.csv"):
+        assert read_answers(fork, written(undone, tmp_path / name), "x").passed_over == 13
+
+
+def test_a_decision_that_was_sent_to_two_copies_is_one(given, fork, tmp_path):
+    fork.ledger.tell(Answer(4, "true", "bob", seconds=1, key="k"))
+    time.sleep(0.002)
+    given.ledger.tell(Answer(4, "true", "bob", seconds=1, key="k"))
+    assert read_answers(fork, written(given, tmp_path / "a.jsonl"), "x").passed_over == 1
+    assert len(fork.ledger.all_answers()) == 9
 
 
 def test_the_same_table_may_come_twice_and_a_longer_one_later(given, fork, tmp_path):

@@ -17,7 +17,8 @@ from pathlib import Path
 from twostream.base.errors import InputError
 from twostream.project.answer_sheet import AnswerSheet, Row, read_answer_sheet
 from twostream.project.exchange import read_exchange
-from twostream.project.exported_answers import is_exported, read_exported_answers
+from twostream.project.exported_answers import read_exported_answers
+from twostream.project.exported_rows import is_exported
 from twostream.project.missed_objects import MissedRows
 from twostream.project.project import Project
 from twostream.project.recorded import Recorded

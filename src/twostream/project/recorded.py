@@ -17,6 +17,7 @@ class Recorded:
         second: how many of ``new`` are second opinions: another annotator had answered the query.
         beside: names of those annotators.
         corrected: answers that replace an earlier one.
+        retracted: answers that take an earlier one back.
         passed_over: rows that are recorded already.
         empty: rows without a kind.
         reopened: how many of ``empty`` this annotator had answered; those answers stand.
@@ -28,6 +29,7 @@ class Recorded:
     second: int = 0
     beside: set[str] = field(default_factory=set)
     corrected: int = 0
+    retracted: int = 0
     passed_over: int = 0
     empty: int = 0
     reopened: int = 0
@@ -40,6 +42,7 @@ class Recorded:
         second = f" ({self.second} of them second opinions beside {beside})" if self.second else ""
         counts = [f"{self.new} answer{'s' if self.new != 1 else ''} recorded{second}"]
         counts += [f"{self.corrected} corrected"] if self.corrected else []
+        counts += [f"{self.retracted} taken back"] if self.retracted else []
         counts += [f"{self.passed_over} passed over, as recorded before"] if self.passed_over else []
         counts += [f"{self.empty} left empty"] if self.empty else []
         lines = [*self.notes, ", ".join(counts)]

@@ -40,6 +40,7 @@ ANSWER_COLUMNS = (
     "time",
     "supersedes",
     "adjudicates",
+    "key",
     "drawing",
 )
 """Columns of exported answers; where a source brings the instances, ``source_id`` follows ``candidate``."""

@@ -126,18 +126,26 @@ def runs_of_section(labels: np.ndarray) -> Iterator[tuple[int, list[int], list[i
     """
     height, num = labels.shape[0], labels.size
     flat = labels.ravel(order="F")
-    where = np.flatnonzero(flat)
-    where = where[np.argsort(flat[where], kind="stable")]
-    if len(where) == 0:
+    edges = np.flatnonzero(flat[1:] != flat[:-1]) + 1
+    starts, stops = np.concatenate([[0], edges]), np.concatenate([edges, [num]])
+    inside = np.flatnonzero(flat[starts])
+    if len(inside) == 0:
         return
-    found, first = np.unique(flat[where], return_index=True)
-    for label, pixels in zip(found.tolist(), np.split(where, first[1:]), strict=True):
-        breaks = np.flatnonzero(np.diff(pixels) > 1)
-        starts = pixels[np.concatenate([[0], breaks + 1])]
-        stops = pixels[np.concatenate([breaks, [len(pixels) - 1]])] + 1
-        counts = np.diff(np.stack([starts, stops], axis=1).ravel(), prepend=0).tolist()
-        if stops[-1] < num:
-            counts.append(int(num - stops[-1]))
-        y, x = pixels % height, pixels // height
-        bbox = [int(x.min()), int(y.min()), int(np.ptp(x)) + 1, int(np.ptp(y)) + 1]
-        yield int(label), counts, bbox, len(pixels)
+    values = flat[starts[inside]]
+    order = np.argsort(values, kind="stable")
+    found, first = np.unique(values[order], return_index=True)
+    for label, rows in zip(found.tolist(), np.split(inside[order], first[1:]), strict=True):
+        begin, end = starts[rows], stops[rows]
+        counts = np.diff(np.stack([begin, end], axis=1).ravel(), prepend=0).tolist()
+        if end[-1] < num:
+            counts.append(int(num - end[-1]))
+        yield int(label), counts, _bbox(begin, end - 1, height), int((end - begin).sum())
+
+
+def _bbox(first: np.ndarray, last: np.ndarray, height: int) -> list[int]:
+    """[x, y, width, height] of runs, from (N,) positions of their first and last pixels in column-major order."""
+    x0, x1 = int(first.min()) // height, int(last.max()) // height
+    if (first // height != last // height).any():  # a run goes on in the next column, from the bottom to the top
+        return [x0, 0, x1 - x0 + 1, height]
+    y0, y1 = int((first % height).min()), int((last % height).max())
+    return [x0, y0, x1 - x0 + 1, y1 - y0 + 1]
