@@ -256,6 +256,15 @@ def test_without_a_block_the_view_is_loaded_first_and_at_full_resolution(harness
     assert is_near(harness.colours("xy", [harness.place("xy", (17, 101.5, 153.5), VOXEL, 8)])[0], BRIGHT)
 
 
+def test_a_candidate_that_is_passed_over_keeps_nobody_waiting(harness: Harness) -> None:
+    harness.make(hold=True)
+    harness.show(has_block=False, zoom=8)
+    harness.page.evaluate("window.first = viewer.firstPaint")
+    harness.show(zoom=8)
+    harness.page.evaluate("Promise.all([first, viewer.firstPaint]).then(() => true)")
+    assert harness.get("requests[0].aborted")
+
+
 MASK = "maskOf([14, 96, 148], [8, 10, 12], [[[16, 99, 150, 19, 103, 154], 1], [[16, 100, 155, 19, 104, 157], 2]])"
 
 
