@@ -7,7 +7,7 @@ pixels are computed here from the voxel size and the zoom, not asked of the view
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -161,6 +161,15 @@ class Harness:
     def get(self, expression: str) -> Any:
         return self.page.evaluate(expression)
 
+    def wait(self, holds: Callable[[], bool], sentence: str) -> None:
+        """Wait for what the browser does in its own time, such as a tap that becomes a click."""
+        for _ in range(100):
+            self.page.evaluate("painted()")
+            if holds():
+                return
+            self.page.wait_for_timeout(50)
+        raise AssertionError(sentence)
+
     def settle(self) -> None:
         self.page.evaluate("settled()")
 
@@ -245,6 +254,15 @@ def test_without_a_block_the_view_is_loaded_first_and_at_full_resolution(harness
     assert (first["offset"], first["shape"], first["stride"]) == (VIEW["offset"], VIEW["shape"], [1, 1, 1])
     harness.settle()
     assert is_near(harness.colours("xy", [harness.place("xy", (17, 101.5, 153.5), VOXEL, 8)])[0], BRIGHT)
+
+
+def test_a_candidate_that_is_passed_over_keeps_nobody_waiting(harness: Harness) -> None:
+    harness.make(hold=True)
+    harness.show(has_block=False, zoom=8)
+    harness.page.evaluate("window.first = viewer.firstPaint")
+    harness.show(zoom=8)
+    harness.page.evaluate("Promise.all([first, viewer.firstPaint]).then(() => true)")
+    assert harness.get("requests[0].aborted")
 
 
 MASK = "maskOf([14, 96, 148], [8, 10, 12], [[[16, 99, 150, 19, 103, 154], 1], [[16, 100, 155, 19, 104, 157], 2]])"
@@ -554,18 +572,30 @@ def test_two_fingers_pinch_and_one_pans(browser: Any, address: str) -> None:
     touch("touchStart", (x - 50, y), (x + 50, y))
     touch("touchMove", (x - 100, y), (x + 100, y))
     touch("touchEnd")
-    harness.settle()
-    assert harness.get("viewer.zoom") == pytest.approx(16, rel=0.05)
-    assert is_near(harness.colours("xy", [[x, y]])[0], BRIGHT), "the middle between the fingers stays"
+    harness.wait(lambda: harness.get("viewer.zoom") == pytest.approx(16, rel=0.05), "two fingers zoom")
+    harness.wait(lambda: is_near(harness.colours("xy", [[x, y]])[0], BRIGHT), "the middle between the fingers stays")
     assert harness.get("window.drew") is None, "a pinch does not draw"
     harness.page.evaluate("viewer.tool = null")
     touch("touchStart", (x, y))
     touch("touchMove", (x + 30, y + 20))
     touch("touchMove", (x + 70, y + 40))
     touch("touchEnd")
-    harness.settle()
-    assert is_near(harness.colours("xy", [[x + 70, y + 40]])[0], BRIGHT)
+    place = [[x + 70, y + 40]]
+    harness.wait(lambda: is_near(harness.colours("xy", place)[0], BRIGHT), "one finger moves the tissue")
+    harness.context.close()
+    assert harness.faults == []
+
+
+def test_a_tablet_scrolls_by_buttons_and_taps(browser: Any, address: str) -> None:
+    harness = Harness(browser, address, has_touch=True)
+    harness.make()
+    harness.show(zoom=8)
     harness.page.get_by_label("next section").tap()
-    assert harness.get("Math.floor(viewer.center[0])") == 18
+    harness.wait(lambda: harness.get("Math.floor(viewer.center[0])") == 18, "the button shows the next section")
+    assert harness.page.locator(".viewer-section output").text_content() == "z 18 / 39"
+    width, height = harness.size("xz")
+    # The canvas's middle stays at z = 17.5: one section of 80 pixels above it is 16.
+    harness.page.locator(".viewer-xz").tap(position={"x": width / 2, "y": height / 2 - 80})
+    harness.wait(lambda: harness.get("Math.floor(viewer.center[0])") == 16, "a tap moves the crosshair")
     harness.context.close()
     assert harness.faults == []

@@ -9,41 +9,6 @@
 /** @typedef {{offset: Zyx, shape: Zyx}} Box */
 
 /**
- * The box that the server writes as offset_zyx and shape_zyx.
- * @param {{offset_zyx: number[], shape_zyx: number[]}} wire
- * @returns {Box}
- */
-export function boxFromWire(wire) {
-  return { offset: zyx(wire.offset_zyx), shape: zyx(wire.shape_zyx) };
-}
-
-/**
- * The box as the server's query strings say it: Z0:Z1,Y0:Y1,X0:X1.
- * @param {Box} box
- */
-export function boxText({ offset, shape }) {
-  return offset.map((start, axis) => `${start}:${start + shape[axis]}`).join(",");
-}
-
-/**
- * A point as planes have it, where voxel i reaches from i to i + 1, from the server's, where voxel i's middle is i.
- * @param {ArrayLike<number>} center_zyx
- * @returns {Zyx}
- */
-export function pointFromCenter(center_zyx) {
-  return zyx([center_zyx[0] + 0.5, center_zyx[1] + 0.5, center_zyx[2] + 0.5]);
-}
-
-/**
- * The server's center_zyx of a point in a plane.
- * @param {ArrayLike<number>} point
- * @returns {Zyx}
- */
-export function centerFromPoint(point) {
-  return zyx([point[0] - 0.5, point[1] - 0.5, point[2] - 0.5]);
-}
-
-/**
  * Three numbers, checked.
  * @param {ArrayLike<number>} values
  * @returns {Zyx}

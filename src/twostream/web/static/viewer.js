@@ -51,7 +51,7 @@ export class Viewer {
   #frameRequest = 0;
   #loadTimer = 0;
   #resolveFirstPaint = () => {};
-  /** Resolved when the image of the candidate last shown is on the screen. @type {Promise<void>} */
+  /** Resolved when the candidate's image is on the screen, or another candidate took its place. @type {Promise<void>} */
   firstPaint = Promise.resolve();
 
   /**
@@ -96,6 +96,7 @@ export class Viewer {
     this.otherCandidates.setCandidate(shown.mask);
     this.blocks.stop();
     this.#notify("");
+    this.#resolveFirstPaint();
     this.firstPaint = new Promise((resolve) => (this.#resolveFirstPaint = resolve));
     if (shown.block) this.blocks.add(shown.block);
     else this.blocks.want("view", { need: shown.view, box: shown.view, stride: FINEST });
