@@ -265,7 +265,7 @@ class TestNeuroglancer:
             {"type": "point", "id": "f0", "point": [100000, 2, 2], "description": "missed"}
         )
         path.write_text(json.dumps(state))
-        with pytest.raises(InputError, match=r"\d+: missed object at z, y, x = 2, 2, 100000"):
+        with pytest.raises(InputError, match=r"annotation \d+: missed object at z, y, x = 2, 2, 100000"):
             read_answers(project, path, "ada")
 
 

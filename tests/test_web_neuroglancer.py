@@ -30,10 +30,15 @@ fastapi = pytest.importorskip("fastapi")
 uvicorn = pytest.importorskip("uvicorn")
 httpx = pytest.importorskip("httpx")
 
+from fastapi.testclient import TestClient  # noqa: E402
+
+from twostream.web.app import make_app  # noqa: E402
+from twostream.web.desk import Desk  # noqa: E402
 from twostream.web.neuroglancer import cross_section_scale, viewer_state  # noqa: E402
 from twostream.web.neuroglancer_client import client_router  # noqa: E402
 from twostream.web.neuroglancer_volumes import NeuroglancerVolumes, volumes_router  # noqa: E402
 from twostream.web.precomputed import MAX_READ_BYTES, Precomputed  # noqa: E402
+from twostream.web.security import Security  # noqa: E402
 
 CHROMIUM = shutil.which("chromium")
 TOKEN = "s3cret"
@@ -223,6 +228,7 @@ class TestOrigins:
             answer = httpx.get(served + f"ng/{TOKEN}/{path}", headers={"Origin": ORIGIN})
             assert answer.headers["access-control-allow-origin"] == ORIGIN
             assert answer.headers["vary"] == "Origin"
+            assert answer.headers["x-content-type-options"] == "nosniff"
 
     @pytest.mark.parametrize("origin", ["https://evil.example", "null", f"{ORIGIN}.evil.example", ORIGIN.upper()])
     def test_others_may_not(self, served, origin):
@@ -297,12 +303,41 @@ class TestLinks:
         assert direct_source(image, "https://h/em.zarr", None) is None  # states a place, and is not OME
 
 
+class TestOnThePage:
+    """The address on the page leads to Neuroglancer, for those who have signed in."""
+
+    @pytest.fixture
+    def client(self, project):
+        security = Security(b"0" * 32)
+        volumes = NeuroglancerVolumes(project, security.capability("neuroglancer"), "local")
+        app = make_app(Desk(project, security, neuroglancer=volumes))
+        return TestClient(app, "http://127.0.0.1:8000", root_path="/lab", follow_redirects=False)
+
+    def test_it_leads_there(self, client, project, queries):
+        path = f"/lab/api/queries/{queries[0].id}/neuroglancer"
+        assert client.get(path).status_code == 401
+        token = Security(b"0" * 32).token("ada")
+        assert client.post("/lab/api/sign-in", json={"name": "ada", "token": token}).status_code == 204
+        answer = client.get(path)
+        assert answer.status_code == 307
+        wanted = NeuroglancerVolumes(project, Security(b"0" * 32).capability("neuroglancer"), "local")
+        assert answer.headers["location"] == wanted.link(queries[0], "http://127.0.0.1:8000/lab/")
+        assert client.get("/lab/api/queries/999999/neuroglancer").status_code == 404
+
+    def test_the_volumes_need_the_token_alone(self, client, queries):
+        capability = Security(b"0" * 32).capability("neuroglancer")
+        assert client.get(f"/lab/ng/{capability}/query/{queries[0].id}/info").status_code == 200
+        assert client.get(f"/lab/ng/other/query/{queries[0].id}/info").status_code == 404
+        assert client.get("/lab/neuroglancer/v/local/").status_code == 200
+
+
 class TestOurClient:
     def test_its_files_and_nothing_else(self, project):
         with serving(NeuroglancerVolumes(project, TOKEN, "local"), client_router()) as address:
             page = httpx.get(address + "neuroglancer/v/local/")
             assert page.status_code == 200
             assert "script-src 'self'" in page.headers["content-security-policy"]
+            assert page.headers["referrer-policy"] == "no-referrer"  # the address of the link holds the token
             for name in ("__init__.py", "../__init__.py", "..%2F__init__.py", "%2Fetc%2Fpasswd", "main.js.map", "a.js"):
                 assert httpx.get(f"{address}neuroglancer/v/local/{name}").status_code == 404
             with httpx.stream("GET", address + "neuroglancer/events/local") as events:

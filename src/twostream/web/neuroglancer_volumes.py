@@ -45,6 +45,12 @@ NUM_READERS = 4
 """Chunks that are made at once, in threads of their own: a viewer asks for dozens, and decisions must not wait for
 them."""
 NOTHING = "there is no such volume or chunk"
+HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+"""On every response; the last forbids other pages to embed what they may not read."""
 KEPT = {"Cache-Control": "private, max-age=3600"}
 _NUMBER = re.compile(r"\d{1,15}", re.ASCII)
 
@@ -220,6 +226,7 @@ def _found(volumes: NeuroglancerVolumes, path: str) -> Response:
 def _with_cors(request: Request, response: Response, origin: str | None) -> Response:
     """Let pages of one other origin read the response."""
     response.headers["Vary"] = "Origin"
+    response.headers.update(HEADERS)
     if origin is not None and request.headers.get("origin") == origin:
         response.headers["Access-Control-Allow-Origin"] = origin
     return response
