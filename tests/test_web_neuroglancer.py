@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -34,7 +35,7 @@ from fastapi.testclient import TestClient  # noqa: E402
 
 from twostream.web.app import make_app  # noqa: E402
 from twostream.web.desk import Desk  # noqa: E402
-from twostream.web.neuroglancer import cross_section_scale, viewer_state  # noqa: E402
+from twostream.web.neuroglancer import Sources, cross_section_scale, viewer_state  # noqa: E402
 from twostream.web.neuroglancer_client import client_router  # noqa: E402
 from twostream.web.neuroglancer_volumes import NeuroglancerVolumes, volumes_router  # noqa: E402
 from twostream.web.precomputed import MAX_READ_BYTES, Precomputed  # noqa: E402
@@ -280,8 +281,6 @@ class TestLinks:
         assert others["ignoreNullVisibleSet"] is False  # else all segments would be shown
 
     def test_both_sides_of_a_synapse_have_their_colours(self, project, queries):
-        from twostream.web.neuroglancer import Sources
-
         state = viewer_state(
             queries[0], Sources("a", "b", None), voxel_size_nm=VOXEL_SIZE_NM, offset_zyx=(0, 0, 0), num_sides=2
         )
@@ -437,14 +436,42 @@ class TestInABrowser:
         assert shown == {"candidate": ["1"], "candidates": []}
         chunks = [url for _, url in requested if f"/query/{query.id}/1_1_1/" in url]
         assert chunks
-        assert self.has_overlay(picture)
+        red, green, blue = self.pixels(picture)
+        overlaid = (red - blue > 40) & (green - blue > 25) & (blue > 60)  # the lines around a volume have no blue
+        assert overlaid.sum() > 1000
+
+    def test_both_sides_have_their_colours(self, project, queries, browser, tmp_path):
+        """The presynaptic side lies left of the crosshair, the postsynaptic one right of it."""
+        volumes, query = NeuroglancerVolumes(project, TOKEN, "local"), queries[0]
+        mask = np.ones((8, 20, 20), np.uint8)
+        mask[:, :, 10:] = 2
+        box = Box((0, 30, 100), mask.shape)
+        query = replace(query, candidate=replace(query.candidate, mask=mask, box=box))
+        place = tuple(o + p for o, p in zip(box.offset_zyx, PLACE, strict=True))
+        volumes._masks[query.id] = Precomputed(
+            lambda part: mask[part.slices].astype(np.uint32),
+            shape_zyx=mask.shape, dtype=np.dtype("u4"), voxel_size_nm=VOXEL_SIZE_NM, offset_zyx=place, kind="segmentation",
+        )  # fmt: skip
+        with serving(volumes, client_router()) as address:
+            served = f"precomputed://{address}ng/{TOKEN}"
+            sources = Sources(f"{served}/image", f"{served}/query/{query.id}", None)
+            state = viewer_state(query, sources, voxel_size_nm=VOXEL_SIZE_NM, offset_zyx=PLACE, num_sides=2)
+            page = browser.new_page(viewport={"width": 1000, "height": 800})
+            page.goto(link(f"{address}neuroglancer/v/local/", state))
+            self.wait(page, [])
+            page.screenshot(path=tmp_path / "sides.png")
+            page.close()
+        panel = self.pixels(tmp_path / "sides.png")[:, 60:420, :498]  # the plane of x and y
+        red, _, blue = panel
+        at_pre = np.nonzero((red - blue > 40) & (blue > 20))[1]
+        at_post = np.nonzero((blue - red > 40) & (red > 20))[1]
+        assert min(len(at_pre), len(at_post)) > 500
+        assert np.median(at_pre) < np.median(at_post)
+        assert abs((np.median(at_pre) + np.median(at_post)) / 2 - 249) < 25
 
     @staticmethod
-    def has_overlay(picture):
-        """Whether many pixels of a picture are grey under yellow, as under the mask of a candidate."""
+    def pixels(picture):
+        """(3, Y, X) red, green and blue of a picture."""
         import cv2
 
-        pixels = cv2.imread(str(picture))[80:, :, ::-1].reshape(-1, 3).astype(int)
-        red, green, blue = pixels.T
-        overlaid = (red - blue > 40) & (green - blue > 25) & (blue > 60)  # the lines around a volume have no blue
-        return overlaid.sum() > 1000
+        return cv2.imread(str(picture))[:, :, ::-1].astype(int).transpose(2, 0, 1)
