@@ -4,6 +4,7 @@ import csv
 import json
 import re
 import shutil
+import zipfile
 from xml.etree import ElementTree
 
 import numpy as np
@@ -248,6 +249,24 @@ class TestNeuroglancer:
         assert read_answers(project, path, "ada").new == 1
         assert [(a.query, str(a.kind)) for a in project.ledger.all_answers()] == [(ids[0], "nothing")]
 
+    @pytest.mark.parametrize(
+        "layers",
+        [
+            None, 3, ["x"], [{"annotations": 3}], [{"annotations": ["x"]}], [{"annotations": [None]}],
+            [{"annotations": [{"id": "query 1 of a", "tagIds": 3}]}],
+            [{"annotations": [{"id": "query 1 of a", "props": [1]}], "annotationProperties": [3]}],
+            [{"annotations": [{"description": "missed", "point": [1, 2]}]}],
+            [{"annotations": [{"description": "missed", "point": [1, 2, 1e999]}]}],
+            [{"annotations": [{"description": "missed", "point": "abc"}], "source": 3}],
+        ],
+    )  # fmt: skip
+    def test_states_of_another_form_are_refused(self, project, tmp_path, layers):
+        path = tmp_path / "q.json"
+        space = {name: [8e-9, "m"] for name in "xyz"}
+        path.write_text(json.dumps({"dimensions": space, "layers": layers}))
+        with pytest.raises(InputError, match=r"no whole viewer state|place in x, y and z cannot be read"):
+            read_answers(project, path, "ada")
+
     def test_other_annotations_are_passed_over_and_counted(self, project, tmp_path):
         path = tmp_path / "q.json"
         ids = write(project, path, "neuroglancer")
@@ -265,7 +284,7 @@ class TestNeuroglancer:
             {"type": "point", "id": "f0", "point": [100000, 2, 2], "description": "missed"}
         )
         path.write_text(json.dumps(state))
-        with pytest.raises(InputError, match=r"\d+: missed object at z, y, x = 2, 2, 100000"):
+        with pytest.raises(InputError, match=r"annotation \d+: missed object at z, y, x = 2, 2, 100000"):
             read_answers(project, path, "ada")
 
 
@@ -286,6 +305,22 @@ class TestWebknossos:
         (tmp_path / "q.nml").write_text('<!DOCTYPE a [<!ENTITY b "c">]><things/>')
         with pytest.raises(InputError, match="declares a document type"):
             read_answers(project, tmp_path / "q.nml", "ada")
+
+    def test_the_file_in_an_archive_is_read(self, project, tmp_path):
+        path = tmp_path / "q.nml"
+        ids = write(project, path, "webknossos")
+        fill_webknossos(path, {ids[0]: "true"})
+        with zipfile.ZipFile(tmp_path / "q.zip", "w") as archive:
+            archive.write(path, "skeleton.nml")
+            archive.writestr("data_Volume.zip", b"")
+        assert read_answers(project, tmp_path / "q.zip", "ada").new == 1
+        with zipfile.ZipFile(tmp_path / "q.zip", "a") as archive:
+            archive.write(path, "another.nml")
+        with pytest.raises(InputError, match="several NML files"):
+            read_answers(project, tmp_path / "q.zip", "ada")
+        (tmp_path / "half.zip").write_bytes((tmp_path / "q.zip").read_bytes()[:200])
+        with pytest.raises(InputError, match="cannot be read as a workbook"):
+            read_answers(project, tmp_path / "half.zip", "ada")
 
     def test_a_renumbered_tree_is_recognised(self, project, tmp_path):
         path = tmp_path / "q.nml"

@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -16,9 +17,12 @@ import pytest
 import tensorstore as ts
 from conftest import SHAPE_ZYX, TEST_BOX, TINY, VOXEL_SIZE_NM, toy_arrays
 
+from twostream.base.errors import InputError, VolumeError
 from twostream.base.geometry import Box
+from twostream.project.answer_tables import read_answers
 from twostream.project.create import create_project
-from twostream.project.exchange.neuroglancer import direct_source
+from twostream.project.exchange.neuroglancer import direct_source, link
+from twostream.project.export import export
 from twostream.project.project import Project
 from twostream.rounds.loop import run
 from twostream.volume import create_volume
@@ -27,10 +31,15 @@ fastapi = pytest.importorskip("fastapi")
 uvicorn = pytest.importorskip("uvicorn")
 httpx = pytest.importorskip("httpx")
 
-from twostream.web.neuroglancer import cross_section_scale, viewer_state  # noqa: E402
+from fastapi.testclient import TestClient  # noqa: E402
+
+from twostream.web.app import make_app  # noqa: E402
+from twostream.web.desk import Desk  # noqa: E402
+from twostream.web.neuroglancer import Sources, cross_section_scale, viewer_state  # noqa: E402
 from twostream.web.neuroglancer_client import client_router  # noqa: E402
 from twostream.web.neuroglancer_volumes import NeuroglancerVolumes, volumes_router  # noqa: E402
 from twostream.web.precomputed import MAX_READ_BYTES, Precomputed  # noqa: E402
+from twostream.web.security import Security  # noqa: E402
 
 CHROMIUM = shutil.which("chromium")
 TOKEN = "s3cret"
@@ -201,6 +210,16 @@ class TestRefusals:
         assert answer.status_code == 200
         assert answer.content == b""
 
+    def test_an_image_that_cannot_be_read_now_is_503(self, project):
+        def broken(box):
+            raise VolumeError("the server does not answer")
+
+        volumes = NeuroglancerVolumes(project, TOKEN)
+        volumes._image = Precomputed(broken, shape_zyx=(8, 8, 8), dtype=np.dtype("u1"), voxel_size_nm=(8, 8, 8))
+        with serving(volumes) as address:
+            answer = httpx.get(address + f"ng/{TOKEN}/image/1_1_1/0-8_0-8_0-8")
+        assert (answer.status_code, answer.text) == (503, "the server does not answer")
+
 
 class TestOrigins:
     """Only pages of the client's origin may read the volumes, from a public page of a private address too."""
@@ -210,6 +229,7 @@ class TestOrigins:
             answer = httpx.get(served + f"ng/{TOKEN}/{path}", headers={"Origin": ORIGIN})
             assert answer.headers["access-control-allow-origin"] == ORIGIN
             assert answer.headers["vary"] == "Origin"
+            assert answer.headers["x-content-type-options"] == "nosniff"
 
     @pytest.mark.parametrize("origin", ["https://evil.example", "null", f"{ORIGIN}.evil.example", ORIGIN.upper()])
     def test_others_may_not(self, served, origin):
@@ -261,8 +281,6 @@ class TestLinks:
         assert others["ignoreNullVisibleSet"] is False  # else all segments would be shown
 
     def test_both_sides_of_a_synapse_have_their_colours(self, project, queries):
-        from twostream.web.neuroglancer import Sources
-
         state = viewer_state(
             queries[0], Sources("a", "b", None), voxel_size_nm=VOXEL_SIZE_NM, offset_zyx=(0, 0, 0), num_sides=2
         )
@@ -284,6 +302,53 @@ class TestLinks:
         assert direct_source(image, "https://h/em.zarr", None) is None  # states a place, and is not OME
 
 
+class TestOnThePage:
+    """The address on the page leads to Neuroglancer, for those who have signed in."""
+
+    @pytest.fixture
+    def client(self, project):
+        security = Security(b"0" * 32)
+        volumes = NeuroglancerVolumes(project, security.capability("neuroglancer"), "local")
+        app = make_app(Desk(project, security, neuroglancer=volumes))
+        return TestClient(app, "http://127.0.0.1:8000", root_path="/lab", follow_redirects=False)
+
+    def test_it_leads_there(self, client, project, queries):
+        path = f"/lab/api/queries/{queries[0].id}/neuroglancer"
+        assert client.get(path).status_code == 401
+        token = Security(b"0" * 32).token("ada")
+        assert client.post("/lab/api/sign-in", json={"name": "ada", "token": token}).status_code == 204
+        answer = client.get(path)
+        assert answer.status_code == 307
+        wanted = NeuroglancerVolumes(project, Security(b"0" * 32).capability("neuroglancer"), "local")
+        assert answer.headers["location"] == wanted.link(queries[0], "http://127.0.0.1:8000/lab/")
+        assert client.get("/lab/api/queries/999999/neuroglancer").status_code == 404
+
+    def test_the_volumes_need_the_token_alone(self, client, queries):
+        capability = Security(b"0" * 32).capability("neuroglancer")
+        assert client.get(f"/lab/ng/{capability}/query/{queries[0].id}/info").status_code == 200
+        assert client.get(f"/lab/ng/other/query/{queries[0].id}/info").status_code == 404
+        assert client.get("/lab/neuroglancer/v/local/").status_code == 200
+
+
+class TestOurClient:
+    def test_its_files_and_nothing_else(self, project):
+        with serving(NeuroglancerVolumes(project, TOKEN, "local"), client_router()) as address:
+            page = httpx.get(address + "neuroglancer/v/local/")
+            assert page.status_code == 200
+            assert "script-src 'self'" in page.headers["content-security-policy"]
+            assert page.headers["referrer-policy"] == "no-referrer"  # the address of the link holds the token
+            for name in ("__init__.py", "../__init__.py", "..%2F__init__.py", "%2Fetc%2Fpasswd", "main.js.map", "a.js"):
+                assert httpx.get(f"{address}neuroglancer/v/local/{name}").status_code == 404
+            with httpx.stream("GET", address + "neuroglancer/events/local") as events:
+                assert events.headers["content-type"].startswith("text/event-stream")
+                assert next(events.iter_lines()).startswith(":")
+
+    def test_without_the_package(self, monkeypatch):
+        monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+        with pytest.raises(InputError, match="install the extra `neuroglancer`"):
+            client_router()
+
+
 @pytest.mark.skipif(
     CHROMIUM is None or not importlib.util.find_spec("neuroglancer") or not importlib.util.find_spec("playwright"),
     reason="Chromium, the Neuroglancer client or Playwright is not installed",
@@ -291,26 +356,63 @@ class TestLinks:
 class TestInABrowser:
     """Our own client, opened in Chromium by a link of ours."""
 
-    def test_the_link_opens_at_its_place(self, project, queries, tmp_path):
+    @pytest.fixture(scope="class")
+    def browser(self):
         from playwright.sync_api import sync_playwright
 
+        arguments = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist"]
+        with sync_playwright() as playwright:
+            browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
+            yield browser
+            browser.close()
+
+    @staticmethod
+    def wait(page, problems):
+        until = time.monotonic() + 90
+        while not page.evaluate("Boolean(window.viewer && viewer.isReady())"):
+            assert time.monotonic() < until, problems
+            page.wait_for_timeout(200)
+        page.wait_for_timeout(1000)
+
+    def test_exported_points_are_answered_in_it(self, project, browser, tmp_path):
+        copy = shutil.copytree(project.root.parent, tmp_path / "lab") / "p"
+        answering = Project(copy)
+        export(answering, "queries", tmp_path / "q.json", "neuroglancer")
+        exported = json.loads((tmp_path / "q.json").read_text())
+        with serving(NeuroglancerVolumes(project, TOKEN, "local"), client_router()) as address:
+            page = browser.new_page()
+            page.goto(link(f"{address}neuroglancer/v/local/", exported))
+            self.wait(page, [])
+            page.evaluate(
+                "() => { const source = viewer.layerManager.getLayerByName('queries').layer.localAnnotations;"
+                "const one = [...source][0]; const reference = source.getReference(one.id);"
+                "source.update(reference, {...one, description: one.description + 'true, seen in the viewer'});"
+                "source.commit(reference); }"
+            )
+            state = page.evaluate("JSON.parse(JSON.stringify(viewer.state.toJSON()))")
+            page.close()
+        (tmp_path / "back.json").write_text(json.dumps(state))
+        recorded = read_answers(answering, tmp_path / "back.json", "ada")
+        assert (recorded.new, recorded.empty) == (1, 5)
+        (answer,) = answering.ledger.all_answers()
+        assert (str(answer.kind), answer.reason) == ("true", "seen in the viewer")
+        points = {one["id"]: one["point"] for one in exported["layers"][-1]["annotations"]}
+        assert {one["id"]: one["point"] for one in state["layers"][-1]["annotations"]} == points
+
+    def test_the_link_opens_at_its_place(self, project, queries, browser, tmp_path):
         volumes = NeuroglancerVolumes(project, TOKEN, "local")
         query = queries[0]
-        arguments = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist"]
-        with serving(volumes, client_router()) as address, sync_playwright() as playwright:
-            browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
+        with serving(volumes, client_router()) as address:
             page = browser.new_page(viewport={"width": 1000, "height": 800})
             problems, requested = [], []
             page.on("pageerror", lambda error: problems.append(str(error)))
-            page.on("console", lambda one: problems.append(one.text) if one.type == "error" else None)
+            page.on(
+                "console", lambda one: problems.append(f"{one.text} {one.location}") if one.type == "error" else None
+            )
             page.on("response", lambda one: requested.append((one.status, one.url)))
             url = volumes.link(query, address)
             page.goto(url)
-            until = time.monotonic() + 90
-            while not page.evaluate("Boolean(window.viewer && viewer.isReady())"):
-                assert time.monotonic() < until, (problems, [one for one in requested if one[0] >= 400])
-                page.wait_for_timeout(200)
-            page.wait_for_timeout(1000)
+            self.wait(page, problems)
             state = page.evaluate("JSON.parse(JSON.stringify(viewer.state.toJSON()))")
             errors = page.evaluate(
                 "viewer.layerManager.managedLayers.flatMap(one => (one.layer?.dataSources ?? [])"
@@ -324,24 +426,52 @@ class TestInABrowser:
             )
             picture = Path(tmp_path / "neuroglancer.png")
             page.screenshot(path=picture)
-            browser.close()
+            page.close()
         wanted = json.loads(unquote(url.partition("#!")[2]))
         assert errors == []
-        failed = [url for status, url in requested if status >= 400]
-        assert [url for url in failed if not url.endswith("/favicon.ico")] == []
-        assert len(problems) == len(failed), problems  # the browser says of every failed request that it failed
+        assert [url for status, url in requested if status >= 400] == []
+        assert [one for one in problems if "favicon.ico" not in one] == []  # Chromium asks every server for an icon
         assert position == pytest.approx(wanted["position"])
         assert [layer["name"] for layer in state["layers"]] == ["image", "candidate", "candidates"]
         assert shown == {"candidate": ["1"], "candidates": []}
         chunks = [url for _, url in requested if f"/query/{query.id}/1_1_1/" in url]
         assert chunks
-        assert self.has_colour(picture, (255, 210, 63))
+        red, green, blue = self.pixels(picture)
+        overlaid = (red - blue > 40) & (green - blue > 25) & (blue > 60)  # the lines around a volume have no blue
+        assert overlaid.sum() > 1000
+
+    def test_both_sides_have_their_colours(self, project, queries, browser, tmp_path):
+        """The presynaptic side lies left of the crosshair, the postsynaptic one right of it."""
+        volumes, query = NeuroglancerVolumes(project, TOKEN, "local"), queries[0]
+        mask = np.ones((8, 20, 20), np.uint8)
+        mask[:, :, 10:] = 2
+        box = Box((0, 30, 100), mask.shape)
+        query = replace(query, candidate=replace(query.candidate, mask=mask, box=box))
+        place = tuple(o + p for o, p in zip(box.offset_zyx, PLACE, strict=True))
+        volumes._masks[query.id] = Precomputed(
+            lambda part: mask[part.slices].astype(np.uint32),
+            shape_zyx=mask.shape, dtype=np.dtype("u4"), voxel_size_nm=VOXEL_SIZE_NM, offset_zyx=place, kind="segmentation",
+        )  # fmt: skip
+        with serving(volumes, client_router()) as address:
+            served = f"precomputed://{address}ng/{TOKEN}"
+            sources = Sources(f"{served}/image", f"{served}/query/{query.id}", None)
+            state = viewer_state(query, sources, voxel_size_nm=VOXEL_SIZE_NM, offset_zyx=PLACE, num_sides=2)
+            page = browser.new_page(viewport={"width": 1000, "height": 800})
+            page.goto(link(f"{address}neuroglancer/v/local/", state))
+            self.wait(page, [])
+            page.screenshot(path=tmp_path / "sides.png")
+            page.close()
+        panel = self.pixels(tmp_path / "sides.png")[:, 60:420, :498]  # the plane of x and y
+        red, _, blue = panel
+        at_pre = np.nonzero((red - blue > 40) & (blue > 20))[1]
+        at_post = np.nonzero((blue - red > 40) & (red > 20))[1]
+        assert min(len(at_pre), len(at_post)) > 500
+        assert np.median(at_pre) < np.median(at_post)
+        assert abs((np.median(at_pre) + np.median(at_post)) / 2 - 249) < 25
 
     @staticmethod
-    def has_colour(picture, colour):
-        """Whether pixels of a picture have the hue of a colour, as an overlay has over grey."""
+    def pixels(picture):
+        """(3, Y, X) red, green and blue of a picture."""
         import cv2
 
-        pixels = cv2.imread(str(picture))[80:, :, ::-1].reshape(-1, 3).astype(int)
-        warm = (pixels[:, 0] - pixels[:, 2] > 40) & (pixels[:, 1] - pixels[:, 2] > 25)
-        return warm.sum() > 100
+        return cv2.imread(str(picture))[:, :, ::-1].astype(int).transpose(2, 0, 1)

@@ -167,7 +167,7 @@ class MissedRows:
         except InputError as error:
             raise self._refusal(row, seed, str(error)) from None
         size = self._objects.segmentation.voxel_size_nm
-        self.notes.append(f"row {row.number}: missed object of {grown.describe(size)}")
+        self.notes.append(f"{self.sheet.unit} {row.number}: missed object of {grown.describe(size)}")
         answer = Answer(
             None,
             AnswerKind.MISSED,
@@ -184,7 +184,9 @@ class MissedRows:
         known = recorded_at(seed, self.known)
         if known is not None and (not known.id or known.annotator != self.annotator):
             whose = f"that {known.annotator} has marked" if known.id else "of an earlier row"
-            self.notes.append(f"row {row.number}: the point lies in the missed object {whose}: passed over")
+            self.notes.append(
+                f"{self.sheet.unit} {row.number}: the point lies in the missed object {whose}: passed over"
+            )
         return known is not None
 
     def _point(self, row: Row, prefix: str) -> tuple[float, float, float] | None:
@@ -202,6 +204,5 @@ class MissedRows:
     def _refusal(self, row: Row, seed: Seed, why: str) -> InputError:
         """The error for a missed object that cannot be recorded."""
         z, y, x = seed.center_zyx
-        return InputError(
-            f"{self.sheet.path}, row {row.number}: missed object at z, y, x = {z:g}, {y:g}, {x:g} (voxels): {why}."
-        )
+        where = f"{self.sheet.path}, {self.sheet.unit} {row.number}"
+        return InputError(f"{where}: missed object at z, y, x = {z:g}, {y:g}, {x:g} (voxels): {why}.")

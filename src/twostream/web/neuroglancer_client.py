@@ -16,6 +16,7 @@ from fastapi import APIRouter
 from fastapi.responses import PlainTextResponse, Response, StreamingResponse
 
 from twostream.base.errors import InputError
+from twostream.web.neuroglancer_volumes import HEADERS, KEPT
 
 TYPES = {".css": "text/css", ".js": "text/javascript", ".html": "text/html", ".wasm": "application/wasm"}
 POLICY = (
@@ -55,7 +56,7 @@ def client_router() -> APIRouter:
         path = folder / (name or "index.html")
         if not _NAME.fullmatch(path.name) or path.parent != folder or not path.is_file():
             return PlainTextResponse("there is no such file", status_code=404)
-        headers = {"Content-Security-Policy": POLICY, "Cache-Control": "private, max-age=3600"}
+        headers = HEADERS | KEPT | {"Content-Security-Policy": POLICY}
         return Response(path.read_bytes(), media_type=TYPES[path.suffix], headers=headers)
 
     @router.get("/neuroglancer/events/local")

@@ -10,17 +10,19 @@ origin may read them from a browser. Knows HTTP and projects; must not write any
 
 from __future__ import annotations
 
+import asyncio
 import re
 import secrets
 import threading
 from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlsplit
 
 import numpy as np
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 
-from twostream.base.errors import TwoStreamError
+from twostream.base.errors import LedgerError, TwoStreamError
 from twostream.base.geometry import Box
 from twostream.project.exchange.neuroglancer import direct_source, link
 from twostream.project.exchange.points import whole_offset
@@ -39,7 +41,16 @@ LOCAL_CLIENT = "neuroglancer/v/local/"
 """Path of the client that we serve ourselves (``neuroglancer_client.py``)."""
 NUM_MASKS = 64
 """Masks of queries that are kept in memory."""
+NUM_READERS = 4
+"""Chunks that are made at once, in threads of their own: a viewer asks for dozens, and decisions must not wait for
+them."""
 NOTHING = "there is no such volume or chunk"
+HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+"""On every response; the last forbids other pages to embed what they may not read."""
 KEPT = {"Cache-Control": "private, max-age=3600"}
 _NUMBER = re.compile(r"\d{1,15}", re.ASCII)
 
@@ -163,15 +174,13 @@ def volumes_router(volumes: NeuroglancerVolumes) -> APIRouter:
     """The routes below ``ng/``; everything that is not there, or not for this token, is 404."""
     router = APIRouter(include_in_schema=False)
     origin = volumes.client_origin
+    readers = ThreadPoolExecutor(NUM_READERS, "neuroglancer")
 
     @router.api_route("/ng/{token}/{path:path}", methods=["GET", "HEAD"])
-    def volume(request: Request, token: str, path: str) -> Response:
+    async def volume(request: Request, token: str, path: str) -> Response:
         if not secrets.compare_digest(token.encode(errors="replace"), volumes.token.encode()):
             return _with_cors(request, PlainTextResponse(NOTHING, status_code=404), origin)
-        try:
-            response = _content(volumes, path)
-        except TwoStreamError as error:
-            response = PlainTextResponse(str(error), status_code=404)
+        response = await asyncio.get_running_loop().run_in_executor(readers, _content, volumes, path)
         return _with_cors(request, response, origin)
 
     @router.options("/ng/{token}/{path:path}")
@@ -188,7 +197,16 @@ def volumes_router(volumes: NeuroglancerVolumes) -> APIRouter:
 
 
 def _content(volumes: NeuroglancerVolumes, path: str) -> Response:
-    """The `info` of a volume, or one of its chunks."""
+    """The `info` of a volume, or one of its chunks; 503, after which Neuroglancer tries again, if it cannot be read."""
+    try:
+        return _found(volumes, path)
+    except LedgerError as error:
+        return PlainTextResponse(str(error), status_code=404)
+    except TwoStreamError as error:
+        return PlainTextResponse(str(error), status_code=503)
+
+
+def _found(volumes: NeuroglancerVolumes, path: str) -> Response:
     name, *rest = path.split("/")
     found: Precomputed | None = None
     if name == "image":
@@ -208,6 +226,7 @@ def _content(volumes: NeuroglancerVolumes, path: str) -> Response:
 def _with_cors(request: Request, response: Response, origin: str | None) -> Response:
     """Let pages of one other origin read the response."""
     response.headers["Vary"] = "Origin"
+    response.headers.update(HEADERS)
     if origin is not None and request.headers.get("origin") == origin:
         response.headers["Access-Control-Allow-Origin"] = origin
     return response

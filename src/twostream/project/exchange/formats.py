@@ -5,6 +5,7 @@ Knows the project and the formats of this package; must not know what answers me
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 
 from twostream.base.atomic import write_text
@@ -14,7 +15,7 @@ from twostream.project.exchange.neuroglancer import direct_source, is_state, rea
 from twostream.project.exchange.point_tables import cave_rows, xyz_rows
 from twostream.project.exchange.points import open_points, place_of
 from twostream.project.exchange.vast import is_colours, read_colours, write_colours
-from twostream.project.exchange.webknossos import read_nml, write_nml
+from twostream.project.exchange.webknossos import nml_in, read_nml, write_nml
 from twostream.project.project import Project
 from twostream.project.tables import write_rows
 from twostream.volume.uri import Uri
@@ -85,6 +86,9 @@ def read_exchange(project: Project, path: Path) -> AnswerSheet | None:
         start = path.open("rb").read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()
     except OSError:
         return None  # the reader of tables says why
+    if start.startswith(b"PK\x03\x04") and zipfile.is_zipfile(path):  # a workbook is an archive as well
+        text_inside = nml_in(path)
+        return None if text_inside is None else read_nml(path, text_inside, place_of(project))
     if not start.startswith((b"<", b"{", b"http", b"%", b"0")):
         return None
     try:

@@ -132,12 +132,15 @@ def read_state(path: Path, text: str, place: Place) -> AnswerSheet:
     """
     text = unquote(text.strip().partition("#!")[2]) if text.lstrip().startswith("http") else text
     try:
-        state = json.loads(text)
-        found = [(layer, one) for layer in state["layers"] for one in layer.get("annotations", [])]
+        return _read(path, json.loads(text), place)
     except (json.JSONDecodeError, AttributeError, KeyError, TypeError) as error:
         raise InputError(
             f"{path} is no whole viewer state of Neuroglancer: {error}. Copy all that the button {{}} shows."
         ) from None
+
+
+def _read(path: Path, state: Mapping[str, Any], place: Place) -> AnswerSheet:
+    found = [(layer, one) for layer in state["layers"] for one in layer.get("annotations", [])]
     rows, passed_over = [], 0
     for number, (layer, one) in enumerate(found, start=1):
         note = _note(layer, one)
@@ -180,5 +183,5 @@ def _voxel(
                 raise ValueError(f"the axis {name} has the unit {unit!r}")
             cells[name] = str(int(at[name] * scale / (size * NM) // 1) - offset)
         return cells
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
         raise InputError(f"{path}, annotation {number}: its place in x, y and z cannot be read ({error}).") from None

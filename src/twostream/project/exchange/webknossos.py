@@ -6,6 +6,8 @@ NML, as WEBKNOSSOS writes and reads it; must not know projects.
 
 from __future__ import annotations
 
+import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from xml.etree import ElementTree
@@ -16,6 +18,8 @@ from twostream.project.exchange.points import Place, Point, is_missed, note_cell
 
 GROUP = "1"
 COLOUR = {"color.r": "1", "color.g": "0.82", "color.b": "0.25", "color.a": "1"}
+MAX_BYTES = 1 << 28
+"""Of an NML file in an archive: a million trees."""
 USUAL = {"inVp": "0", "inMag": "0", "bitDepth": "8", "interpolation": "false", "time": "1"}
 """What every node has beside its place: WEBKNOSSOS's own files have it."""
 
@@ -83,6 +87,29 @@ def read_nml(path: Path, text: str, place: Place) -> AnswerSheet:
     return sheet_of(path, rows, "tree", passed_over)
 
 
+def nml_in(path: Path) -> str | None:
+    """The text of the NML file in an archive, as WEBKNOSSOS writes one for some annotations; None if there is none.
+
+    Raises:
+        InputError: it holds several NML files, or one that is too large.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            found = [one for one in archive.infolist() if one.filename.lower().endswith(".nml")]
+            if not found:
+                return None
+            if len(found) > 1:
+                names = ", ".join(one.filename for one in found)
+                raise InputError(f"{path} holds several NML files ({names}); unpack it and pass each one.")
+            if found[0].file_size > MAX_BYTES:
+                raise InputError(
+                    f"{path} holds {found[0].filename} of {found[0].file_size} bytes; at most {MAX_BYTES}."
+                )
+            return archive.read(found[0]).decode("utf-8-sig")
+    except (zipfile.BadZipFile, UnicodeDecodeError, EOFError, zlib.error) as error:
+        raise InputError(f"{path} is no whole archive: {error}. Download it again.") from None
+
+
 def _said(path: Path, number: int, notes: Sequence[str]) -> dict[str, str]:
     """Kind and reason from the comments of a tree's nodes."""
     said = [cells for cells in map(note_cells, notes) if cells["kind"]]
@@ -95,6 +122,6 @@ def _said(path: Path, number: int, notes: Sequence[str]) -> dict[str, str]:
 def _voxel(path: Path, number: int, node: ElementTree.Element, place: Place) -> dict[str, str]:
     try:
         at = [int(float(node.get(name, "")) // 1) for name in "zyx"]
-    except ValueError:
+    except (OverflowError, ValueError):
         raise InputError(f"{path}, tree {number}: a node has no place in x, y and z.") from None
     return {name: str(v - o) for name, v, o in zip("zyx", at, place.offset_zyx, strict=True)}
