@@ -25,6 +25,8 @@ from twostream.volume import create_volume
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 NO_CHROMIUM = "Chromium or playwright is not on this machine: the page was not tested in a real browser"
+SOFTWARE_WEBGL = ("--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist")
+"""For Neuroglancer, on machines without a GPU."""
 BUDGET = 24
 
 
@@ -169,11 +171,11 @@ def serve(queue_project: Project) -> Iterator[object]:
 
 @pytest.fixture(scope="session")
 def chromium() -> Iterator[object]:
-    """A real browser, without a window."""
+    """A real browser, without a window. All tests of a process share it: Playwright can be started only once."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", *SOFTWARE_WEBGL])
         yield browser
         browser.close()
 

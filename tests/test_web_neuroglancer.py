@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import tensorstore as ts
 from conftest import SHAPE_ZYX, TEST_BOX, TINY, VOXEL_SIZE_NM, toy_arrays
+from served import needs_browser
 
 from twostream.base.errors import InputError, VolumeError
 from twostream.base.geometry import Box
@@ -41,7 +42,6 @@ from twostream.web.neuroglancer_volumes import NeuroglancerVolumes, volumes_rout
 from twostream.web.precomputed import MAX_READ_BYTES, Precomputed  # noqa: E402
 from twostream.web.security import Security  # noqa: E402
 
-CHROMIUM = shutil.which("chromium")
 TOKEN = "s3cret"
 ORIGIN = "https://neuroglancer-demo.appspot.com"
 PLACE = (3, -7, 21)
@@ -349,22 +349,14 @@ class TestOurClient:
             client_router()
 
 
-@pytest.mark.skipif(
-    CHROMIUM is None or not importlib.util.find_spec("neuroglancer") or not importlib.util.find_spec("playwright"),
-    reason="Chromium, the Neuroglancer client or Playwright is not installed",
-)
+@needs_browser
+@pytest.mark.skipif(not importlib.util.find_spec("neuroglancer"), reason="the Neuroglancer client is not installed")
 class TestInABrowser:
     """Our own client, opened in Chromium by a link of ours."""
 
-    @pytest.fixture(scope="class")
-    def browser(self):
-        from playwright.sync_api import sync_playwright
-
-        arguments = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist"]
-        with sync_playwright() as playwright:
-            browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
-            yield browser
-            browser.close()
+    @pytest.fixture
+    def browser(self, chromium):
+        return chromium
 
     @staticmethod
     def wait(page, problems):

@@ -14,14 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from served import needs_browser
 
 import twostream
 
-CHROMIUM = Path("/usr/bin/chromium")
 STATIC = Path(twostream.__file__).parent / "web" / "static"
-if not CHROMIUM.exists():
-    pytest.skip(f"no browser at {CHROMIUM}: the viewer is tested where Chromium is", allow_module_level=True)
-pytest.importorskip("playwright.sync_api", reason="the viewer is tested where Playwright is installed")
+pytestmark = needs_browser
 
 PRE, POST, SINGLE = (255, 159, 28), (53, 167, 255), (255, 210, 63)
 GREY, BRIGHT = 60, 250
@@ -120,14 +118,9 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     server.server_close()
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
+@pytest.fixture
+def browser(chromium: Any) -> Any:
+    return chromium
 
 
 class Harness:
