@@ -252,7 +252,7 @@ def test_without_a_block_the_view_is_loaded_first_and_at_full_resolution(harness
 def test_a_candidate_that_is_passed_over_keeps_nobody_waiting(harness: Harness) -> None:
     harness.make(hold=True)
     harness.show(has_block=False, zoom=8)
-    harness.page.evaluate("window.first = viewer.firstPaint")
+    harness.page.evaluate("() => { window.first = viewer.firstPaint }")
     harness.show(zoom=8)
     harness.page.evaluate("Promise.all([first, viewer.firstPaint]).then(() => true)")
     assert harness.get("requests[0].aborted")
