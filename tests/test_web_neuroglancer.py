@@ -34,11 +34,12 @@ httpx = pytest.importorskip("httpx")
 
 from fastapi.testclient import TestClient  # noqa: E402
 
+from twostream.web import neuroglancer_client  # noqa: E402
 from twostream.web.app import make_app  # noqa: E402
 from twostream.web.desk import Desk  # noqa: E402
 from twostream.web.neuroglancer import Sources, cross_section_scale, viewer_state  # noqa: E402
 from twostream.web.neuroglancer_client import client_router  # noqa: E402
-from twostream.web.neuroglancer_volumes import NeuroglancerVolumes, volumes_router  # noqa: E402
+from twostream.web.neuroglancer_volumes import CLIENT, NeuroglancerVolumes, volumes_router  # noqa: E402
 from twostream.web.precomputed import MAX_READ_BYTES, Precomputed  # noqa: E402
 from twostream.web.security import Security  # noqa: E402
 
@@ -298,6 +299,7 @@ class TestLinks:
         assert direct_source(image, "precomputed://gs://b/em", None) == "precomputed://gs://b/em"
         assert direct_source(image, "precomputed://https://h/em/", None) == "precomputed://https://h/em"
         assert direct_source(image, "precomputed://gs://b/em", (0, 1000)) is None  # seen through a window
+        assert direct_source(image, "precomputed://http://h/em", None) is None  # which a page from https may not read
         assert direct_source(image, "/data/em.precomputed", None) is None
         assert direct_source(image, "https://h/em.zarr", None) is None  # states a place, and is not OME
 
@@ -432,6 +434,27 @@ class TestInABrowser:
         overlaid = (red - blue > 40) & (green - blue > 25) & (blue > 60)  # the lines around a volume have no blue
         assert overlaid.sum() > 1000
 
+    @pytest.mark.parametrize("is_allowed", [True, False])
+    def test_a_client_of_another_origin(self, project, queries, browser, is_allowed, monkeypatch):
+        """The browser lets it read the volumes if it is the client that the links open, and else does not."""
+        monkeypatch.setattr(neuroglancer_client, "POLICY", "")  # our client stands in for one with a policy of its own
+        with serving(NeuroglancerVolumes(project, "other", "local"), client_router()) as theirs:
+            client = f"{theirs}neuroglancer/v/local/"
+            volumes = NeuroglancerVolumes(project, TOKEN, client if is_allowed else CLIENT)
+            with serving(volumes) as address:
+                url = volumes.link(queries[0], address).replace(CLIENT, client)
+                page, answered = browser.new_page(), []
+                page.on("requestfinished", lambda one: answered.append(one.url))
+                page.goto(url)
+                ready = "Boolean(window.viewer && viewer.isReady())"
+                until = time.monotonic() + (90 if is_allowed else 5)
+                while not page.evaluate(ready) and time.monotonic() < until:
+                    page.wait_for_timeout(200)
+                assert page.evaluate(ready) is is_allowed
+                read = [one for one in answered if f"/ng/{TOKEN}/query/{queries[0].id}/1_1_1/" in one]
+                assert bool(read) is is_allowed
+                page.close()
+
     def test_both_sides_have_their_colours(self, project, queries, browser, tmp_path):
         """The presynaptic side lies left of the crosshair, the postsynaptic one right of it."""
         volumes, query = NeuroglancerVolumes(project, TOKEN, "local"), queries[0]
@@ -442,8 +465,12 @@ class TestInABrowser:
         place = tuple(o + p for o, p in zip(box.offset_zyx, PLACE, strict=True))
         volumes._masks[query.id] = Precomputed(
             lambda part: mask[part.slices].astype(np.uint32),
-            shape_zyx=mask.shape, dtype=np.dtype("u4"), voxel_size_nm=VOXEL_SIZE_NM, offset_zyx=place, kind="segmentation",
-        )  # fmt: skip
+            shape_zyx=mask.shape,
+            dtype=np.dtype("u4"),
+            voxel_size_nm=VOXEL_SIZE_NM,
+            offset_zyx=place,
+            kind="segmentation",
+        )
         with serving(volumes, client_router()) as address:
             served = f"precomputed://{address}ng/{TOKEN}"
             sources = Sources(f"{served}/image", f"{served}/query/{query.id}", None)

@@ -49,7 +49,8 @@ def direct_source(image: Volume, uri: str, window: Sequence[float] | None) -> st
         window: of grey values; an image that is seen through one must be served.
     """
     parsed = Uri.parse(uri)
-    if not parsed.is_remote or window is not None:
+    # Browsers let a page that came by https read nothing by http from other machines.
+    if not parsed.is_remote or parsed.path.startswith("http://") or window is not None:
         return None
     if parsed.driver == "precomputed":
         at = whole_place(image)
