@@ -379,4 +379,4 @@ def test_the_end_says_what_may_follow_in_commands_that_can_be_pasted(project, sh
     assert go_on.endswith("twostream run p --rounds 2")
     refused = call(*shlex.split(answer[answer.index("twostream ") :])[1:])
     assert refused.exit_code == 1 and "none of them holds a kind" in refused.stderr
-    assert len(paste(another)) == 1 + 3  # exported already: that step is left out
+    assert len(paste(another)) == 1 + 2 + 3  # exported already: that step is left out
