@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from conftest import SHAPE_ZYX, TEST_BOX, TINY, VOXEL_SIZE_NM, toy_arrays
 
 from twostream.project.create import create_project
@@ -139,6 +140,42 @@ def until(page, expression: str, seconds: float = 15.0):
         assert time.monotonic() < end, f"{expression} did not become true"
         page.wait_for_timeout(20)
     return value
+
+
+def set_proofreading(project: Project, **values: float) -> None:
+    """Change settings of the page; a server that is started afterwards has them."""
+    path = project.root / "twostream.yaml"
+    settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+    settings["proofreading"] = (settings.get("proofreading") or {}) | values
+    path.write_text(yaml.safe_dump(settings), encoding="utf-8")
+
+
+def answers(served: Served) -> dict[int | None, str]:
+    """{query: kind, or kind/reason} of the current answers in the ledger."""
+    current = served.project.ledger.current_answers()
+    return {a.query: f"{a.kind}/{a.reason}" if a.reason else str(a.kind) for a in current}
+
+
+def shown(page) -> int:
+    """Id of the query in the focus view, as soon as its picture is on the screen."""
+    until(page, "twostream.focus.onScreen && twostream.focus.onScreen === twostream.queue.current")
+    return int(page.evaluate("twostream.focus.onScreen.query.id"))
+
+
+def decide(page, key: str) -> int:
+    """Decide by a key about the candidate on the screen, wait until the page has gone on, and return its query."""
+    query = shown(page)
+    page.keyboard.press(key)
+    until(page, f"twostream.queue.current?.query.id !== {query}")
+    return query
+
+
+def go_to_gallery(page) -> list[int]:
+    """Ids of the queries on the gallery's page, as soon as their pictures are on the screen."""
+    page.keyboard.press("g")
+    page.wait_for_selector("#view-gallery:visible")
+    until(page, "twostream.gallery.items.length > 0 && twostream.gallery.isReady")
+    return page.evaluate("twostream.gallery.items.map((item) => item.query.id)")
 
 
 @pytest.fixture(scope="session")

@@ -1,15 +1,32 @@
-"""The page in a real browser: keys, undo, and what becomes of decisions when the server goes away."""
+"""The page in a real browser: what every key and every button does."""
 
 from __future__ import annotations
 
-from served import BUDGET, needs_browser, until
+import pytest
+from served import BUDGET, answers, decide, go_to_gallery, needs_browser, shown, until
 
 pytestmark = needs_browser
+KINDS = {
+    "t": "true",
+    "n": "nothing",
+    "m": "shape/merge",
+    "p": "shape/split",
+    "b": "shape/boundary",
+    "u": "unsure",
+    "k": "skipped",
+}
+LISTED = "[...document.querySelectorAll('[data-key-of]')].map((button) => [button.dataset.keyOf, button.textContent])"
+VIEWER = """(() => { const { viewer } = twostream.focus; return { overlay: viewer.overlay, opacity: viewer.opacity,
+    others: viewer.others, zoom: viewer.zoom, contrast: { ...viewer.contrast }, center: Array.from(viewer.center),
+    at: Object.values(viewer.toScreen(viewer.center)) }; })()"""
 
 
-def answers(served):
-    """{query: kind} of the current answers in the ledger."""
-    return {a.query: str(a.kind) for a in served.project.ledger.current_answers()}
+def text(page, selector):
+    return page.locator(selector).inner_text()
+
+
+def click(page, action):
+    page.click(f"[data-action='{action}']:visible")
 
 
 def test_one_key_decides_and_the_next_candidate_shows(serve, open_page):
@@ -20,3 +37,372 @@ def test_one_key_decides_and_the_next_candidate_shows(serve, open_page):
     until(page, f"twostream.queue.current.query.id !== {first}")
     assert answers(served) == {first: "true"}
     until(page, f"document.getElementById('progress').textContent.includes('1 of {BUDGET} answered')")
+
+
+def test_every_kind_has_a_key_and_a_button(serve, open_page):
+    served = serve()
+    page = open_page(served)
+    expected = {decide(page, key): kind for key, kind in KINDS.items()}
+    for kind in KINDS.values():
+        query = shown(page)
+        click(page, f"decide-{kind}")
+        until(page, f"twostream.queue.current.query.id !== {query}")
+        expected[query] = kind
+    assert len(expected) == 2 * len(KINDS)
+    assert answers(served) == expected
+    shown_keys = page.evaluate(
+        "[...document.querySelectorAll('#decisions button')].map((b) => b.dataset.action + b.innerText)"
+    )
+    assert len(shown_keys) == len(KINDS)
+    assert all(
+        any(f"decide-{kind}" in row and row.endswith(key.upper()) for row in shown_keys) for key, kind in KINDS.items()
+    )
+
+
+@pytest.mark.parametrize("by", ["keys", "mouse"])
+def test_previous_next_undo_and_redo(serve, open_page, by):
+    served = serve()
+    page = open_page(served)
+    keys = {"previous": "ArrowLeft", "next": "ArrowRight", "undo": "z", "redo": "Shift+Z"}
+
+    def act(name):
+        if by == "keys":
+            page.keyboard.press(keys[name])
+        else:
+            click(page, name)
+
+    def goes_to(query):
+        until(page, f"twostream.queue.current.query.id === {query}")
+        assert shown(page) == query
+
+    first, second = decide(page, "t"), decide(page, "n")
+    third = shown(page)
+    act("previous")
+    goes_to(second)
+    assert "nothing there" in text(page, "#mine")
+    assert "is-mine" in page.locator("[data-action='decide-nothing']").get_attribute("class")
+    act("next")
+    goes_to(third)
+    assert text(page, "#mine") == ""
+
+    page.reload()  # what can be undone does not depend on the page
+    page.wait_for_selector("body[data-ready]")
+    shown(page)
+    act("undo")
+    goes_to(second)
+    assert answers(served) == {first: "true"}
+    assert text(page, "#mine") == ""
+    act("undo")
+    goes_to(first)
+    assert answers(served) == {}
+    act("undo")
+    until(page, "document.getElementById('message').textContent.includes('nothing is left to undo')")
+    page.reload()
+    page.wait_for_selector("body[data-ready]")
+    shown(page)
+    for expected in ({first: "true"}, {first: "true", second: "nothing"}):
+        act("redo")
+        until(page, f"twostream.queue.items.filter((item) => item.mine).length === {len(expected)}")
+        assert answers(served) == expected
+        shown(page)
+
+
+def test_undo_of_a_changed_decision_restores_the_earlier_one(serve, open_page):
+    served = serve()
+    page = open_page(served)
+    first = decide(page, "t")
+    for kind in ("nothing", "unsure"):
+        page.keyboard.press("ArrowLeft")
+        until(page, f"twostream.queue.current.query.id === {first}")
+        decide(page, {"nothing": "n", "unsure": "u"}[kind])
+        assert answers(served) == {first: kind}
+    for kind in ("nothing", "true", None):
+        shown(page)
+        page.keyboard.press("z")
+        until(
+            page,
+            f"(twostream.queue.items.find((i) => i.query.id === {first}).mine?.kind ?? null) === {kind!r}".replace(
+                "None", "null"
+            ),
+        )
+        assert answers(served) == ({first: kind} if kind else {})
+        assert shown(page) == first
+    shown(page)
+    page.keyboard.press("Shift+Z")
+    until(page, f"twostream.queue.items.find((i) => i.query.id === {first}).mine?.kind === 'true'")
+    assert answers(served) == {first: "true"}
+
+
+def test_keys_and_controls_of_the_picture(serve, open_page):
+    page = open_page(serve())
+    query = shown(page)
+    fresh = page.evaluate(VIEWER)
+
+    def after(*keys):
+        for key in keys:
+            page.keyboard.press(key)
+        return page.evaluate(VIEWER)
+
+    assert [after("o")["overlay"] for _ in range(3)] == ["fill", "off", "outline"]
+    assert after("[")["opacity"] < fresh["opacity"] < after("]", "]")["opacity"] + 1e-9
+    assert after("h")["others"] is not fresh["others"]
+    assert after("h")["others"] is fresh["others"]
+    assert after("+")["zoom"] > fresh["zoom"] > after("-", "-")["zoom"]
+    after("r")
+    for key, axis, sign in (("Left", 0, 1), ("Right", 0, -1), ("Up", 1, 1), ("Down", 1, -1)):
+        before = page.evaluate(VIEWER)["at"]  # the view goes left, so that the tissue goes right
+        assert sign * (after(f"Shift+Arrow{key}")["at"][axis] - before[axis]) > 0
+    section = int(page.evaluate(VIEWER)["center"][0])
+    assert int(after("ArrowUp")["center"][0]) == section - 1
+    assert int(after("ArrowDown")["center"][0]) == section
+    assert after("c")["contrast"]["low"] > fresh["contrast"]["low"]
+    assert after("v")["contrast"] == fresh["contrast"]
+    assert after("r")["center"] == fresh["center"]
+
+    box = page.locator("#viewer canvas").first.bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.move(x, y)
+    page.mouse.wheel(0, 100)
+    until(page, f"twostream.focus.viewer.center[0] !== {fresh['center'][0]}")
+    page.mouse.down()
+    page.mouse.move(x + 40, y, steps=3)
+    page.mouse.up()
+    until(page, f"{VIEWER}.at[0] > {fresh['at'][0]} + 20")
+    page.keyboard.down("Control")
+    page.mouse.wheel(0, -100)
+    page.keyboard.up("Control")
+    until(page, f"twostream.focus.viewer.zoom > {fresh['zoom']}")
+    click(page, "reset")
+    until(page, f"Math.abs({VIEWER}.at[0] - {fresh['at'][0]}) < 1")
+    click(page, "overlay")
+    click(page, "others")
+    page.fill("#low", "30")
+    page.fill("#high", "200")
+    page.fill("#opacity", "50")
+    now = page.evaluate(VIEWER)
+    assert (now["overlay"], now["others"], now["opacity"]) == ("fill", not fresh["others"], 0.5)
+    assert now["contrast"] == {"low": 30, "high": 200}
+    assert shown(page) == query, "no key of the picture decides"
+
+
+@pytest.mark.parametrize("by", ["keys", "mouse"])
+def test_views_why_theme_people_and_help(serve, open_page, by):
+    page = open_page(serve())
+    shown(page)
+    keys = {"gallery": "g", "focus": "f", "settle": "j", "why": "i", "theme": "d", "people": "s", "help": "?"}
+
+    def act(name):
+        if by == "keys":
+            page.keyboard.press(keys[name])
+        else:
+            click(page, name)
+
+    assert page.locator("#why").is_hidden(), "why it is asked would lead the witness"
+    act("why")
+    assert "score" in text(page, "#why")
+    act("why")
+    assert page.locator("#why").is_hidden()
+    for name in ("gallery", "settle", "focus"):
+        act(name)
+        page.wait_for_selector(f"#view-{name}:visible")
+        page.wait_for_selector(f"nav [data-action={name}][aria-pressed=true]")
+    theme = "document.documentElement.dataset.theme"
+    act("theme")
+    assert page.evaluate(theme) == "light"
+    page.reload()
+    page.wait_for_selector("body[data-ready]")
+    assert page.evaluate(theme) == "light"
+    act("theme")
+    assert page.evaluate(theme) == "dark"
+    act("people")
+    page.wait_for_selector("#people:visible")
+    click(page, "close")
+    act("help")
+    page.wait_for_selector("#help:visible")
+    listed = page.evaluate(LISTED)
+    assert sorted(name for name, _ in listed) == sorted(page.evaluate("[...twostream.keys.actions.keys()]"))
+    named = dict(listed)
+    assert (named["zoom-in"], named["run"], named["redo"], named["previous"]) == ("+", "none", "Shift Z", "←")
+    page.keyboard.press("t")  # behind a dialog, nothing is decided
+    page.keyboard.press("Escape")
+    page.wait_for_selector("#help", state="hidden")
+    assert page.evaluate("twostream.queue.items.every((item) => !item.mine)")
+
+
+def test_gallery_keys_and_clicks(serve, open_page):
+    served = serve()
+    page = open_page(served)
+    ids = go_to_gallery(page)
+    assert len(ids) >= 4
+    cursor = "document.querySelector('.slot[aria-current]').dataset.query"
+    page.keyboard.press("ArrowRight")
+    assert int(page.evaluate(cursor)) == ids[1]
+    page.keyboard.press("ArrowLeft")
+    page.keyboard.press("u")
+    until(page, f"{cursor} === '{ids[1]}'")
+    assert answers(served) == {ids[0]: "unsure"}
+
+    page.select_option("#click-means", "nothing")
+    page.click(f".slot[data-query='{ids[2]}']")  # once: wrong; the third one twice: unsure
+    page.click(f".slot[data-query='{ids[3]}']")
+    page.click(f".slot[data-query='{ids[3]}']")
+    page.reload()  # at once: a click is a decision, whether or not its moment has passed
+    page.wait_for_selector("body[data-ready]")
+    marked = {ids[0]: "unsure", ids[2]: "nothing", ids[3]: "unsure"}
+    until(page, "!twostream.outbox.unsent().length")
+    assert answers(served) == marked
+
+    until(page, "twostream.gallery.items.length > 0 && twostream.gallery.isReady")
+    open_ = page.evaluate("twostream.gallery.open_.map((item) => item.query.id)")
+    assert len(open_) > 1
+    click(page, "rest-true")
+    until(
+        page,
+        f"twostream.queue.items.find((i) => i.query.id === {open_[-1]})?.mine && !twostream.outbox.unsent().length",
+    )
+    assert answers(served) == marked | dict.fromkeys(open_, "true")
+    page.reload()
+    page.wait_for_selector("body[data-ready]")
+    page.keyboard.press("z")
+    until(page, f"!twostream.queue.items.find((i) => i.query.id === {open_[-1]}).mine")
+    assert answers(served) == marked, "the rest of a page is undone in one step"
+    page.keyboard.press("Shift+Z")
+    until(page, f"twostream.queue.items.find((i) => i.query.id === {open_[-1]}).mine")
+    assert answers(served) == marked | dict.fromkeys(open_, "true")
+
+
+def test_a_click_is_undone_before_what_was_decided_earlier(serve, open_page):
+    served = serve()
+    page = open_page(served)
+    first = decide(page, "t")
+    go_to_gallery(page)
+    page.locator(".slot.open, .slot:has(.open)").last.click()
+    page.keyboard.press("z")
+    until(page, "document.getElementById('message').textContent.includes('Undone: ✖')")
+    assert answers(served) == {first: "true"}
+
+
+def test_a_key_can_be_changed(serve, open_page):
+    served = serve()
+    page = open_page(served)
+    shown(page)
+
+    def change(action, key):
+        page.keyboard.press("?")
+        page.click(f"[data-key-of='{action}']")
+        page.keyboard.press(key)
+        until(page, "!twostream.keys.listener")
+        names = page.evaluate(f"Object.fromEntries({LISTED})")
+        page.keyboard.press("Escape")
+        page.wait_for_selector("#help", state="hidden")
+        return names
+
+    names = change("decide-true", "y")
+    assert names["decide-true"] == "Y"
+    names = change("why", "n")  # which meant "nothing there"
+    assert (names["why"], names["decide-nothing"]) == ("N", "none")
+    page.reload()
+    page.wait_for_selector("body[data-ready]")
+    query = shown(page)
+    assert text(page, "[data-action='decide-true'] kbd") == "Y"
+    page.keyboard.press("n")
+    assert page.locator("#why").is_visible()
+    page.keyboard.press("t")
+    assert shown(page) == query
+    decide(page, "y")
+    assert answers(served) == {query: "true"}
+
+    page.keyboard.press("?")
+    page.click("[data-key-of='decide-unsure']")
+    click(page, "close")  # while a key is waited for: the next one is an ordinary key again
+    second = decide(page, "u")
+    page.keyboard.press("?")
+    page.click("text=All keys as they came")
+    page.keyboard.press("Escape")
+    page.wait_for_selector("#help", state="hidden")
+    assert text(page, "[data-action='decide-true'] kbd") == "T"
+    third = decide(page, "n")
+    assert answers(served) == {query: "true", second: "unsure", third: "nothing"}
+
+
+def test_a_held_key_decides_once(serve, open_page):
+    served = serve()
+    page = open_page(served)
+    query = shown(page)
+    page.keyboard.down("t")
+    for _ in range(5):
+        page.keyboard.down("t")  # repeats, as a held key does
+        page.wait_for_timeout(60)
+    page.keyboard.up("t")
+    assert shown(page) != query
+    assert answers(served) == {query: "true"}
+
+
+def test_fast_typing_never_decides_what_was_not_seen(serve, open_page):
+    served = serve()
+    page = open_page(served)
+    shown(page)
+    page.evaluate("""() => {
+        const { focus } = twostream, show = focus.viewer.show.bind(focus.viewer);
+        window.seen = [focus.onScreen.query.id];
+        focus.viewer.show = (what) => { show(what); window.seen.push(focus.item.query.id); };
+    }""")
+    for _ in range(10):
+        page.keyboard.press("t")
+    shown(page)
+    until(page, "!twostream.outbox.unsent().length")
+    recorded = served.project.ledger.answers_after(0)
+    queries = [answer.query for answer in recorded]
+    assert len(queries) == len(set(queries)) and all(answer.supersedes is None for answer in recorded)
+    assert queries == page.evaluate("window.seen")[: len(queries)]
+    assert 1 <= len(queries) <= 10
+    if len(queries) < 10:
+        assert "did not count" in page.locator("#message").text_content()
+
+
+def test_a_key_before_the_picture_is_there_does_not_count(serve, open_page):
+    served = serve()
+    page = open_page(served)
+    shown(page)
+    held, is_open = [], []
+    # Pictures that were not loaded ahead do not come.
+    page.route("**/api/image*", lambda route: route.continue_() if is_open else held.append(route))
+    queries = []
+    for _ in range(6):
+        query = page.evaluate("twostream.queue.current.query.id")
+        if not page.evaluate("twostream.focus.onScreen === twostream.queue.current"):
+            break
+        queries.append(decide(page, "t"))
+        page.wait_for_timeout(100)
+    assert 1 <= len(queries) < 6
+    page.keyboard.press("t")
+    until(page, "document.getElementById('message').textContent.includes('not on the screen')")
+    assert "is-waiting" in page.locator("#viewer").get_attribute("class")
+    assert answers(served) == dict.fromkeys(queries, "true")
+    is_open.append(True)
+    for route in held:
+        route.continue_()
+    assert shown(page) == query
+    assert decide(page, "t") == query
+
+
+def test_fast_keys_in_the_gallery_never_decide_what_was_not_seen(serve, open_page):
+    served = serve()
+    page = open_page(served)
+    on_page = go_to_gallery(page)
+    held, is_open = [], []
+    page.route("**/patch.png", lambda route: route.continue_() if is_open else held.append(route))
+    page.keyboard.press("Shift+T")
+    until(page, "twostream.gallery.page === 1")
+    for key in ("Shift+T", "t", "n"):
+        page.evaluate("document.getElementById('message').textContent = ''")
+        page.keyboard.press(key)
+        until(page, "document.getElementById('message').textContent.includes('did not count')")
+    assert answers(served) == dict.fromkeys(on_page, "true")
+    is_open.append(True)
+    for route in held:
+        route.continue_()
+    until(page, "twostream.gallery.items.length && twostream.gallery.isReady")
+    page.keyboard.press("Shift+T")
+    until(page, "twostream.gallery.page === 2 || !document.getElementById('view-end').hidden")
+    assert len(answers(served)) > len(on_page)

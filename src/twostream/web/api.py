@@ -206,7 +206,7 @@ def _decision(desk: Desk, body: DecisionBody) -> Decision:
 def undo(request: Request, session: Writer, body: KeyBody) -> dict[str, Any]:
     """Take back the newest decision of the person."""
     desk = _desk(request)
-    done = _not_now(lambda: desk.decisions.undo(session.annotator, _open_round(desk), body.key))
+    done = _not_now(lambda: desk.decisions.undo(session.annotator, _open_round(desk), body.key, body.of))
     return {"answers": [answer_values(a) for a in done]}
 
 

@@ -62,6 +62,7 @@ class DecisionsBody(Body):
 
 
 class KeyBody(Body):
-    """The key of an undo or redo."""
+    """The key of an undo or redo; ``of`` names the gesture that an undo may take back, and no other."""
 
     key: Annotated[str, Field(pattern=UUID)]
+    of: Annotated[str, Field(pattern=UUID)] | None = None

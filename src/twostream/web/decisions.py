@@ -94,16 +94,17 @@ class Decisions:
         """The current answer of a person to a query."""
         return next((a for a in reversed(self._ledger.current_answers(query)) if a.annotator == annotator), None)
 
-    def undo(self, annotator: str, round_number: int, key: str) -> list[Answer]:
+    def undo(self, annotator: str, round_number: int, key: str, of: str | None = None) -> list[Answer]:
         """Take back the newest gesture of a person that was not undone; earlier answers that it replaced count again.
 
         Args:
             annotator: name of the person.
             round_number: the open round. What earlier rounds have learned from can only be changed.
             key: drawn by the browser.
+            of: the gesture that is meant, if the browser cannot know whether it was recorded.
 
         Returns:
-            The answers that were taken back.
+            The answers that were taken back; empty if the newest gesture is not ``of``.
 
         Raises:
             InputError: there is nothing to undo.
@@ -113,6 +114,8 @@ class Decisions:
         if any(_gesture(a) == UNDO + key for a in newest):
             return []  # the request came twice
         done, _ = _replay(newest)
+        if of is not None and (not done or _gesture(done[-1][0]) != of):
+            return []
         if not done:
             raise InputError("nothing is left to undo in this round.")
         gesture = done[-1]
@@ -120,12 +123,19 @@ class Decisions:
         rows = []
         for number, answer in enumerate(gesture):
             name = f"{UNDO}{key}/{number}"
-            rows.append(Answer(answer.query, RETRACTED, annotator, supersedes=answer.id, key=name))
+            rows.append(Answer(answer.query, RETRACTED, annotator, supersedes=self._standing(answer), key=name))
             before = by_id.get(answer.supersedes or 0)
             if before is not None:
                 rows.append(replace(before, seconds=0.0, supersedes=None, key=f"{name}/before", id=0))
         self._ledger.tell_all(rows)
         return gesture
+
+    def _standing(self, answer: Answer) -> int:
+        """Id under which an answer counts now: its own, or that of its copy if undo has restored it."""
+        own = answer if answer.query is None else self._own(answer.annotator, answer.query)
+        if own is None or (own.kind, own.reason) != (answer.kind, answer.reason):
+            raise LedgerError("the answer was changed elsewhere meanwhile; reload the page to see what counts now.")
+        return own.id
 
     def redo(self, annotator: str, round_number: int, key: str) -> list[Answer]:
         """Give the answers again that the newest undo took back.

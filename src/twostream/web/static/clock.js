@@ -14,7 +14,7 @@ export class Clock {
     this.idleSeconds = idleSeconds;
     this.now = now;
     for (const name of INPUTS) window.addEventListener(name, () => this.#count(), { passive: true, capture: true });
-    document.addEventListener("visibilitychange", () => this.#count());
+    document.addEventListener("visibilitychange", () => (document.hidden ? this.#count() : (this.#last = this.now())));
   }
 
   /** Begin to measure a decision. */

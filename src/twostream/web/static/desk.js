@@ -14,18 +14,20 @@ import { answerText } from "./styles.js";
 const AHEAD = 12;
 
 export class Desk {
-  #isBusy = false;
+  /** What is being recorded. @type {Promise<unknown> | null} */
+  #work = null;
+  /** What stood before a decision, by its key: shown again if it is undone before it was sent. @type {Map<string, Item["mine"]>} */
+  #before = new Map();
 
   /**
    * @param {{api: import("./api.js").Api, queue: import("./queue.js").Queue, outbox: import("./outbox.js").Outbox,
-   *          clock: import("./clock.js").Clock, onChange: () => void}} parts
+   *          clock: import("./clock.js").Clock}} parts
    */
-  constructor({ api, queue, outbox, clock, onChange }) {
+  constructor({ api, queue, outbox, clock }) {
     this.api = api;
     this.queue = queue;
     this.outbox = outbox;
     this.clock = clock;
-    this.onChange = onChange;
   }
 
   /**
@@ -34,31 +36,52 @@ export class Desk {
    * @param {Item[]} items
    * @param {{kind: string, reason?: string, drawing?: unknown}} said
    * @param {{extra?: Partial<Decision>[]}} [further] decisions that belong to the same gesture, such as pieces cut off
+   * @returns {Promise<boolean>} false if nothing was decided, because the decision before is still on its way
    */
-  async decide(items, said, { extra = [] } = {}) {
-    if (this.#isBusy || !items.length) return false;
-    this.#isBusy = true;
-    try {
-      const key = newKey();
-      const seconds = this.clock.seconds / items.length;
-      const rows = [
-        ...items.map(({ query, adjudicates }) => ({ query: query.id, adjudicates, seconds, ...said })),
-        ...extra.map((row) => ({ query: null, kind: "missed", ...row })),
-      ];
-      const before = items.map((item) => item.mine);
-      for (const item of items) item.mine = { kind: said.kind, reason: said.reason ?? "" };
-      try {
-        await this.outbox.submit(rows.map((row, i) => ({ key: `${key}/${i}`, ...row })));
-      } catch (error) {
-        items.forEach((item, i) => (item.mine = before[i]));
-        say(`The decision cannot be kept in this browser (${error instanceof Error ? error.message : error}).`, true);
-        return false;
-      }
-      this.clock.restart();
-      return true;
-    } finally {
-      this.#isBusy = false;
+  async decide(items, said, further = {}) {
+    if (!items.length) return false;
+    if (this.#work) {
+      say("Too fast: the decision before is still being recorded. This key did not count.", true);
+      return false;
     }
+    return this.#alone(this.record(items, said, further));
+  }
+
+  /** @template T @param {Promise<T>} work @returns {Promise<T>} */
+  async #alone(work) {
+    this.#work = work;
+    try {
+      return await work;
+    } finally {
+      this.#work = null;
+    }
+  }
+
+  /**
+   * Record a decision whatever else is on its way. It is kept in the browser when this returns.
+   * @param {Item[]} items
+   * @param {{kind: string, reason?: string, drawing?: unknown}} said
+   * @param {{extra?: Partial<Decision>[]}} [further]
+   */
+  async record(items, said, { extra = [] } = {}) {
+    const key = newKey();
+    const seconds = this.clock.seconds / items.length;
+    const rows = [
+      ...items.map(({ query, adjudicates }) => ({ query: query.id, adjudicates, seconds, ...said })),
+      ...extra.map((row) => ({ query: null, kind: "missed", ...row })),
+    ];
+    const before = items.map((item) => item.mine);
+    items.forEach((item, i) => this.#before.set(`${key}/${i}`, before[i]));
+    for (const item of items) item.mine = { kind: said.kind, reason: said.reason ?? "" };
+    this.clock.restart();
+    try {
+      await this.outbox.submit(rows.map((row, i) => ({ key: `${key}/${i}`, ...row })));
+    } catch (error) {
+      items.forEach((item, i) => (item.mine = before[i]));
+      say(`The decision cannot be kept in this browser (${error instanceof Error ? error.message : error}).`, true);
+      return false;
+    }
+    return true;
   }
 
   /** Record an object that was missed. @param {unknown} drawing */
@@ -78,32 +101,23 @@ export class Desk {
     }
   }
 
-  /** @param {"undo" | "redo"} which */
+  /** Undo or redo, after what is being recorded. @param {"undo" | "redo"} which */
   async travel(which) {
-    if (this.#isBusy) return;
-    this.#isBusy = true;
+    while (this.#work) await this.#work.catch(() => {});
     try {
-      await this.#travel(which);
+      await this.#alone(this.#travel(which));
     } catch (error) {
       const text = error instanceof Unreachable ? "The server does not answer; undo waits for it." : String(/** @type {Error} */ (error).message);
       say(text, !(error instanceof Refused));
-    } finally {
-      this.#isBusy = false;
     }
-    this.onChange();
   }
 
   /** @param {"undo" | "redo"} which */
   async #travel(which) {
-    if (this.outbox.state.unsent) {
-      const taken = which === "undo" ? this.outbox.takeBack() : null;
-      if (!taken) throw new Unreachable();
-      if (taken.query) this.#mark(taken.query, null);
-      return;
-    }
+    if (this.outbox.unsent().length) return this.#takeBack(which);
     const { answers } = await this.api.post(which, { key: newKey() });
     for (const { query, kind, reason } of answers) {
-      if (query) this.#mark(query, which === "undo" ? null : { kind, reason });
+      if (query) this.queue.mark(query, which === "undo" ? null : { kind, reason });
     }
     const queries = answers.flatMap((/** @type {any} */ a) => (a.query ? [a.query] : []));
     if (which === "undo" && queries.length) {
@@ -116,8 +130,13 @@ export class Desk {
     this.clock.restart();
   }
 
-  /** @param {number} query @param {{kind: string, reason: string} | null} mine */
-  #mark(query, mine) {
-    this.queue.mark(query, mine);
+  /** Undo a decision that waits for the server. @param {"undo" | "redo"} which */
+  async #takeBack(which) {
+    const taken = which === "undo" ? this.outbox.takeBack(newKey()) : [];
+    if (!taken.length) throw new Unreachable();
+    for (const { key, query } of taken) if (query) this.queue.mark(query, this.#before.get(key) ?? null);
+    const first = taken.find(({ query }) => query)?.query;
+    if (first) await this.queue.goTo(first);
+    this.clock.restart();
   }
 }

@@ -12,6 +12,8 @@ const OVERLAYS = /** @type {const} */ (["outline", "fill", "off"]);
 export class Focus {
   /** @type {Item | null} */
   item = null;
+  /** The item whose picture is on the screen. @type {Item | null} */
+  onScreen = null;
   #turn = 0;
 
   /**
@@ -38,6 +40,7 @@ export class Focus {
     const turn = ++this.#turn;
     const item = this.queue.current;
     this.item = item;
+    if (this.onScreen !== item) this.#setOnScreen(null);
     if (!item) return false;
     this.#describe(item);
     const { query } = item;
@@ -54,8 +57,21 @@ export class Focus {
     const view = { offset: query.view.offset_zyx, shape: query.view.shape_zyx };
     this.viewer.show({ view, center: query.center_zyx.map((v) => v + 0.5), mask: picture.mask, block: picture.block });
     await this.viewer.firstPaint;
+    if (turn !== this.#turn) return false;
+    this.#setOnScreen(item);
     this.loadAhead();
-    return turn === this.#turn;
+    return true;
+  }
+
+  /** Show again what could not be loaded, as when the server is back. */
+  retry() {
+    if (this.item && this.onScreen !== this.item) void this.show();
+  }
+
+  /** @param {Item | null} item */
+  #setOnScreen(item) {
+    this.onScreen = item;
+    byId("viewer").classList.toggle("is-waiting", !item); // what is still to be seen belongs to another candidate
   }
 
   /** Load the pictures of the next candidates. */
@@ -76,11 +92,6 @@ export class Focus {
     }
     const lines = [...query.why, `score ${query.score.toFixed(2)}`, `asked by ${query.strategy}`];
     byId("why").replaceChildren(...lines.map((text) => Object.assign(document.createElement("p"), { textContent: text })));
-  }
-
-  /** Describe the current item again, after a decision or an undo. */
-  refresh() {
-    if (this.item) this.#describe(this.item);
   }
 
   cycleOverlay() {

@@ -1,6 +1,6 @@
 /** The gallery: a page of cards, raw above overlay. A click or a key decides; what is left of the page can be True at once. */
 
-import { byId, cardOf, element } from "./dom.js";
+import { byId, cardOf, element, say } from "./dom.js";
 import { answerText } from "./styles.js";
 
 /** @typedef {import("./queue.js").Item} Item */
@@ -9,22 +9,26 @@ import { answerText } from "./styles.js";
 const AFTER = /** @type {Record<string, string>} */ ({ nothing: "unsure", shape: "unsure", unsure: "true" });
 const SETTLE_MS = 700;
 const CARD_PX = { width: 190, height: 395 };
+const TOO_FAST = "Too fast: the page is not on the screen yet. This key did not count.";
 
 export class Gallery {
   page = 0;
   cursor = 0;
+  #isTurning = false;
   /** @type {Map<number, {item: Item, said: {kind: string, reason: string}, timer: number}>} */
   #pending = new Map();
 
   /**
-   * @param {{queue: import("./queue.js").Queue, decide: (items: Item[], said: {kind: string, reason: string}) => Promise<unknown>,
-   *          open: (item: Item) => void}} parts
+   * @param {{queue: import("./queue.js").Queue, decide: (items: Item[], said: {kind: string, reason: string}) => Promise<boolean>,
+   *          record: (items: Item[], said: {kind: string, reason: string}) => Promise<boolean>, open: (item: Item) => void}} parts
    */
-  constructor({ queue, decide, open }) {
+  constructor({ queue, decide, record, open }) {
     this.queue = queue;
     this.decide = decide;
+    this.record = record;
     this.open = open;
     this.place = byId("cards");
+    window.addEventListener("pagehide", () => void this.flush());
   }
 
   /** Cards of a page: whole rows, two at least. */
@@ -42,6 +46,18 @@ export class Gallery {
   /** Items of this page without a decision. */
   get open_() {
     return this.items.filter((item) => !item.mine && !this.#pending.has(item.query.id));
+  }
+
+  /** Whether the page and its pictures are on the screen. */
+  get isReady() {
+    return this.#isOnScreen(this.items);
+  }
+
+  /** Whether items can be seen: the page is not being turned, and their pictures are there. @param {Item[]} items */
+  #isOnScreen(items) {
+    const images = items.map(({ query }) => [...this.place.querySelectorAll(`[data-query="${query.id}"] img`)]);
+    const isLoaded = (/** @type {Element} */ image) => image instanceof HTMLImageElement && image.complete && image.naturalWidth > 0;
+    return !this.#isTurning && images.every((both) => both.length > 0 && both.every(isLoaded));
   }
 
   /** Show the page that holds the current item. */
@@ -92,21 +108,21 @@ export class Gallery {
     const entry = this.#pending.get(id);
     if (!entry) return;
     clearTimeout(entry.timer);
-    await this.decide([entry.item], entry.said);
-    if (entry.item.mine?.kind === entry.said.kind) this.#pending.delete(id);
-    else entry.timer = window.setTimeout(() => void this.#settle(id), SETTLE_MS); // another decision was on its way
+    this.#pending.delete(id);
+    await this.record([entry.item], entry.said);
     this.draw();
   }
 
-  /** Record what was clicked, now. */
+  /** Record what was clicked, now. It is kept in the browser when this returns, and sent when it is resolved. */
   async flush() {
-    for (const id of [...this.#pending.keys()]) await this.#settle(id);
+    await Promise.all([...this.#pending.keys()].map((id) => this.#settle(id)));
   }
 
-  /** Decide about the card under the cursor, and go on to the next. @param {{kind: string, reason: string}} said */
+  /** Decide about the card under the cursor, and go on to the next one. @param {{kind: string, reason: string}} said */
   async decideCurrent(said) {
     const item = this.items[this.cursor];
     if (!item) return;
+    if (!this.#isOnScreen([item])) return say(TOO_FAST, true);
     clearTimeout(this.#pending.get(item.query.id)?.timer);
     this.#pending.delete(item.query.id);
     if (await this.decide([item], said)) await this.move(1);
@@ -114,9 +130,10 @@ export class Gallery {
   }
 
   async restIsTrue() {
+    if (!this.#isOnScreen(this.open_)) return say(TOO_FAST, true);
     await this.flush();
     const items = this.open_;
-    if (items.length) await this.decide(items, { kind: "true", reason: "" });
+    if (items.length && !(await this.decide(items, { kind: "true", reason: "" }))) return;
     await this.turn(1);
   }
 
@@ -141,6 +158,17 @@ export class Gallery {
 
   /** @param {number} step pages */
   async turn(step) {
+    if (this.#isTurning) return;
+    this.#isTurning = true;
+    try {
+      await this.#turn(step);
+    } finally {
+      this.#isTurning = false;
+    }
+  }
+
+  /** @param {number} step pages */
+  async #turn(step) {
     await this.flush();
     const from = this.page;
     this.page = Math.max(0, this.page + step);

@@ -52,13 +52,15 @@ export class Keys {
   }
 
   /**
-   * Give an action another key. The action that had it, if both can be meant at once, loses it.
+   * Give an action another key. The action that had it loses it. Keys of a correction may be those of other actions, too:
+   * they are meant while one corrects.
    * @param {string} name @param {string} key
    * @returns {string} name of the action that has lost its key, or ""
    */
   change(name, key) {
-    const group = this.actions.get(name)?.group;
-    const other = [...this.actions.values()].find((a) => a.name !== name && a.group === group && this.keyOf(a.name) === key);
+    const corrects = (/** @type {Action | undefined} */ action) => action?.group === "Correct";
+    const mode = corrects(this.actions.get(name));
+    const other = [...this.actions.values()].find((a) => a.name !== name && corrects(a) === mode && this.keyOf(a.name) === key);
     if (other) this.#changed[other.name] = "";
     this.#changed[name] = key;
     localStorage.setItem(STORE, JSON.stringify(this.#changed));
@@ -89,8 +91,10 @@ export class Keys {
     }
     const target = /** @type {HTMLElement} */ (event.target);
     if (target.closest?.("input:not([type=range]), select, textarea") && event.key !== "Escape") return;
-    if (target.closest?.("dialog") && event.key !== "?") return;
-    if (event.key === "Enter" && target.closest?.("button, a, summary")) return; // the focused control is meant
+    if (document.querySelector("dialog[open]") && event.key !== "?") return;
+    // The focused control is meant.
+    if (["Enter", " "].includes(event.key) && target.closest?.("button, a, summary")) return;
+    if (/^(Arrow|Page|Home|End)/.test(event.key) && target.closest?.("input[type=range]")) return;
     for (const action of this.actions.values()) {
       if (this.keyOf(action.name) !== key || !(action.when?.() ?? true)) continue;
       event.preventDefault();

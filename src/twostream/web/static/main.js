@@ -37,13 +37,13 @@ const api = new Api(csrf);
 const project = await api.get("project");
 
 /** @type {ViewName} */
-let view = localStorage.getItem("twostream/view") === "gallery" ? "gallery" : "focus";
+let view = "focus";
 /** Milliseconds from each deciding key to the next candidate on the screen; the benchmark reads them. @type {number[]} */
 const timings = [];
 
 const keys = new Keys();
 const clock = new Clock(project.idle_seconds);
-const queue = new Queue(api, () => {});
+const queue = new Queue(api, project.lease_seconds);
 const outbox = new Outbox(api, `${project.id}/${project.annotator}`, {
   onChange: ({ unsent, isReachable, problem }) => {
     const place = byId("unsent");
@@ -51,17 +51,18 @@ const outbox = new Outbox(api, `${project.id}/${project.annotator}`, {
     const waiting = unsent ? `${unsent} unsent: kept in this browser` : "The server does not answer";
     place.textContent = problem ? `${waiting} (${problem})` : waiting;
   },
-  onRefused: ({ query }, why) => {
-    if (query) queue.mark(query, null);
+  onRefused: (entry, why) => {
+    if ("query" in entry && entry.query) queue.mark(entry.query, null);
     say(why, true);
   },
 });
 const pictures = new Pictures(api);
 const focus = new Focus({ project, queue, pictures, onProblem: (text) => say(text, true) });
-const desk = new Desk({ api, queue, outbox, clock, onChange: () => void draw() });
+const desk = new Desk({ api, queue, outbox, clock });
 const gallery = new Gallery({
   queue,
   decide: (items, said) => desk.decide(items, said),
+  record: (items, said) => desk.record(items, said),
   open: (item) => {
     queue.index = queue.items.indexOf(item);
     void go("focus");
@@ -70,15 +71,28 @@ const gallery = new Gallery({
 const settle = new Settle(api);
 const correction = new Correction({ project, api, focus, desk, onDone: () => void goOn(performance.now()) });
 const progress = new Progress((values) => {
-  if (view === "end") {
-    progress.drawEnd();
-    if (values.step === "answer" && (values.round !== queue.round || values.left.mine > 0)) void refill();
-  }
+  if (outbox.unsent().length) void outbox.flush();
+  if (view === "focus") focus.retry();
+  if (view !== "end") return;
+  progress.drawEnd();
+  if (values.step === "answer" && (values.round !== queue.round || values.left.mine > 0)) void refill();
 });
 
+/** What the person works in when there are queries. @returns {ViewName} */
+const preferred = () => (localStorage.getItem("twostream/view") === "gallery" ? "gallery" : "focus");
+
+/** Begin the queue anew, with what was decided and not sent yet. @param {string} [order] */
+async function restart(order) {
+  await outbox.flush();
+  await queue.restart(order);
+  for (const entry of outbox.unsent()) {
+    if ("query" in entry && entry.query) queue.mark(entry.query, { kind: entry.kind, reason: entry.reason ?? "" });
+  }
+}
+
 async function refill() {
-  await queue.restart().catch(() => {});
-  if (queue.current) await go("focus");
+  await restart().catch(() => {});
+  if (view === "end" && queue.open.length) await go(preferred());
 }
 
 /** Show the current view again. */
@@ -108,7 +122,7 @@ async function go(name) {
     await desk.fill(gallery.size);
     gallery.goToCurrent();
   }
-  if (name === "settle") await settle.load().catch((error) => say(error.message, true));
+  if (name === "settle") await loadDisputes();
   clock.restart();
   await draw();
 }
@@ -116,10 +130,11 @@ async function go(name) {
 /** @param {Said} said */
 async function decide(said) {
   const start = performance.now();
-  if (view === "gallery") return gallery.decideCurrent(said);
+  if (view === "gallery") return gallery.decideCurrent(said).then(atEnd);
   if (view === "settle") return decideDispute(said);
   const item = queue.current;
   if (!item || view !== "focus") return;
+  if (focus.onScreen !== item) return say("Too fast: the candidate is not on the screen yet. This key did not count.", true);
   correction.cancel();
   if (!(await desk.decide([item], said))) return;
   await goOn(start);
@@ -130,19 +145,25 @@ async function decideDispute(said) {
   const { current } = settle;
   if (!current) return;
   const item = { query: current, mine: null, adjudicates: true };
-  if (await desk.decide([item], said)) await settle.load();
+  if (!(await desk.decide([item], said))) return;
+  settle.forget(current); // a key that follows at once means the next one
+  await loadDisputes();
 }
+
+const loadDisputes = () => settle.load().catch((error) => say(error.message, true));
 
 /** On to the next candidate. @param {number} start when the deciding key was pressed */
 async function goOn(start) {
   if (queue.current?.adjudicates) {
     queue.current.adjudicates = false;
+    queue.next();
     return go("settle");
   }
   queue.next();
   if (!queue.current) await desk.fill();
   if (!queue.current) queue.next();
   await draw();
+  clock.restart();
   if (queue.current) {
     requestAnimationFrame(() => timings.push(performance.now() - start));
     void desk.fill();
@@ -217,8 +238,8 @@ for (const { kind, reason, words } of project.decisions) {
 actions(
   "Decide",
   /** @type {any} */ ([
-    ["undo", "undo the last decision", "z", () => desk.travel("undo").then(afterTravel), isIdle],
-    ["redo", "redo", "Shift+z", () => desk.travel("redo").then(afterTravel), isIdle],
+    ["undo", "undo the last decision", "z", () => travel("undo"), isIdle],
+    ["redo", "redo", "Shift+z", () => travel("redo"), isIdle],
     ["rest-true", "the rest of this page is True", "Shift+t", () => gallery.restIsTrue().then(atEnd), () => view === "gallery"],
   ]),
 );
@@ -231,7 +252,7 @@ actions(
     ["down", "section below; card below", "ArrowDown", () => vertical(1)],
     ["page-back", "page back", "PageUp", () => gallery.turn(-1), () => view === "gallery"],
     ["page-on", "page on", "PageDown", () => gallery.turn(1), () => view === "gallery"],
-    ["focus", "focus view", "f", () => (view === "settle" ? openDispute() : go("focus")), isIdle],
+    ["focus", "focus view", "f", () => go("focus"), isIdle],
     ["open", "show the card large", "Enter", () => (view === "settle" ? openDispute() : go("focus")), () => view === "gallery" || view === "settle"],
     ["gallery", "gallery", "g", () => go("gallery"), isIdle],
     ["settle", "disagreements", "j", () => go("settle"), isIdle],
@@ -264,7 +285,7 @@ actions(
     ["neuroglancer", "open in Neuroglancer", "l", openNeuroglancer, inFocus],
     ["people", "progress of each person", "s", () => progress.drawPeople(), isIdle],
     ["theme", "dark or light", "d", toggleTheme, isIdle],
-    ["help", "these keys", "?", () => drawHelp(keys)],
+    ["help", "these keys", "?", () => drawHelp(keys, drawKeys)],
     ["run", "start the next round", "", startRound, () => view === "end"],
     ["close", "close", "", () => document.querySelectorAll("dialog").forEach((dialog) => dialog.close())],
     ["sign-out", "sign out", "", signOut],
@@ -278,14 +299,21 @@ function vertical(direction) {
   focus.viewer.scroll(direction);
 }
 
-async function afterTravel() {
+/** @param {"undo" | "redo"} which */
+async function travel(which) {
+  await gallery.flush(); // what was clicked last is a decision, too
+  await desk.travel(which);
   if (view === "end" && queue.current) view = "focus";
+  if (view === "settle") await loadDisputes();
   if (view === "gallery") gallery.goToCurrent();
   await draw();
 }
 
 async function atEnd() {
-  if (queue.isAtEnd && !queue.open.length) await go("end");
+  if (queue.open.length) return;
+  await desk.fill(gallery.size);
+  if (!queue.open.length) await go("end");
+  else gallery.draw();
 }
 
 async function openDispute() {
@@ -322,6 +350,7 @@ async function startRound() {
 }
 
 async function signOut() {
+  await gallery.flush();
   if (outbox.state.unsent) return say(`${outbox.state.unsent} decisions are unsent; they are sent when the server answers.`, true);
   await api.post("sign-out").catch((error) => {
     if (!(error instanceof Refused)) throw error;
@@ -333,10 +362,16 @@ async function signOut() {
 
 for (const { kind, reason, words } of project.decisions) {
   const name = decisionName({ kind, reason });
-  const key = element("kbd", {}, keyName(keys.keyOf(`decide-${name}`)));
-  byId("decisions").append(element("button", { class: `kind-${kind}`, "data-action": `decide-${name}` }, words, key));
+  byId("decisions").append(element("button", { class: `kind-${kind}`, "data-action": `decide-${name}` }, words, element("kbd")));
   if (kind === "nothing" || kind === "shape") byId("click-means").append(element("option", { value: name }, words.toLowerCase()));
 }
+function drawKeys() {
+  for (const button of byId("decisions").children) {
+    const key = button.querySelector("kbd");
+    if (key) key.textContent = keyName(keys.keyOf(button.getAttribute("data-action") ?? ""));
+  }
+}
+drawKeys();
 document.addEventListener("click", (event) => {
   const button = /** @type {HTMLElement} */ (event.target).closest("[data-action]");
   const name = button?.getAttribute("data-action");
@@ -348,26 +383,27 @@ document.addEventListener("click", (event) => {
 const order = /** @type {HTMLSelectElement} */ (byId("order"));
 order.value = queue.order;
 order.addEventListener("change", async () => {
-  order.blur();
   correction.cancel();
   await gallery.flush();
-  await queue.restart(order.value).catch((error) => say(error.message, true));
+  await restart(order.value).catch((error) => say(error.message, true));
+  order.value = queue.order;
   gallery.page = 0;
   gallery.cursor = 0;
   if (view === "end") view = "focus";
   clock.restart();
   await draw();
 });
+// After a choice by mouse, the next key is meant for the page.
+for (const select of document.querySelectorAll("select")) select.addEventListener("change", () => select.blur());
+for (const range of /** @type {NodeListOf<HTMLElement>} */ (document.querySelectorAll("input[type=range]"))) range.addEventListener("pointerup", () => range.blur());
 byId("person").textContent = project.annotator;
 window.addEventListener("resize", () => view === "gallery" && gallery.draw());
 
-await outbox.flush();
 try {
-  await queue.restart();
-  await queue.restoreHistory();
+  await restart();
 } catch (error) {
   say(error instanceof Error ? error.message : String(error), true);
 }
-await go(queue.open.length ? view : "end");
-Object.assign(window, { twostream: { project, queue, outbox, focus, gallery, correction, keys, progress, timings, clock } });
+await go(queue.open.length ? preferred() : "end");
+Object.assign(window, { twostream: { project, queue, outbox, focus, gallery, settle, correction, keys, progress, timings, clock } });
 document.body.dataset.ready = "true";

@@ -9,6 +9,7 @@
 import { Refused, Unreachable } from "./api.js";
 
 /** @typedef {{key: string, query: number | null, kind: string, reason?: string, seconds?: number, drawing?: unknown, adjudicates?: boolean, split_of?: number | null}} Decision */
+/** An undo that waits for the server, because the decision before it may have arrived. @typedef {{undo: string, of: string}} Undo */
 /** @typedef {{unsent: number, isReachable: boolean, problem: string}} OutboxState */
 
 const BATCH = 50;
@@ -25,7 +26,7 @@ export class Outbox {
   /**
    * @param {import("./api.js").Api} api
    * @param {string} owner project and person, whose decisions are kept apart from those of others
-   * @param {{onChange: (state: OutboxState) => void, onRefused: (decision: Decision, why: string) => void}} listeners
+   * @param {{onChange: (state: OutboxState) => void, onRefused: (entry: Decision | Undo, why: string) => void}} listeners
    */
   constructor(api, owner, listeners) {
     this.api = api;
@@ -43,50 +44,55 @@ export class Outbox {
       .sort();
   }
 
-  /** Decisions that the server has not acknowledged. @returns {Decision[]} */
+  /** What the server has not acknowledged, oldest first. @returns {(Decision | Undo)[]} */
   unsent() {
-    return this.#keys().flatMap((key) => {
-      const text = localStorage.getItem(key);
-      return text ? [JSON.parse(text)] : [];
-    });
+    return this.#keys().flatMap((key) => read(key));
   }
 
   /**
-   * Keep decisions and send them.
+   * Keep decisions and send them. They are kept when this returns, and sent, or known to wait, when it is resolved.
    * @param {Decision[]} decisions
-   * @returns {Promise<boolean>} whether all are recorded; false if they wait for the server
    */
   async submit(decisions) {
-    for (const decision of decisions) {
-      const place = `${Date.now()}-${String(this.#serial++).padStart(6, "0")}-${decision.key}`;
-      localStorage.setItem(this.prefix + place, JSON.stringify(decision)); // throws if the browser's store is full
-    }
+    for (const decision of decisions) this.#keep(decision); // throws if the browser's store is full
     await this.flush();
-    const waiting = new Set(this.unsent().map(({ key }) => key));
-    return !decisions.some(({ key }) => waiting.has(key));
+  }
+
+  /** @param {Decision | Undo} entry */
+  #keep(entry) {
+    const place = `${Date.now()}-${String(this.#serial++).padStart(6, "0")}-${"undo" in entry ? entry.undo : entry.key}`;
+    localStorage.setItem(this.prefix + place, JSON.stringify(entry));
   }
 
   /**
-   * Forget the decision that was made last, if it has not been sent.
-   * @returns {Decision | null}
+   * Undo what was decided last and waits. The server may have recorded it although its acknowledgement was lost, so it
+   * is not forgotten: an undo is sent after it.
+   * @param {string} key of the undo
+   * @returns {Decision[]} what was decided at once; empty if nothing waits that could be undone
    */
-  takeBack() {
-    const last = this.#keys().at(-1);
-    if (!last || this.#isFlushing) return null;
-    const decision = JSON.parse(localStorage.getItem(last) ?? "null");
-    localStorage.removeItem(last);
+  takeBack(key) {
+    /** @type {Decision[][]} */
+    const done = [];
+    for (const entry of this.unsent()) {
+      const last = done.at(-1);
+      if ("undo" in entry) done.pop();
+      else if (last && gestureOf(last[0]) === gestureOf(entry)) last.push(entry);
+      else done.push([entry]);
+    }
+    const taken = done.at(-1);
+    if (!taken) return [];
+    this.#keep({ undo: key, of: gestureOf(taken[0]) });
     this.#report(this.state.isReachable, this.state.problem);
-    return decision;
+    return taken;
   }
 
   /** Send what waits, oldest first. */
   async flush() {
-    if (this.#isFlushing) {
-      await this.#current;
-      if (this.#isFlushing) return;
+    if (this.#isFlushing) await this.#current;
+    if (!this.#isFlushing) {
+      this.#isFlushing = true;
+      this.#current = this.#send().finally(() => (this.#isFlushing = false));
     }
-    this.#isFlushing = true;
-    this.#current = this.#send().finally(() => (this.#isFlushing = false));
     await this.#current;
   }
   /** @type {Promise<void>} */
@@ -96,19 +102,41 @@ export class Outbox {
     clearTimeout(this.#timer);
     try {
       for (let keys = this.#keys(); keys.length; keys = this.#keys()) {
-        const batch = keys.slice(0, BATCH);
-        const decisions = batch.map((key) => JSON.parse(localStorage.getItem(key) ?? "null"));
-        const { results } = await this.api.post("decisions", { decisions });
-        batch.forEach((key, i) => {
-          localStorage.removeItem(key);
-          if (results[i].refused) this.#refuse(decisions[i], results[i].refused);
-        });
+        const [first] = read(keys[0]);
+        if (first && "undo" in first) await this.#sendUndo(keys[0], first);
+        else await this.#sendDecisions(keys);
       }
       this.#failures = 0;
       this.#report(true, "");
     } catch (error) {
       this.#fail(error);
     }
+  }
+
+  /** Send decisions up to the next undo. @param {string[]} keys */
+  async #sendDecisions(keys) {
+    /** @type {string[]} */
+    const batch = [];
+    /** @type {Decision[]} */
+    const decisions = [];
+    for (const key of keys.slice(0, BATCH)) {
+      const [entry] = read(key);
+      if (!entry || "undo" in entry) break;
+      batch.push(key);
+      decisions.push(entry);
+    }
+    if (!batch.length) return localStorage.removeItem(keys[0]);
+    const { results } = await this.api.post("decisions", { decisions });
+    batch.forEach((key, i) => {
+      localStorage.removeItem(key);
+      if (results[i].refused) this.#refuse(decisions[i], results[i].refused);
+    });
+  }
+
+  /** @param {string} place @param {Undo} entry */
+  async #sendUndo(place, { undo, of }) {
+    await this.api.post("undo", { key: undo, of });
+    localStorage.removeItem(place);
   }
 
   /** @param {unknown} error */
@@ -125,15 +153,16 @@ export class Outbox {
   #setAside(why) {
     const [first] = this.#keys();
     if (!first) return;
-    const decision = JSON.parse(localStorage.getItem(first) ?? "null");
+    const [entry] = read(first);
     localStorage.removeItem(first);
-    this.#refuse(decision, why);
+    if (entry) this.#refuse(entry, why);
   }
 
-  /** A refused decision stays in the browser's store, and the page says why. @param {Decision} decision @param {string} why */
-  #refuse(decision, why) {
-    localStorage.setItem(this.prefix.replace("/outbox/", "/refused/") + decision.key, JSON.stringify({ decision, why }));
-    this.listeners.onRefused(decision, why);
+  /** What was refused stays in the browser's store, and the page says why. @param {Decision | Undo} entry @param {string} why */
+  #refuse(entry, why) {
+    const key = "undo" in entry ? entry.undo : entry.key;
+    localStorage.setItem(this.prefix.replace("/outbox/", "/refused/") + key, JSON.stringify({ decision: entry, why }));
+    this.listeners.onRefused(entry, why);
   }
 
   /** @param {boolean} isReachable @param {string} problem */
@@ -142,3 +171,12 @@ export class Outbox {
     this.listeners.onChange(this.state);
   }
 }
+
+/** @param {string} key @returns {(Decision | Undo)[]} what is kept under a key; nothing if it was sent meanwhile */
+function read(key) {
+  const text = localStorage.getItem(key);
+  return text ? [JSON.parse(text)] : [];
+}
+
+/** What was decided at once has keys that begin alike. @param {Decision} decision */
+const gestureOf = ({ key }) => key.split("/")[0];

@@ -11,6 +11,8 @@
 /** @typedef {{query: QueryValues, mine: {kind: string, reason: string} | null, adjudicates: boolean}} Item */
 
 const MOST = 100;
+/** Queries held at first: few, so that a small round is shared by all who come. */
+const FIRST = 12;
 
 export class Queue {
   /** @type {Item[]} */
@@ -26,10 +28,10 @@ export class Queue {
   #asking = null;
   #asked = 0;
 
-  /** @param {import("./api.js").Api} api @param {() => void} onChange */
-  constructor(api, onChange) {
+  /** @param {import("./api.js").Api} api @param {number} leaseSeconds how long the server keeps a query for the person */
+  constructor(api, leaseSeconds) {
     this.api = api;
-    this.onChange = onChange;
+    this.renewMs = Math.min(60_000, (1000 * leaseSeconds) / 3);
   }
 
   /** @returns {Item | null} */
@@ -44,13 +46,17 @@ export class Queue {
 
   /** Begin anew, in another order or another round. @param {string} [order] */
   async restart(order = this.order) {
-    this.order = order;
-    localStorage.setItem("twostream/order", order);
     await this.#asking;
-    this.items = [];
-    this.index = 0;
-    this.isAtEnd = false;
-    await this.more(24);
+    const { items, index, isAtEnd, order: before } = this;
+    Object.assign(this, { items: [], index: 0, isAtEnd: false, order });
+    try {
+      await this.more(FIRST);
+      await this.#restoreHistory();
+    } catch (error) {
+      Object.assign(this, { items, index, isAtEnd, order: before });
+      throw error;
+    }
+    localStorage.setItem("twostream/order", order);
   }
 
   /**
@@ -65,7 +71,7 @@ export class Queue {
   }
 
   #isOld() {
-    return Date.now() - this.#asked > 60_000;
+    return Date.now() - this.#asked > this.renewMs;
   }
 
   /** @param {number} number */
@@ -84,7 +90,6 @@ export class Queue {
     for (const query of queries) if (!known.has(query.id)) this.items.push(itemOf(query));
     this.index = shown ? Math.max(0, this.items.indexOf(shown)) : Math.min(this.index, this.items.length);
     this.isAtEnd = queries.length < number;
-    this.onChange();
   }
 
   /** Go to the next query without a decision; past the last one if there is none. */
@@ -129,7 +134,7 @@ export class Queue {
   }
 
   /** Put the person's earlier answers of this round before the queue, so that "previous" reaches them after a reload. */
-  async restoreHistory() {
+  async #restoreHistory() {
     const { answers } = await this.api.get("history?number=50");
     const known = new Set(this.items.map((item) => item.query.id));
     const ids = answers.flatMap((/** @type {AnswerValues} */ a) => (a.query && !known.has(a.query) ? [a.query] : []));
