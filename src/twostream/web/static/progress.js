@@ -18,6 +18,7 @@ import { byId, element } from "./dom.js";
 export class Progress {
   /** @type {ProgressValues | null} */
   values = null;
+  isConnected = true;
 
   /** @param {(values: ProgressValues) => void} onChange */
   constructor(onChange) {
@@ -28,11 +29,14 @@ export class Progress {
   #listen() {
     const source = new EventSource("api/events");
     source.addEventListener("progress", (event) => {
+      this.isConnected = true;
       this.values = JSON.parse(/** @type {MessageEvent} */ (event).data);
       this.#drawHeader();
       if (this.values) this.onChange(this.values);
     });
     source.addEventListener("error", () => {
+      this.isConnected = false;
+      if (!byId("view-end").hidden) this.drawEnd();
       if (source.readyState !== EventSource.CLOSED) return; // else the browser connects again by itself
       window.setTimeout(() => this.#listen(), 3000);
     });
@@ -72,6 +76,10 @@ export class Progress {
   drawEnd() {
     const place = byId("view-end");
     const values = this.values;
+    if (!this.isConnected) {
+      const kept = "What you decided is kept in this browser. This page goes on by itself when the server is back.";
+      return place.replaceChildren(element("h2", {}, "The server does not answer"), element("p", {}, kept));
+    }
     if (!values) return place.replaceChildren(element("p", {}, "Asking the server …"));
     const { left, step, run, may_run, next, num_disagreements } = values;
     /** @type {Node[]} */

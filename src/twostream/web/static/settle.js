@@ -22,9 +22,15 @@ export class Settle {
   }
 
   async load() {
-    this.disputes = (await this.api.get("disagreements")).disputes ?? [];
+    this.disputes = (await this.api.get("disagreements")).disagreements;
     this.cursor = Math.min(this.cursor, Math.max(0, this.disputes.length - 1));
     this.draw();
+  }
+
+  /** Take a dispute that was settled from the list. @param {Dispute} dispute */
+  forget(dispute) {
+    this.disputes = this.disputes.filter((one) => one !== dispute);
+    this.move(0);
   }
 
   /** @param {number} step */
@@ -47,7 +53,8 @@ export class Settle {
     const said = dispute.answers.map(({ annotator, kind, reason }) =>
       element("li", { class: `kind-${kind}` }, element("strong", {}, annotator), ` ${answerText(kind, reason)}`),
     );
-    const right = element("div", {}, element("p", {}, `Candidate ${dispute.candidate}`), element("ul", {}, ...said));
+    const large = element("button", { "data-action": "open" }, "Show it large");
+    const right = element("div", {}, element("p", {}, `Candidate ${dispute.candidate}`), element("ul", {}, ...said), large);
     const row = element("article", { class: "dispute" }, cardOf(dispute.card), right);
     row.querySelector(".words")?.remove();
     if (i === this.cursor) row.setAttribute("aria-current", "true");
