@@ -42,6 +42,7 @@ class Work:
         seconds: from each decision to the next; 0 for as fast as the server answers.
         pictures: whether the picture of a query is loaded ahead, and the page's line for events is open.
         order: of the queue.
+        begin: seconds since 1970 before which nothing is decided, so that all have signed in by then.
     """
 
     link: str
@@ -49,6 +50,7 @@ class Work:
     seconds: float = 0.0
     pictures: bool = False
     order: str = "cluster"
+    begin: float = 0.0
 
 
 @dataclass
@@ -157,7 +159,7 @@ class Annotator:
             threading.Thread(target=self.client.listen, args=(self.done, ended), daemon=True).start()
         self._lease()
         self._load_ahead()
-        start = time.monotonic() + self._rng.random() * self.work.seconds
+        start = time.monotonic() + max(0.0, self.work.begin - time.time()) + self._rng.random() * self.work.seconds
         for number in range(self.work.decisions):
             time.sleep(max(0.0, start + number * self.work.seconds - time.monotonic()))
             if not self._held:
