@@ -62,7 +62,7 @@ class Done:
         acknowledged: {key: (query, id of the answer)}.
         refused: sentences.
         leased: ids of all queries that were leased to them.
-        resent: decisions that had to be sent again.
+        resent: requests that had to be sent again.
         milliseconds: {kind of request: of each that was answered}.
         events: how many the server has sent.
     """
@@ -132,9 +132,10 @@ class Client:
                 while not ended.is_set() and (line := response.readline()):
                     done.events += line.startswith(b"data:")
             except (OSError, http.client.HTTPException):
-                ended.wait(0.5)
+                pass  # the server is gone; the page opens the line again as well
             finally:
                 connection.close()
+            ended.wait(0.5)
 
 
 class Annotator:
@@ -153,12 +154,15 @@ class Annotator:
 
     def run(self) -> Done:
         """Make all decisions, or as many as there are queries."""
+        began = time.perf_counter()
         self.client.sign_in()
         ended = threading.Event()
         if self.work.pictures:
             threading.Thread(target=self.client.listen, args=(self.done, ended), daemon=True).start()
         self._lease()
         self._load_ahead()
+        if self.work.begin:  # what was measured while everybody signed in at once is one figure of its own
+            self.done.milliseconds = {"ready": [1000 * (time.perf_counter() - began)]}
         start = time.monotonic() + max(0.0, self.work.begin - time.time()) + self._rng.random() * self.work.seconds
         for number in range(self.work.decisions):
             time.sleep(max(0.0, start + number * self.work.seconds - time.monotonic()))
@@ -223,7 +227,7 @@ class Annotator:
             except (OSError, http.client.HTTPException):
                 if time.monotonic() - since > GIVE_UP_SECONDS:
                     raise
-                self.done.resent += kind == "decision"
+                self.done.resent += 1
                 time.sleep(RETRY_SECONDS[min(failures, len(RETRY_SECONDS) - 1)])
                 failures += 1
 
@@ -264,9 +268,7 @@ class Annotators:
     def __init__(self, works: Sequence[Work], *, processes: int = 2, seed: int = 0) -> None:
         self._pool = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"))
         shares = [works[i::processes] for i in range(processes)]
-        self._futures = [
-            self._pool.submit(_work, share, seed + 1000 * i) for i, share in enumerate(shares) if share
-        ]
+        self._futures = [self._pool.submit(_work, share, seed + 1000 * i) for i, share in enumerate(shares) if share]
 
     @property
     def are_at_work(self) -> bool:

@@ -70,7 +70,7 @@ class Size:
 
 
 def make_image(path: Path, size: Size, tile_zyx: Sequence[int]) -> None:
-    """A Zarr array, (Z, Y, X) uint8: one tile of tissue, turned and shifted in each place, so it compresses like one."""
+    """A Zarr array, (Z, Y, X) uint8: one tile of tissue, turned and shifted in each place."""
     tile = Tissue(seed=0, voxel_size_nm=VOXEL_SIZE_NM).image(Box.whole(tuple(tile_zyx)))
     store = tensorstore.open(
         {

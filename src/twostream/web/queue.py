@@ -13,7 +13,7 @@ import math
 import threading
 import time
 import zlib
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -108,6 +108,8 @@ class Queue:
         self._last = 0  # id of the newest answer that is known
         self._answers: dict[int, Answer] = {}
         self._current: dict[int, dict[int, str]] = {}  # {query: {answer id: annotator}}
+        self._of_candidate: dict[int, set[int]] = {}  # {candidate: ids of answers}
+        self._several: set[int] = set()  # candidates with several current answers
         self.people: dict[str, Person] = {}
         self._round: _Round | None = None
         self._step: tuple[int, str] = (0, "")
@@ -138,22 +140,36 @@ class Queue:
             self.people[old.annotator].answers -= 1
             if old.query is not None:
                 self._current[old.query].pop(old.id)
+                self._note(old, set.discard)
         if answer.is_retraction:
             return
         person.answers += 1
         self._answers[answer.id] = answer
         if answer.query is not None:
             self._current.setdefault(answer.query, {})[answer.id] = answer.annotator
+            self._note(answer, set.add)
+
+    def _note(self, answer: Answer, change: Callable[[set[int], int], None]) -> None:
+        """Note that a candidate has one current answer more or less."""
+        if answer.candidate is None:
+            return
+        ids = self._of_candidate.setdefault(answer.candidate, set())
+        change(ids, answer.id)
+        change_several = self._several.add if len(ids) > 1 else self._several.discard
+        change_several(answer.candidate)
 
     def answered_by(self, query: int) -> set[str]:
         """Names of the people whose current answers a query has."""
         return set(self._current.get(query, {}).values())
 
-    def current(self) -> list[Answer]:
-        """All current answers, oldest first, without their drawings."""
+    def shared(self) -> list[Answer]:
+        """The current answers to candidates that have several, oldest first, without their drawings.
+
+        Agreement and disagreements follow from these alone, and they are few.
+        """
         with self._lock:
             self.refresh()
-            return [self._answers[i] for i in sorted(self._answers)]
+            return [self._answers[i] for i in sorted(i for one in self._several for i in self._of_candidate[one])]
 
     # -- the round ------------------------------------------------------------------------------------------------
 
