@@ -30,19 +30,18 @@ import numpy as np
 from common import options as common_options
 from common.annotators import Annotators, Client, Done, Work
 from common.results import Data, Results
-from common.serving import Served, Size, forget_files, make_project
+from common.serving import Served, Size, cached_project, forget_files
 from common.silent_server import silent_server
 
 from twostream.project.answer_log import ANSWERS_NAME, AnswerLog
 from twostream.project.project import LEDGER_NAME, Project
 from twostream.project.repair import repair
 
-QUICK = {"small": Size(3_000, 0, 3_000, (64, 512, 512))}
-FULL = {
-    "small": Size(20_000, 0, 14_000, (512, 1408, 1536)),
-    "large": Size(1_000_000, 100_000, 14_000, (512, 1408, 1536)),
-}
-QUICK_TILE, FULL_TILE = (32, 128, 128), (64, 256, 256)
+QUICK = (Size(3_000, 0, 3_000, (64, 512, 512), (32, 128, 128)),)
+FULL = (
+    Size(20_000, 0, 14_000, (512, 1408, 1536), (64, 256, 256)),
+    Size(1_000_000, 100_000, 14_000, (512, 1408, 1536), (64, 256, 256)),
+)
 ALONE_CALLS = 20
 READY_SECONDS = 8.0
 """Seconds until all annotators have signed in and hold queries, or nearly."""
@@ -228,14 +227,8 @@ def main() -> None:
         measure_client(results, options)
     with tempfile.TemporaryDirectory() as scratch:
         cache = options.cache or Path(scratch)
-        for name, size in (FULL if options.full else QUICK).items():
-            folder = cache / f"proofreading-{name}-{'full' if options.full else 'quick'}"
-            if not (folder / "project").exists():
-                partial = folder.with_suffix(".partial")
-                shutil.rmtree(partial, ignore_errors=True)
-                partial.mkdir(parents=True)
-                make_project(partial, size, FULL_TILE if options.full else QUICK_TILE)
-                partial.rename(folder)
+        for size in FULL if options.full else QUICK:
+            folder = cached_project(cache, size)
             settings = {"candidates": size.candidates, "answers": size.answers}
             measures = (measure_waited, "load_average"), (measure_kept, "decisions_per_second")
             for measure, last in measures:

@@ -1,4 +1,4 @@
-"""Several people at once over HTTP, and a server that is killed meanwhile: nothing is lost, nothing is recorded twice."""
+"""Several people at once over HTTP, and a server that is killed meanwhile: nothing is lost or recorded twice."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NUM_ANNOTATORS, NUM_DECISIONS = 3, 240
 @pytest.fixture
 def generated_project(tmp_path: Path) -> Path:
     """Folder of a generated project: a round that was answered, and one that waits."""
-    return make_project(tmp_path, Size(400, 100, 300, (16, 128, 128), (8, 64, 64)), (16, 64, 64)).root
+    return make_project(tmp_path, Size(400, 100, 300, (16, 128, 128), (16, 64, 64), (8, 64, 64))).root
 
 
 def test_a_killed_server_has_every_acknowledged_decision_once(generated_project: Path) -> None:

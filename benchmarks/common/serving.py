@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -52,6 +53,7 @@ class Size:
         answers: of earlier rounds.
         open: queries that wait for answers.
         image_zyx: voxels of the image.
+        tile_zyx: voxels of the tissue that it repeats.
         chunk_zyx: voxels of its chunks.
     """
 
@@ -59,6 +61,7 @@ class Size:
     answers: int
     open: int
     image_zyx: tuple[int, int, int]
+    tile_zyx: tuple[int, int, int]
     chunk_zyx: tuple[int, int, int] = (64, 64, 64)
 
     @property
@@ -69,9 +72,9 @@ class Size:
         return Data(f"generated project, {shape}", f"common.serving.make_project({self}), seed 0")
 
 
-def make_image(path: Path, size: Size, tile_zyx: Sequence[int]) -> None:
+def make_image(path: Path, size: Size) -> None:
     """A Zarr array, (Z, Y, X) uint8: one tile of tissue, turned and shifted in each place."""
-    tile = Tissue(seed=0, voxel_size_nm=VOXEL_SIZE_NM).image(Box.whole(tuple(tile_zyx)))
+    tile = Tissue(seed=0, voxel_size_nm=VOXEL_SIZE_NM).image(Box.whole(size.tile_zyx))
     store = tensorstore.open(
         {
             "driver": "zarr", "kvstore": f"file://{path}/",
@@ -102,9 +105,9 @@ def forget_files(folder: Path) -> None:
             os.close(handle)
 
 
-def make_project(folder: Path, size: Size, tile_zyx: Sequence[int] = (64, 256, 256)) -> Project:
+def make_project(folder: Path, size: Size) -> Project:
     """A project in ``folder/project`` whose last round waits for answers, and its image beside it."""
-    make_image(folder / "image.zarr", size, tile_zyx)
+    make_image(folder / "image.zarr", size)
     project = create_project(
         folder / "project", task="mitochondria", image=str(folder / "image.zarr"),
         probability=str(folder / "image.zarr"), voxel_size_nm=VOXEL_SIZE_NM,
@@ -128,6 +131,18 @@ def make_project(folder: Path, size: Size, tile_zyx: Sequence[int] = (64, 256, 2
     _finish(project, last, but=("answer",))
     ledger.close()
     return project
+
+
+def cached_project(cache: Path, size: Size) -> Path:
+    """The folder of such a project, made unless it is there; its ``project`` is to be copied beside it before use."""
+    folder = cache / f"proofreading-{size.candidates}-{size.answers}-{size.open}"
+    if not folder.exists():
+        partial = folder.with_suffix(".partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        make_project(partial, size)
+        partial.rename(folder)
+    return folder
 
 
 def _finish(project: Project, number: int, but: Sequence[str]) -> None:
