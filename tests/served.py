@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import re
 import shutil
-import signal
-import socket
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -24,22 +17,14 @@ from twostream.project.create import create_project
 from twostream.project.project import Project
 from twostream.volume import create_volume
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-NO_CHROMIUM = "Chromium or playwright is not on this machine: the page was not tested in a real browser"
+sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
+
+from common.browser import CHROMIUM, NO_CHROMIUM, has_browser
+from common.serving import Served
+
 SOFTWARE_WEBGL = ("--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist")
 """For Neuroglancer, on machines without a GPU."""
 BUDGET = 24
-
-
-def has_browser() -> bool:
-    """Whether a page can be opened here."""
-    try:
-        import playwright.sync_api  # noqa: F401
-    except ImportError:
-        return False
-    return CHROMIUM is not None
-
-
 needs_browser = pytest.mark.skipif(not has_browser(), reason=NO_CHROMIUM)
 
 
@@ -61,75 +46,6 @@ def make_queue(folder: Path, budget: int = BUDGET) -> Project:
     run(project, rounds=1)
     project.ledger.close()
     return Project(project.root)
-
-
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        return int(listening.getsockname()[1])
-
-
-@dataclass
-class Served:
-    """A server in a process of its own, which can be killed and started again at the same address.
-
-    Attributes:
-        root: the project's folder.
-        options: of ``twostream serve``.
-        port: where it listens.
-        links: {name: link} of each annotator, as printed; "" without names.
-    """
-
-    root: Path
-    options: tuple[str, ...] = ()
-    port: int = field(default_factory=free_port)
-    links: dict[str, str] = field(default_factory=dict)
-    process: subprocess.Popen[str] | None = None
-
-    def start(self) -> Served:
-        """Start it, and wait until it listens."""
-        command = [sys.executable, "-m", "twostream", "serve", str(self.root), "--port", str(self.port), *self.options]
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        self.process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
-        )
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            if found := re.search(r"(?:^(.+): )?(http://\S+#\S+)", line.strip()):
-                self.links[found.group(1) or ""] = found.group(2)
-            if line.startswith("Ctrl+C"):
-                break
-        until = time.monotonic() + 30
-        while time.monotonic() < until:
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
-                return self
-            time.sleep(0.05)
-        raise AssertionError("the server did not start")
-
-    @property
-    def url(self) -> str:
-        """Address of the page."""
-        return f"http://127.0.0.1:{self.port}/"
-
-    def kill(self) -> None:
-        """Kill it as ``kill -9`` does."""
-        assert self.process is not None
-        self.process.send_signal(signal.SIGKILL)
-        self.process.wait()
-
-    def stop(self) -> None:
-        """Stop it."""
-        if self.process is not None and self.process.poll() is None:
-            self.process.terminate()
-            try:
-                self.process.wait(10)
-            except subprocess.TimeoutExpired:
-                self.kill()
-
-    @property
-    def project(self) -> Project:
-        """The project, opened anew, so that it shows what the server has recorded."""
-        return Project(self.root)
 
 
 def until(page, expression: str, seconds: float = 15.0):

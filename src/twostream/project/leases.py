@@ -69,6 +69,8 @@ class Leases:
 
     def _has_room(self, query: int, annotator: str, leased_to: Collection[str], wanted: int) -> bool:
         """Whether fewer people than wanted have answered a query or look at it."""
+        if len(leased_to) >= wanted:
+            return False
         rows = self._database.rows(
             "SELECT annotator, kind FROM answer WHERE query = ? AND "
             "NOT EXISTS (SELECT 1 FROM answer AS later WHERE later.supersedes = answer.id)",
@@ -86,6 +88,19 @@ class Leases:
         """Queries that are leased to somebody else."""
         rows = self._database.rows("SELECT query FROM lease WHERE annotator != ? AND until > ?", annotator, now)
         return {row["query"] for row in rows}
+
+    def renew(self, annotator: str, queries: Sequence[int], until: float) -> None:
+        """Lease queries to an annotator who looks at them again, whoever else does."""
+        with self._database.transaction():
+            for query in queries:
+                self._database.rows("INSERT OR REPLACE INTO lease VALUES (?, ?, ?)", query, annotator, until)
+
+    def end(self, annotator: str, query: int) -> None:
+        """End the lease of a query that the annotator answers, inside the transaction that records the answer.
+
+        Leases are then as few as the queries that people look at, however many they have answered.
+        """
+        self._database.rows("DELETE FROM lease WHERE query = ? AND annotator = ?", query, annotator)
 
     def give_back(self, annotator: str, queries: Sequence[int] | None = None) -> None:
         """End leases of an annotator: those of ``queries``, or all."""

@@ -446,6 +446,8 @@ class Ledger:
         if answer.drawing is not None:
             box, mask = answer.drawing
             drawing = self._database.insert("drawing", box=str(box), mask=pack_mask(mask))
+        if answer.query is not None:
+            self.leases.end(answer.annotator, answer.query)
         return self._database.insert(
             "answer",
             id=identity,

@@ -322,10 +322,12 @@ class LedgerExam:
         assert leases.take("eve", ids, number=9, **settings) == []
         assert sorted(leases.held("ann", 109.0)) == [1, 2, 6] and leases.held("ann", 110.0) == []
         ledger.tell(told(1, AnswerKind.TRUE, "ann"))
-        leases.give_back("ann", [1])
+        assert sorted(leases.held("ann", 109.0)) == [2, 6]  # an answer ends the lease
         assert other.take("bob", [1], number=1, **settings) == []
         leases.give_back("bob")
         assert leases.take("eve", ids, number=9, **settings) == [3, 4, 5, 6]
+        leases.renew("bob", [3], 110.0)
+        assert leases.held("bob", 109.0) == [3] and leases.held_by_others("ann", 109.0) == {3, 4, 5, 6}
         settings |= {"now": 120.0, "until": 130.0}
         assert other.take("bob", ids, number=9, **settings) == [2, 3, 4, 5, 6]
 

@@ -9,6 +9,7 @@ Knows the ledger; must not know requests or pictures.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -53,10 +54,11 @@ class Decisions:
 
     Args:
         ledger: the project's.
+        lease_seconds: how long a query that was opened again by undo is kept for the person.
     """
 
-    def __init__(self, ledger: Ledger) -> None:
-        self._ledger = ledger
+    def __init__(self, ledger: Ledger, lease_seconds: float) -> None:
+        self._ledger, self._lease_seconds = ledger, lease_seconds
 
     def record(self, annotator: str, decision: Decision) -> int:
         """Record a decision; it is on disk when this returns. One that was recorded before is passed over.
@@ -128,6 +130,8 @@ class Decisions:
             if before is not None:
                 rows.append(replace(before, seconds=0.0, supersedes=None, key=f"{name}/before", id=0))
         self._ledger.tell_all(rows)
+        again = [answer.query for answer in gesture if answer.query is not None]
+        self._ledger.leases.renew(annotator, again, time.time() + self._lease_seconds)
         return gesture
 
     def _standing(self, answer: Answer) -> int:

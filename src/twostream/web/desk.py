@@ -51,8 +51,8 @@ class Desk:
     runner: Runner = field(init=False)
 
     def __post_init__(self) -> None:
-        self.queue, self.decisions = Queue(self.project), Decisions(self.project.ledger)
-        self.pictures, self.runner = Pictures(self.project), Runner(self.project)
+        self.queue, self.pictures, self.runner = Queue(self.project), Pictures(self.project), Runner(self.project)
+        self.decisions = Decisions(self.project.ledger, self.project.config.proofreading.lease_seconds)
         self._shown: OrderedDict[int, tuple[Query, dict[str, Any]]] = OrderedDict()
         self._lock = threading.Lock()
         environment = Environment(

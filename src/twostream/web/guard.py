@@ -128,8 +128,8 @@ def _security(request: Request) -> Security:
     return found
 
 
-def signed_in(request: Request) -> Session:
-    """The session of a request.
+async def signed_in(request: Request) -> Session:
+    """The session of a request. Asynchronous, as ``may_change``, because it is too short to be worth a thread.
 
     Raises:
         HTTPException: 401, nobody has signed in.
@@ -140,13 +140,13 @@ def signed_in(request: Request) -> Session:
     return session
 
 
-def may_change(request: Request) -> Session:
+async def may_change(request: Request) -> Session:
     """The session of a request that changes something.
 
     Raises:
         HTTPException: 401, nobody has signed in; 403, the request does not come from our page; 415, it is no JSON.
     """
-    session = signed_in(request)
+    session = await signed_in(request)
     given = request.headers.get(CSRF_HEADER, "")
     if not given.isascii() or given != session.csrf:
         raise HTTPException(403, f"the header {CSRF_HEADER} is missing or old; reload the page.")

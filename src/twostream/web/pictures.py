@@ -117,12 +117,12 @@ def view_box(candidate: Candidate, image: Volume, patch_nm: float) -> Box:
         image: the image.
         patch_nm: width of its patch in nm.
     """
-    size = image.voxel_size_nm
+    size, whole = image.voxel_size_nm, image.box
     center = [o + n / 2 for o, n in zip(candidate.box.offset_zyx, candidate.box.shape_zyx, strict=True)]
 
     def box(context: float) -> Box:
         half = [n / 2 + context * patch_nm / s for n, s in zip(candidate.box.shape_zyx, size, strict=True)]
-        return _around(center, half, image.box)
+        return _around(center, half, whole)
 
     context = CONTEXT
     while context > 0.05 and box(context).num_voxels > VIEW_VOXELS:
@@ -132,7 +132,7 @@ def view_box(candidate: Candidate, image: Volume, patch_nm: float) -> Box:
         return found
     # A huge object: the part around its centre of mass.
     shrink = (VIEW_VOXELS / found.num_voxels) ** (1 / 3)
-    return _around(candidate.center_zyx.tolist(), [n / 2 * shrink for n in found.shape_zyx], image.box)
+    return _around(candidate.center_zyx.tolist(), [n / 2 * shrink for n in found.shape_zyx], whole)
 
 
 def _around(center: Sequence[float], half: Sequence[float], whole: Box) -> Box:

@@ -55,7 +55,7 @@ class Progress:
             if queue.last == self._known or start < self._again_at:
                 return self._shared
             self._known = queue.last
-            current = queue.current()
+            shared = queue.shared()
             people = [
                 {
                     "name": name,
@@ -67,8 +67,8 @@ class Progress:
             ]
             self._shared = {
                 "people": people,
-                "num_disagreements": len(disagreements(current)),
-                "agreements": [asdict(one) for one in agreements(current)],
+                "num_disagreements": len(disagreements(shared)),
+                "agreements": [asdict(one) for one in agreements(shared) if one.num_common],
             }
             now = time.monotonic()
             self._again_at = now + REST * (now - start)
@@ -78,7 +78,7 @@ class Progress:
 def disagreement_values(desk: Desk, annotator: str) -> dict[str, Any]:
     """Queries about which people disagree, as plain values."""
     rows = []
-    for one in disagreements(desk.queue.current()):
+    for one in disagreements(desk.queue.shared()):
         try:
             described = desk.described(one.query, annotator)
         except LedgerError:

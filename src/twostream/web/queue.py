@@ -13,7 +13,7 @@ import math
 import threading
 import time
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -65,13 +65,34 @@ class Left:
 
 @dataclass
 class _Round:
-    """The queries of a round."""
+    """The queries of a round.
+
+    Attributes:
+        number: of the round.
+        lines: its queries.
+        wanted: {query id: how many people should answer it}; 1 for those that it lacks.
+        probability: {candidate id: what the scorer believes}.
+        open: queries without any answer.
+        second: answered queries that wait for a second opinion.
+        orders: {name: ids of queries}.
+    """
 
     number: int
     lines: list[QueryLine]
     wanted: dict[int, int]
     probability: dict[int, float]
+    open: set[int] = field(default_factory=set)
+    second: set[int] = field(default_factory=set)
     orders: dict[str, list[int]] = field(default_factory=dict)
+
+    def place(self, query: int, answered_by: Collection[str]) -> None:
+        """Note whether a query of the round is open or waits for a second opinion."""
+        self.open.discard(query)
+        self.second.discard(query)
+        if not answered_by:
+            self.open.add(query)
+        elif len(answered_by) < self.wanted.get(query, 1):
+            self.second.add(query)
 
 
 class Queue:
@@ -87,6 +108,8 @@ class Queue:
         self._last = 0  # id of the newest answer that is known
         self._answers: dict[int, Answer] = {}
         self._current: dict[int, dict[int, str]] = {}  # {query: {answer id: annotator}}
+        self._of_candidate: dict[int, set[int]] = {}  # {candidate: ids of answers}
+        self._several: set[int] = set()  # candidates with several current answers
         self.people: dict[str, Person] = {}
         self._round: _Round | None = None
         self._step: tuple[int, str] = (0, "")
@@ -105,6 +128,8 @@ class Queue:
             for answer in self._project.ledger.answers_after(self._last):
                 self._last = answer.id
                 self._take_in(answer)
+                if self._round and answer.query is not None and answer.round == self._round.number:
+                    self._round.place(answer.query, self.answered_by(answer.query))
 
     def _take_in(self, answer: Answer) -> None:
         """Take in one answer."""
@@ -115,22 +140,36 @@ class Queue:
             self.people[old.annotator].answers -= 1
             if old.query is not None:
                 self._current[old.query].pop(old.id)
+                self._note(old, set.discard)
         if answer.is_retraction:
             return
         person.answers += 1
         self._answers[answer.id] = answer
         if answer.query is not None:
             self._current.setdefault(answer.query, {})[answer.id] = answer.annotator
+            self._note(answer, set.add)
+
+    def _note(self, answer: Answer, change: Callable[[set[int], int], None]) -> None:
+        """Note that a candidate has one current answer more or less."""
+        if answer.candidate is None:
+            return
+        ids = self._of_candidate.setdefault(answer.candidate, set())
+        change(ids, answer.id)
+        change_several = self._several.add if len(ids) > 1 else self._several.discard
+        change_several(answer.candidate)
 
     def answered_by(self, query: int) -> set[str]:
         """Names of the people whose current answers a query has."""
         return set(self._current.get(query, {}).values())
 
-    def current(self) -> list[Answer]:
-        """All current answers, oldest first, without their drawings."""
+    def shared(self) -> list[Answer]:
+        """The current answers to candidates that have several, oldest first, without their drawings.
+
+        Agreement and disagreements follow from these alone, and they are few.
+        """
         with self._lock:
             self.refresh()
-            return [self._answers[i] for i in sorted(self._answers)]
+            return [self._answers[i] for i in sorted(i for one in self._several for i in self._of_candidate[one])]
 
     # -- the round ------------------------------------------------------------------------------------------------
 
@@ -155,13 +194,18 @@ class Queue:
             lines = self._project.ledger.query_lines(number)
             share, identity = self._project.config.proofreading.double_share, self._project.id
             wanted = {one.id: 2 for one in lines if _fraction(f"{identity}:{one.id}") < share}
-            self._round = _Round(number, lines, wanted, self._probabilities(number))
+            self._round = _Round(number, lines, wanted, self._probabilities(number, lines))
+            for one in lines:
+                self._round.place(one.id, self.answered_by(one.id))
         return self._round
 
-    def _probabilities(self, number: int) -> dict[int, float]:
-        """{candidate id: the scorer's probability} of a round; empty if it is not known."""
+    def _probabilities(self, number: int, lines: list[QueryLine]) -> dict[int, float]:
+        """{candidate id: the scorer's probability} of a round's queries; empty if it is not known."""
         found = read_probabilities(self._project, number)
-        return {} if found is None else found.of_id
+        if found is None:
+            return {}
+        asked = np.isin(found.ids, np.array([line.candidate for line in lines], found.ids.dtype))
+        return dict(zip(found.ids[asked].tolist(), found.probability[asked].tolist(), strict=True))
 
     def probability(self, line: QueryLine) -> float:
         """What the scorer believes of a candidate; S's score if it has learned nothing yet."""
@@ -215,21 +259,20 @@ class Queue:
         """
         with self._lock:
             self.refresh()
-            wanted: Mapping[int, int] = self._round.wanted if self._lines() and self._round else {}
-            free = [i for i in self.order(order, annotator) if self._is_wanted(i, annotator, wanted)]
-        free.sort(key=lambda i: bool(self._current.get(i)))
+            ordered, found = self.order(order, annotator), self._lines()
+            if found is None:
+                return []
+            second = self._second_for(found, annotator)
+            free = [i for i in ordered if i in found.open] + [i for i in ordered if i in second]
         now = time.time()
         seconds = self._project.config.proofreading.lease_seconds
         return self._project.ledger.leases.take(
-            annotator, free, number=number, wanted=wanted, until=now + seconds, now=now
+            annotator, free, number=number, wanted=found.wanted, until=now + seconds, now=now
         )
 
-    def _is_wanted(self, query: int, annotator: str, wanted: Mapping[int, int]) -> bool:
-        answered = self._current.get(query)
-        if not answered:
-            return True
-        names = set(answered.values())
-        return annotator not in names and len(names) < wanted.get(query, 1)
+    def _second_for(self, found: _Round, annotator: str) -> set[int]:
+        """Queries about which a person could give the second opinion."""
+        return {i for i in found.second if annotator not in self.answered_by(i)}
 
     def left(self, annotator: str) -> Left:
         """What is left of the open round for everybody, and for one person."""
@@ -238,13 +281,10 @@ class Queue:
             found = self._lines()
             if found is None:
                 return Left(0, 0, 0, 0, 0)
-            ids = [line.id for line in found.lines]
-            open_ = {i for i in ids if not self._current.get(i)}
-            second = [i for i in ids if 0 < len(self.answered_by(i)) < found.wanted.get(i, 1)]
-            mine = [i for i in ids if self._is_wanted(i, annotator, found.wanted)]
-        by_others = self._project.ledger.leases.held_by_others(annotator, time.time())
-        taken = len(open_ & by_others)
-        return Left(len(ids), len(open_), len(set(mine) - {i for i in by_others if i in open_}), len(second), taken)
+            by_others = self._project.ledger.leases.held_by_others(annotator, time.time())
+            num_open, taken = len(found.open), len(found.open & by_others)
+            mine = num_open - taken + len(self._second_for(found, annotator))
+            return Left(len(found.lines), num_open, mine, len(found.second), taken)
 
 
 def _fraction(text: str) -> float:

@@ -5,6 +5,7 @@ Knows uvicorn and addresses; must not know what requests do.
 
 from __future__ import annotations
 
+import gc
 import getpass
 import ipaddress
 import socket
@@ -64,6 +65,8 @@ def serve(project: Project, options: ServeOptions) -> None:
         volumes = NeuroglancerVolumes(project, security.capability("neuroglancer"), options.neuroglancer)
     desk = Desk(project, security, may_run=options.allow_run, neuroglancer=volumes)
     hosts = (*LOOPBACK, *options.allow_hosts) if is_loopback(options.host) else (*LOOPBACK, *known_hosts(options))
+    desk.queue.left("")  # all answers are read now, so that nobody waits for it on the page
+    gc.freeze()  # they stay, so the collector need not look at them again and again
     app = make_app(desk, hosts=hosts, root_path=options.root_path)
     print("\n".join(link_lines(security, options, port)), flush=True)
     config = uvicorn.Config(
@@ -118,7 +121,8 @@ def listen(host: str, port: int) -> socket.socket:
     """
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        found = socket.socket(family)
+        # With the protocol stated, asyncio sends small packets at once; else each response waits 40 ms for a receipt.
+        found = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         found.bind((host, port))
         found.listen(128)

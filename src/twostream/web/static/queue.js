@@ -60,13 +60,14 @@ export class Queue {
   }
 
   /**
-   * Hold at least `number` open queries, if there are so many.
+   * Hold at least `number` open queries, if there are so many. Where there are fewer, it asks for twice as many, so that
+   * not every decision asks anew.
    * @param {number} number
    */
   async more(number) {
     await this.#asking;
     if (this.open.filter((item) => !item.adjudicates).length >= number && !this.#isOld()) return;
-    this.#asking = this.#ask(Math.min(MOST, number)).finally(() => (this.#asking = null));
+    this.#asking = this.#ask(Math.min(MOST, 2 * number)).finally(() => (this.#asking = null));
     await this.#asking;
   }
 
