@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, StreamingResponse
 from fastapi.staticfiles import StaticFiles
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -20,6 +21,7 @@ from starlette.middleware import Middleware
 import twostream
 from twostream.base.errors import TwoStreamError
 from twostream.web.api import router
+from twostream.web.bodies import refusal
 from twostream.web.desk import Desk
 from twostream.web.guard import LOOPBACK, BodyLimit, Headers, Reader
 from twostream.web.neuroglancer_client import client_router
@@ -59,6 +61,10 @@ def make_app(desk: Desk, *, hosts: Sequence[str] = LOOPBACK, root_path: str = ""
     @app.exception_handler(TwoStreamError)
     def sentence(_: Request, error: Exception) -> Response:
         return JSONResponse({"detail": str(error)}, 409)
+
+    @app.exception_handler(RequestValidationError)
+    def not_understood(_: Request, error: Exception) -> Response:
+        return JSONResponse({"detail": refusal(error)}, 422)
 
     @app.get("/", include_in_schema=False)
     def page(request: Request) -> Response:

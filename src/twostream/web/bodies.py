@@ -1,12 +1,13 @@
 """Bodies of requests: strict, bounded, and nothing beyond what is named.
 
-Knows pydantic; must not know projects.
+Knows pydantic and how it refuses; must not know projects.
 """
 
 from __future__ import annotations
 
 from typing import Annotated
 
+from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt
 
 from twostream.web.corrections import DrawingBody
@@ -59,6 +60,18 @@ class DecisionsBody(Body):
     """Decisions, in the order in which they were made."""
 
     decisions: Annotated[list[DecisionBody], Field(min_length=1, max_length=MAX_DECISIONS)]
+
+
+def refusal(error: Exception) -> str:
+    """What is wrong with a request, as a sentence.
+
+    What came is not repeated: it may be a token, megabytes long, or no text that can be sent (NaN, half a character).
+    """
+    assert isinstance(error, RequestValidationError)
+    first, *others = error.errors()
+    place = ".".join(str(part) for part in first["loc"])[:100].encode("ascii", "backslashreplace").decode()
+    more = f" There are {len(others)} more faults." if others else ""
+    return f"the request was not understood at {place}: {first['msg']}.{more}"
 
 
 class KeyBody(Body):
