@@ -4,8 +4,6 @@ import importlib.util
 import json
 import math
 import shutil
-import socket
-import threading
 import time
 from contextlib import contextmanager
 from dataclasses import replace
@@ -17,6 +15,7 @@ import pytest
 import tensorstore as ts
 from conftest import SHAPE_ZYX, TEST_BOX, TINY, VOXEL_SIZE_NM, toy_arrays
 from served import needs_browser
+from sites import running
 
 from twostream.base.errors import InputError, VolumeError
 from twostream.base.geometry import Box
@@ -75,17 +74,8 @@ def serving(volumes, *routers):
     app = fastapi.FastAPI(openapi_url=None)
     for router in (volumes_router(volumes), *routers):
         app.include_router(router)
-    listening = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=1))
-    thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
-    thread.start()
-    until = time.monotonic() + 20
-    while not server.started and time.monotonic() < until:
-        time.sleep(0.01)
-    assert server.started
-    yield f"http://127.0.0.1:{listening.getsockname()[1]}/"
-    server.should_exit = True
-    thread.join(timeout=20)
+    with running(app) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")

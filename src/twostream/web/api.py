@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Annotated, Any
 
-from fastapi import APIRouter, HTTPException, Path, Query, Request, Response
+from fastapi import APIRouter, Depends, HTTPException, Path, Query, Request, Response
 from fastapi.responses import JSONResponse, RedirectResponse
 
 from twostream.base.errors import InputError, LedgerError, NoSidesError, ProjectError, TwoStreamError
@@ -22,7 +22,7 @@ from twostream.web.decisions import Decision, answer_keys
 from twostream.web.desk import Desk, answer_values
 from twostream.web.guard import Reader, Writer, check_json
 from twostream.web.progress import disagreement_values
-from twostream.web.security import COOKIE, SESSION_SECONDS
+from twostream.web.security import SESSION_SECONDS
 
 ERRORS: dict[int | str, dict[str, Any]] = {
     code: {"description": text}
@@ -54,10 +54,9 @@ def _desk(request: Request) -> Desk:
 # -- signing in -------------------------------------------------------------------------------------------------------
 
 
-@router.post("/sign-in", status_code=204)
+@router.post("/sign-in", status_code=204, dependencies=[Depends(check_json)])
 def sign_in(request: Request, body: SignInBody) -> Response:
     """Sign in by name and token; the answer sets the session's cookie."""
-    check_json(request)
     address = request.client.host if request.client else ""
     try:
         cookie = _desk(request).security.sign_in(body.name, body.token, address)
@@ -67,7 +66,7 @@ def sign_in(request: Request, body: SignInBody) -> Response:
         raise HTTPException(401, "name and token do not fit. The link that `twostream serve` prints holds both.")
     response = Response(status_code=204)
     response.set_cookie(
-        COOKIE,
+        _desk(request).security.cookie,
         cookie,
         max_age=SESSION_SECONDS,
         path=request.scope.get("root_path") or "/",
@@ -83,7 +82,7 @@ def sign_out(request: Request, session: Writer) -> Response:
     """End the session; its leases end too."""
     _desk(request).project.ledger.leases.give_back(session.annotator)
     response = Response(status_code=204)
-    response.delete_cookie(COOKIE, path=request.scope.get("root_path") or "/")
+    response.delete_cookie(_desk(request).security.cookie, path=request.scope.get("root_path") or "/")
     return response
 
 

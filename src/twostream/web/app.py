@@ -23,11 +23,10 @@ from twostream.base.errors import TwoStreamError
 from twostream.web.api import router
 from twostream.web.bodies import refusal
 from twostream.web.desk import Desk
-from twostream.web.guard import LOOPBACK, BodyLimit, Headers, Reader
+from twostream.web.guard import LOOPBACK, BodyLimit, Headers, Reader, SubPath
 from twostream.web.neuroglancer_client import client_router
 from twostream.web.neuroglancer_volumes import volumes_router
 from twostream.web.progress import Progress
-from twostream.web.security import COOKIE
 
 EVENT_SECONDS = 1.0
 """How often progress is looked at for open pages."""
@@ -39,7 +38,7 @@ def make_app(desk: Desk, *, hosts: Sequence[str] = LOOPBACK, root_path: str = ""
     Args:
         desk: the project and what its requests share.
         hosts: names by which the server may be addressed.
-        root_path: path below which a reverse proxy shows the page, such as "/proofreading".
+        root_path: path below which a reverse proxy shows the page, such as "/proofreading"; the proxy may remove it.
     """
     app = FastAPI(
         title="twostream",
@@ -48,7 +47,7 @@ def make_app(desk: Desk, *, hosts: Sequence[str] = LOOPBACK, root_path: str = ""
         docs_url=None,
         redoc_url=None,
         root_path=root_path,
-        middleware=[Middleware(Headers, hosts=hosts), Middleware(BodyLimit)],
+        middleware=[Middleware(SubPath), Middleware(Headers, hosts=hosts), Middleware(BodyLimit)],
     )
     app.state.desk, app.state.progress = desk, Progress(desk)
     environment = Environment(loader=PackageLoader("twostream.web"), autoescape=True, undefined=StrictUndefined)
@@ -68,9 +67,10 @@ def make_app(desk: Desk, *, hosts: Sequence[str] = LOOPBACK, root_path: str = ""
 
     @app.get("/", include_in_schema=False)
     def page(request: Request) -> Response:
-        session = desk.security.session(request.cookies.get(COOKIE))
+        session = desk.security.session(request.cookies.get(desk.security.cookie))
         name = "page.html" if session else "sign_in.html"
-        values = {"name": desk.project.root.resolve().name, "csrf": session.csrf if session else ""}
+        # Nobody learns the project's name before they have signed in.
+        values = {"name": desk.project.root.resolve().name, "csrf": session.csrf} if session else {}
         return HTMLResponse(environment.get_template(name).render(values))
 
     @app.get("/cards.css", include_in_schema=False)

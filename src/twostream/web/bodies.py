@@ -17,6 +17,8 @@ MAX_DECISIONS = 200
 MAX_LEASED = 100
 KEY = r"^[0-9A-Za-z-]{8,64}(/[0-9]{1,4})?$"
 UUID = r"^[0-9A-Za-z-]{8,64}$"
+TEXT = r"^[^\x00-\x08\x0b-\x1f\x7f-\x9f]*$"
+"""No control characters but tabs and new lines: texts reach terminals, tables and log files."""
 
 Identity = Annotated[StrictInt, Field(ge=1, le=2**53 - 1)]
 Seconds = Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)]
@@ -48,8 +50,8 @@ class DecisionBody(Body):
 
     key: Annotated[str, Field(pattern=KEY)]
     query: Identity | None = None
-    kind: Annotated[str, Field(min_length=1, max_length=40)]
-    reason: Annotated[str, Field(max_length=2000)] = ""
+    kind: Annotated[str, Field(min_length=1, max_length=40, pattern=TEXT)]
+    reason: Annotated[str, Field(max_length=2000, pattern=TEXT)] = ""
     seconds: Seconds = 0.0
     drawing: DrawingBody | None = None
     adjudicates: StrictBool = False
@@ -68,10 +70,9 @@ def refusal(error: Exception) -> str:
     What came is not repeated: it may be a token, megabytes long, or no text that can be sent (NaN, half a character).
     """
     assert isinstance(error, RequestValidationError)
-    first, *others = error.errors()
+    first = error.errors()[0]
     place = ".".join(str(part) for part in first["loc"])[:100].encode("ascii", "backslashreplace").decode()
-    more = f" There are {len(others)} more faults." if others else ""
-    return f"the request was not understood at {place}: {first['msg']}.{more}"
+    return f"the request was not understood at {place}: {first['msg']}."
 
 
 class KeyBody(Body):

@@ -103,7 +103,9 @@ class Desk:
         shown = card(query, [])
         width_px = query.patch.image.shape[-1]
         pixel_nm = patch_pixel_nm(query.candidate, project.config.patches, image.voxel_size_nm, project.pixel_size_nm)
-        html = self._card(shown | {"patch": f"api/queries/{query.id}/patch.png", "is_linked": True}, self._outline)
+        # Browsers keep patches, and another project may be served at the same address tomorrow.
+        patch = f"api/queries/{query.id}/patch.png?project={project.id}"
+        html = self._card(shown | {"patch": patch, "is_linked": True}, self._outline)
         return {
             "id": query.id,
             "candidate": query.candidate.id,

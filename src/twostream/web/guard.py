@@ -5,17 +5,22 @@ Knows requests and the session's cookie; must not know projects.
 
 from __future__ import annotations
 
+import asyncio
+import hmac
 from collections.abc import Sequence
 from typing import Annotated
 from urllib.parse import urlsplit
 
 from fastapi import Depends, HTTPException, Request, Response
+from fastapi.responses import JSONResponse, RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from twostream.web.security import COOKIE, CSRF_HEADER, Security, Session
+from twostream.web.security import CSRF_HEADER, Security, Session
 
 MAX_BODY = 4 << 20
 """Bytes of a request's body: a batch of decisions, or a drawing with 400,000 runs."""
+BODY_SECONDS = 60.0
+"""Within which a body must have come: a sender that never ends must not hold a place."""
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; "
     "form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
@@ -33,6 +38,26 @@ OPEN_PREFIXES = ("/ng/", "/neuroglancer/")
 """Addresses that bring their own policy, because Neuroglancer reads them from another page."""
 
 
+class SubPath:
+    """Lets the page lie below a path of a reverse proxy, whether the proxy removes that path or passes it on.
+
+    What follows finds the path in ``path`` and in ``root_path``, as ASGI wants it.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        root = scope.get("root_path", "")
+        if root and scope["type"] == "http":
+            if scope["path"] == root:  # without the slash the page's relative addresses would miss the path
+                await RedirectResponse(f"{root}/")(scope, receive, send)
+                return
+            if not scope["path"].startswith(f"{root}/"):
+                scope = {**scope, "path": root + scope["path"]}
+        await self.app(scope, receive, send)
+
+
 class Headers:
     """Adds the security headers to every response, and refuses hosts that the server was not told of.
 
@@ -44,13 +69,14 @@ class Headers:
     """
 
     def __init__(self, app: ASGIApp, hosts: Sequence[str]) -> None:
-        self.app, self._hosts = app, set(hosts)
+        self.app, self._hosts = app, {host.lower() for host in hosts}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        given = dict(scope["headers"]).get(b"host", b"").decode("latin-1")
+        # Two names, of which one reader would take the first and another the last, are none.
+        given = ", ".join(value.decode("latin-1") for key, value in scope["headers"] if key == b"host")
         name = urlsplit(f"//{given}").hostname or "" if _is_host(given) else ""
         name = f"[{name}]" if ":" in name else name
         path = scope["path"].removeprefix(scope.get("root_path", ""))
@@ -77,11 +103,11 @@ def _is_host(text: str) -> bool:
         _ = urlsplit(f"//{text}").port
     except ValueError:
         return False
-    return not set(text) & set("/?#@\\ ")
+    return not set(text) & set("/?#@\\, ")
 
 
 class BodyLimit:
-    """Refuses bodies of more than ``MAX_BODY`` bytes, whether they say so or not."""
+    """Refuses bodies of more than ``MAX_BODY`` bytes, whether they say so or not, and those that do not end."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -92,20 +118,20 @@ class BodyLimit:
             return
         stated = dict(scope["headers"]).get(b"content-length", b"0")
         if not stated.isdigit() or len(stated) > 12 or int(stated) > MAX_BODY:
-            await _too_large(scope, receive, send)
+            await _too_large()(scope, receive, send)
             return
         # The body is read here, so that a body of unknown length is refused before any of it is used.
-        chunks, size, more = [], 0, True
-        while more:
-            message = await receive()
-            if message["type"] != "http.request":
-                return
-            chunks.append(message.get("body", b""))
-            size, more = size + len(chunks[-1]), message.get("more_body", False)
-            if size > MAX_BODY:
-                await _too_large(scope, receive, send)
-                return
-        body = b"".join(chunks)
+        try:
+            async with asyncio.timeout(BODY_SECONDS):
+                body = await _body(receive)
+        except TimeoutError:
+            await _ending(408, f"the request has not come within {BODY_SECONDS:g} seconds.")(scope, receive, send)
+            return
+        if body is None:
+            return  # the sender has gone
+        if len(body) > MAX_BODY:
+            await _too_large()(scope, receive, send)
+            return
         is_read = False
 
         async def again() -> Message:
@@ -118,9 +144,25 @@ class BodyLimit:
         await self.app(scope, again, send)
 
 
-async def _too_large(scope: Scope, receive: Receive, send: Send) -> None:
-    text = f'{{"detail": "the request is too large; at most {MAX_BODY} bytes are taken."}}'
-    await Response(text, 413, media_type="application/json")(scope, receive, send)
+async def _body(receive: Receive) -> bytes | None:
+    """A request's body, or its beginning if it is too large; None if the connection was closed."""
+    body, more = bytearray(), True
+    while more and len(body) <= MAX_BODY:
+        message = await receive()
+        if message["type"] != "http.request":
+            return None
+        body += message.get("body", b"")
+        more = message.get("more_body", False)
+    return bytes(body)
+
+
+def _too_large() -> Response:
+    return _ending(413, f"the request is too large; at most {MAX_BODY} bytes are taken.")
+
+
+def _ending(status: int, detail: str) -> Response:
+    """A refusal after which the connection ends, because what is left of the body is not read."""
+    return JSONResponse({"detail": detail}, status, {"Connection": "close"})
 
 
 def _security(request: Request) -> Security:
@@ -134,7 +176,7 @@ async def signed_in(request: Request) -> Session:
     Raises:
         HTTPException: 401, nobody has signed in.
     """
-    session = _security(request).session(request.cookies.get(COOKIE))
+    session = _security(request).session(request.cookies.get(_security(request).cookie))
     if session is None:
         raise HTTPException(401, "sign in first: open the page again.")
     return session
@@ -148,7 +190,7 @@ async def may_change(request: Request) -> Session:
     """
     session = await signed_in(request)
     given = request.headers.get(CSRF_HEADER, "")
-    if not given.isascii() or given != session.csrf:
+    if not hmac.compare_digest(given.encode(), session.csrf.encode()):
         raise HTTPException(403, f"the header {CSRF_HEADER} is missing or old; reload the page.")
     check_json(request)
     return session

@@ -15,6 +15,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from twostream.base.errors import InputError, ProjectError
 SECRET_NAME = ".serve_secret"
 SESSION_SECONDS = 30 * 24 * 3600
 COOKIE = "twostream_session"
+"""How the names of the cookies begin; cookies do not tell the ports of a machine apart, so each project has its own."""
 CSRF_HEADER = "X-CSRF-Token"
 NAME = re.compile(r"[^\W_][\w .@+-]{0,63}")
 """A name of a person: it begins with a letter or digit and has at most 64 letters, digits, spaces and . @ + - _"""
@@ -40,16 +42,21 @@ def project_secret(root: Path) -> bytes:
     path = root / SECRET_NAME
     try:
         if not path.exists():
-            partial = root / f"{SECRET_NAME}.{os.getpid()}.partial"
-            handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            partial = root / f"{SECRET_NAME}.{secrets.token_hex(4)}.partial"
+            handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with os.fdopen(handle, "w") as file:
                 file.write(secrets.token_hex(32))
             try:
                 os.link(partial, path)  # fails if another server was faster, whose secret then counts
             except FileExistsError:
                 pass
+            except OSError:  # a disk without hard links
+                partial.replace(path)
             finally:
-                partial.unlink()
+                partial.unlink(missing_ok=True)
+        if path.stat().st_mode & 0o077:  # a copy may have lost its mode
+            with suppress(OSError):  # a disk without modes
+                path.chmod(0o600)
         found = bytes.fromhex(path.read_text())
     except (OSError, ValueError) as error:
         raise ProjectError(
@@ -81,6 +88,9 @@ class Security:
         annotators: names of the people who may sign in, each with a token of their own; empty lets everybody in who
             has the one token that all share.
 
+    Attributes:
+        cookie: name of the session's cookie.
+
     Raises:
         InputError: a name is no name, or is given twice.
     """
@@ -92,6 +102,9 @@ class Security:
         if len(set(annotators)) != len(annotators):
             raise InputError("an annotator is named twice; each person has one name.")
         self._secret, self.annotators = secret, tuple(annotators)
+        self.cookie = f"{COOKIE}_{self._sign('cookie')[:8]}"
+        # Under a shared token anybody takes any name; once people are named, such a session must not count.
+        self._purpose = "session of a named person" if annotators else "session"
         self._failures: dict[str, deque[float]] = {}
         self._lock = threading.Lock()
 
@@ -131,7 +144,7 @@ class Security:
                 failures.append(time.time())
                 return None
         ends = int(time.time()) + SESSION_SECONDS
-        return f"{ends}.{name.encode().hex()}.{self._sign('session', str(ends), name)}"
+        return f"{ends}.{name.encode().hex()}.{self._sign(self._purpose, str(ends), name)}"
 
     def session(self, cookie: str | None) -> Session | None:
         """The session of a cookie; None if it is none of ours or has ended."""
@@ -142,7 +155,7 @@ class Security:
             name = bytes.fromhex(parts[1]).decode()
         except ValueError:
             return None
-        right = self._sign("session", parts[0], name)
+        right = self._sign(self._purpose, parts[0], name)
         if not hmac.compare_digest(right.encode(), parts[2].encode()) or int(parts[0]) < time.time():
             return None
         if self.annotators and name not in self.annotators:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import getpass
 import ipaddress
+import re
 import socket
 from collections.abc import Sequence
 from contextlib import suppress
@@ -23,6 +24,10 @@ from twostream.web.desk import Desk
 from twostream.web.guard import LOOPBACK
 from twostream.web.neuroglancer_volumes import CLIENT, NeuroglancerVolumes
 from twostream.web.security import Security, project_secret
+
+PROXIES = "127.0.0.1,::1"
+"""Where a reverse proxy is believed when it says who asks, and whether by https."""
+ROOT_PATH = re.compile(r"(/[\w.~-]+)*", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -70,7 +75,12 @@ def serve(project: Project, options: ServeOptions) -> None:
     app = make_app(desk, hosts=hosts, root_path=options.root_path)
     print("\n".join(link_lines(security, options, port)), flush=True)
     config = uvicorn.Config(
-        app, log_level="warning", root_path=options.root_path, timeout_graceful_shutdown=2, server_header=False
+        app,
+        log_level="warning",
+        timeout_graceful_shutdown=2,
+        server_header=False,
+        proxy_headers=True,
+        forwarded_allow_ips=PROXIES,
     )
     uvicorn.Server(config).run(sockets=[listener])
 
@@ -86,8 +96,10 @@ def check_options(options: ServeOptions) -> None:
             f"--host {options.host} lets other machines in. Name the people who may sign in, each of whom gets a "
             f"token: --annotator NAME, once for each."
         )
-    if options.root_path and (not options.root_path.startswith("/") or options.root_path.endswith("/")):
+    if not ROOT_PATH.fullmatch(options.root_path):
         raise InputError(f"--root-path is {options.root_path!r}; expected a path such as /proofreading.")
+    if options.neuroglancer not in ("", "local") and not re.match(r"https?://[^/]", options.neuroglancer):
+        raise InputError(f"--neuroglancer is {options.neuroglancer!r}; expected http(s)://..., local or none.")
     if not 0 <= options.port <= 65535:
         raise InputError(f"--port is {options.port}; expected 0 to 65535, where 0 takes a free one.")
 
