@@ -46,8 +46,7 @@ def make_app(desk: Desk, *, hosts: Sequence[str] = LOOPBACK, root_path: str = ""
         openapi_url="/api/openapi.json",
         docs_url=None,
         redoc_url=None,
-        root_path=root_path,
-        middleware=[Middleware(SubPath), Middleware(Headers, hosts=hosts), Middleware(BodyLimit)],
+        middleware=[Middleware(SubPath, root_path=root_path), Middleware(Headers, hosts=hosts), Middleware(BodyLimit)],
     )
     app.state.desk, app.state.progress = desk, Progress(desk)
     environment = Environment(loader=PackageLoader("twostream.web"), autoescape=True, undefined=StrictUndefined)

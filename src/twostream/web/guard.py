@@ -42,19 +42,23 @@ class SubPath:
     """Lets the page lie below a path of a reverse proxy, whether the proxy removes that path or passes it on.
 
     What follows finds the path in ``path`` and in ``root_path``, as ASGI wants it.
+
+    Args:
+        app: the application.
+        root_path: the path, such as "/proofreading"; "" for none.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
+    def __init__(self, app: ASGIApp, root_path: str) -> None:
+        self.app, self._root = app, root_path
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        root = scope.get("root_path", "")
+        root = self._root
         if root and scope["type"] == "http":
             if scope["path"] == root:  # without the slash the page's relative addresses would miss the path
                 await RedirectResponse(f"{root}/")(scope, receive, send)
                 return
-            if not scope["path"].startswith(f"{root}/"):
-                scope = {**scope, "path": root + scope["path"]}
+            is_passed_on = scope["path"].startswith(f"{root}/")
+            scope = {**scope, "root_path": root, "path": scope["path"] if is_passed_on else root + scope["path"]}
         await self.app(scope, receive, send)
 
 
