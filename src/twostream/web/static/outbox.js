@@ -97,6 +97,7 @@ export class Outbox {
   }
   /** @type {Promise<void>} */
   #current = Promise.resolve();
+  #batch = BATCH;
 
   async #send() {
     clearTimeout(this.#timer);
@@ -107,6 +108,7 @@ export class Outbox {
         else await this.#sendDecisions(keys);
       }
       this.#failures = 0;
+      this.#batch = BATCH;
       this.#report(true, "");
     } catch (error) {
       this.#fail(error);
@@ -119,7 +121,7 @@ export class Outbox {
     const batch = [];
     /** @type {Decision[]} */
     const decisions = [];
-    for (const key of keys.slice(0, BATCH)) {
+    for (const key of keys.slice(0, this.#batch)) {
       const [entry] = read(key);
       if (!entry || "undo" in entry) break;
       batch.push(key);
@@ -143,7 +145,13 @@ export class Outbox {
   #fail(error) {
     const isGone = error instanceof Unreachable;
     const isSignedOut = error instanceof Refused && (error.status === 401 || error.status === 403);
-    if (!isGone && !isSignedOut && error instanceof Refused && error.status < 500) this.#setAside(error.message);
+    if (error instanceof Refused && !isSignedOut && error.status !== 408 && error.status < 500) {
+      // Together they may only be too large; one by one it is seen which one cannot be read.
+      const keys = this.#keys();
+      const isAlone = this.#batch === 1 || keys.length === 1 || keys.slice(0, 1).some((key) => read(key).some((entry) => "undo" in entry));
+      if (isAlone) this.#setAside(error.message);
+      else this.#batch = 1;
+    }
     this.#report(!isGone, isGone ? "" : error instanceof Error ? error.message : String(error));
     const wait = RETRY_MS[Math.min(this.#failures++, RETRY_MS.length - 1)];
     this.#timer = window.setTimeout(() => void this.flush(), wait);
