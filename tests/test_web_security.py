@@ -1,11 +1,13 @@
 """The server lets in whom it should, believes nothing that a request says, and tells strangers nothing."""
 
 import json
+import os
 import re
 import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from sites import raw, status
@@ -13,9 +15,21 @@ from sites import raw, status
 pytest.importorskip("fastapi")
 httpx = pytest.importorskip("httpx")
 
-from twostream.base.errors import InputError  # noqa: E402
+from twostream.base.errors import InputError, ProjectError  # noqa: E402
+from twostream.project.create import fork_project  # noqa: E402
+from twostream.project.export import export  # noqa: E402
+from twostream.project.records import Answer  # noqa: E402
+from twostream.project.repair import repair  # noqa: E402
+from twostream.task.answers import AnswerKind  # noqa: E402
 from twostream.web.guard import LOOPBACK, MAX_BODY  # noqa: E402
-from twostream.web.security import FAILURE_SECONDS, MAX_FAILURES, SESSION_SECONDS, Security  # noqa: E402
+from twostream.web.security import (  # noqa: E402
+    FAILURE_SECONDS,
+    MAX_FAILURES,
+    SECRET_NAME,
+    SESSION_SECONDS,
+    Security,
+    project_secret,
+)
 from twostream.web.serve import PROXIES, ServeOptions, check_options, listen  # noqa: E402
 
 WRITING = ("sign-out", "lease", "decisions", "undo", "redo", "grow", "run")
@@ -349,3 +363,80 @@ class TestPolicy:
 
     def test_a_patch_that_the_browser_keeps_is_of_this_project(self, one_site):
         assert f"patch.png?project={one_site.project.id}" in one_site.client("ann").get("api/queries/1").json()["card"]
+
+
+class TestSecret:
+    """The secret of a project stays in its folder, for its owner."""
+
+    def test_only_the_owner_reads_it(self, queue_project):
+        path = queue_project.root / SECRET_NAME
+        before = os.umask(0)
+        try:
+            first = project_secret(queue_project.root)
+        finally:
+            os.umask(before)
+        assert path.stat().st_mode & 0o777 == 0o600
+        path.chmod(0o644)  # as a copy may be
+        assert project_secret(queue_project.root) == first
+        assert path.stat().st_mode & 0o777 == 0o600
+        assert [p.name for p in queue_project.root.iterdir() if p.name.startswith(SECRET_NAME)] == [SECRET_NAME]
+
+    def test_servers_that_start_at_once_share_it(self, queue_project):
+        with ThreadPoolExecutor(8) as pool:
+            found = set(pool.map(lambda _: project_secret(queue_project.root), range(40)))
+        assert len(found) == 1
+
+    def test_a_disk_without_hard_links(self, queue_project, monkeypatch):
+        def link(*_):
+            raise OSError("not supported")
+
+        monkeypatch.setattr(os, "link", link)
+        assert project_secret(queue_project.root) == project_secret(queue_project.root)
+
+    @pytest.mark.parametrize("text", ["", "abcd", "zz" * 32, "00" * 33])
+    def test_a_damaged_one_is_said(self, queue_project, text):
+        (queue_project.root / SECRET_NAME).write_text(text)
+        with pytest.raises(ProjectError, match=r"[Dd]elete"):
+            project_secret(queue_project.root)
+
+    def test_a_fork_has_its_own(self, queue_project, tmp_path):
+        secret = project_secret(queue_project.root)
+        fork = fork_project(queue_project, tmp_path / "fork", [])
+        assert not (fork.root / SECRET_NAME).exists()
+        assert project_secret(fork.root) != secret
+
+    def test_no_export_holds_it_and_repair_leaves_it(self, queue_project, tmp_path):
+        secret = project_secret(queue_project.root)
+        token = Security(secret).token()
+        for query in queue_project.ledger.open_queries():
+            queue_project.ledger.tell(Answer(query.id, AnswerKind.TRUE, "ann"))
+        for what in ("answers.jsonl", "segmentation.zarr", "dataset"):
+            export(queue_project, what.partition(".")[0], tmp_path / what)
+        repair(queue_project.root)
+        assert project_secret(queue_project.root) == secret
+        inside = {queue_project.root / SECRET_NAME}
+        for path in set(tmp_path.rglob("*")) - inside:
+            if path.is_file():
+                content = path.read_bytes()
+                assert secret.hex().encode() not in content, path
+                assert secret not in content, path
+                assert token.encode() not in content, path
+
+
+class TestWhatIsPrinted:
+    def test_nothing_of_a_request_reaches_the_terminal(self, serve):
+        """No line can be forged, and no token ends in a log file."""
+        served = serve("--neuroglancer", "none")
+        text = "FORGED-LINE"
+        for line in (
+            f"GET /{text}%0a%0d%1b[2J HTTP/1.1\r\nHost: 127.0.0.1",
+            f"GET / HTTP/1.1\r\nHost: {text}",
+            f"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nCookie: {text}",
+            f"{text} {text} {text}\r\n",
+            f"\x1b[2J{text}",
+        ):
+            raw(served.url, f"{line}\r\n\r\n".encode())
+        body = {"name": text, "token": text}
+        assert httpx.post(f"{served.url}api/sign-in", json=body).status_code == 401
+        served.stop()
+        assert text not in served.process.stdout.read()
