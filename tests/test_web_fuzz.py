@@ -10,7 +10,7 @@ import sqlite3
 from urllib.parse import quote
 
 import pytest
-from served import contents
+from sites import contents
 
 pytest.importorskip("fastapi")
 pytest.importorskip("httpx")

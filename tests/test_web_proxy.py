@@ -6,7 +6,8 @@ import time
 from urllib.parse import unquote, urlsplit
 
 import pytest
-from served import needs_browser, running, until
+from served import needs_browser, until
+from sites import running
 
 pytest.importorskip("fastapi")
 httpx = pytest.importorskip("httpx")
