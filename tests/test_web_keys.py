@@ -391,7 +391,7 @@ def test_fast_keys_in_the_gallery_never_decide_what_was_not_seen(serve, open_pag
     page = open_page(served)
     on_page = go_to_gallery(page)
     held, is_open = [], []
-    page.route("**/patch.png", lambda route: route.continue_() if is_open else held.append(route))
+    page.route("**/patch.png*", lambda route: route.continue_() if is_open else held.append(route))
     page.keyboard.press("Shift+T")
     until(page, "twostream.gallery.page === 1")
     for key in ("Shift+T", "t", "n"):
