@@ -121,8 +121,8 @@ export class Gallery {
   /** Decide about the card under the cursor, and go on to the next one. @param {{kind: string, reason: string}} said */
   async decideCurrent(said) {
     const item = this.items[this.cursor];
+    if (!this.#isOnScreen(item ? [item] : [])) return say(TOO_FAST, true);
     if (!item) return;
-    if (!this.#isOnScreen([item])) return say(TOO_FAST, true);
     clearTimeout(this.#pending.get(item.query.id)?.timer);
     this.#pending.delete(item.query.id);
     if (await this.decide([item], said)) await this.move(1);
