@@ -48,7 +48,7 @@ def make_queue(folder: Path, budget: int = BUDGET) -> Project:
     return Project(project.root)
 
 
-def until(page, expression: str, seconds: float = 15.0):
+def until(page, expression: str, seconds: float = 30.0):
     """Wait until an expression is true in the page, and return it. ``wait_for_function`` needs eval, which the page's
     policy forbids."""
     end = time.monotonic() + seconds

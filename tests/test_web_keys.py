@@ -325,84 +325,36 @@ def test_a_key_can_be_changed(serve, open_page):
     assert answers(served) == {query: "true", second: "unsure", third: "nothing"}
 
 
-def test_a_held_key_decides_once(serve, open_page):
+def test_pages_and_cards_of_the_gallery(serve, open_page):
     served = serve()
     page = open_page(served)
+    first = go_to_gallery(page)
+    for on, back in (
+        (lambda: page.keyboard.press("PageDown"), lambda: page.keyboard.press("PageUp")),
+        (lambda: click(page, "page-on"), lambda: click(page, "page-back")),
+    ):
+        on()
+        until(page, "twostream.gallery.page === 1 && twostream.gallery.items.length > 0 && twostream.gallery.isReady")
+        assert not set(page.evaluate("twostream.gallery.items.map((item) => item.query.id)")) & set(first)
+        back()
+        until(page, "twostream.gallery.page === 0 && twostream.gallery.isReady")
+    page.keyboard.press("ArrowDown")
+    row = page.evaluate("twostream.gallery.cursor")
+    assert row == page.evaluate("twostream.gallery.columns")
+    page.keyboard.press("Enter")
+    assert shown(page) == first[row]
+    go_to_gallery(page)
+    page.dblclick(f".slot[data-query='{first[1]}'] .words")
+    assert shown(page) == first[1]
+    assert answers(served) == {}, "a double click opens a card and decides nothing"
+
+
+def test_the_neuroglancer_key(serve, open_page):
+    page = open_page(serve())
     query = shown(page)
-    page.keyboard.down("t")
-    for _ in range(5):
-        page.keyboard.down("t")  # repeats, as a held key does
-        page.wait_for_timeout(60)
-    page.keyboard.up("t")
-    assert shown(page) != query
-    assert answers(served) == {query: "true"}
-
-
-def test_fast_typing_never_decides_what_was_not_seen(serve, open_page):
-    served = serve()
-    page = open_page(served)
-    shown(page)
-    page.evaluate("""() => {
-        const { focus } = twostream, show = focus.viewer.show.bind(focus.viewer);
-        window.seen = [focus.onScreen.query.id];
-        focus.viewer.show = (what) => { show(what); window.seen.push(focus.item.query.id); };
-    }""")
-    for _ in range(10):
-        page.keyboard.press("t")
-    shown(page)
-    until(page, "!twostream.outbox.unsent().length")
-    recorded = served.project.ledger.answers_after(0)
-    queries = [answer.query for answer in recorded]
-    assert len(queries) == len(set(queries)) and all(answer.supersedes is None for answer in recorded)
-    assert queries == page.evaluate("window.seen")[: len(queries)]
-    assert 1 <= len(queries) <= 10
-    if len(queries) < 10:
-        assert "did not count" in page.locator("#message").text_content()
-
-
-def test_a_key_before_the_picture_is_there_does_not_count(serve, open_page):
-    served = serve()
-    page = open_page(served)
-    shown(page)
-    held, is_open = [], []
-    # Pictures that were not loaded ahead do not come.
-    page.route("**/api/image*", lambda route: route.continue_() if is_open else held.append(route))
-    queries = []
-    for _ in range(6):
-        query = page.evaluate("twostream.queue.current.query.id")
-        if not page.evaluate("twostream.focus.onScreen === twostream.queue.current"):
-            break
-        queries.append(decide(page, "t"))
-        page.wait_for_timeout(100)
-    assert 1 <= len(queries) < 6
-    page.keyboard.press("t")
-    until(page, "document.getElementById('message').textContent.includes('not on the screen')")
-    assert "is-waiting" in page.locator("#viewer").get_attribute("class")
-    assert answers(served) == dict.fromkeys(queries, "true")
-    is_open.append(True)
-    for route in held:
-        route.continue_()
-    assert shown(page) == query
-    assert decide(page, "t") == query
-
-
-def test_fast_keys_in_the_gallery_never_decide_what_was_not_seen(serve, open_page):
-    served = serve()
-    page = open_page(served)
-    on_page = go_to_gallery(page)
-    held, is_open = [], []
-    page.route("**/patch.png*", lambda route: route.continue_() if is_open else held.append(route))
-    page.keyboard.press("Shift+T")
-    until(page, "twostream.gallery.page === 1")
-    for key in ("Shift+T", "t", "n"):
-        page.evaluate("document.getElementById('message').textContent = ''")
-        page.keyboard.press(key)
-        until(page, "document.getElementById('message').textContent.includes('did not count')")
-    assert answers(served) == dict.fromkeys(on_page, "true")
-    is_open.append(True)
-    for route in held:
-        route.continue_()
-    until(page, "twostream.gallery.items.length && twostream.gallery.isReady")
-    page.keyboard.press("Shift+T")
-    until(page, "twostream.gallery.page === 2 || !document.getElementById('view-end').hidden")
-    assert len(answers(served)) > len(on_page)
+    page.context.route("**/neuroglancer", lambda route: route.fulfill(body=route.request.url))
+    for act in (lambda: page.keyboard.press("l"), lambda: click(page, "neuroglancer")):
+        with page.context.expect_page() as opened:
+            act()
+        opened.value.wait_for_url(f"**/api/queries/{query}/neuroglancer")
+        opened.value.close()

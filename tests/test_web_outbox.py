@@ -143,21 +143,21 @@ def test_a_refused_decision_is_said_and_kept_apart(serve, open_page):
 
 
 def test_time_of_a_decision_has_no_idle_time(serve, open_page, queue_project):
-    set_proofreading(queue_project, idle_seconds=1.0)
+    set_proofreading(queue_project, idle_seconds=4.0)
     served = serve()
+    start = time.monotonic()
     page = open_page(served)
     shown(page)
     page.keyboard.press("o")
-    page.wait_for_timeout(3000)  # idle
+    page.wait_for_timeout(5000)
     idle = decide(page, "t")
-    shown(page)
+    most = time.monotonic() - start - 5
     start = time.monotonic()
+    shown(page)
     for _ in range(4):
-        page.wait_for_timeout(300)
+        page.wait_for_timeout(200)
         page.keyboard.press("o")
     busy = decide(page, "t")
-    most = time.monotonic() - start
     seconds = {a.query: a.seconds for a in served.project.ledger.current_answers()}
-    assert 0 <= seconds[idle] < 3
-    assert 0 < seconds[busy] <= most
-    assert page.evaluate("twostream.project.idle_seconds") == 1.0
+    assert 0 <= seconds[idle] <= most
+    assert seconds[busy] > 0.2

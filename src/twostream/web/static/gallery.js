@@ -86,7 +86,10 @@ export class Gallery {
     slot.setAttribute("aria-label", `candidate ${item.query.candidate}: ${answerText(said?.kind ?? "open", said?.reason)}`);
     if (i === this.cursor) slot.setAttribute("aria-current", "true");
     slot.addEventListener("click", () => this.#click(item, i));
-    slot.addEventListener("dblclick", () => this.open(item));
+    slot.addEventListener("dblclick", () => {
+      this.#forget(item.query.id); // its two clicks meant no answer
+      this.open(item);
+    });
     return slot;
   }
 
@@ -107,10 +110,15 @@ export class Gallery {
   async #settle(id) {
     const entry = this.#pending.get(id);
     if (!entry) return;
-    clearTimeout(entry.timer);
-    this.#pending.delete(id);
+    this.#forget(id);
     await this.record([entry.item], entry.said);
     this.draw();
+  }
+
+  /** @param {number} id */
+  #forget(id) {
+    clearTimeout(this.#pending.get(id)?.timer);
+    this.#pending.delete(id);
   }
 
   /** Record what was clicked, now. It is kept in the browser when this returns, and sent when it is resolved. */
@@ -121,10 +129,9 @@ export class Gallery {
   /** Decide about the card under the cursor, and go on to the next one. @param {{kind: string, reason: string}} said */
   async decideCurrent(said) {
     const item = this.items[this.cursor];
+    if (!this.#isOnScreen(item ? [item] : [])) return say(TOO_FAST, true);
     if (!item) return;
-    if (!this.#isOnScreen([item])) return say(TOO_FAST, true);
-    clearTimeout(this.#pending.get(item.query.id)?.timer);
-    this.#pending.delete(item.query.id);
+    this.#forget(item.query.id);
     if (await this.decide([item], said)) await this.move(1);
     this.draw();
   }
