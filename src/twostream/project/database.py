@@ -234,11 +234,15 @@ class Database:
             return int(cursor.lastrowid or 0)
 
     @contextmanager
-    def transaction(self) -> Iterator[None]:
+    def transaction(self, *, durable: bool = True) -> Iterator[None]:
         """Run the statements inside as one: at the end all of them are on disk, or none. Other writers wait.
 
         Threads of one process wait in line, because SQLite lets a writer look again only now and then, up to 0.1 s
         after the file is free.
+
+        Args:
+            durable: whether this waits for the disk. Without it the statements outlive this process, but perhaps not
+                the machine's power; all or none of them, and nothing else is at risk.
 
         Raises:
             LedgerError: the file cannot be written.
@@ -247,6 +251,7 @@ class Database:
             raise LedgerError(_not_writable(self.path, "it was opened for reading"))
         with self._writing:
             with self._errors_as_sentences():
+                self.connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
                 self.connection.execute("BEGIN IMMEDIATE")
             try:
                 yield
