@@ -7,7 +7,7 @@ must agree with the ledger after a repair.
 *Waited*: each annotator decides once a second, after all have signed in, has the page's line for events open, and loads
 the picture of each query ahead. Views are at places of their own, so that the server never has them in memory; before
 the start the system is asked to forget the image's file. Latencies are those of the client, beside its own against a
-server that answers at once. Spreads are the median and the 99th percentile.
+server that answers at once, and beside a bare row put on the same disk meanwhile. Spreads are the median and the 99th percentile.
 
     python benchmarks/proofreading_load.py
     python benchmarks/proofreading_load.py --full --cache /tmp/projects    # 10,000 decisions; 1,000,000 candidates
@@ -19,6 +19,7 @@ import os
 import shutil
 import sqlite3
 import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -141,6 +142,36 @@ def decide_each_second(links: Sequence[str], seconds: int, ready_seconds: float)
     return Annotators(works).join()
 
 
+class Disk:
+    """Puts a small row on the disk four times a second, while a block of code runs, and times it: the bare limit.
+
+    Attributes:
+        milliseconds: of each row.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.milliseconds: list[float] = []
+        self._path, self._ended = path, threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def _run(self) -> None:
+        with closing(sqlite3.connect(self._path, isolation_level=None)) as connection:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("CREATE TABLE answer (id INTEGER PRIMARY KEY, words TEXT)")
+            while not self._ended.wait(0.25):
+                start = time.perf_counter()
+                connection.execute("INSERT INTO answer (words) VALUES (?)", ("x" * 100,))
+                self.milliseconds.append(1000 * (time.perf_counter() - start))
+
+    def __enter__(self) -> Disk:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+
 def alone_ms(server: Served) -> dict[str, float]:
     """Median milliseconds of requests that one person makes while nobody else does."""
     client = Client(next(iter(server.links.values())))
@@ -163,11 +194,16 @@ def add_latencies(results: Results, done: Sequence[Done], data: Data, prefix: st
     """95th percentile of each kind of request, and of the time until all are ready who come at once."""
     for kind in ("decision", "image", "mask", "lease", "ready"):
         values = [ms for one in done for ms in one.milliseconds.get(kind, [])]
-        middle, high, top = np.percentile(values, [50, 95, 99])
-        results.add(
-            f"{prefix}{kind}_p95_ms", high, "ms", data=data, spread=[middle, top],
-            spread_is=f"median and 99th percentile of {len(values)}", **settings,
-        )  # fmt: skip
+        add_percentile(results, f"{prefix}{kind}", values, data, **settings)
+
+
+def add_percentile(results: Results, name: str, values: Sequence[float], data: Data, **settings: object) -> None:
+    """95th percentile of milliseconds."""
+    middle, high, top = np.percentile(values, [50, 95, 99])
+    results.add(
+        f"{name}_p95_ms", high, "ms", data=data, spread=[middle, top],
+        spread_is=f"median and 99th percentile of {len(values)}", **settings,
+    )  # fmt: skip
 
 
 def measure_kept(results: Results, root: Path, size: Size, options: object, **settings: object) -> None:
@@ -194,12 +230,14 @@ def measure_waited(results: Results, root: Path, size: Size, options: object, **
     try:
         for name, milliseconds in alone_ms(server).items():
             results.add(f"{name}_alone_ms", milliseconds, "ms", data=size.data, **settings)
-        done, own = decide_each_second(list(server.links.values()), options.seconds, READY_SECONDS)
+        with Disk(root / "bare.sqlite") as disk:
+            done, own = decide_each_second(list(server.links.values()), options.seconds, READY_SECONDS)
         load = os.getloadavg()[0]
     finally:
         server.stop()
     results.add("start_seconds", started, "s", data=size.data, **settings)
     add_latencies(results, done, size.data, **settings)
+    add_percentile(results, "bare_insert", disk.milliseconds, size.data, **settings)
     results.add("client_processor_share", own / (options.seconds + READY_SECONDS), "cores", data=size.data, **settings)
     results.add("load_average", load, "processes", data=size.data, **settings)
 

@@ -1,6 +1,7 @@
 """The ledger in SQLite: the tests that every ledger must pass, and what concerns its file."""
 
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -160,6 +161,16 @@ def test_a_locked_ledger_is_not_called_damaged(asking):
         tell(impatient, 1, "true")
     other.execute("ROLLBACK")
     assert tell(impatient, 1, "true") == 1
+
+
+def test_threads_of_one_process_wait_in_line_to_write(tmp_path):
+    ledger = Ledger(tmp_path / "ledger.sqlite", create=True, timeout_seconds=0.0)  # SQLite itself does not wait
+    numbers = range(1, 101)
+    ledger.register(0, numbers)
+    ledger.ask(0, [query(i) for i in numbers])
+    with ThreadPoolExecutor(8) as pool:
+        told = list(pool.map(lambda one: ledger.tell(Answer(one.id, AnswerKind.TRUE, "ann")), ledger.open_queries()))
+    assert sorted(told) == list(numbers)
 
 
 def test_telling_and_reading_use_indices(asking):

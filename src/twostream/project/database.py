@@ -176,6 +176,7 @@ class Database:
         self.path, self._timeout, self._advice = path, timeout_seconds, advice
         self._opened, self.is_read_only = path, False
         self._local = threading.local()
+        self._writing = threading.Lock()
         self._open: weakref.WeakSet[sqlite3.Connection] = weakref.WeakSet()
         if not create and path.is_file() and path.stat().st_size == 0:
             self._refuse_other_file()  # before SQLite opens it, takes it for new, and deletes the rows beside it
@@ -233,24 +234,33 @@ class Database:
             return int(cursor.lastrowid or 0)
 
     @contextmanager
-    def transaction(self) -> Iterator[None]:
+    def transaction(self, *, durable: bool = True) -> Iterator[None]:
         """Run the statements inside as one: at the end all of them are on disk, or none. Other writers wait.
+
+        Threads of one process wait in line, because SQLite lets a writer look again only now and then, up to 0.1 s
+        after the file is free.
+
+        Args:
+            durable: whether this waits for the disk. Without it the statements outlive this process, but perhaps not
+                the machine's power; all or none of them, and nothing else is at risk.
 
         Raises:
             LedgerError: the file cannot be written.
         """
         if self.is_read_only:
             raise LedgerError(_not_writable(self.path, "it was opened for reading"))
-        with self._errors_as_sentences():
-            self.connection.execute("BEGIN IMMEDIATE")
-        try:
-            yield
+        with self._writing:
             with self._errors_as_sentences():
-                self.connection.execute("COMMIT")
-        except BaseException:
-            if self.connection.in_transaction:
-                self.connection.execute("ROLLBACK")
-            raise
+                self.connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+                self.connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                with self._errors_as_sentences():
+                    self.connection.execute("COMMIT")
+            except BaseException:
+                if self.connection.in_transaction:
+                    self.connection.execute("ROLLBACK")
+                raise
 
     def copy_to(self, path: Path) -> None:
         """Write a copy of the file as it is now, atomically. Other connections may read and write meanwhile.

@@ -1,7 +1,7 @@
 """Leases: who is looking at which query at this moment, so that two people are not given the same one by accident.
 
 A lease runs out by itself, so that the queries of a closed browser come back. It is a courtesy and no lock: an answer
-without a lease is recorded like any other.
+without a lease is recorded like any other. So giving one does not wait for the disk.
 
 Knows the ledger's database; must not know in which order queries are shown or how many people should see each.
 """
@@ -49,7 +49,7 @@ class Leases:
             The leased queries, in the order of ``queries``.
         """
         taken: list[int] = []
-        with self._database.transaction():
+        with self._database.transaction(durable=False):
             self._database.rows("DELETE FROM lease WHERE until <= ?", now)
             held = {
                 row["query"] for row in self._database.rows("SELECT query FROM lease WHERE annotator = ?", annotator)
@@ -91,7 +91,7 @@ class Leases:
 
     def renew(self, annotator: str, queries: Sequence[int], until: float) -> None:
         """Lease queries to an annotator who looks at them again, whoever else does."""
-        with self._database.transaction():
+        with self._database.transaction(durable=False):
             for query in queries:
                 self._database.rows("INSERT OR REPLACE INTO lease VALUES (?, ?, ?)", query, annotator, until)
 
@@ -104,7 +104,7 @@ class Leases:
 
     def give_back(self, annotator: str, queries: Sequence[int] | None = None) -> None:
         """End leases of an annotator: those of ``queries``, or all."""
-        with self._database.transaction():
+        with self._database.transaction(durable=False):
             if queries is None:
                 self._database.rows("DELETE FROM lease WHERE annotator = ?", annotator)
             else:

@@ -54,7 +54,7 @@ class Desk:
         self.queue, self.pictures, self.runner = Queue(self.project), Pictures(self.project), Runner(self.project)
         self.decisions = Decisions(self.project.ledger, self.project.config.proofreading.lease_seconds)
         self._shown: OrderedDict[int, tuple[Query, dict[str, Any]]] = OrderedDict()
-        self._lock = threading.Lock()
+        self._lock, self._making = threading.Lock(), threading.Lock()
         environment = Environment(
             loader=PackageLoader("twostream.report"),
             autoescape=True,
@@ -85,17 +85,26 @@ class Desk:
         return values | {"mine": None if own is None else answer_values(own)}
 
     def _entry(self, query_id: int) -> tuple[Query, dict[str, Any]]:
-        with self._lock:
-            if query_id in self._shown:
-                self._shown.move_to_end(query_id)
-                return self._shown[query_id]
-        query = self.project.ledger.query(query_id)
-        entry = query, self._values(query)
+        if found := self._known(query_id):
+            return found
+        # One card at a time: many threads that compute at once would keep decisions waiting for the interpreter.
+        with self._making:
+            if found := self._known(query_id):
+                return found
+            query = self.project.ledger.query(query_id)
+            entry = query, self._values(query)
         with self._lock:
             self._shown[query_id] = entry
             while len(self._shown) > NUM_QUERIES:
                 self._shown.popitem(last=False)
         return entry
+
+    def _known(self, query_id: int) -> tuple[Query, dict[str, Any]] | None:
+        """What is kept of a query."""
+        with self._lock:
+            if query_id in self._shown:
+                self._shown.move_to_end(query_id)
+            return self._shown.get(query_id)
 
     def _values(self, query: Query) -> dict[str, Any]:
         """What the page shows of a query, whoever looks at it."""
