@@ -121,4 +121,4 @@ def make_project(toy_file: Path, tmp_path: Path):
     return make
 
 
-pytest_plugins = ["served"]
+pytest_plugins = ["served", "sites"]

@@ -15,6 +15,7 @@ export class Gallery {
   page = 0;
   cursor = 0;
   #isTurning = false;
+  #sizeDrawn = 0;
   /** @type {Map<number, {item: Item, said: {kind: string, reason: string}, timer: number}>} */
   #pending = new Map();
 
@@ -67,10 +68,17 @@ export class Gallery {
   }
 
   draw() {
+    const { size } = this;
+    if (this.#sizeDrawn && this.#sizeDrawn !== size) {
+      const framed = this.page * this.#sizeDrawn + this.cursor;
+      this.page = Math.floor(framed / size);
+      this.cursor = framed % size;
+    }
+    this.#sizeDrawn = size;
     const { items } = this;
     this.cursor = Math.min(Math.max(0, this.cursor), Math.max(0, items.length - 1));
     this.place.replaceChildren(...items.map((item, i) => this.#slot(item, i)));
-    const pages = Math.max(1, Math.ceil(this.queue.items.length / this.size));
+    const pages = Math.max(1, Math.ceil(this.queue.items.length / size));
     byId("page-name").textContent = `page ${this.page + 1} of ${pages}${this.queue.isAtEnd ? "" : " or more"}`;
   }
 
@@ -82,11 +90,14 @@ export class Gallery {
     card.removeAttribute("title");
     const words = card.querySelector(".answer");
     if (words) words.textContent = answerText(said?.kind ?? "open", said?.reason);
-    const slot = element("button", { class: "slot", role: "listitem", "data-query": String(item.query.id) }, card);
+    const slot = element("button", { class: "slot", "data-query": String(item.query.id) }, card);
     slot.setAttribute("aria-label", `candidate ${item.query.candidate}: ${answerText(said?.kind ?? "open", said?.reason)}`);
     if (i === this.cursor) slot.setAttribute("aria-current", "true");
     slot.addEventListener("click", () => this.#click(item, i));
-    slot.addEventListener("dblclick", () => this.open(item));
+    slot.addEventListener("dblclick", () => {
+      this.#forget(item.query.id); // its two clicks meant no answer
+      this.open(item);
+    });
     return slot;
   }
 
@@ -107,10 +118,15 @@ export class Gallery {
   async #settle(id) {
     const entry = this.#pending.get(id);
     if (!entry) return;
-    clearTimeout(entry.timer);
-    this.#pending.delete(id);
+    this.#forget(id);
     await this.record([entry.item], entry.said);
     this.draw();
+  }
+
+  /** @param {number} id */
+  #forget(id) {
+    clearTimeout(this.#pending.get(id)?.timer);
+    this.#pending.delete(id);
   }
 
   /** Record what was clicked, now. It is kept in the browser when this returns, and sent when it is resolved. */
@@ -123,8 +139,7 @@ export class Gallery {
     const item = this.items[this.cursor];
     if (!item) return;
     if (!this.#isOnScreen([item])) return say(TOO_FAST, true);
-    clearTimeout(this.#pending.get(item.query.id)?.timer);
-    this.#pending.delete(item.query.id);
+    this.#forget(item.query.id);
     if (await this.decide([item], said)) await this.move(1);
     this.draw();
   }
