@@ -28,13 +28,17 @@ BUDGET = 24
 needs_browser = pytest.mark.skipif(not has_browser(), reason=NO_CHROMIUM)
 
 
-def make_queue(folder: Path, budget: int = BUDGET) -> Project:
-    """A project of mitochondria whose queries of round 0 wait for answers; a probability stands in the place of S."""
+def make_queue(folder: Path, budget: int = BUDGET, level: np.ndarray | None = None) -> Project:
+    """A project of mitochondria whose queries of round 0 wait for answers; a probability stands in the place of S.
+
+    ``level`` is another probability, (Z, Y, X) uint8.
+    """
     from twostream.rounds.loop import run
 
     grey, truth = toy_arrays()
     like = {"shape_zyx": SHAPE_ZYX, "dtype": np.uint8, "voxel_size_nm": VOXEL_SIZE_NM}
-    for name, values in (("em", grey), ("theirs", np.where(grey > 115, 220, 5).astype(np.uint8))):
+    level = np.where(grey > 115, 220, 5).astype(np.uint8) if level is None else level
+    for name, values in (("em", grey), ("theirs", level)):
         volume = create_volume(str(folder / f"{name}.zarr"), **like)
         volume.write(volume.box, values)
     labels = create_volume(str(folder / "truth.zarr"), **like | {"dtype": np.uint16})
@@ -152,3 +156,18 @@ def open_page(chromium, serve):
     for context in contexts:
         context.close()
     assert errors == []
+
+
+@pytest.fixture
+def show(site, open_page):
+    """Function that serves ``queue_project`` in this process and opens the page: (width, height) -> (site, page).
+    Further arguments are those of a browser's context, and ``serving``, those of ``site``."""
+
+    def show_(width: int = 1280, height: int = 800, serving: dict | None = None, **settings):
+        served = site(**(serving or {}))
+        served.links = {"": f"{served.address}#name=ann&token={served.security.token('')}"}
+        page = open_page(served, **settings)
+        page.set_viewport_size({"width": width, "height": height})
+        return served, page
+
+    return show_

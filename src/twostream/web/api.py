@@ -14,10 +14,11 @@ from fastapi.responses import JSONResponse, RedirectResponse
 from twostream.base.errors import InputError, LedgerError, NoSidesError, ProjectError, TwoStreamError
 from twostream.base.geometry import Box
 from twostream.candidates.picture import png
+from twostream.candidates.sources import RADIUS_NM
 from twostream.project.missed_objects import MissedObjects
 from twostream.task.answers import AnswerKind
 from twostream.web.bodies import DecisionBody, DecisionsBody, KeyBody, LeaseBody, SignInBody
-from twostream.web.corrections import SeedBody, drawing_of, grow_missed, mask_of
+from twostream.web.corrections import DrawingBody, SeedBody, drawing_of, grow_missed, marked_in, mask_of
 from twostream.web.decisions import Decision, answer_keys
 from twostream.web.desk import Desk, answer_values
 from twostream.web.guard import Reader, Writer, check_json
@@ -101,6 +102,7 @@ def project(request: Request, session: Reader) -> dict[str, Any]:
         "num_sides": desk.num_sides,
         "voxel_size_nm": list(image.voxel_size_nm),
         "shape_zyx": list(image.shape_zyx),
+        "radius_nm": RADIUS_NM[desk.project.config.task],
         "annotator": session.annotator,
         "csrf": session.csrf,
         "may_run": desk.may_run,
@@ -143,6 +145,13 @@ def mask(request: Request, session: Reader, query_id: QueryId) -> Response:
     """The mask of a query's candidate over its box, (Z, Y, X) uint8."""
     found = _found(lambda: _desk(request).query(query_id))
     return _binary(found.candidate.mask.tobytes())
+
+
+@router.get("/queries/{query_id}/drawing")
+def drawing(request: Request, session: Reader, query_id: QueryId) -> DrawingBody:
+    """What the person has drawn in their current answer to a query."""
+    found = _found(lambda: _desk(request).drawing(query_id, session.annotator))
+    return _understood(lambda: drawing_of(*found))
 
 
 @router.get("/queries/{query_id}/neuroglancer", response_class=RedirectResponse, status_code=307)
@@ -242,6 +251,15 @@ def grow(request: Request, session: Writer, body: SeedBody) -> Any:
         "is_ball": grown.is_ball,
         "num_voxels": grown.num_voxels,
     }
+
+
+@router.get("/missed")
+def missed(
+    request: Request, session: Reader, box: Annotated[str, Query(pattern=BOX, max_length=80)]
+) -> dict[str, list[DrawingBody]]:
+    """The missed objects that people have marked in a box, so that none is added twice."""
+    where = _understood(lambda: Box.parse(box))
+    return {"objects": marked_in(where, _desk(request).project.ledger.missed_objects())}
 
 
 # -- progress and rounds ----------------------------------------------------------------------------------------------

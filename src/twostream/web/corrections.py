@@ -8,6 +8,7 @@ or pages.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Annotated
 
 import numpy as np
@@ -122,6 +123,16 @@ def drawing_of(box: Box, mask: np.ndarray) -> DrawingBody:
     lengths = np.diff(starts, append=len(flat))
     runs = np.stack([flat[starts].astype(np.int64), lengths], axis=1).ravel().tolist()
     return DrawingBody(offset_zyx=box.offset_zyx, shape_zyx=box.shape_zyx, runs=runs)
+
+
+def marked_in(box: Box, answers: Iterable[Answer]) -> list[DrawingBody]:
+    """The drawings that share a voxel with a box, as they travel; one that is too large to travel is left out."""
+    found = []
+    for answer in answers:
+        if answer.drawing is not None and answer.drawing[0].intersection(box).num_voxels:
+            with suppress(InputError):
+                found.append(drawing_of(*answer.drawing))
+    return found
 
 
 def grow_missed(project: Project, body: SeedBody, known: Iterable[Answer] = ()) -> Grown:

@@ -10,8 +10,10 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from twostream.base.errors import LedgerError
 from twostream.base.geometry import Box
 from twostream.candidates.sampling import patch_pixel_nm
 from twostream.project.project import Project
@@ -83,6 +85,18 @@ class Desk:
         values = self._entry(query_id)[1]
         own = next((a for a in self.project.ledger.current_answers(query_id) if a.annotator == annotator), None)
         return values | {"mine": None if own is None else answer_values(own)}
+
+    def drawing(self, query_id: int, annotator: str) -> tuple[Box, np.ndarray]:
+        """What a person has drawn in their current answer to a query: (box, mask), as in ``Answer.drawing``.
+
+        Raises:
+            LedgerError: they have drawn nothing.
+        """
+        own = (a for a in self.project.ledger.current_answers(query_id) if a.annotator == annotator)
+        found = next((a.drawing for a in own if a.drawing is not None), None)
+        if found is None:
+            raise LedgerError(f"{annotator} has drawn nothing for query {query_id}.")
+        return found
 
     def _entry(self, query_id: int) -> tuple[Query, dict[str, Any]]:
         if found := self._known(query_id):

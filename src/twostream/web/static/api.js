@@ -29,6 +29,7 @@
  * @property {Zyx} shape_zyx
  * @property {string} annotator
  * @property {string} csrf
+ * @property {number} radius_nm of a ball where the probability shows no object
  * @property {boolean} may_run
  * @property {number} idle_seconds
  * @property {number} lease_seconds

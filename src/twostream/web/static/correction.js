@@ -1,6 +1,7 @@
 /** Correcting a mask and adding a missed object, in the focus view: the panel, the tools, and what is recorded. */
 
 import { byId, element, say } from "./dom.js";
+import { Drafts } from "./drafts.js";
 import { Editor } from "./editor.js";
 import { Missed } from "./missed.js";
 
@@ -14,18 +15,24 @@ export class Correction {
   mode = "off";
   /** @type {Item | null} */
   #item = null;
+  /** What was shown before. @type {{mask: import("./mask.js").VoxelMask | null, others: boolean}} */
+  #before = { mask: null, others: false };
   /** @type {ToolName | "keep"} */
   tool = "brush";
 
   /**
    * @param {{project: import("./api.js").ProjectValues, api: import("./api.js").Api, focus: import("./focus.js").Focus,
-   *          desk: import("./desk.js").Desk, onDone: () => void}} parts
+   *          desk: import("./desk.js").Desk, onMode: () => void, onDone: () => void}} parts
    */
-  constructor({ project, api, focus, desk, onDone }) {
+  constructor({ project, api, focus, desk, onMode, onDone }) {
     this.project = project;
     this.focus = focus;
     this.desk = desk;
+    this.onMode = onMode;
     this.onDone = onDone;
+    this.drafts = new Drafts(`${project.id}/${project.annotator}`);
+    focus.isBegun = (id) => this.drafts.has(id);
+    window.addEventListener("pagehide", () => this.#keepDraft());
     const { viewer } = focus;
     this.editor = new Editor({
       voxelSize: project.voxel_size_nm,
@@ -35,6 +42,7 @@ export class Correction {
       onProblem: (/** @type {string} */ text) => say(text, true),
     });
     this.missed = new Missed({
+      radiusNm: project.radius_nm,
       grow: (seed, signal) => api.post("grow", seed, signal),
       onChange: () => {
         if (this.mode !== "missed") return;
@@ -48,24 +56,35 @@ export class Correction {
     return Math.floor(this.focus.viewer.center[0]);
   }
 
-  /** Begin to correct the candidate's mask. */
+  /** Begin to correct the candidate's mask, or go on with its draft. */
   begin() {
+    this.leave();
     const { item, viewer } = this.focus;
     if (!item || !viewer.mask) return;
-    this.cancel();
-    this.mode = "mask";
+    this.#enter("mask");
     this.#item = item;
-    this.editor.begin(/** @type {import("./mask.js").VoxelMask} */ (viewer.mask));
+    this.editor.begin(viewer.mask);
+    const draft = this.drafts.of(item.query.id);
+    if (draft) this.editor.resume(draft.mask, draft.others);
     this.choose("brush");
   }
 
-  /** Begin to add a missed object. */
+  /** Begin to add a missed object. The other candidates are shown, and what was marked before. */
   beginMissed() {
-    this.cancel();
-    this.mode = "missed";
+    this.leave();
+    this.#enter("missed");
+    this.focus.setOthers(true);
     this.missed.begin();
     this.focus.viewer.tool = this.missed.tool;
     this.#drawPanel();
+  }
+
+  /** @param {"mask" | "missed"} mode */
+  #enter(mode) {
+    const { mask, others } = this.focus.viewer;
+    this.#before = { mask, others };
+    this.mode = mode;
+    this.onMode();
   }
 
   /** @param {ToolName | "keep"} name */
@@ -104,10 +123,8 @@ export class Correction {
       drawing: (piece.mask ?? piece).toRuns(),
       split_of: item.query.id,
     }));
-    const corrected = this.editor.mask.trimmed();
     if (!(await this.desk.decide([item], { kind: "corrected", drawing }, { extra }))) return;
-    const picture = this.focus.pictures.ready(item.query.id);
-    if (picture) picture.mask = corrected;
+    this.drafts.drop(item.query.id);
     this.#leave();
     this.onDone();
   }
@@ -118,25 +135,44 @@ export class Correction {
     await this.desk.addMissed(drawing);
     say("The missed object is added. Undo takes it back.");
     this.#leave();
+    await this.focus.showMarked();
   }
 
-  /** Leave without recording. */
+  /** Leave without recording; nothing of it is kept. */
   cancel() {
-    if (this.mode === "mask") {
-      const mask = this.#item && this.focus.pictures.ready(this.#item.query.id)?.mask;
-      if (mask && this.#item === this.focus.item) this.focus.viewer.mask = mask;
-    }
-    this.missed.cancel();
+    if (this.mode === "off") return;
+    if (this.#item) this.drafts.drop(this.#item.query.id);
     this.#leave();
   }
 
+  /** Leave for another candidate or view: what was drawn is kept, and `begin` goes on with it. */
+  leave() {
+    if (this.mode === "off") return;
+    this.#keepDraft();
+    this.#leave();
+  }
+
+  /** Keep what was drawn and not recorded, if anything was. */
+  #keepDraft() {
+    if (!this.#item) return;
+    const { id, candidate } = this.#item.query;
+    const { mask, others, canUndo } = this.editor;
+    if (!canUndo) this.drafts.drop(id);
+    else if (this.drafts.keep(id, { mask, others })) say(`The correction of candidate ${candidate} is not recorded yet. It is kept in this browser.`);
+    else say(`The correction of candidate ${candidate} is lost: this browser's store is full.`, true);
+  }
+
   #leave() {
+    const { viewer } = this.focus;
+    if (this.mode === "mask" && this.#item === this.focus.item) viewer.mask = this.#before.mask;
+    if (this.mode === "missed") this.focus.setOthers(this.#before.others);
     this.mode = "off";
     this.#item = null;
-    const { viewer } = this.focus;
+    this.missed.cancel();
     viewer.tool = null;
     viewer.extra = null;
     byId("correction").hidden = true;
+    this.onMode();
   }
 
   #show() {
@@ -169,6 +205,7 @@ export class Correction {
       element("p", {}, others.length ? `Correct the mask. ${others.length} cut-off piece${others.length === 1 ? "" : "s"} will be added.` : "Correct the mask, section by section."),
       element("div", { class: "buttons" }, ...tools.map((name) => button(`tool-${name}`, words[name], this.tool === name)), ...sides),
       element("div", { class: "buttons" }, button("narrower", "Smaller"), button("wider", "Larger"), button("interpolate", "Interpolate"), button("clear-section", "Clear section")),
+      element("div", { class: "buttons" }, button("undo-stroke", "Undo stroke"), button("redo-stroke", "Redo stroke")),
       finish,
     );
   }

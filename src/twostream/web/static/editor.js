@@ -67,6 +67,18 @@ export class Editor {
     this.#changed();
   }
 
+  /**
+   * Go on from a draft, as one step that can be undone.
+   * @param {VoxelMask} mask
+   * @param {VoxelMask[]} others pieces that were set aside
+   */
+  resume(mask, others) {
+    this.#step(() => {
+      this.#mask = mask.clone();
+      this.#others = others;
+    });
+  }
+
   /** @returns {VoxelMask} what is drawn; edited in place, so clone what must stay */
   get mask() {
     return this.#mask;

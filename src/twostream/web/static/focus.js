@@ -4,6 +4,7 @@ import { byId, inputById } from "./dom.js";
 import { answerText } from "./styles.js";
 import { Viewer } from "./viewer.js";
 
+/** @typedef {import("./box.js").Zyx} Zyx */
 /** @typedef {import("./queue.js").Item} Item */
 
 const AHEAD = 3;
@@ -15,6 +16,8 @@ export class Focus {
   /** The item whose picture is on the screen. @type {Item | null} */
   onScreen = null;
   #turn = 0;
+  /** Whether a correction of a query was begun. @type {(query: number) => boolean} */
+  isBegun = () => false;
 
   /**
    * @param {{project: import("./api.js").ProjectValues, queue: import("./queue.js").Queue, pictures: import("./pictures.js").Pictures,
@@ -44,10 +47,12 @@ export class Focus {
     if (!item) return false;
     this.#describe(item);
     const { query } = item;
+    const isDrawn = item.mine?.kind === "corrected";
     let picture = this.pictures.ready(query.id);
-    if (!picture) {
+    let drawn = null;
+    if (!picture || isDrawn) {
       try {
-        picture = await this.pictures.load(query);
+        [picture, drawn] = await Promise.all([this.pictures.load(query), isDrawn ? this.pictures.drawing(query.id) : null]);
       } catch (error) {
         if (turn === this.#turn) this.onProblem(`The picture cannot be loaded: ${/** @type {Error} */ (error).message}`);
         return false;
@@ -55,7 +60,8 @@ export class Focus {
       if (turn !== this.#turn) return false;
     }
     const view = { offset: query.view.offset_zyx, shape: query.view.shape_zyx };
-    this.viewer.show({ view, center: query.center_zyx.map((v) => v + 0.5), mask: picture.mask, block: picture.block });
+    this.viewer.show({ view, center: query.center_zyx.map((v) => v + 0.5), mask: drawn ?? picture.mask, block: picture.block });
+    void this.showMarked();
     await this.viewer.firstPaint;
     if (turn !== this.#turn) return false;
     this.#setOnScreen(item);
@@ -74,6 +80,24 @@ export class Focus {
     byId("viewer").classList.toggle("is-waiting", !item); // what is still to be seen belongs to another candidate
   }
 
+  /** Show or hide the outlines of other candidates and of marked objects. @param {boolean} isShown */
+  setOthers(isShown) {
+    this.viewer.others = isShown;
+    for (const button of document.querySelectorAll("[data-action=others]")) button.setAttribute("aria-pressed", String(isShown));
+    void this.showMarked();
+  }
+
+  /** Load the objects that are marked as missed around the crosshair, if they are shown. */
+  async showMarked() {
+    const { item, viewer } = this;
+    if (!item || !viewer.others) return;
+    const { shape_zyx } = item.query.view;
+    const offset = /** @type {Zyx} */ (viewer.center.map((place, i) => Math.max(0, Math.floor(place) - 2 * shape_zyx[i])));
+    const shape = /** @type {Zyx} */ (shape_zyx.map((length) => 4 * length));
+    const marked = await this.pictures.missed({ offset, shape }).catch(() => null); // asked for again with the next candidate
+    if (marked && item === this.item) viewer.marked = marked;
+  }
+
   /** Load the pictures of the next candidates. */
   loadAhead() {
     for (const { query } of this.queue.upcoming(AHEAD)) void this.pictures.load(query).catch(() => {});
@@ -88,8 +112,9 @@ export class Focus {
     if (mine) {
       const strong = document.createElement("strong");
       strong.textContent = answerText(mine.kind, mine.reason);
-      place.append("You said ", strong);
+      place.append("You said ", strong, mine.kind === "corrected" ? ". Shown is your drawing." : "");
     }
+    if (this.isBegun(query.id)) place.append(" A correction is begun; Correct the mask goes on with it.");
     const lines = [...query.why, `score ${query.score.toFixed(2)}`, `asked by ${query.strategy}`];
     byId("why").replaceChildren(...lines.map((text) => Object.assign(document.createElement("p"), { textContent: text })));
   }

@@ -15,6 +15,7 @@ export class Gallery {
   page = 0;
   cursor = 0;
   #isTurning = false;
+  #sizeDrawn = 0;
   /** @type {Map<number, {item: Item, said: {kind: string, reason: string}, timer: number}>} */
   #pending = new Map();
 
@@ -67,10 +68,17 @@ export class Gallery {
   }
 
   draw() {
+    const { size } = this;
+    if (this.#sizeDrawn && this.#sizeDrawn !== size) {
+      const framed = this.page * this.#sizeDrawn + this.cursor;
+      this.page = Math.floor(framed / size);
+      this.cursor = framed % size;
+    }
+    this.#sizeDrawn = size;
     const { items } = this;
     this.cursor = Math.min(Math.max(0, this.cursor), Math.max(0, items.length - 1));
     this.place.replaceChildren(...items.map((item, i) => this.#slot(item, i)));
-    const pages = Math.max(1, Math.ceil(this.queue.items.length / this.size));
+    const pages = Math.max(1, Math.ceil(this.queue.items.length / size));
     byId("page-name").textContent = `page ${this.page + 1} of ${pages}${this.queue.isAtEnd ? "" : " or more"}`;
   }
 
@@ -82,7 +90,7 @@ export class Gallery {
     card.removeAttribute("title");
     const words = card.querySelector(".answer");
     if (words) words.textContent = answerText(said?.kind ?? "open", said?.reason);
-    const slot = element("button", { class: "slot", role: "listitem", "data-query": String(item.query.id) }, card);
+    const slot = element("button", { class: "slot", "data-query": String(item.query.id) }, card);
     slot.setAttribute("aria-label", `candidate ${item.query.candidate}: ${answerText(said?.kind ?? "open", said?.reason)}`);
     if (i === this.cursor) slot.setAttribute("aria-current", "true");
     slot.addEventListener("click", () => this.#click(item, i));

@@ -56,7 +56,7 @@ const outbox = new Outbox(api, `${project.id}/${project.annotator}`, {
     say(why, true);
   },
 });
-const pictures = new Pictures(api);
+const pictures = new Pictures(api, () => outbox.unsent());
 const focus = new Focus({ project, queue, pictures, onProblem: (text) => say(text, true) });
 const desk = new Desk({ api, queue, outbox, clock });
 const gallery = new Gallery({
@@ -69,7 +69,7 @@ const gallery = new Gallery({
   },
 });
 const settle = new Settle(api);
-const correction = new Correction({ project, api, focus, desk, onDone: () => void goOn(performance.now()) });
+const correction = new Correction({ project, api, focus, desk, onMode: showDecisions, onDone: () => void goOn(performance.now()) });
 const progress = new Progress((values) => {
   if (outbox.unsent().length) void outbox.flush();
   if (view === "focus") focus.retry();
@@ -102,8 +102,7 @@ async function draw() {
   for (const button of document.querySelectorAll("nav button")) {
     button.setAttribute("aria-pressed", String(button.getAttribute("data-action") === view));
   }
-  byId("decisions").hidden = view === "end" || correction.mode === "mask";
-  markDecision();
+  showDecisions();
   if (view === "focus") await focus.show();
   if (view === "gallery") gallery.draw();
   if (view === "settle") settle.draw();
@@ -112,7 +111,7 @@ async function draw() {
 
 /** @param {ViewName} name */
 async function go(name) {
-  correction.cancel();
+  correction.leave();
   if (view === "gallery") await gallery.flush();
   if (name === "focus" && view === "gallery" && queue.items.length) queue.index = Math.min(queue.items.length - 1, gallery.page * gallery.size + gallery.cursor);
   view = name;
@@ -135,7 +134,7 @@ async function decide(said) {
   const item = queue.current;
   if (!item || view !== "focus") return;
   if (focus.onScreen !== item) return say("Too fast: the candidate is not on the screen yet. This key did not count.", true);
-  correction.cancel();
+  correction.leave();
   if (!(await desk.decide([item], said))) return;
   await goOn(start);
 }
@@ -174,7 +173,7 @@ async function goOn(start) {
 async function step(step) {
   if (view === "gallery") return gallery.move(step);
   if (view === "settle") return settle.move(step);
-  correction.cancel();
+  correction.leave();
   if (view === "end") view = "focus";
   queue.step(step);
   if (queue.index >= queue.items.length) await desk.fill();
@@ -182,7 +181,10 @@ async function step(step) {
   await draw();
 }
 
-function markDecision() {
+/** Without a decision to make the buttons cannot be seen; their place stays, so that the picture does not move. */
+function showDecisions() {
+  byId("decisions").hidden = view === "end";
+  byId("decisions").classList.toggle("is-off", correction.mode === "mask");
   const mine = view === "focus" ? queue.current?.mine : null;
   for (const button of byId("decisions").children) {
     const said = button.getAttribute("data-action")?.replace("decide-", "");
@@ -221,7 +223,7 @@ actions(
     ["undo-stroke", "undo a stroke", "z", () => correction.editor.undo(), isEditing],
     ["redo-stroke", "redo a stroke", "Shift+z", () => correction.editor.redo(), isEditing],
     ["keep-it", "record the correction, keep the object", "Enter", () => correction.confirm(), () => isEditing() || isAdding()],
-    ["cancel", "leave without recording", "Escape", () => correction.cancel() ?? draw(), () => isEditing() || isAdding()],
+    ["cancel", "leave without recording", "Escape", () => correction.cancel(), () => isEditing() || isAdding()],
   ]),
 );
 for (const { kind, reason, words } of project.decisions) {
@@ -246,16 +248,16 @@ actions(
 actions(
   "Go",
   /** @type {any} */ ([
-    ["previous", "previous", "ArrowLeft", () => step(-1), () => !isEditing()],
-    ["next", "next", "ArrowRight", () => step(1), () => !isEditing()],
+    ["previous", "previous", "ArrowLeft", () => step(-1)],
+    ["next", "next", "ArrowRight", () => step(1)],
     ["up", "section above; card above", "ArrowUp", () => vertical(-1)],
     ["down", "section below; card below", "ArrowDown", () => vertical(1)],
     ["page-back", "page back", "PageUp", () => gallery.turn(-1), () => view === "gallery"],
     ["page-on", "page on", "PageDown", () => gallery.turn(1), () => view === "gallery"],
-    ["focus", "focus view", "f", () => go("focus"), isIdle],
+    ["focus", "focus view", "f", () => go("focus"), () => view !== "focus"],
     ["open", "show the card large", "Enter", () => (view === "settle" ? openDispute() : go("focus")), () => view === "gallery" || view === "settle"],
-    ["gallery", "gallery", "g", () => go("gallery"), isIdle],
-    ["settle", "disagreements", "j", () => go("settle"), isIdle],
+    ["gallery", "gallery", "g", () => go("gallery"), () => view !== "gallery"],
+    ["settle", "disagreements", "j", () => go("settle"), () => view !== "settle"],
   ]),
 );
 actions(
@@ -264,7 +266,7 @@ actions(
     ["overlay", "mask: outline, filled, off", "o", () => focus.cycleOverlay(), inFocus],
     ["fainter", "fainter mask", "[", () => focus.fade(-0.1), inFocus],
     ["stronger", "stronger mask", "]", () => focus.fade(0.1), inFocus],
-    ["others", "outlines of other candidates", "h", () => toggleOthers(), inFocus],
+    ["others", "outlines of other candidates", "h", () => focus.setOthers(!focus.viewer.others), inFocus],
     ["zoom-in", "zoom in", "+", () => focus.viewer.zoomBy(1.25), inFocus],
     ["zoom-out", "zoom out", "-", () => focus.viewer.zoomBy(0.8), inFocus],
     ["pan-left", "pan left", "Shift+ArrowLeft", () => focus.viewer.panBy(60, 0), inFocus],
@@ -279,7 +281,7 @@ actions(
 actions(
   "More",
   /** @type {any} */ ([
-    ["correct", "correct the mask", "e", () => (correction.begin(), draw()), () => inFocus() && isIdle()],
+    ["correct", "correct the mask", "e", () => correction.begin(), () => inFocus() && isIdle()],
     ["missed", "add a missed object", "a", () => correction.beginMissed(), () => inFocus() && isIdle()],
     ["why", "why it is asked", "i", toggleWhy, isIdle],
     ["neuroglancer", "open in Neuroglancer", "l", openNeuroglancer, inFocus],
@@ -321,11 +323,6 @@ async function openDispute() {
   if (!current) return;
   await queue.goTo(current.id, true);
   await go("focus");
-}
-
-function toggleOthers() {
-  focus.viewer.others = !focus.viewer.others;
-  for (const button of document.querySelectorAll("[data-action=others]")) button.setAttribute("aria-pressed", String(focus.viewer.others));
 }
 
 function toggleWhy() {
@@ -383,7 +380,7 @@ document.addEventListener("click", (event) => {
 const order = /** @type {HTMLSelectElement} */ (byId("order"));
 order.value = queue.order;
 order.addEventListener("change", async () => {
-  correction.cancel();
+  correction.leave();
   await gallery.flush();
   await restart(order.value).catch((error) => say(error.message, true));
   order.value = queue.order;

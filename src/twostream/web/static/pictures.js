@@ -7,7 +7,9 @@ import { VoxelMask } from "./mask.js";
 /** @typedef {import("./box.js").Box} Box */
 /** @typedef {import("./box.js").Zyx} Zyx */
 /** @typedef {import("./api.js").QueryValues} QueryValues */
+/** @typedef {import("./mask.js").Drawing} Drawing */
 /** @typedef {{block: Block, mask: VoxelMask}} Picture */
+/** @typedef {{query?: number | null, kind?: string, drawing?: unknown}} Waiting */
 
 const KEPT = 24;
 
@@ -15,9 +17,10 @@ export class Pictures {
   /** @type {Map<number, {promise: Promise<Picture>, ready: Picture | null}>} */
   #kept = new Map();
 
-  /** @param {import("./api.js").Api} api */
-  constructor(api) {
+  /** @param {import("./api.js").Api} api @param {() => Waiting[]} unsent decisions that the server does not know yet, oldest first */
+  constructor(api, unsent) {
     this.api = api;
+    this.unsent = unsent;
   }
 
   /** @param {Box} box @param {Zyx} stride @param {AbortSignal} [signal] */
@@ -30,6 +33,19 @@ export class Pictures {
   async labels({ offset, shape }, signal) {
     const bytes = await this.api.bytes(`segmentation?box=${boxText({ offset, shape })}`, signal);
     return new Block({ offset, shape, data: new Uint32Array(bytes) });
+  }
+
+  /** What the person has drawn for a query in place of its mask. @param {number} id @returns {Promise<VoxelMask>} */
+  async drawing(id) {
+    const waiting = this.unsent().filter(({ query, drawing }) => query === id && drawing).at(-1);
+    return VoxelMask.fromRuns(/** @type {Drawing} */ (waiting?.drawing ?? (await this.api.get(`queries/${id}/drawing`))));
+  }
+
+  /** Missed objects that people have marked in a box. @param {Box} box */
+  async missed(box) {
+    const waiting = this.unsent().flatMap(({ kind, drawing }) => (kind === "missed" && drawing ? [drawing] : []));
+    const { objects } = await this.api.get(`missed?box=${boxText(box)}`);
+    return [...objects, ...waiting].map((drawing) => VoxelMask.fromRuns(drawing));
   }
 
   /** Load a query's picture, unless it is there. @param {QueryValues} query @returns {Promise<Picture>} */

@@ -29,6 +29,8 @@ export class Scene {
   mask = null;
   /** @type {VoxelMask | null} a proposal, dashed */
   extra = null;
+  /** @type {VoxelMask[]} objects that people have marked as missed; seen with the other candidates, dashed */
+  marked = [];
   /** @type {Overlay} */
   overlay = "outline";
   opacity = 0.9;
@@ -78,9 +80,9 @@ export class Scene {
     if (this.others) otherCandidates.draw(ctx, frame, section);
     const { mask, extra, outlines, colours, overlay, opacity } = this;
     if (mask) drawMask(ctx, frame, outlines.of(mask, plane, section), mask.offset, colours, { overlay, opacity });
-    if (extra) {
+    for (const one of [...(this.others ? this.marked : []), ...(extra ? [extra] : [])]) {
       const style = { overlay: /** @type {Overlay} */ ("outline"), opacity: 1, dashed: true };
-      drawMask(ctx, frame, outlines.of(extra, plane, section), extra.offset, colours, style);
+      drawMask(ctx, frame, outlines.of(one, plane, section), one.offset, colours, style);
     }
     if (this.crosshair) drawCrosshair(ctx, frame, view.cross);
     if (plane.name === "xy") drawScaleBar(ctx, view.nmPerPixel, canvas.width, canvas.height);

@@ -92,6 +92,7 @@ export class Viewer {
     this.#shown = shown;
     this.scene.mask = shown.mask;
     this.scene.extra = null;
+    this.scene.marked = [];
     this.scene.outlines.forget();
     this.otherCandidates.setCandidate(shown.mask);
     this.blocks.stop();
@@ -144,6 +145,15 @@ export class Viewer {
   }
   set extra(mask) {
     this.scene.extra = mask;
+    this.redraw();
+  }
+
+  /** Objects that are marked as missed, dashed; seen with the other candidates. */
+  get marked() {
+    return this.scene.marked;
+  }
+  set marked(masks) {
+    this.scene.marked = masks;
     this.redraw();
   }
 
