@@ -56,7 +56,7 @@ const outbox = new Outbox(api, `${project.id}/${project.annotator}`, {
     say(why, true);
   },
 });
-const pictures = new Pictures(api, () => outbox.unsent());
+const pictures = new Pictures(api, () => outbox.unsent().flatMap((entry) => ("kind" in entry ? [entry] : [])));
 const focus = new Focus({ project, queue, pictures, onProblem: (text) => say(text, true) });
 const desk = new Desk({ api, queue, outbox, clock });
 const gallery = new Gallery({
