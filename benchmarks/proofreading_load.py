@@ -7,7 +7,8 @@ must agree with the ledger after a repair.
 *Waited*: each annotator decides once a second, after all have signed in, has the page's line for events open, and loads
 the picture of each query ahead. Views are at places of their own, so that the server never has them in memory; before
 the start the system is asked to forget the image's file. Latencies are those of the client, beside its own against a
-server that answers at once, and beside a bare row put on the same disk meanwhile. Spreads are the median and the 99th percentile.
+server that answers at once, and beside a bare row put on the same disk meanwhile. Spreads are the median and the 99th
+percentile.
 
     python benchmarks/proofreading_load.py
     python benchmarks/proofreading_load.py --full --cache /tmp/projects    # 10,000 decisions; 1,000,000 candidates
