@@ -56,7 +56,7 @@ const outbox = new Outbox(api, `${project.id}/${project.annotator}`, {
     say(why, true);
   },
 });
-const pictures = new Pictures(api, () => outbox.unsent().flatMap((entry) => ("kind" in entry ? [entry] : [])));
+const pictures = new Pictures(api, () => outbox.decisions());
 const focus = new Focus({ project, queue, pictures, onProblem: (text) => say(text, true) });
 const desk = new Desk({ api, queue, outbox, clock });
 const gallery = new Gallery({
@@ -85,9 +85,7 @@ const preferred = () => (localStorage.getItem("twostream/view") === "gallery" ? 
 async function restart(order) {
   await outbox.flush();
   await queue.restart(order);
-  for (const entry of outbox.unsent()) {
-    if ("query" in entry && entry.query) queue.mark(entry.query, { kind: entry.kind, reason: entry.reason ?? "" });
-  }
+  for (const { query, kind, reason = "" } of outbox.decisions()) if (query) queue.mark(query, { kind, reason });
 }
 
 async function refill() {

@@ -49,6 +49,24 @@ export class Outbox {
     return this.#keys().flatMap((key) => read(key));
   }
 
+  /** Decisions that wait and were not undone, oldest first. @returns {Decision[]} */
+  decisions() {
+    return this.#gestures().flat();
+  }
+
+  /** The same, those together that were made at once. @returns {Decision[][]} */
+  #gestures() {
+    /** @type {Decision[][]} */
+    const done = [];
+    for (const entry of this.unsent()) {
+      const last = done.at(-1);
+      if ("undo" in entry) done.pop();
+      else if (last && gestureOf(last[0]) === gestureOf(entry)) last.push(entry);
+      else done.push([entry]);
+    }
+    return done;
+  }
+
   /**
    * Keep decisions and send them. They are kept when this returns, and sent, or known to wait, when it is resolved.
    * @param {Decision[]} decisions
@@ -71,15 +89,7 @@ export class Outbox {
    * @returns {Decision[]} what was decided at once; empty if nothing waits that could be undone
    */
   takeBack(key) {
-    /** @type {Decision[][]} */
-    const done = [];
-    for (const entry of this.unsent()) {
-      const last = done.at(-1);
-      if ("undo" in entry) done.pop();
-      else if (last && gestureOf(last[0]) === gestureOf(entry)) last.push(entry);
-      else done.push([entry]);
-    }
-    const taken = done.at(-1);
+    const taken = this.#gestures().at(-1);
     if (!taken) return [];
     this.#keep({ undo: key, of: gestureOf(taken[0]) });
     this.#report(this.state.isReachable, this.state.problem);
