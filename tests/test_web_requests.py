@@ -1,5 +1,6 @@
 """Nothing that a request holds is believed: paths, bodies, numbers, and decisions about what is not one's own."""
 
+import sqlite3
 import tracemalloc
 from dataclasses import replace
 
@@ -211,6 +212,22 @@ class TestDecisions:
             result = sent(client, body)
             assert result["answer"] is None
             assert result["refused"]
+
+    def test_a_ledger_that_cannot_be_written_refuses_nothing(self, site, monkeypatch):
+        """The browser must keep the decision and send it again, instead of taking it for refused."""
+        here = site()
+        client = here.client("ann")
+        query = here.project.ledger.open_queries()[0].id
+        monkeypatch.setattr(here.project.ledger._database, "_timeout", 0.2)
+        here.project.ledger.close()  # so that connections are made anew, with this patience
+        holder = sqlite3.connect(here.project.root / "ledger.sqlite", isolation_level=None)
+        holder.execute("BEGIN IMMEDIATE")
+        answer = client.post("api/decisions", json={"decisions": [decision("kkkkkkkk", query)]})
+        assert answer.status_code == 503
+        assert "is locked by another program" in answer.json()["detail"]
+        holder.execute("ROLLBACK")
+        holder.close()
+        assert sent(client, decision("kkkkkkkk", query))["answer"] is not None
 
     def test_a_key_of_somebody_else(self, site):
         """Nobody learns or changes an answer by sending its key."""

@@ -7,6 +7,7 @@
     │   └── VolumeError            a volume cannot be opened, read or written
     │       └── NoVoxelSizeError   the file states no voxel size, and the user gave none
     ├── LedgerError                an answer, query or registration contradicts what the ledger has recorded
+    │   └── LedgerBusyError        the ledger cannot be read or written at this moment; nothing was changed
     ├── TrainingError              training diverged
     └── ProjectError               the project folder is not in the state that the command needs
 
@@ -40,6 +41,13 @@ class NoVoxelSizeError(VolumeError):
 
 class LedgerError(TwoStreamError):
     """An answer, query or registration contradicts what the ledger has recorded."""
+
+
+class LedgerBusyError(LedgerError):
+    """The ledger cannot be read or written at this moment: it is locked, or its disk is full, read-only or broken.
+
+    Nothing was changed, and the same call may succeed later.
+    """
 
 
 class TrainingError(TwoStreamError):

@@ -22,7 +22,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn
 
-from twostream.base.errors import LedgerError
+from twostream.base.errors import LedgerBusyError, LedgerError
 from twostream.task.answers import RETRACTED
 
 SCHEMA_VERSION = 4
@@ -142,7 +142,7 @@ class _Connection(sqlite3.Connection):
     """A connection that allows weak references, so that it is closed when its thread ends."""
 
 
-class _NotWritableError(LedgerError):
+class _NotWritableError(LedgerBusyError):
     """The file or its folder cannot be written."""
 
 
@@ -248,7 +248,7 @@ class Database:
             LedgerError: the file cannot be written.
         """
         if self.is_read_only:
-            raise LedgerError(_not_writable(self.path, "it was opened for reading"))
+            raise LedgerBusyError(_not_writable(self.path, "it was opened for reading"))
         with self._writing:
             with self._errors_as_sentences():
                 self.connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
@@ -364,7 +364,7 @@ class Database:
         except sqlite3.DatabaseError as error:
             code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
             if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-                raise LedgerError(
+                raise LedgerBusyError(
                     f"{path} is locked by another program, which has not released it for {self._timeout:g} s. "
                     f"Close the program that holds it (another viewer, a backup) and try again; nothing was changed."
                 ) from None
@@ -373,11 +373,11 @@ class Database:
             if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
                 raise _NotWritableError(_not_writable(path, error)) from None
             if code == sqlite3.SQLITE_FULL:
-                raise LedgerError(
+                raise LedgerBusyError(
                     f"{path} cannot grow because the disk is full. Nothing was changed; free some space."
                 ) from None
             if code == sqlite3.SQLITE_IOERR:
-                raise LedgerError(
+                raise LedgerBusyError(
                     f"{path} cannot be read or written: the disk failed ({error}). Nothing was changed."
                 ) from None
             raise

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, HTTPException, Path, Query, Request, Response
 from fastapi.responses import JSONResponse, RedirectResponse
 
-from twostream.base.errors import InputError, LedgerError, NoSidesError, ProjectError, TwoStreamError
+from twostream.base.errors import InputError, LedgerBusyError, LedgerError, NoSidesError, ProjectError
 from twostream.base.geometry import Box
 from twostream.candidates.picture import png
 from twostream.candidates.sources import RADIUS_NM
@@ -37,6 +37,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
         (415, "not JSON"),
         (422, "not understood"),
         (429, "too many attempts"),
+        (503, "the ledger cannot be written at this moment"),
     )
 }
 BINARY: dict[int | str, dict[str, Any]] = {200: {"content": {"application/octet-stream": {}}}}
@@ -194,6 +195,8 @@ def decide(request: Request, session: Writer, body: DecisionsBody) -> dict[str, 
         try:
             answer = desk.decisions.record(session.annotator, _decision(desk, one))
             results.append({"key": one.key, "answer": answer, "refused": None})
+        except LedgerBusyError:
+            raise  # the browser keeps them and sends them again; those that are recorded are recognised by their keys
         except (InputError, LedgerError) as error:
             results.append({"key": one.key, "answer": None, "refused": str(error)})
     return {"results": results}
@@ -214,7 +217,7 @@ def _decision(desk: Desk, body: DecisionBody) -> Decision:
 def undo(request: Request, session: Writer, body: KeyBody) -> dict[str, Any]:
     """Take back the newest decision of the person."""
     desk = _desk(request)
-    done = _not_now(lambda: desk.decisions.undo(session.annotator, _open_round(desk), body.key, body.of))
+    done = desk.decisions.undo(session.annotator, _open_round(desk), body.key, body.of)
     return {"answers": [answer_values(a) for a in done]}
 
 
@@ -222,7 +225,7 @@ def undo(request: Request, session: Writer, body: KeyBody) -> dict[str, Any]:
 def redo(request: Request, session: Writer, body: KeyBody) -> dict[str, Any]:
     """Give the decision again that was undone last."""
     desk = _desk(request)
-    done = _not_now(lambda: desk.decisions.redo(session.annotator, _open_round(desk), body.key))
+    done = desk.decisions.redo(session.annotator, _open_round(desk), body.key)
     return {"answers": [answer_values(a) for a in done]}
 
 
@@ -284,7 +287,7 @@ def run(request: Request, session: Writer) -> dict[str, Any]:
     desk = _desk(request)
     if not desk.may_run:
         raise HTTPException(403, "the operator starts rounds: `twostream serve --allow-run` lets the page do it.")
-    _not_now(desk.runner.start)
+    desk.runner.start()
     return asdict(desk.runner.state())
 
 
@@ -304,6 +307,8 @@ def _found(act: Any) -> Any:
     """What ``act`` returns; 404 if there is no such thing."""
     try:
         return act()
+    except LedgerBusyError:
+        raise
     except LedgerError as error:
         raise HTTPException(404, str(error)) from None
 
@@ -314,11 +319,3 @@ def _understood(act: Any) -> Any:
         return act()
     except InputError as error:
         raise HTTPException(422, str(error)) from None
-
-
-def _not_now(act: Any) -> Any:
-    """What ``act`` returns; 409 if it cannot be done at this moment."""
-    try:
-        return act()
-    except TwoStreamError as error:
-        raise HTTPException(409, str(error)) from None

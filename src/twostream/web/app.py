@@ -19,7 +19,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
 
 import twostream
-from twostream.base.errors import TwoStreamError
+from twostream.base.errors import LedgerBusyError, TwoStreamError
 from twostream.web.api import router
 from twostream.web.bodies import refusal
 from twostream.web.desk import Desk
@@ -58,7 +58,7 @@ def make_app(desk: Desk, *, hosts: Sequence[str] = LOOPBACK, root_path: str = ""
 
     @app.exception_handler(TwoStreamError)
     def sentence(_: Request, error: Exception) -> Response:
-        return JSONResponse({"detail": str(error)}, 409)
+        return JSONResponse({"detail": str(error)}, 503 if isinstance(error, LedgerBusyError) else 409)
 
     @app.exception_handler(RequestValidationError)
     def not_understood(_: Request, error: Exception) -> Response:
