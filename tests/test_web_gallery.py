@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
-from served import BUDGET, needs_browser, until
+from served import BUDGET, go_to_gallery, needs_browser, until
 
 pytestmark = needs_browser
 WORDS = {"nothing": "nothing there", "unsure": "unsure", "true": "true"}
@@ -27,8 +27,8 @@ def gallery(show):
 
     def open_(width=1280, height=800):
         served, page = show(width, height)
-        page.keyboard.press("g")
-        page.wait_for_selector(".slot")
+        page.wait_for_timeout(200)  # the window takes its size
+        go_to_gallery(page)
         return served, page
 
     return open_
@@ -129,6 +129,7 @@ def test_all_pages_answered_ends_the_queue(gallery):
     served, page = gallery(1280, 900)
     while len(kinds(served)) < BUDGET:
         done = len(kinds(served))
+        until(page, "twostream.gallery.isReady")
         page.keyboard.press("Shift+T")
         until(page, f"twostream.queue.items.filter((item) => item.mine).length > {done}")
         until(page, "twostream.outbox.unsent().length === 0")
