@@ -58,6 +58,15 @@ def test_what_is_proposed_already_does_not_belong_to_it(level, proposed):
         grow(Seed((5, 70, 120)), task, volume(proposed), volume(level))
 
 
+def test_the_rim_of_a_candidate_is_no_object(level, proposed):
+    level[:] = 3
+    level[(0, *block(4, 59, 59, height=61, width=61))] = 120  # what the proposed object is cut out of
+    labels = np.zeros(SHAPE, np.uint32)
+    labels[block(4, 60, 60, height=60, width=60)] = 1
+    with pytest.raises(InputError, match="the rim of a proposed object"):
+        grow(Seed((5, 59, 90)), get_task("mitochondria", SIZE_NM), volume(labels), volume(level))
+
+
 def test_a_long_object_is_cut_off_and_that_is_said(level, proposed):
     level[(0, *block(4, 20, 0, width=120))] = 90
     grown = grow(Seed((5, 30, 60), radius_nm=100), get_task("mitochondria", SIZE_NM), volume(proposed), volume(level))

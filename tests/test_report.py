@@ -55,7 +55,7 @@ def make_patch(seed: int) -> PatchPair:
     mask[6 : 26 - seed % 4, 8:14] = 1
     mask[6 : 26 - seed % 4, 17:24] = -1
     image = np.random.default_rng(seed).integers(90, 160, (WIDTH, WIDTH)).astype(np.uint8)
-    return PatchPair(image, mask, 12.0, 3, 0.25 if seed == 1 else 0.0)
+    return PatchPair(image[None], mask[None], 12.0, 3, 0.25 if seed == 1 else 0.0)
 
 
 def make_query(candidate: int, **reason: object) -> Query:

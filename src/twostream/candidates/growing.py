@@ -24,6 +24,9 @@ REACH = 4
 """An object is grown at most this many radii away from the point along each axis."""
 MIN_PEAK = 0.1
 """Below this probability at the point S has seen nothing that an outline could follow."""
+MAX_RIM = 0.5
+"""An object of whose voxels a larger share touches proposed ones is the rim of a candidate, which the threshold of the
+proposals has cut off."""
 MAX_SHARE = 0.5
 """What fills a larger share of the window is no object: the probability is about equal everywhere."""
 
@@ -149,6 +152,11 @@ def _instance_at(
         return None, "the probability shows no object at the point"
     label = instance[nearest]
     mask = np.where(instance == label, 2 - labels % 2 if task.num_sides == 2 else 1, 0).astype(np.uint8)
+    if np.count_nonzero(ndimage.binary_dilation(taken)[mask > 0]) > MAX_RIM * np.count_nonzero(mask):
+        raise InputError(
+            "the point lies at the rim of a proposed object, which the probability there belongs to; correct that "
+            "object's mask, or choose a point inside the one that was missed"
+        )
     num_voxels = np.count_nonzero(mask)
     if num_voxels < task.min_object_nm3 / math.prod(task.voxel_size_nm):
         return None, "what the probability shows there is smaller than any object"

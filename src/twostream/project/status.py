@@ -11,6 +11,7 @@ from typing import Any
 
 from twostream.candidates.table import read_table
 from twostream.project.answer_tables import table_kinds
+from twostream.project.lock import is_locked
 from twostream.project.project import Project
 from twostream.query.stopping import (
     MIN_SHARED,
@@ -78,6 +79,8 @@ def next_line(project: Project) -> str:
     if step == "suggest" and round_number >= project.config.rounds:
         another = project.command("run", "--rounds", str(round_number + 1))
         return f"all {round_number} rounds are done; `{another}` asks another batch"
+    if is_locked(project.root):
+        return f"next: {step} of round {round_number}; another process is at work in the project"
     return f"next: {step} of round {round_number}; `{project.command('run')}` does it"
 
 

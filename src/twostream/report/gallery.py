@@ -126,6 +126,7 @@ def card(query: Query, answers: Sequence[Answer]) -> dict[str, Any]:
         "strategy": query.strategy,
         "why": " · ".join(reason_words(query.reason)),
         "notes": each + [a.reason for a in answers if a.reason],
+        "padded": f"{query.patch.padded:.0%} mirrored at the image's border" if query.patch.padded > 0.01 else "",
         "patch": patch_uri(image),
         "is_linked": False,
         "width": len(image),

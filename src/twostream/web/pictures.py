@@ -29,7 +29,7 @@ MAX_READ = 64 << 20
 CACHE_BYTES = 256 << 20
 VIEW_VOXELS = 2 << 20
 """Voxels of the block with which a view begins; about what a person can look at in some seconds."""
-CONTEXT = 1.0
+CONTEXT = 1.5
 """The view reaches this many patch widths beyond the candidate on either side, as far as ``VIEW_VOXELS`` allows."""
 
 

@@ -22,7 +22,7 @@ export class Correction {
 
   /**
    * @param {{project: import("./api.js").ProjectValues, api: import("./api.js").Api, focus: import("./focus.js").Focus,
-   *          desk: import("./desk.js").Desk, onMode: () => void, onDone: () => void}} parts
+   *          desk: import("./desk.js").Desk, onMode: () => void, onDone: (isRevised: boolean) => void}} parts
    */
   constructor({ project, api, focus, desk, onMode, onDone }) {
     this.project = project;
@@ -58,6 +58,7 @@ export class Correction {
 
   /** Begin to correct the candidate's mask, or go on with its draft. */
   begin() {
+    if (this.mode === "missed") return this.#drawMissed();
     this.leave();
     const { item, viewer } = this.focus;
     if (!item || !viewer.mask) return;
@@ -67,6 +68,16 @@ export class Correction {
     const draft = this.drafts.of(item.query.id);
     if (draft) this.editor.resume(draft.mask, draft.others);
     this.choose("brush");
+  }
+
+  /** Draw the missed object: what was grown, corrected by hand, or all of it where nothing was grown. */
+  #drawMissed() {
+    const { mask } = this.missed;
+    this.#leave();
+    this.#enter("mask");
+    this.editor.begin(mask);
+    this.choose("brush");
+    this.#show();
   }
 
   /** Begin to add a missed object. The other candidates are shown, and what was marked before. */
@@ -101,6 +112,7 @@ export class Correction {
   keep(zyx) {
     this.editor.attempt(() => {
       const { others, crumbs } = this.editor.keep(/** @type {any} */ (Array.from(zyx, Math.floor)), MIN_PIECE);
+      if (!others.length) return say("The mask is still one piece: its parts touch, perhaps in another section. Cut with Shift to cut through all sections.", true);
       const crumbled = crumbs ? `, ${crumbs} crumbs dropped` : "";
       say(`This piece is kept; ${others.length} other${others.length === 1 ? "" : "s"} will be added as objects${crumbled}.`);
       this.choose("brush");
@@ -115,23 +127,29 @@ export class Correction {
   /** Record the correction, or the missed object that is shown. */
   async confirm() {
     if (this.mode === "missed") return this.#confirmMissed();
-    if (this.mode !== "mask" || !this.#item) return;
+    if (this.mode !== "mask") return;
     const drawing = this.editor.drawing();
+    if (!this.#item) return this.#addMissed(drawing);
     if (!drawing) return say("Nothing is left of the mask. If no object is there, decide *nothing there*.", true);
     const item = this.#item;
     const extra = this.editor.others.map((/** @type {any} */ piece) => ({
       drawing: (piece.mask ?? piece).toRuns(),
       split_of: item.query.id,
     }));
+    const isRevised = item.mine !== null;
     if (!(await this.desk.decide([item], { kind: "corrected", drawing }, { extra }))) return;
     this.drafts.drop(item.query.id);
     this.#leave();
-    this.onDone();
+    this.onDone(isRevised);
   }
 
   async #confirmMissed() {
-    const drawing = this.missed.confirm();
-    if (!drawing) return;
+    return this.#addMissed(this.missed.confirm());
+  }
+
+  /** @param {unknown} drawing */
+  async #addMissed(drawing) {
+    if (!drawing) return say("Nothing is drawn yet.", true);
     await this.desk.addMissed(drawing);
     say("The missed object is added. Undo takes it back.");
     this.#leave();
@@ -164,7 +182,8 @@ export class Correction {
 
   #leave() {
     const { viewer } = this.focus;
-    if (this.mode === "mask" && this.#item === this.focus.item) viewer.mask = this.#before.mask;
+    // A candidate that is shown by now has its own mask.
+    if (this.mode === "mask" && (!this.#item || this.#item === this.focus.item)) viewer.mask = this.#before.mask;
     if (this.mode === "missed") this.focus.setOthers(this.#before.others);
     this.mode = "off";
     this.#item = null;
@@ -192,7 +211,7 @@ export class Correction {
     if (this.mode === "missed") {
       panel.replaceChildren(
         element("p", { role: "status" }, this.missed.prompt),
-        element("div", { class: "buttons" }, button("narrower", "Smaller ball"), button("wider", "Larger ball")),
+        element("div", { class: "buttons" }, button("narrower", "Smaller ball"), button("wider", "Larger ball"), button("correct", "Draw it")),
         finish,
       );
       return;
@@ -202,7 +221,7 @@ export class Correction {
     const { others } = this.editor;
     const sides = this.project.num_sides === 2 ? [button("side", `Paints ${this.editor.brush.side === 1 ? "pre" : "post"}`)] : [];
     panel.replaceChildren(
-      element("p", {}, others.length ? `Correct the mask. ${others.length} cut-off piece${others.length === 1 ? "" : "s"} will be added.` : "Correct the mask, section by section."),
+      element("p", {}, !this.#item ? "Draw the missed object, section by section." : others.length ? `Correct the mask. ${others.length} cut-off piece${others.length === 1 ? "" : "s"} will be added.` : "Correct the mask, section by section."),
       element("div", { class: "buttons" }, ...tools.map((name) => button(`tool-${name}`, words[name], this.tool === name)), ...sides),
       element("div", { class: "buttons" }, button("narrower", "Smaller"), button("wider", "Larger"), button("interpolate", "Interpolate"), button("clear-section", "Clear section")),
       element("div", { class: "buttons" }, button("undo-stroke", "Undo stroke"), button("redo-stroke", "Redo stroke")),

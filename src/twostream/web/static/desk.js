@@ -65,15 +65,14 @@ export class Desk {
    */
   async record(items, said, { extra = [] } = {}) {
     const key = newKey();
-    const seconds = this.clock.seconds / items.length;
+    const seconds = this.clock.spend(items.map(({ query }) => query.id));
     const rows = [
-      ...items.map(({ query, adjudicates }) => ({ query: query.id, adjudicates, seconds, ...said })),
+      ...items.map(({ query, adjudicates }, i) => ({ query: query.id, adjudicates, seconds: seconds[i], ...said })),
       ...extra.map((row) => ({ query: null, kind: "missed", ...row })),
     ];
     const before = items.map((item) => item.mine);
     items.forEach((item, i) => this.#before.set(`${key}/${i}`, before[i]));
     for (const item of items) item.mine = { kind: said.kind, reason: said.reason ?? "" };
-    this.clock.restart();
     try {
       await this.outbox.submit(rows.map((row, i) => ({ key: `${key}/${i}`, ...row })));
     } catch (error) {
@@ -86,10 +85,8 @@ export class Desk {
 
   /** Record an object that was missed. @param {unknown} drawing */
   async addMissed(drawing) {
-    await this.outbox.submit([
-      { key: `${newKey()}/0`, query: null, kind: "missed", drawing, seconds: this.clock.seconds },
-    ]);
-    this.clock.restart();
+    const [seconds] = this.clock.spend(["missed"]);
+    await this.outbox.submit([{ key: `${newKey()}/0`, query: null, kind: "missed", drawing, seconds }]);
   }
 
   /** Hold enough queries; a server that is gone is asked again with the next decision. @param {number} [number] */
@@ -127,7 +124,6 @@ export class Desk {
     } else if (which === "redo") this.queue.next();
     const { kind, reason } = answers[0] ?? { kind: "", reason: "" };
     if (kind) say(`${which === "undo" ? "Undone" : "Done again"}: ${answerText(kind, reason)}${answers.length > 1 ? ` (${answers.length} at once)` : ""}`);
-    this.clock.restart();
   }
 
   /** Undo a decision that waits for the server. @param {"undo" | "redo"} which */
@@ -137,6 +133,5 @@ export class Desk {
     for (const { key, query } of taken) if (query) this.queue.mark(query, this.#before.get(key) ?? null);
     const first = taken.find(({ query }) => query)?.query;
     if (first) await this.queue.goTo(first);
-    this.clock.restart();
   }
 }

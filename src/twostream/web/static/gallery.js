@@ -8,6 +8,7 @@ import { answerText } from "./styles.js";
 /** What a further click on a card makes of its answer; the first click marks it as wrong. */
 const AFTER = /** @type {Record<string, string>} */ ({ nothing: "unsure", shape: "unsure", unsure: "true" });
 const SETTLE_MS = 700;
+const OVERLAYS = ["fill", "outline", "off"];
 const CARD_PX = { width: 190, height: 395 };
 const TOO_FAST = "Too fast: the page is not on the screen yet. This key did not count.";
 
@@ -67,6 +68,12 @@ export class Gallery {
     this.cursor = this.queue.index - this.page * this.size;
   }
 
+  /** Masks on the cards: filled faintly, outlined, or not at all. */
+  cycleOverlay() {
+    const next = OVERLAYS[(OVERLAYS.indexOf(this.place.dataset.mask ?? OVERLAYS[0]) + 1) % OVERLAYS.length];
+    this.place.dataset.mask = next;
+  }
+
   draw() {
     const { size } = this;
     if (this.#sizeDrawn && this.#sizeDrawn !== size) {
@@ -79,7 +86,8 @@ export class Gallery {
     this.cursor = Math.min(Math.max(0, this.cursor), Math.max(0, items.length - 1));
     this.place.replaceChildren(...items.map((item, i) => this.#slot(item, i)));
     const pages = Math.max(1, Math.ceil(this.queue.items.length / size));
-    byId("page-name").textContent = `page ${this.page + 1} of ${pages}${this.queue.isAtEnd ? "" : " or more"}`;
+    const isMore = !this.queue.isAtEnd && (this.queue.left?.mine ?? 0) > this.queue.open.length;
+    byId("page-name").textContent = `page ${this.page + 1} of ${pages}${isMore ? " or more" : ""}`;
   }
 
   /** @param {Item} item @param {number} i */

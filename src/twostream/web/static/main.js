@@ -38,6 +38,8 @@ const project = await api.get("project");
 
 /** @type {ViewName} */
 let view = "focus";
+/** Whether the candidate was opened from its card, so that a decision leads back to the gallery. */
+let isFromGallery = false;
 /** Milliseconds from each deciding key to the next candidate on the screen; the benchmark reads them. @type {number[]} */
 const timings = [];
 
@@ -65,14 +67,26 @@ const gallery = new Gallery({
   record: (items, said) => desk.record(items, said),
   open: (item) => {
     queue.index = queue.items.indexOf(item);
-    void go("focus");
+    void openCard();
   },
 });
 const settle = new Settle(api);
-const correction = new Correction({ project, api, focus, desk, onMode: showDecisions, onDone: () => void goOn(performance.now()) });
+const correction = new Correction({
+  project,
+  api,
+  focus,
+  desk,
+  onMode: () => {
+    showDecisions();
+    attend();
+  },
+  onDone: (isRevised) => void goOn(performance.now(), isRevised),
+});
 const progress = new Progress((values) => {
   if (outbox.unsent().length) void outbox.flush();
   if (view === "focus") focus.retry();
+  const isComputed = values.step !== "answer" || values.run.state === "running";
+  if (isComputed && !queue.items.length && (view === "focus" || view === "gallery")) return void go("end");
   if (view !== "end") return;
   progress.drawEnd();
   if (values.step === "answer" && (values.round !== queue.round || values.left.mine > 0)) void refill();
@@ -93,8 +107,14 @@ async function refill() {
   if (view === "end" && queue.open.length) await go(preferred());
 }
 
+/** Time belongs to the candidate that is shown large, or to the view. */
+function attend() {
+  clock.attend(correction.mode === "missed" ? "missed" : view === "focus" ? (queue.current?.query.id ?? null) : view === "end" ? null : view);
+}
+
 /** Show the current view again. */
 async function draw() {
+  clock.attend(null);
   if (view === "focus" && !queue.current) view = "end";
   for (const name of ["focus", "gallery", "settle", "end"]) byId(`view-${name}`).hidden = view !== name;
   for (const button of document.querySelectorAll("nav button")) {
@@ -105,11 +125,13 @@ async function draw() {
   if (view === "gallery") gallery.draw();
   if (view === "settle") settle.draw();
   if (view === "end") progress.drawEnd();
+  attend();
 }
 
 /** @param {ViewName} name */
 async function go(name) {
   correction.leave();
+  isFromGallery = false;
   if (view === "gallery") await gallery.flush();
   if (name === "focus" && view === "gallery" && queue.items.length) queue.index = Math.min(queue.items.length - 1, gallery.page * gallery.size + gallery.cursor);
   view = name;
@@ -120,7 +142,6 @@ async function go(name) {
     gallery.goToCurrent();
   }
   if (name === "settle") await loadDisputes();
-  clock.restart();
   await draw();
 }
 
@@ -133,8 +154,9 @@ async function decide(said) {
   if (!item || view !== "focus") return;
   if (focus.onScreen !== item) return say("Too fast: the candidate is not on the screen yet. This key did not count.", true);
   correction.leave();
+  const isRevised = item.mine !== null;
   if (!(await desk.decide([item], said))) return;
-  await goOn(start);
+  await goOn(start, isRevised);
 }
 
 /** @param {Said} said */
@@ -149,18 +171,25 @@ async function decideDispute(said) {
 
 const loadDisputes = () => settle.load().catch((error) => say(error.message, true));
 
-/** On to the next candidate. @param {number} start when the deciding key was pressed */
-async function goOn(start) {
+/**
+ * On to the next candidate: the next without a decision or, where an earlier decision was changed, the one that follows.
+ * @param {number} start when the deciding key was pressed @param {boolean} [isRevised]
+ */
+async function goOn(start, isRevised = false) {
   if (queue.current?.adjudicates) {
     queue.current.adjudicates = false;
     queue.next();
     return go("settle");
   }
-  queue.next();
+  if (isFromGallery) {
+    queue.step(1);
+    return go("gallery");
+  }
+  if (isRevised && queue.index + 1 < queue.items.length) queue.step(1);
+  else queue.next();
   if (!queue.current) await desk.fill();
   if (!queue.current) queue.next();
   await draw();
-  clock.restart();
   if (queue.current) {
     requestAnimationFrame(() => timings.push(performance.now() - start));
     void desk.fill();
@@ -175,7 +204,6 @@ async function step(step) {
   if (view === "end") view = "focus";
   queue.step(step);
   if (queue.index >= queue.items.length) await desk.fill();
-  clock.restart();
   await draw();
 }
 
@@ -253,7 +281,7 @@ actions(
     ["page-back", "page back", "PageUp", () => gallery.turn(-1), () => view === "gallery"],
     ["page-on", "page on", "PageDown", () => gallery.turn(1), () => view === "gallery"],
     ["focus", "focus view", "f", () => go("focus"), () => view !== "focus"],
-    ["open", "show the card large", "Enter", () => (view === "settle" ? openDispute() : go("focus")), () => view === "gallery" || view === "settle"],
+    ["open", "show the card large", "Enter", () => (view === "settle" ? openDispute() : openCard()), () => view === "gallery" || view === "settle"],
     ["gallery", "gallery", "g", () => go("gallery"), () => view !== "gallery"],
     ["settle", "disagreements", "j", () => go("settle"), () => view !== "settle"],
   ]),
@@ -261,7 +289,7 @@ actions(
 actions(
   "Picture",
   /** @type {any} */ ([
-    ["overlay", "mask: outline, filled, off", "o", () => focus.cycleOverlay(), inFocus],
+    ["overlay", "mask: outline, filled, off", "o", () => (inFocus() ? focus : gallery).cycleOverlay(), () => inFocus() || view === "gallery"],
     ["fainter", "fainter mask", "[", () => focus.fade(-0.1), inFocus],
     ["stronger", "stronger mask", "]", () => focus.fade(0.1), inFocus],
     ["others", "outlines of other candidates", "h", () => focus.setOthers(!focus.viewer.others), inFocus],
@@ -279,7 +307,7 @@ actions(
 actions(
   "More",
   /** @type {any} */ ([
-    ["correct", "correct the mask", "e", () => correction.begin(), () => inFocus() && isIdle()],
+    ["correct", "correct the mask", "e", () => correction.begin(), () => inFocus() && (isIdle() || isAdding())],
     ["missed", "add a missed object", "a", () => correction.beginMissed(), () => inFocus() && isIdle()],
     ["why", "why it is asked", "i", toggleWhy, isIdle],
     ["neuroglancer", "open in Neuroglancer", "l", openNeuroglancer, inFocus],
@@ -314,6 +342,11 @@ async function atEnd() {
   await desk.fill(gallery.size);
   if (!queue.open.length) await go("end");
   else gallery.draw();
+}
+
+async function openCard() {
+  await go("focus");
+  isFromGallery = true;
 }
 
 async function openDispute() {
@@ -385,7 +418,6 @@ order.addEventListener("change", async () => {
   gallery.page = 0;
   gallery.cursor = 0;
   if (view === "end") view = "focus";
-  clock.restart();
   await draw();
 });
 // After a choice by mouse, the next key is meant for the page.

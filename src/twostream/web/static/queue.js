@@ -67,7 +67,9 @@ export class Queue {
   async more(number) {
     await this.#asking;
     if (this.open.filter((item) => !item.adjudicates).length >= number && !this.#isOld()) return;
-    this.#asking = this.#ask(Math.min(MOST, 2 * number)).finally(() => (this.#asking = null));
+    // What is held is asked for again, or the server would take it for given back.
+    const held = this.open.filter((item) => !item.adjudicates).length;
+    this.#asking = this.#ask(Math.min(MOST, Math.max(2 * number, held))).finally(() => (this.#asking = null));
     await this.#asking;
   }
 
@@ -136,10 +138,9 @@ export class Queue {
 
   /** Put the person's earlier answers of this round before the queue, so that "previous" reaches them after a reload. */
   async #restoreHistory() {
-    const { answers } = await this.api.get("history?number=50");
+    const { queries } = await this.api.get("history?number=200");
     const known = new Set(this.items.map((item) => item.query.id));
-    const ids = answers.flatMap((/** @type {AnswerValues} */ a) => (a.query && !known.has(a.query) ? [a.query] : []));
-    const earlier = await Promise.all(ids.reverse().map((/** @type {number} */ id) => this.api.get(`queries/${id}`)));
+    const earlier = queries.filter((/** @type {QueryValues} */ query) => !known.has(query.id)).reverse();
     this.items.unshift(...earlier.map(itemOf));
     this.index += earlier.length;
   }

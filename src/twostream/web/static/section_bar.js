@@ -20,7 +20,7 @@ export class SectionBar {
    * @param {number} numSections
    */
   show(section, numSections) {
-    const text = `z ${section} / ${numSections - 1}`;
+    const text = `z ${section} (0 to ${numSections - 1})`;
     if (this.text.textContent !== text) this.text.textContent = text;
   }
 }

@@ -13,8 +13,12 @@ const STYLES = {
   open: { text: "not answered yet", glyph: "★" },
 };
 
+/** What is wrong with a shape, in the words of the buttons. */
+const SHAPES = /** @type {Record<string, string>} */ ({ merge: "merged objects", split: "part of an object", boundary: "wrong boundary" });
+
 /** @param {string} kind @param {string} [reason] */
 export function answerText(kind, reason = "") {
   const { text, glyph } = STYLES[kind] ?? { text: kind, glyph: "◈" };
+  if (kind === "shape" && SHAPES[reason]) return `${glyph} ${SHAPES[reason]}`;
   return `${glyph} ${text}${reason ? `: ${reason}` : ""}`;
 }

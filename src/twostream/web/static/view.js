@@ -116,11 +116,12 @@ export class View {
   }
 
   /**
-   * Bring the crosshair back onto every canvas.
+   * Bring the crosshair back onto every canvas, along some axes.
    * @param {Sized[]} canvases
+   * @param {number[]} [axes]
    */
-  follow(canvases) {
-    for (const axis of [0, 1, 2]) {
+  follow(canvases, axes = [0, 1, 2]) {
+    for (const axis of axes) {
       const sides = canvases.flatMap(({ plane, width, height }) =>
         plane.across === axis ? [width] : plane.down === axis ? [height] : [],
       );

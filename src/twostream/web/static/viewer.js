@@ -236,8 +236,9 @@ export class Viewer {
    * @param {PlaneName} [plane]
    */
   scroll(sections, plane = "xy") {
-    this.view.scroll(this.#plane(plane).plane.depth, sections);
-    this.view.follow(this.planes);
+    const axis = this.#plane(plane).plane.depth;
+    this.view.scroll(axis, sections);
+    this.view.follow(this.planes, [axis]); // what was panned to in the plane stays
     this.#schedule();
   }
 
