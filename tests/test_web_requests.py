@@ -251,7 +251,7 @@ class TestDecisions:
         sent(ann, decision("k", query))
         for path in ("undo", "redo"):
             assert bob.post(f"api/{path}", json={"key": "k" * 8}).status_code == 409
-        assert bob.get("api/history").json() == {"answers": []}
+        assert bob.get("api/history").json() == {"answers": [], "queries": []}
         assert [a.kind for a in here.project.ledger.current_answers(query)] == ["true"]
 
     def test_one_decision_that_is_refused_does_not_take_others_along(self, site):

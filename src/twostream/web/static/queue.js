@@ -50,7 +50,7 @@ export class Queue {
     const { items, index, isAtEnd, order: before } = this;
     Object.assign(this, { items: [], index: 0, isAtEnd: false, order });
     try {
-      await this.more(FIRST);
+      await this.more(FIRST / 2); // it asks for twice as many
       await this.#restoreHistory();
     } catch (error) {
       Object.assign(this, { items, index, isAtEnd, order: before });
