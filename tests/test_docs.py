@@ -54,6 +54,11 @@ def test_the_tour_names_every_file_once():
     assert (set(told) - there, there - set(told)) == (set(), set())  # told and not there; there and not told
 
 
+def test_the_tour_names_every_script_once():
+    told = re.findall(r"^\| `(\w+\.js)` \|", PAGES["tour.md"], re.MULTILINE)
+    assert sorted(told) == sorted(path.name for path in (PACKAGE / "web" / "static").glob("*.js"))
+
+
 @pytest.mark.parametrize("page", ["paper.md", "tour.md", "input.md"])
 def test_every_file_and_test_that_is_named_exists(page):
     text = re.sub(r"^\| `[\w/]+\.py` \|", "", PAGES[page], flags=re.MULTILINE)  # these have a test of their own

@@ -60,6 +60,7 @@ class Progress:
                 {
                     "name": name,
                     "answers": person.answers,
+                    "decided": person.decided,
                     "seconds": person.seconds,
                     "per_minute": 60 * person.decided / person.seconds if person.seconds > 0 else None,
                 }

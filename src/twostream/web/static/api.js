@@ -46,7 +46,7 @@ export class Refused extends Error {
   }
 }
 
-/** The server could not be reached. */
+/** The server could not be reached, or cannot do anything at this moment. */
 export class Unreachable extends Error {}
 
 export class Api {
@@ -71,9 +71,10 @@ export class Api {
       throw new Unreachable("the server does not answer");
     }
     if (response.ok) return response;
-    if (response.status >= 502 && response.status <= 504) throw new Unreachable("the server does not answer");
+    if (response.status === 502 || response.status === 504) throw new Unreachable("the server does not answer");
     const { detail, needs_sides } = await response.json().catch(() => ({ detail: response.statusText }));
     const text = typeof detail === "string" ? detail : "the request was not understood";
+    if (response.status === 503) throw new Unreachable(text); // such as a ledger that is locked: it is tried again
     throw new Refused(response.status, text, needs_sides === true);
   }
 

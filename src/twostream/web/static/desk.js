@@ -104,7 +104,8 @@ export class Desk {
     try {
       await this.#alone(this.#travel(which));
     } catch (error) {
-      const text = error instanceof Unreachable ? "The server does not answer; undo waits for it." : String(/** @type {Error} */ (error).message);
+      const { message } = /** @type {Error} */ (error);
+      const text = error instanceof Unreachable ? `Not undone: ${message || "the server does not answer"}.` : message;
       say(text, !(error instanceof Refused));
     }
   }

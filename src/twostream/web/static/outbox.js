@@ -162,7 +162,7 @@ export class Outbox {
       if (isAlone) this.#setAside(error.message);
       else this.#batch = 1;
     }
-    this.#report(!isGone, isGone ? "" : error instanceof Error ? error.message : String(error));
+    this.#report(!isGone, error instanceof Error ? error.message : String(error));
     const wait = RETRY_MS[Math.min(this.#failures++, RETRY_MS.length - 1)];
     this.#timer = window.setTimeout(() => void this.flush(), wait);
   }

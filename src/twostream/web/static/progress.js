@@ -7,7 +7,7 @@ import { byId, element } from "./dom.js";
  * @property {number} round
  * @property {string} step
  * @property {import("./api.js").Left} left
- * @property {{name: string, answers: number, seconds: number, per_minute: number | null}[]} people
+ * @property {{name: string, answers: number, decided: number, seconds: number, per_minute: number | null}[]} people
  * @property {number} num_disagreements
  * @property {{annotators: string[], num_common: number, num_agreed: number, kappa: number | null, why_not: string}[]} agreements
  * @property {string} next
@@ -54,10 +54,11 @@ export class Progress {
   drawPeople() {
     const dialog = byId("people");
     const { people = [], agreements = [], left } = this.values ?? {};
-    const total = people.reduce((sum, { answers, seconds }) => ({ answers: sum.answers + answers, seconds: sum.seconds + seconds }), { answers: 0, seconds: 0 });
+    const sum = (/** @type {"answers" | "decided" | "seconds"} */ name) => people.reduce((total, person) => total + person[name], 0);
+    const seconds = sum("seconds");
     const number = (/** @type {number | null} */ value) => (value === null ? "–" : value.toFixed(1));
     const rows = people.map((person) => cells("td", person.name, String(person.answers), (person.seconds / 60).toFixed(1), number(person.per_minute)));
-    rows.push(cells("th", "all", String(total.answers), (total.seconds / 60).toFixed(1), ""));
+    rows.push(cells("th", "all", String(sum("answers")), (seconds / 60).toFixed(1), number(seconds ? (60 * sum("decided")) / seconds : null)));
     const kappas = agreements.map(({ annotators, num_common, num_agreed, kappa, why_not }) =>
       element("p", {}, `${annotators.join(" and ")}: ${kappa === null ? why_not : `Cohen's kappa ${kappa.toFixed(2)}`} (${num_agreed} of ${num_common} alike)`),
     );
