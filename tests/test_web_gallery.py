@@ -112,7 +112,7 @@ def test_the_rest_of_a_page_is_true_and_the_next_page_shows(gallery):
     assert len(first_page) < BUDGET
     page.click(slot(first_page[1]))
     page.keyboard.press("Shift+T")
-    until(page, "twostream.gallery.page === 1")
+    until(page, "twostream.gallery.page === 1 && twostream.gallery.items.length > 0 && twostream.gallery.isReady")
     assert kinds(served) == {q: "nothing" if q == first_page[1] else "true" for q in first_page}
     second_page = shown(page)
     assert second_page and not set(second_page) & set(first_page)
