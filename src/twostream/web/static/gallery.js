@@ -85,9 +85,9 @@ export class Gallery {
     const { items } = this;
     this.cursor = Math.min(Math.max(0, this.cursor), Math.max(0, items.length - 1));
     this.place.replaceChildren(...items.map((item, i) => this.#slot(item, i)));
-    const pages = Math.max(1, Math.ceil(this.queue.items.length / size));
-    const isMore = !this.queue.isAtEnd && (this.queue.left?.mine ?? 0) > this.queue.open.length;
-    byId("page-name").textContent = `page ${this.page + 1} of ${pages}${isMore ? " or more" : ""}`;
+    const { items: all, open, left, isAtEnd } = this.queue;
+    const total = isAtEnd ? all.length : Math.max(all.length, all.length - open.length + (left?.mine ?? 0));
+    byId("page-name").textContent = `page ${this.page + 1} of ${Math.max(1, Math.ceil(total / size))}`;
   }
 
   /** @param {Item} item @param {number} i */
