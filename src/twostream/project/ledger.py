@@ -28,29 +28,17 @@ from typing import Any
 from twostream.base import progress
 from twostream.base.errors import LedgerError
 from twostream.base.geometry import Box
-from twostream.candidates.table import pack_mask
 from twostream.project.answer_log import AnswerLog, LoggedAnswer
 from twostream.project.database import PROJECT_ID, Database, now
 from twostream.project.leases import Leases
 from twostream.project.records import Answer, Query, QueryLine, Verdict, adjudicate
-from twostream.project.rows import answer_of, line_of, query_of, query_values
+from twostream.project.rows import ANSWERS, CURRENT, PLAIN, answer_of, line_of, query_of, query_values
+from twostream.project.telling import Telling
 from twostream.task import Task
 from twostream.task.answers import MEANING, RETRACTED, AnswerKind, answer_kind
 
 MAX_ID = 2**53 - 1
 """The largest integer that JavaScript, and so a web page, can hold exactly."""
-_ANSWERS = (
-    "SELECT answer.*, drawing.box AS drawn_box, drawing.mask AS drawn_mask "
-    "FROM answer LEFT JOIN drawing ON drawing.id = answer.drawing"
-)
-_PLAIN = (
-    "id, query, candidate, round, kind, annotator, reason, seconds, answered_at, supersedes, adjudicates, volume, "
-    "task, key"
-)
-"""Columns of an answer without its drawing."""
-_CURRENT = (
-    f"answer.kind != '{RETRACTED}' AND NOT EXISTS (SELECT 1 FROM answer AS later WHERE later.supersedes = answer.id)"
-)
 
 
 @dataclass(frozen=True)
@@ -100,7 +88,7 @@ class Ledger:
         timeout_seconds: float = 60.0,
     ) -> None:
         self.path = path
-        self._image_box, self._task = image_box, task
+        self._task = task
         if not create and not path.is_file():
             raise LedgerError(f"{path} is missing. {advice}")
         self._database = Database(
@@ -112,6 +100,7 @@ class Ledger:
             timeout_seconds=timeout_seconds,
         )
 
+        self._telling = Telling(self._database, task=task, image_box=image_box)
         self._log = None if answers_path is None else AnswerLog(answers_path)
         self._log_fails = False
         if self._log is not None and not create:
@@ -317,10 +306,10 @@ class Ledger:
         """
         for answer in answers:
             answer.check()
-            self._check_fit(answer)
+            self._telling.check_fit(answer)
         with self._database.transaction():
             first = self._next_answer_id()
-            ids = [self._tell(answer, first + number, now()) for number, answer in enumerate(answers)]
+            ids = [self._telling.tell(answer, first + number, now()) for number, answer in enumerate(answers)]
         self.append_to_log()
         return ids
 
@@ -347,7 +336,7 @@ class Ledger:
                         )
                     if self._database.row("SELECT 1 FROM answer WHERE id = ?", answer.id):
                         raise LedgerError(f"the ledger has another answer {answer.id}.")
-                    self._tell(answer, answer.id, answer.answered_at)
+                    self._telling.tell(answer, answer.id, answer.answered_at)
             except LedgerError as error:
                 refused[answer.id] = str(error)
         return refused
@@ -372,7 +361,7 @@ class Ledger:
 
     def logged(self, after: int = 0) -> list[LoggedAnswer]:
         """All answers whose id is above ``after``, as lines of ``answers.jsonl``, sorted by id."""
-        rows = self._database.rows(f"{_ANSWERS} WHERE answer.id > ? ORDER BY answer.id", after)
+        rows = self._database.rows(f"{ANSWERS} WHERE answer.id > ? ORDER BY answer.id", after)
         return [LoggedAnswer(answer_of(row), self.project_id) for row in rows] if rows else []
 
     def _check_log(self, log: AnswerLog, advice: str) -> None:
@@ -412,118 +401,27 @@ class Ledger:
             last = None
         return max((row and row[0]) or 0, last.answer.id if last else 0) + 1
 
-    def _check_fit(self, answer: Answer) -> None:
-        """Raise LedgerError if an answer does not fit the image or the task."""
-        num_sides = self._task.num_sides if self._task else None
-        if num_sides == 1 and not answer.is_retraction and MEANING[answer.kind].teaches == "exchanged":
-            raise LedgerError(
-                f"an answer is {str(answer.kind)!r}, but these objects have no sides; answer 'true' or 'shape'."
-            )
-        if answer.drawing is None:
-            return
-        box, mask = answer.drawing
-        image_box = self._image_box() if self._image_box else None
-        if image_box is not None and not image_box.contains(box):
-            raise LedgerError(
-                f"a drawn mask lies at {box}, outside the image, which holds {image_box} (Z, Y, X voxels). "
-                f"Are these nanometres, or X, Y, Z?"
-            )
-        top = int(mask.max(initial=0))
-        if num_sides is not None and top > num_sides:
-            wanted = "1 inside" if num_sides == 1 else "1 before and 2 after the cleft"
-            raise LedgerError(f"a drawn mask holds the value {top}; expected 0 outside and {wanted}.")
-
-    def _tell(self, answer: Answer, identity: int, time: str) -> int:
-        if answer.key and (known := self._database.row("SELECT * FROM answer WHERE key = ?", answer.key)):
-            if (known["query"], known["annotator"], known["kind"]) == (answer.query, answer.annotator, answer.kind):
-                return int(known["id"])
-            raise LedgerError(
-                f"the key {answer.key!r} belongs to answer {known['id']}; draw a new one for each answer."
-            )
-        subject = self._subject(answer)
-        self._check_superseding(answer)
-        drawing = None
-        if answer.drawing is not None:
-            box, mask = answer.drawing
-            drawing = self._database.insert("drawing", box=str(box), mask=pack_mask(mask))
-        if answer.query is not None:
-            self.leases.end(answer.annotator, answer.query)
-        return self._database.insert(
-            "answer",
-            id=identity,
-            query=answer.query,
-            kind=str(answer.kind),
-            annotator=answer.annotator,
-            reason=answer.reason,
-            drawing=drawing,
-            seconds=answer.seconds,
-            answered_at=time,
-            supersedes=answer.supersedes,
-            adjudicates=int(answer.adjudicates),
-            key=answer.key or None,
-            **subject,
-        )
-
-    def _subject(self, answer: Answer) -> dict[str, Any]:
-        """Candidate, round, volume and task that an answer is about."""
-        if answer.query is None:
-            row = self._database.row("SELECT MAX(round) FROM query")
-            newest = answer.round if answer.id else (row and row[0]) or 0  # a restored one keeps its round
-            return {"candidate": None, "round": newest, "volume": answer.volume, "task": answer.task or self._task_name}
-        row = self._database.row("SELECT candidate, round, volume, task FROM query WHERE id = ?", answer.query)
-        if row is None:
-            raise LedgerError(f"there is no query {answer.query}; it was never asked.")
-        return dict(row)
-
-    def _check_superseding(self, answer: Answer) -> None:
-        """Raise LedgerError if an answer supersedes the wrong one, or the annotator's earlier answer stands."""
-        if answer.query is None and answer.supersedes is None:
-            return  # missed objects do not exclude each other
-        current = {
-            row["id"]: row["annotator"]
-            for row in self._database.rows(
-                f"SELECT id, annotator FROM answer WHERE query IS ? AND {_CURRENT} ORDER BY id", answer.query
-            )
-        }
-        if answer.supersedes is not None and answer.supersedes not in current:
-            raise LedgerError(
-                f"answer {answer.supersedes} cannot be superseded: it is no current answer to this query. "
-                f"Supersede the newest answer."
-            )
-        if answer.is_retraction and current[answer.supersedes or 0] != answer.annotator:
-            whose = current[answer.supersedes or 0]
-            raise LedgerError(
-                f"answer {answer.supersedes} is by {whose}; {answer.annotator} cannot take it back. Give another "
-                f"answer, or settle the disagreement."
-            )
-        earlier = [i for i, name in current.items() if name == answer.annotator and i != answer.supersedes]
-        if answer.query is not None and earlier and not answer.adjudicates:
-            raise LedgerError(
-                f"{answer.annotator} has answered query {answer.query} already (answer {earlier[0]}); "
-                f"to change it, supersede that answer."
-            )
-
     def current_answers(self, query_id: int | None = None) -> list[Answer]:
         """Answers to all queries, or to one, that no other answer supersedes; oldest first."""
         if query_id is None:
-            rows = self._database.rows(f"{_ANSWERS} WHERE {_CURRENT} ORDER BY answer.id")
+            rows = self._database.rows(f"{ANSWERS} WHERE {CURRENT} ORDER BY answer.id")
         else:
-            rows = self._database.rows(f"{_ANSWERS} WHERE query = ? AND {_CURRENT} ORDER BY answer.id", query_id)
+            rows = self._database.rows(f"{ANSWERS} WHERE query = ? AND {CURRENT} ORDER BY answer.id", query_id)
         return [answer_of(row) for row in rows]
 
     def all_answers(self) -> list[Answer]:
         """All answers, superseded ones as well, oldest first."""
-        return [answer_of(row) for row in self._database.rows(f"{_ANSWERS} ORDER BY answer.id")]
+        return [answer_of(row) for row in self._database.rows(f"{ANSWERS} ORDER BY answer.id")]
 
     def answers_after(self, answer_id: int) -> list[Answer]:
         """Answers and retractions whose id is above ``answer_id``, without their drawings, oldest first."""
-        rows = self._database.rows(f"SELECT {_PLAIN}, NULL AS drawing FROM answer WHERE id > ? ORDER BY id", answer_id)
+        rows = self._database.rows(f"SELECT {PLAIN}, NULL AS drawing FROM answer WHERE id > ? ORDER BY id", answer_id)
         return [answer_of(row) for row in rows]
 
     def newest_answers_of(self, annotator: str, round_number: int, number: int) -> list[Answer]:
         """The newest answers and retractions of an annotator in a round, at most ``number``, oldest first."""
         rows = self._database.rows(
-            f"{_ANSWERS} WHERE annotator = ? AND round = ? ORDER BY answer.id DESC LIMIT ?",
+            f"{ANSWERS} WHERE annotator = ? AND round = ? ORDER BY answer.id DESC LIMIT ?",
             annotator,
             round_number,
             number,
@@ -533,11 +431,11 @@ class Ledger:
     def missed_objects(self) -> list[Answer]:
         """The objects that were missed, as they were drawn last, oldest first."""
         kind = str(AnswerKind.MISSED)
-        return [answer_of(row) for row in self._database.rows(f"{_ANSWERS} WHERE kind = ? AND {_CURRENT}", kind)]
+        return [answer_of(row) for row in self._database.rows(f"{ANSWERS} WHERE kind = ? AND {CURRENT}", kind)]
 
     def answer_with_key(self, key: str) -> Answer | None:
         """The answer that was sent with ``key``; None if there is none."""
-        row = self._database.row(f"{_ANSWERS} WHERE answer.key = ?", key)
+        row = self._database.row(f"{ANSWERS} WHERE answer.key = ?", key)
         return None if row is None else answer_of(row)
 
     def verdicts(self, ids: Iterable[int] | None = None) -> dict[int, Verdict]:
@@ -556,7 +454,7 @@ class Ledger:
             among, values = "candidate IN (SELECT value FROM json_each(?))", [json.dumps(list(ids))]
         by_candidate: dict[int, list[Answer]] = {}
         for row in self._database.rows(
-            f"{_ANSWERS} WHERE candidate IS NOT NULL AND {among} AND {_CURRENT} ORDER BY answer.id", *values
+            f"{ANSWERS} WHERE candidate IS NOT NULL AND {among} AND {CURRENT} ORDER BY answer.id", *values
         ):
             by_candidate.setdefault(row["candidate"], []).append(answer_of(row))
         asked = self._database.rows(f"SELECT DISTINCT candidate FROM query WHERE {among} ORDER BY candidate", *values)
@@ -574,7 +472,7 @@ class Ledger:
             The number of answers that count in the budget, where an answer that was changed counts once, and the
             seconds of all answers, superseded ones as well.
         """
-        rows = self._database.rows(f"SELECT kind, COUNT(*) AS num FROM answer WHERE {_CURRENT} GROUP BY kind")
+        rows = self._database.rows(f"SELECT kind, COUNT(*) AS num FROM answer WHERE {CURRENT} GROUP BY kind")
         num_answers = sum(row["num"] for row in rows if MEANING[answer_kind(row["kind"])].in_budget)
         row = self._database.row("SELECT TOTAL(seconds) FROM answer")
         return num_answers, float(row[0]) if row else 0.0

@@ -18,6 +18,19 @@ from twostream.candidates.table import pack_mask, unpack_mask
 from twostream.project.records import Answer, Query, QueryLine
 from twostream.task.answers import RETRACTED, answer_kind
 
+ANSWERS = (
+    "SELECT answer.*, drawing.box AS drawn_box, drawing.mask AS drawn_mask "
+    "FROM answer LEFT JOIN drawing ON drawing.id = answer.drawing"
+)
+PLAIN = (
+    "id, query, candidate, round, kind, annotator, reason, seconds, answered_at, supersedes, adjudicates, volume, "
+    "task, key"
+)
+"""Columns of an answer without its drawing."""
+CURRENT = (
+    f"answer.kind != '{RETRACTED}' AND NOT EXISTS (SELECT 1 FROM answer AS later WHERE later.supersedes = answer.id)"
+)
+
 
 def query_values(query: Query) -> dict[str, Any]:
     """Columns of a query: {name: value}, without its round, position, task and time."""
