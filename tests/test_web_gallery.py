@@ -209,3 +209,51 @@ def test_clicks_right_before_one_leaves_are_recorded(gallery, leaving):
     while len(recorded(served)) < 2 and time.monotonic() < end:
         page.wait_for_timeout(50)
     assert sorted(recorded(served)) == sorted([(first, "nothing"), (second, "unsure")])
+
+
+def test_a_decision_on_an_opened_card_leads_back_to_its_page(gallery):
+    served, page = gallery(1280, 900)
+    first = shown(page)
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Enter")
+    until(page, f"twostream.focus.onScreen?.query.id === {first[1]}")
+    page.keyboard.press("u")
+    until(page, "!document.getElementById('view-gallery').hidden && twostream.gallery.isReady")
+    assert kinds(served) == {first[1]: "unsure"}
+    assert shown(page) == first
+    assert page.evaluate("twostream.gallery.cursor") == 2
+    page.keyboard.press("f")  # as a view of its own it goes on to the next candidate
+    until(page, f"twostream.focus.onScreen?.query.id === {first[2]}")
+    page.keyboard.press("t")
+    until(page, f"twostream.focus.onScreen?.query.id === {first[3]}")
+
+
+def test_masks_on_cards_are_filled_outlined_or_off(gallery):
+    _, page = gallery(1280, 900)
+    style = "getComputedStyle(document.querySelector('.tile path'))"
+    seen = []
+    for _ in range(3):
+        page.keyboard.press("o")
+        seen.append((page.evaluate(f"{style}.display"), page.evaluate(f"{style}.fillOpacity")))
+    assert seen[0] == ("inline", "0")
+    assert seen[1][0] == "none"
+    assert seen[2][0] == "inline" and 0 < float(seen[2][1]) < 0.3
+
+
+def test_the_time_of_a_card_that_was_opened_is_kept(gallery):
+    """What was looked at large and left belongs to the candidate when its page is decided."""
+    served, page = gallery(1280, 900)
+    first = shown(page)
+    page.keyboard.press("Enter")
+    until(page, f"twostream.focus.onScreen?.query.id === {first[0]}")
+    for _ in range(6):
+        page.wait_for_timeout(250)
+        page.keyboard.press("ArrowDown")
+    page.keyboard.press("g")
+    until(page, "!document.getElementById('view-gallery').hidden && twostream.gallery.isReady")
+    page.keyboard.press("Shift+T")
+    until(page, "twostream.queue.items.filter((item) => item.mine).length > 1")
+    until(page, "twostream.outbox.unsent().length === 0")
+    seconds = {a.query: a.seconds for a in served.project.ledger.current_answers()}
+    assert seconds[first[0]] > 1.4
+    assert seconds[first[0]] > max(value for query, value in seconds.items() if query != first[0]) + 1

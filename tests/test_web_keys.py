@@ -358,3 +358,14 @@ def test_the_neuroglancer_key(serve, open_page):
             act()
         opened.value.wait_for_url(f"**/api/queries/{query}/neuroglancer")
         opened.value.close()
+
+
+def test_a_changed_decision_goes_on_to_the_one_that_follows(serve, open_page):
+    page = open_page(serve())
+    first, second, third = decide(page, "t"), decide(page, "n"), decide(page, "u")
+    for query in (third, second, first):
+        page.keyboard.press("ArrowLeft")
+        until(page, f"twostream.focus.onScreen?.query.id === {query}")
+    assert first != second
+    assert decide(page, "n") == first
+    assert shown(page) == second, "not the next open one, because earlier ones are being gone through"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 
 from served import answers, decide, go_to_gallery, needs_browser, set_proofreading, shown, until
@@ -161,3 +162,19 @@ def test_time_of_a_decision_has_no_idle_time(serve, open_page, queue_project):
     seconds = {a.query: a.seconds for a in served.project.ledger.current_answers()}
     assert 0 <= seconds[idle] <= most
     assert seconds[busy] > 0.2
+
+
+def test_a_ledger_that_is_busy_makes_a_decision_wait_and_says_why(serve, open_page):
+    served = serve()
+    page = open_page(served)
+    query = shown(page)
+    detail = json.dumps({"detail": "ledger.sqlite is locked by another program"})
+    page.route(
+        "**/api/decisions", lambda route: route.fulfill(status=503, content_type="application/json", body=detail)
+    )
+    page.keyboard.press("t")
+    until(page, f"{UNSENT}.textContent.includes('1 unsent') && {UNSENT}.textContent.includes('locked by another')")
+    assert answers(served) == {}
+    page.unroute("**/api/decisions")
+    until(page, "!twostream.outbox.unsent().length", 30)
+    assert answers(served) == {query: "true"}
