@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
+import sys
 from itertools import pairwise
+from subprocess import run
 
 import pytest
 from served import BUDGET, answers, decide, go_to_gallery, needs_browser, set_proofreading, shown, until
+
+from twostream.project.records import Answer
 
 pytestmark = needs_browser
 NAMES = ("--annotator", "ann", "--annotator", "bob")
@@ -184,3 +188,66 @@ def test_the_page_starts_the_next_round_and_goes_on(serve, open_page):
     rounds = page.evaluate("twostream.queue.items.map((item) => item.query.round)")
     assert rounds and set(rounds) == {1}
     assert all(query.round == 1 for query in served.project.ledger.open_queries())
+
+
+def test_what_others_answered_meanwhile_is_left_out_of_the_rest_of_a_page(serve, open_page):
+    served = serve(*NAMES)
+    page = open_page(served, "ann")
+    shown(page)
+    go_to_gallery(page)
+    first = page.evaluate("twostream.gallery.items.map((item) => item.query.id)")
+    ledger = served.project.ledger
+    ledger.tell_all([Answer(i, "nothing", "bob") for i in first[:2]] + [Answer(first[2], "nothing", "ann")])
+    ledger.leases.give_back("ann", first[:3])
+    page.keyboard.press("Shift+T")
+    until(page, f"!twostream.gallery.items.some((item) => {first[:3]}.includes(item.query.id))")
+    assert {a.annotator for a in ledger.current_answers(first[0])} == {"bob"}
+    assert len(ledger.current_answers()) == 3, "nothing was decided about a page that had changed"
+    assert str(ledger.current_answers(first[2])[0].kind) == "nothing"
+    until(page, "twostream.gallery.isReady")
+    page.keyboard.press("Shift+T")
+    until(page, "twostream.queue.items.filter((item) => item.mine).length > 3")
+    until(page, "!twostream.outbox.unsent().length")
+    assert [str(a.kind) for a in ledger.current_answers(first[2])] == ["nothing"]
+
+
+def test_who_slept_does_not_answer_what_others_have_answered(serve, open_page):
+    served = serve(*NAMES)
+    page = open_page(served, "ann")
+    query = shown(page)
+    ledger = served.project.ledger
+    ledger.tell(Answer(query, "nothing", "bob"))
+    with sqlite3.connect(served.root / "ledger.sqlite") as database:
+        database.execute("UPDATE lease SET until = 1 WHERE annotator = 'ann'")
+    page.evaluate("Object.defineProperty(twostream.queue, 'isStale', { get: () => true, configurable: true })")
+    page.keyboard.press("t")
+    until(page, f"twostream.focus.onScreen && twostream.focus.onScreen.query.id !== {query}")
+    assert [a.annotator for a in ledger.current_answers()] == ["bob"]
+    page.evaluate("delete twostream.queue.isStale")
+    other = decide(page, "t")
+    assert answers(served) == {query: "nothing", other: "true"}
+
+
+def test_a_link_of_somebody_else_asks_who_is_meant(serve, open_page):
+    served = serve(*NAMES)
+    page = open_page(served, "ann")
+    shown(page)
+    page.on("dialog", lambda dialog: dialog.accept())
+    page.goto(served.links["bob"])
+    page.wait_for_selector("#sign-in")
+    until(page, "document.querySelector('[name=name]').value === 'bob' && !location.hash")
+    page.click("button[type=submit]")
+    page.wait_for_selector("body[data-ready]")
+    assert page.inner_text("#person") == "bob"
+
+
+def test_a_round_that_is_opened_elsewhere_is_shown(serve, open_page):
+    served = serve()
+    page = open_page(served)
+    shown(page)
+    ledger = served.project.ledger
+    ledger.tell_all([Answer(q.id, "true", "bob") for q in ledger.open_queries()])
+    ledger.close()
+    run([sys.executable, "-m", "twostream", "run", str(served.root), "--rounds", "2"], check=True, capture_output=True)
+    until(page, "twostream.queue.round === 1 && twostream.focus.onScreen?.query.round === 1", 60)
+    assert shown(page) > BUDGET

@@ -593,8 +593,11 @@ def test_a_tablet_taps_pinches_and_draws(show):
     touch(session, "touchEnd")
     drawn = shown_mask(page)
     assert drawn[z, y, x : x + 12].all() and (drawn != before).any()
-    page.wait_for_timeout(500)  # right after a stroke, Chromium takes a tap for the second half of a double tap
-    page.tap("#correction [data-action=keep-it]")
+    for _ in range(10):  # right after a stroke, Chromium takes a tap for the second half of a double tap
+        page.wait_for_timeout(600)
+        if page.evaluate("twostream.correction.mode") == "off":
+            break
+        page.tap("#correction [data-action=keep-it]")
     until(page, f"twostream.queue.current.query.id !== {query}")
     sent(page)
     (answer,) = served.project.ledger.current_answers()

@@ -433,6 +433,11 @@ class Ledger:
         kind = str(AnswerKind.MISSED)
         return [answer_of(row) for row in self._database.rows(f"{ANSWERS} WHERE kind = ? AND {CURRENT}", kind)]
 
+    def answer(self, answer_id: int) -> Answer | None:
+        """The answer with the id ``answer_id``, superseded or not; None if there is none."""
+        row = self._database.row(f"{ANSWERS} WHERE answer.id = ?", answer_id)
+        return None if row is None else answer_of(row)
+
     def answer_with_key(self, key: str) -> Answer | None:
         """The answer that was sent with ``key``; None if there is none."""
         row = self._database.row(f"{ANSWERS} WHERE answer.key = ?", key)

@@ -81,7 +81,7 @@ def sign_in(request: Request, body: SignInBody) -> Response:
 
 @router.post("/sign-out", status_code=204)
 def sign_out(request: Request, session: Writer) -> Response:
-    """End the session; its leases end too."""
+    """Remove the session's cookie from the browser; the person's leases end too."""
     _desk(request).project.ledger.leases.give_back(session.annotator)
     response = Response(status_code=204)
     response.delete_cookie(_desk(request).security.cookie, path=request.scope.get("root_path") or "/")
@@ -107,6 +107,7 @@ def project(request: Request, session: Reader) -> dict[str, Any]:
         "annotator": session.annotator,
         "csrf": session.csrf,
         "may_run": desk.may_run,
+        "is_named": bool(desk.security.annotators),
         "idle_seconds": settings.idle_seconds,
         "lease_seconds": settings.lease_seconds,
         "decisions": [
@@ -210,7 +211,15 @@ def _decision(desk: Desk, body: DecisionBody) -> Decision:
     if body.kind == AnswerKind.MISSED and drawing is not None:
         cut_from = None if body.split_of is None else desk.query(body.split_of).candidate
         MissedObjects(desk.project).check_drawn(*drawing, cut_from)
-    return Decision(body.key, body.query, body.kind, body.reason, body.seconds, drawing, body.adjudicates)
+    if body.kind == AnswerKind.CORRECTED and drawing is not None and body.query is not None:
+        candidate = desk.query(body.query).candidate
+        if not drawing[0].intersection(candidate.box).num_voxels:
+            raise InputError(
+                f"the drawing lies at {drawing[0]}, away from candidate {candidate.id} at {candidate.box}."
+            )
+    return Decision(
+        body.key, body.query, body.kind, body.reason, body.seconds, drawing, body.adjudicates, body.is_first
+    )
 
 
 @router.post("/undo")
@@ -299,7 +308,9 @@ def _open_round(desk: Desk) -> int:
     """The round whose queries may be answered now."""
     found = desk.queue.step(fresh=True)
     if found[1] != "answer":
-        raise ProjectError("the next round is being computed; what it learns from cannot be undone. Wait for it.")
+        raise ProjectError(
+            "no round is open for answers at this moment; what a round has learned from cannot be undone."
+        )
     return found[0]
 
 

@@ -55,6 +55,7 @@ class DecisionBody(Body):
     seconds: Seconds = 0.0
     drawing: DrawingBody | None = None
     adjudicates: StrictBool = False
+    is_first: StrictBool = False
     split_of: Identity | None = None
 
 

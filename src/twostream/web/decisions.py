@@ -22,7 +22,7 @@ from twostream.project.records import Answer
 from twostream.task.answers import MEANING, RETRACTED, AnswerKind
 
 UNDO, REDO = "undo:", "redo:"
-REACH = 500
+REACH = 20_000
 """Answers back to which undo reaches."""
 
 
@@ -38,6 +38,7 @@ class Decision:
         seconds: time that the decision took, without idle time.
         drawing: (box, mask) that was drawn.
         adjudicates: whether it settles a disagreement.
+        is_first: whether the page knew of no answer of the person; then none that they gave elsewhere is replaced.
     """
 
     key: str
@@ -47,6 +48,7 @@ class Decision:
     seconds: float = 0.0
     drawing: tuple[Box, np.ndarray] | None = None
     adjudicates: bool = False
+    is_first: bool = False
 
 
 class Decisions:
@@ -78,6 +80,11 @@ class Decisions:
                 return known.id
             raise LedgerError(f"the key {decision.key!r} was used for another decision; reload the page.")
         earlier = None if decision.query is None else self._own(annotator, decision.query)
+        if earlier is not None and decision.is_first:
+            raise LedgerError(
+                f"{annotator} has answered query {decision.query} elsewhere meanwhile ({earlier.kind}); that answer "
+                f"stands."
+            )
         return self._ledger.tell(
             Answer(
                 decision.query,
@@ -127,6 +134,8 @@ class Decisions:
             name = f"{UNDO}{key}/{number}"
             rows.append(Answer(answer.query, RETRACTED, annotator, supersedes=self._standing(answer), key=name))
             before = by_id.get(answer.supersedes or 0)
+            if before is None and answer.supersedes is not None:
+                before = self._ledger.answer(answer.supersedes)
             if before is not None:
                 rows.append(replace(before, seconds=0.0, supersedes=None, key=f"{name}/before", id=0))
         self._ledger.tell_all(rows)

@@ -36,13 +36,13 @@ class Progress:
         """What is done and left, as plain values for one person."""
         desk = self._desk
         number, step = desk.queue.step()
-        left = desk.queue.left(annotator)
+        left, run = desk.queue.left(annotator), desk.runner.state()
         return {
             "round": number,
             "step": step,
             "left": asdict(left),
-            "next": next_line(desk.project) if left.open == 0 and step == "answer" else "",
-            "run": asdict(desk.runner.state()),
+            "next": next_line(desk.project) if left.open == 0 and run.state != "running" else "",
+            "run": asdict(run),
             "may_run": desk.may_run,
             **self._of_all(),
         }

@@ -77,7 +77,7 @@ class Runner:
             if self._is_running():
                 return RunState("running", self._tail())
             failed = self._process is not None and self._process.returncode != 0
-            return RunState("failed" if failed else "idle", self._tail() if self._process is not None else [])
+            return RunState("failed", self._tail()) if failed else RunState("idle", [])
 
     def _is_running(self) -> bool:
         if self._process is not None and self._process.poll() is None:

@@ -31,6 +31,7 @@
  * @property {string} csrf
  * @property {number} radius_nm of a ball where the probability shows no object
  * @property {boolean} may_run
+ * @property {boolean} is_named whether people have tokens of their own
  * @property {number} idle_seconds
  * @property {number} lease_seconds
  * @property {{kind: string, reason: string, words: string}[]} decisions

@@ -12,6 +12,7 @@ const INPUTS = ["keydown", "pointerdown", "pointermove", "wheel", "touchstart"];
 
 export class Clock {
   #last = performance.now();
+  #input = performance.now();
   /** @type {Subject} */
   #subject = null;
   /** @type {Map<Subject, number>} */
@@ -21,8 +22,17 @@ export class Clock {
   constructor(idleSeconds, now = () => performance.now()) {
     this.idleSeconds = idleSeconds;
     this.now = now;
-    for (const name of INPUTS) window.addEventListener(name, () => this.#count(), { passive: true, capture: true });
+    const onInput = () => {
+      this.#count();
+      this.#input = this.now();
+    };
+    for (const name of INPUTS) window.addEventListener(name, onInput, { passive: true, capture: true });
     document.addEventListener("visibilitychange", () => (document.hidden ? this.#count() : (this.#last = this.now())));
+  }
+
+  /** Milliseconds since the last input. */
+  get idleMs() {
+    return this.now() - this.#input;
   }
 
   /** The person looks at something else now. @param {Subject} subject */

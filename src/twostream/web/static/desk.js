@@ -11,7 +11,7 @@ import { answerText } from "./styles.js";
 /** @typedef {import("./queue.js").Item} Item */
 /** @typedef {import("./outbox.js").Decision} Decision */
 
-const AHEAD = 12;
+const AHEAD = 6; // the queue asks for twice as many
 
 export class Desk {
   /** What is being recorded. @type {Promise<unknown> | null} */
@@ -67,7 +67,7 @@ export class Desk {
     const key = newKey();
     const seconds = this.clock.spend(items.map(({ query }) => query.id));
     const rows = [
-      ...items.map(({ query, adjudicates }, i) => ({ query: query.id, adjudicates, seconds: seconds[i], ...said })),
+      ...items.map(({ query, adjudicates, mine }, i) => ({ query: query.id, adjudicates, is_first: !mine && !adjudicates, seconds: seconds[i], ...said })),
       ...extra.map((row) => ({ query: null, kind: "missed", ...row })),
     ];
     const before = items.map((item) => item.mine);

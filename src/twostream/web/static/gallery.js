@@ -155,6 +155,12 @@ export class Gallery {
   async restIsTrue() {
     if (!this.#isOnScreen(this.open_)) return say(TOO_FAST, true);
     await this.flush();
+    const seen = this.items;
+    await this.queue.renew(false).catch(() => {}); // without a server they wait in the browser
+    if (this.items.some((item, i) => item !== seen[i])) {
+      this.draw();
+      return say("Some of these candidates were answered elsewhere meanwhile and have left the page. Look at it again.", true);
+    }
     const items = this.open_;
     if (items.length && !(await this.decide(items, { kind: "true", reason: "" }))) return;
     await this.turn(1);

@@ -14,6 +14,16 @@ const NAMES = /** @type {Record<string, string>} */ ({
   " ": "Space",
 });
 
+/** @returns {Record<string, string>} */
+function stored() {
+  try {
+    const found = JSON.parse(localStorage.getItem(STORE) ?? "{}");
+    return found && typeof found === "object" ? found : {};
+  } catch {
+    return {}; // damaged: the keys that the page came with
+  }
+}
+
 /** How a key is shown to a person. @param {string} key */
 export const keyName = (key) =>
   key
@@ -33,7 +43,7 @@ export class Keys {
   /** @type {Map<string, Action>} */
   actions = new Map();
   /** @type {Record<string, string>} */
-  #changed = JSON.parse(localStorage.getItem(STORE) ?? "{}");
+  #changed = stored();
   /** While a key is chosen for an action, no other action runs. @type {((key: string) => void) | null} */
   listener = null;
 

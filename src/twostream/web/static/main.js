@@ -25,6 +25,21 @@ const api = new Api(csrf);
 /** @type {import("./api.js").ProjectValues} */
 const project = await api.get("project");
 
+/** A link that names somebody else asks who is meant; its token does not stay in the address bar. */
+async function readLink() {
+  const link = location.hash;
+  history.replaceState(null, "", location.pathname + location.search);
+  const name = new URLSearchParams(link.slice(1)).get("name");
+  if (!project.is_named || !name || name === project.annotator) return;
+  if (!confirm(`You are signed in as ${project.annotator}. Sign in as ${name} instead?`)) return;
+  await api.post("sign-out");
+  window.removeEventListener("hashchange", readLink);
+  location.hash = link;
+  location.reload();
+}
+window.addEventListener("hashchange", readLink);
+await readLink();
+
 /** @type {ViewName} */
 let view = "focus";
 /** Whether the candidate was opened from its card, so that a decision leads back to the gallery. */
@@ -34,7 +49,16 @@ const timings = [];
 
 const keys = new Keys();
 const clock = new Clock(project.idle_seconds);
-const queue = new Queue(api, project.lease_seconds);
+const queue = new Queue(api, project.lease_seconds, () => {
+  correction.leave();
+  isFromGallery = false;
+  say(`Round ${queue.round} is open now.`);
+  void draw();
+});
+// A correction can take long: while somebody works, what they hold is held for longer.
+window.setInterval(() => {
+  if (clock.idleMs < queue.renewMs && queue.open.length) void queue.renew().catch(() => {});
+}, queue.renewMs);
 const outbox = new Outbox(api, `${project.id}/${project.annotator}`, {
   onChange: ({ unsent, isReachable, problem }) => {
     const place = byId("unsent");
@@ -42,7 +66,12 @@ const outbox = new Outbox(api, `${project.id}/${project.annotator}`, {
     place.textContent = unsent ? `${unsent} unsent, kept in this browser${problem ? ` (${problem})` : ""}` : problem || "the server does not answer";
   },
   onRefused: (entry, why) => {
-    if ("query" in entry && entry.query) queue.mark(entry.query, null);
+    const query = "query" in entry ? entry.query : null;
+    if (query) {
+      queue.mark(query, null);
+      // An answer that was given elsewhere may stand.
+      void api.get(`queries/${query}`).then(({ mine }) => queue.mark(query, mine), () => {});
+    }
     say(why, true);
   },
 });
@@ -73,6 +102,8 @@ const correction = new Correction({
 const progress = new Progress((values) => {
   if (outbox.unsent().length) void outbox.flush();
   if (view === "focus") focus.retry();
+  const isOther = values.step === "answer" && queue.round !== null && values.round !== queue.round;
+  if (isOther && (view === "focus" || view === "gallery")) return void queue.renew().then(() => draw(), () => {});
   const isComputed = values.step !== "answer" || values.run.state === "running";
   if (isComputed && !queue.items.length && (view === "focus" || view === "gallery")) return void go("end");
   if (view !== "end") return;
@@ -141,10 +172,26 @@ async function decide(said) {
   const item = queue.current;
   if (!item || view !== "focus") return;
   if (focus.onScreen !== item) return say("Too fast: the candidate is not on the screen yet. This key did not count.", true);
+  if (await isTaken()) return;
   correction.leave();
   const isRevised = item.mine !== null;
   if (!(await desk.decide([item], said))) return;
   await goOn(start, isRevised);
+}
+
+/** Whether somebody else has what is on the screen, because its lease has run out; the page then goes on. */
+async function isTaken() {
+  const { current } = queue;
+  if (!queue.isStale || !current || current.mine || current.adjudicates) return false;
+  await queue.renew().catch(() => {});
+  if (!current.isGone && queue.current === current) return false;
+  if (queue.current === current) {
+    queue.items = queue.items.filter((item) => item !== current);
+    queue.index = Math.min(queue.index, queue.items.length);
+    say("You were away, and somebody else has this candidate now. Your key did not count.", true);
+    await draw();
+  }
+  return true;
 }
 
 /** @param {Said} said */

@@ -8,9 +8,16 @@
 /** @typedef {import("./api.js").QueryValues} QueryValues */
 /** @typedef {import("./api.js").AnswerValues} AnswerValues */
 /** @typedef {import("./api.js").Left} Left */
-/** @typedef {{query: QueryValues, mine: {kind: string, reason: string} | null, adjudicates: boolean}} Item */
+/**
+ * @typedef {object} Item
+ * @property {QueryValues} query
+ * @property {{kind: string, reason: string} | null} mine
+ * @property {boolean} adjudicates
+ * @property {boolean} [isGone] on the screen, but no longer leased to the person
+ */
 
 const MOST = 100;
+const ORDERS = ["cluster", "score", "uncertainty", "shuffled"];
 /** Queries held at first: few, so that a small round is shared by all who come. */
 const FIRST = 12;
 
@@ -18,7 +25,7 @@ export class Queue {
   /** @type {Item[]} */
   items = [];
   index = 0;
-  order = localStorage.getItem("twostream/order") ?? "cluster";
+  order = ORDERS.find((name) => name === localStorage.getItem("twostream/order")) ?? ORDERS[0];
   /** @type {Left | null} */
   left = null;
   /** @type {number | null} */
@@ -28,9 +35,15 @@ export class Queue {
   #asking = null;
   #asked = 0;
 
-  /** @param {import("./api.js").Api} api @param {number} leaseSeconds how long the server keeps a query for the person */
-  constructor(api, leaseSeconds) {
+  /**
+   * @param {import("./api.js").Api} api
+   * @param {number} leaseSeconds how long the server keeps a query for the person
+   * @param {() => void} onNewRound the items are those of another round now
+   */
+  constructor(api, leaseSeconds, onNewRound) {
     this.api = api;
+    this.leaseMs = 1000 * leaseSeconds;
+    this.onNewRound = onNewRound;
     this.renewMs = Math.min(60_000, (1000 * leaseSeconds) / 3);
   }
 
@@ -73,26 +86,44 @@ export class Queue {
     await this.#asking;
   }
 
+  /** Whether the leases have run out, as after a laptop has slept: somebody else may have answered what is shown. */
+  get isStale() {
+    return Date.now() - this.#asked > this.leaseMs;
+  }
+
+  /**
+   * Hold what is held for longer. What was answered elsewhere meanwhile leaves.
+   * @param {boolean} [isKept] whether the current item stays, because it is on the screen
+   */
+  async renew(isKept = true) {
+    await this.#asking;
+    const held = this.open.filter((item) => !item.adjudicates).length;
+    this.#asking = this.#ask(Math.min(MOST, Math.max(1, held)), isKept).finally(() => (this.#asking = null));
+    await this.#asking;
+  }
+
   #isOld() {
     return Date.now() - this.#asked > this.renewMs;
   }
 
-  /** @param {number} number */
-  async #ask(number) {
+  /** @param {number} number @param {boolean} [isKept] */
+  async #ask(number, isKept = true) {
     const { queries, left, round } = await this.api.post("lease", { order: this.order, number });
     this.#asked = Date.now();
-    const isNewRound = round !== this.round;
+    const isNewRound = round !== this.round && this.items.length > 0;
     this.round = round;
     this.left = left;
     if (isNewRound) [this.items, this.index] = [[], 0];
     const leased = new Set(queries.map((/** @type {QueryValues} */ query) => query.id));
-    const shown = this.current;
+    const shown = isKept ? this.current : null;
     // What is no longer leased to us was answered by somebody else, or lies with them. What is on the screen stays.
     this.items = this.items.filter((item) => item.mine || item.adjudicates || item === shown || leased.has(item.query.id));
     const known = new Set(this.items.map((item) => item.query.id));
     for (const query of queries) if (!known.has(query.id)) this.items.push(itemOf(query));
     this.index = shown ? Math.max(0, this.items.indexOf(shown)) : Math.min(this.index, this.items.length);
+    if (shown) shown.isGone = !shown.mine && !shown.adjudicates && !leased.has(shown.query.id);
     this.isAtEnd = queries.length < number;
+    if (isNewRound) this.onNewRound();
   }
 
   /** Go to the next query without a decision; past the last one if there is none. */

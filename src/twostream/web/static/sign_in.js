@@ -4,12 +4,16 @@ const form = /** @type {HTMLFormElement} */ (document.getElementById("sign-in"))
 const message = /** @type {HTMLElement} */ (document.getElementById("message"));
 const field = (/** @type {string} */ name) => /** @type {HTMLInputElement} */ (form.elements.namedItem(name));
 
-const given = new URLSearchParams(location.hash.slice(1));
-field("name").value = given.get("name") ?? "";
-field("token").value = given.get("token") ?? "";
-history.replaceState(null, "", location.pathname); // the token does not stay in the address bar
-(field("token").value ? field("name") : field("token")).focus();
-field("name").select();
+function readLink() {
+  const given = new URLSearchParams(location.hash.slice(1));
+  if (given.has("name")) field("name").value = given.get("name") ?? "";
+  if (given.has("token")) field("token").value = given.get("token") ?? "";
+  history.replaceState(null, "", location.pathname); // the token does not stay in the address bar
+  (field("token").value ? field("name") : field("token")).focus();
+  field("name").select();
+}
+readLink();
+window.addEventListener("hashchange", readLink);
 
 form.addEventListener("submit", async (event) => {
   event.preventDefault();
