@@ -105,7 +105,9 @@ export class Focus {
 
   /** @param {Item} item */
   #describe({ query, mine, adjudicates }) {
-    byId("candidate").textContent = `Candidate ${query.candidate}${adjudicates ? " · to be settled" : ""}`;
+    const isCut = query.view.shape_zyx.some((length, axis) => length < query.box.shape_zyx[axis]);
+    const remarks = [adjudicates ? "to be settled" : "", isCut ? "larger than this view: zoom out" : ""].filter(Boolean);
+    byId("candidate").textContent = [`Candidate ${query.candidate}`, ...remarks].join(" · ");
     const place = byId("mine");
     place.className = `mine kind-${mine?.kind ?? "open"}`;
     place.replaceChildren();
