@@ -221,7 +221,7 @@ def test_a_decision_on_an_opened_card_leads_back_to_its_page(gallery):
     until(page, "!document.getElementById('view-gallery').hidden && twostream.gallery.isReady")
     assert kinds(served) == {first[1]: "unsure"}
     assert shown(page) == first
-    assert page.evaluate("twostream.gallery.cursor") == 2
+    until(page, "twostream.gallery.cursor === 2")
     page.keyboard.press("f")  # as a view of its own it goes on to the next candidate
     until(page, f"twostream.focus.onScreen?.query.id === {first[2]}")
     page.keyboard.press("t")

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import suppress
 
 from served import answers, decide, go_to_gallery, needs_browser, set_proofreading, shown, until
+
+try:
+    from playwright.sync_api import Error as PlaywrightError
+except ImportError:  # then nothing here is run
+    PlaywrightError = Exception
 
 pytestmark = needs_browser
 UNSENT = "document.getElementById('unsent')"
@@ -85,6 +91,11 @@ def test_a_lost_acknowledgement_records_a_decision_once(serve, open_page):
         lost.append(route.fetch().json())  # the server has recorded it
         route.abort()
 
+    def lose(route):
+        with suppress(PlaywrightError):  # the route may be taken away while a request is under way
+            lost.append(route.fetch().json())
+            route.abort()
+
     page.route("**/api/decisions", lose_first)
     query = decide(page, "t")
     is_sent(page)
@@ -94,7 +105,7 @@ def test_a_lost_acknowledgement_records_a_decision_once(serve, open_page):
     page.unroute("**/api/decisions")
     lost.clear()
     shown(page)
-    page.route("**/api/decisions", lambda route: (lost.append(route.fetch().json()), route.abort()))
+    page.route("**/api/decisions", lose)
     second = decide(page, "n")
     until(page, f"!{UNSENT}.hidden")
     page.keyboard.press("z")  # it is in the ledger, which the page cannot know

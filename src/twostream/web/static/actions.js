@@ -50,6 +50,10 @@ export const decisionName = ({ kind, reason }) => (reason ? `${kind}/${reason}` 
  * @param {Page} page
  */
 export function registerActions(keys, page) {
+  const close = () => {
+    keys.listener = null; // no key is waited for any more
+    for (const dialog of document.querySelectorAll("dialog")) dialog.close();
+  };
   const { project, correction, focus, gallery, progress, view, decide, travel, step, vertical, go, atEnd } = page;
   const { openCard, openDispute, toggleWhy, openNeuroglancer, startRound, signOut, drawKeys } = page;
   const inFocus = () => view() === "focus";
@@ -144,7 +148,7 @@ export function registerActions(keys, page) {
       ["theme", "dark or light", "d", toggleTheme, isIdle],
       ["help", "these keys", "?", () => drawHelp(keys, drawKeys)],
       ["run", "start the next round", "", startRound, () => view() === "end"],
-      ["close", "close", "", () => document.querySelectorAll("dialog").forEach((dialog) => dialog.close())],
+      ["close", "close", "", close],
       ["sign-out", "sign out", "", signOut],
     ]),
   );
