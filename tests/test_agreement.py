@@ -1,6 +1,7 @@
 """Agreement between annotators, what they disagree about, and how fast they answer."""
 
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,10 +12,9 @@ from twostream.project.agreement import (
     cohen_kappa,
     disagreements,
     kind_of,
-    progress_by_annotator,
-    progress_in_total,
 )
 from twostream.project.records import Answer, adjudicate
+from twostream.web.queue import Queue
 
 
 def told(*rows, **settings):
@@ -100,25 +100,32 @@ def test_an_answer_in_a_later_round_counts_for_the_same_candidate():
     assert [(one.query, one.candidate) for one in disagreements(answers)] == [(7, 42)]
 
 
+def people(answers):
+    """What each person has done, as the queue of the page counts it."""
+    ledger = SimpleNamespace(answers_after=lambda last: [a for a in answers if a.id > last])
+    queue = Queue(SimpleNamespace(ledger=ledger))
+    queue.refresh()
+    return queue.people
+
+
 def test_progress_counts_answers_decisions_and_active_time():
     def answer(identity, name, seconds, kind="true", supersedes=None, query=1):
         return Answer(query, kind, name, seconds=seconds, id=identity, supersedes=supersedes, candidate=query)
 
     answers = [
         answer(1, "eve", 2.0), answer(2, "eve", 4.0, "nothing", 1), answer(3, "eve", 0.0, query=2),
-        answer(4, "ann", 3.0, query=3), answer(5, "ann", 1.0, "retracted", 4, query=3),
+        answer(4, "ann", 3.0, query=3), answer(5, "ann", 0.0, "retracted", 4, query=3),
     ]  # fmt: skip
-    ann, eve = progress_by_annotator(answers)
-    assert (eve.annotator, eve.num_answers, eve.num_decisions, eve.seconds) == ("eve", 2, 3, 6.0)
-    assert eve.per_minute == 20.0  # two decisions in 6 seconds; of the third the time is not known
-    assert (ann.num_answers, ann.num_decisions, ann.seconds, ann.per_minute) == (0, 1, 4.0, 20.0)  # taken back
-    total = progress_in_total(answers)
-    assert (total.annotator, total.num_answers, total.num_decisions, total.seconds) == ("", 2, 4, 10.0)
-    assert total.per_minute == pytest.approx(20.0)
-    assert progress_by_annotator([]) == [] and progress_in_total([]).per_minute is None
-    assert progress_by_annotator([answer(1, "eve", 0.0)])[0].per_minute is None
+    found = people(answers)
+    assert (found["eve"].answers, found["eve"].seconds) == (2, 6.0)
+    assert found["eve"].per_minute == 20.0  # two decisions in 6 seconds; of the third the time is not known
+    assert (found["ann"].answers, found["ann"].seconds, found["ann"].per_minute) == (0, 3.0, 20.0)  # taken back
+    assert people([]) == {}
+    assert people([answer(1, "eve", 0.0)])["eve"].per_minute is None
+    retraction = answer(2, "eve", 1.0, "retracted", 1)
+    assert people([answer(1, "eve", 2.0), retraction])["eve"].decided == 1, "a retraction is no decision"
 
 
 def test_an_answer_that_somebody_else_replaced_does_not_count_for_its_author():
     answers = [Answer(1, "true", "ann", id=1), Answer(1, "nothing", "eve", id=2, supersedes=1, adjudicates=True)]
-    assert [(one.annotator, one.num_answers) for one in progress_by_annotator(answers)] == [("ann", 0), ("eve", 1)]
+    assert {name: person.answers for name, person in people(answers).items()} == {"ann": 0, "eve": 1}

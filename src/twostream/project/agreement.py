@@ -1,4 +1,4 @@
-"""How far annotators agree, where they do not, and how fast each of them answers.
+"""How far annotators agree, and where they do not.
 
 Pure functions over answers as the ledger gives them. Knows answers and their meanings; must not know the ledger, images
 or pages. ``docs/answers.md`` says what the figures mean.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Sequence, Set
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
 from twostream.project.records import Answer
@@ -142,55 +142,3 @@ def disagreements(current: Iterable[Answer]) -> list[Disagreement]:
             query = max(answer.query for answer in answers if answer.query is not None)
             found.append(Disagreement(candidate, query, tuple(answers), len(set(map(truth_of, answers))) > 1))
     return sorted(found, key=lambda one: one.query)
-
-
-# -- progress ---------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Progress:
-    """What a person, or all together, have done.
-
-    Attributes:
-        annotator: the name; "" for all together.
-        num_answers: answers that count: neither replaced nor taken back. Missed objects and skipped queries are among
-            them.
-        num_decisions: all decisions, replaced ones as well.
-        seconds: active time of all decisions.
-        per_minute: decisions a minute, of those that have a recorded time; None if none has one.
-    """
-
-    annotator: str
-    num_answers: int
-    num_decisions: int
-    seconds: float
-    per_minute: float | None
-
-
-def progress_in_total(answers: Iterable[Answer]) -> Progress:
-    """What all annotators together have done; ``answers`` are all of them, superseded ones as well."""
-    answers = list(answers)
-    return _progress("", answers, {answer.supersedes for answer in answers})
-
-
-def progress_by_annotator(answers: Iterable[Answer]) -> list[Progress]:
-    """What each annotator has done, sorted by name; ``answers`` are all of them, superseded ones as well."""
-    given: dict[str, list[Answer]] = {}
-    replaced = set()  # by anybody: an answer may be replaced by somebody else's
-    for answer in answers:
-        given.setdefault(answer.annotator, []).append(answer)
-        replaced.add(answer.supersedes)
-    return [_progress(name, given[name], replaced) for name in sorted(given)]
-
-
-def _progress(annotator: str, answers: Sequence[Answer], replaced: Set[int | None]) -> Progress:
-    decisions = [answer for answer in answers if answer.kind != RETRACTED]
-    # Tables without a column seconds record 0: no time was measured, which is not the same as none spent.
-    times = [answer.seconds for answer in decisions if answer.seconds > 0]
-    return Progress(
-        annotator,
-        sum(answer.id not in replaced for answer in decisions),
-        len(decisions),
-        math.fsum(answer.seconds for answer in answers),
-        60 * len(times) / math.fsum(times) if times else None,
-    )

@@ -62,7 +62,7 @@ class Progress:
                     "answers": person.answers,
                     "decided": person.decided,
                     "seconds": person.seconds,
-                    "per_minute": 60 * person.decided / person.seconds if person.seconds > 0 else None,
+                    "per_minute": person.per_minute,
                 }
                 for name, person in sorted(queue.people.items())
             ]

@@ -43,6 +43,11 @@ class Person:
     seconds: float = 0.0
     decided: int = 0
 
+    @property
+    def per_minute(self) -> float | None:
+        """Decisions a minute, of those that have a recorded time; None if none has one."""
+        return 60 * self.decided / self.seconds if self.seconds > 0 else None
+
 
 @dataclass(frozen=True)
 class Left:
@@ -135,7 +140,7 @@ class Queue:
         """Take in one answer."""
         person = self.people.setdefault(answer.annotator, Person())
         person.seconds += answer.seconds
-        person.decided += answer.seconds > 0
+        person.decided += answer.seconds > 0 and not answer.is_retraction
         if answer.supersedes is not None and (old := self._answers.pop(answer.supersedes, None)):
             self.people[old.annotator].answers -= 1
             if old.query is not None:
