@@ -107,12 +107,35 @@ def test_s_ends_with_its_best_weights_and_the_last_are_returned_too(world, tmp_p
     assert same(weights(s), seen[1]) and same(history.last, seen[2]) and not same(seen[1], seen[2])
 
 
-def test_training_stops_after_patience_validation_checks_without_a_lower_loss(world, tmp_path, monkeypatch):
-    losses = iter([3.0, 1.0, 2.0, 2.0, 0.0])
+def test_the_learning_rate_falls_after_patience_checks_without_a_lower_loss_and_then_training_ends(
+    world, tmp_path, monkeypatch
+):
+    losses = iter([3.0, 1.0, 2.0, 2.0, 0.5, 0.7])
     monkeypatch.setattr(SegmentationModule, "validation_loss", lambda module: next(losses))
+    rates = []
+    step = SegmentationModule.training_step
+
+    def training_step(module, batch, index):
+        rates.append(module.optimizers().param_groups[0]["lr"] / module.learning_rate)
+        return step(module, batch, index)
+
+    monkeypatch.setattr(SegmentationModule, "training_step", training_step)
     config = CONFIG.model_copy(update={"watch": WatchConfig(every_steps=4, patience=2), "num_steps": 100})
     _, history = fitted(world, tmp_path, config)
-    assert [step for step, _ in history.validation_losses] == [4, 8, 12, 16] and len(history.losses) == 16
+    # Two checks in vain at step 16; 24 is the next check after 16 / 0.7.
+    assert [step for step, _ in history.validation_losses] == [4, 8, 12, 16, 20, 24] and len(history.losses) == 24
+    assert rates[9:17] == pytest.approx([1.0] * 8) and rates[17:] == pytest.approx([n / 8 for n in range(7, 0, -1)])
+
+
+def test_where_the_loss_keeps_falling_the_learning_rate_falls_in_time_for_the_last_step(world, tmp_path, monkeypatch):
+    losses = iter(range(100, 0, -1))
+    monkeypatch.setattr(SegmentationModule, "validation_loss", lambda module: float(next(losses)))
+    config = CONFIG.model_copy(update={"watch": WatchConfig(every_steps=4, patience=2), "num_steps": 40})
+    s, history = fitted(world, tmp_path, config)
+    assert len(history.losses) == 40
+    module = SegmentationModule(s, config, 1.0, validation=None)
+    module.validate_every = 4
+    assert [module.rate_factor(t, 40) for t in (0, 3, 27, 28, 34, 40)] == pytest.approx([0.25, 1, 1, 1, 0.5, 0])
 
 
 @pytest.mark.parametrize("every", [30, 7])
@@ -124,13 +147,13 @@ def test_any_validation_interval_is_possible(world, tmp_path, every):
 
 def test_a_training_that_stopped_early_is_not_continued(world, tmp_path, monkeypatch):
     """It may be killed after its early stop, but before the caller stored the result and deleted the checkpoint."""
-    losses = iter([1.0, 2.0, 3.0, 0.0, 0.0, 0.0])
+    losses = iter([1.0, 2.0, 3.0, 0.0, 0.0, 9.0, 9.0])
     monkeypatch.setattr(SegmentationModule, "validation_loss", lambda module: next(losses))
     config = CONFIG.model_copy(update={"watch": WatchConfig(every_steps=4, patience=2), "num_steps": 40})
     s, history = fitted(world, tmp_path, config)
     again, same_history = fitted(world, tmp_path, config)  # the resume file is still there
     assert (
-        len(history.losses) == 12
+        len(history.losses) == 20
         and same_history.validation_losses == history.validation_losses
         and same_history.losses == history.losses
     )

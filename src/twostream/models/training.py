@@ -40,6 +40,8 @@ KEPT_BYTES = 2**30
 """The C library keeps freed memory blocks up to this size for the next tensor."""
 WARMUP_SHARE = 0.1
 """Share of all steps in which the learning rate rises, unless ``warmup_steps`` says otherwise."""
+COOLING_SHARE = 0.3
+"""Share of a training with ``patience`` in which the learning rate falls."""
 SGD_MOMENTUM = 0.9
 """As in the published configurations (docs/method.md, Configurations)."""
 
@@ -67,7 +69,8 @@ class FitModule(lightning.LightningModule):
 
     Args:
         network: the network to train, in place.
-        learning_rate: its highest value: the rate rises linearly during the warm-up and falls to 0 along a cosine.
+        learning_rate: its highest value: the rate rises linearly during the warm-up and falls to 0, along a cosine over
+            all steps or, with ``patience``, as told there.
         optimizer: "adamw" or "sgd" (momentum ``SGD_MOMENTUM``).
         weight_decay: of the optimizer.
         decay_norms: whether the weight decay also acts on parameters with a single axis: biases, and scale and shift
@@ -75,12 +78,16 @@ class FitModule(lightning.LightningModule):
         clip_norm: a gradient with a larger norm (over all parameters) is scaled down to this; None: never.
         warmup_steps: steps in which the learning rate rises; None: ``WARMUP_SHARE`` of all steps.
         validate_every: steps between two validation checks; one more follows the last step. 0: no validation.
-        patience: training stops after this many validation checks in a row without a lower loss. None: never.
+        patience: the training ends when validation says so. The learning rate stays at its highest value until this
+            many checks in a row have found no lower loss; then it falls linearly to 0, so that ``COOLING_SHARE`` of the
+            steps are done while it falls. Where the loss keeps falling, the rate falls in time for the last of all
+            steps. None: all steps are done.
 
     Attributes:
         losses: training loss of every step so far.
         validation_losses: (step, loss) of every validation check so far.
         best: loss, step and weights of the validation check with the lowest loss; None before the first check.
+        cools_from: step from which on the learning rate falls; None as long as it has its highest value.
         fingerprint: all settings that the final weights depend on. A checkpoint with another fingerprint is discarded
             instead of resumed.
     """
@@ -107,6 +114,7 @@ class FitModule(lightning.LightningModule):
         self.losses: list[float] = []
         self.validation_losses: list[tuple[int, float]] = []
         self.best: dict[str, Any] | None = None
+        self.cools_from: int | None = None
 
     def loss(self, batch: Any, generator: torch.Generator) -> torch.Tensor:
         """Training loss of one batch.
@@ -154,15 +162,44 @@ class FitModule(lightning.LightningModule):
         if self.best is None or loss < self.best["loss"]:
             weights = {name: value.detach().cpu().clone() for name, value in self.network.state_dict().items()}
             self.best = {"loss": loss, "step": self.global_step, "weights": weights}
-        if self.has_stopped_early:
+        if self.patience is not None and self.cools_from is None and self._is_without_progress():
+            self.cools_from = self.global_step
+        if self.global_step >= self.last_step(int(self.trainer.max_steps)):
             self.trainer.should_stop = True
 
-    @property
-    def has_stopped_early(self) -> bool:
+    def _is_without_progress(self) -> bool:
         """Whether ``patience`` validation checks have passed since the one with the lowest loss."""
-        if self.patience is None or self.best is None:
-            return False
+        assert self.best is not None and self.patience is not None
         return sum(step > self.best["step"] for step, _ in self.validation_losses) >= self.patience
+
+    def last_step(self, num_steps: int) -> int:
+        """The step with which the training ends, as far as it is known now.
+
+        Args:
+            num_steps: the most steps that it may take.
+        """
+        if self.cools_from is None:
+            return num_steps
+        # A multiple, so that the weights of the last step are validated.
+        last = math.ceil(self.cools_from / (1 - COOLING_SHARE) / self.validate_every) * self.validate_every
+        return min(num_steps, last)
+
+    def rate_factor(self, step: int, num_steps: int) -> float:
+        """The learning rate of a step as a share of its highest value, in [0, 1].
+
+        Args:
+            step: from 0.
+            num_steps: the most steps that the training may take.
+        """
+        warmup = round(WARMUP_SHARE * num_steps) if self.warmup_steps is None else min(self.warmup_steps, num_steps)
+        warmup = max(1, warmup)
+        if self.patience is None:
+            if step < warmup:
+                return (step + 1) / warmup
+            return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(num_steps - warmup, 1)))
+        last = self.last_step(num_steps)
+        cools_from = last - round(COOLING_SHARE * last) if self.cools_from is None else self.cools_from
+        return min(1.0, (step + 1) / warmup, max(0.0, (last - step) / max(last - cools_from, 1)))
 
     def configure_optimizers(self) -> Any:
         parameters = self._parameter_groups()
@@ -174,14 +211,7 @@ class FitModule(lightning.LightningModule):
         else:
             optimizer = torch.optim.AdamW(parameters, lr=self.learning_rate, weight_decay=self.weight_decay)
         total = max(int(self.trainer.max_steps), 1)
-        warmup = max(1, round(WARMUP_SHARE * total) if self.warmup_steps is None else min(self.warmup_steps, total))
-
-        def factor(step: int) -> float:
-            if step < warmup:
-                return (step + 1) / warmup
-            return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(total - warmup, 1)))
-
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self.rate_factor(step, total))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def _parameter_groups(self) -> list[dict[str, Any]]:
@@ -195,11 +225,11 @@ class FitModule(lightning.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["losses"], checkpoint["best"] = self.losses, self.best
         checkpoint["looks"] = self.validation_losses
-        checkpoint["fingerprint"] = self.fingerprint
+        checkpoint["fingerprint"], checkpoint["cools_from"] = self.fingerprint, self.cools_from
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.losses, self.validation_losses = list(checkpoint["losses"]), list(checkpoint.get("looks", []))
-        self.best = checkpoint.get("best")
+        self.best, self.cools_from = checkpoint.get("best"), checkpoint.get("cools_from")
 
 
 class _SaveAndShowProgress(Checkpoint):
@@ -258,12 +288,13 @@ def fit(
     devices: int = 1,
     tensorboard_dir: Path | None = None,
 ) -> list[float]:
-    """Train ``module`` in place for ``num_steps`` steps, or until its ``patience`` ends the training early.
+    """Train ``module`` in place for ``num_steps`` steps, or until validation ends it (``FitModule.patience``).
 
     Args:
         module: network and loss; left on the CPU in evaluation mode, with the weights of the last step.
         sample: t -> sample t; must depend on t alone. Torch's default collation makes batches of the samples.
-        num_steps: optimizer steps in total, including those of an earlier run that is resumed.
+        num_steps: optimizer steps in total, including those of an earlier run that is resumed; with ``patience`` the
+            most that there may be.
         batch_size: samples per step and device; step s trains on batch_size * devices samples, the first of them
             sample s * batch_size * devices.
         resume_path: checkpoint file, resumed from if it exists and has the same fingerprint. The caller deletes it
@@ -293,7 +324,7 @@ def fit(
     if resume:
         stored = torch.load(resume, weights_only=False)
         module.on_load_checkpoint(stored)
-        if module.has_stopped_early:  # killed after the early stop, before the caller stored the result
+        if len(module.losses) >= module.last_step(num_steps):  # killed after the end, before the caller stored it
             module.load_state_dict(stored["state_dict"])
             module.cpu().eval()
             return module.losses

@@ -147,7 +147,9 @@ class WatchConfig(Config):
 
     Attributes:
         every_steps: steps between two validation checks, which compute the loss on the validation box; 0: none.
-        patience: training stops after this many checks in a row without a lower loss; None: it never stops early.
+        patience: after this many checks in a row without a lower loss the learning rate falls, and the training ends
+            when it has fallen to 0 (``training.FitModule``). None: all steps are done, and the rate falls along a
+            cosine.
         tensorboard: whether to log loss curves and image panels for TensorBoard.
     """
 
