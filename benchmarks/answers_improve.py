@@ -35,7 +35,7 @@ from common.sets import open_real, open_synthetic
 from twostream.base.config import apply_overrides, parse_config
 from twostream.base.geometry import Box
 from twostream.candidates.candidate import Candidate, clean, extract
-from twostream.candidates.thresholds import CandidateConfig, LabelledBox, Thresholds, choose_thresholds
+from twostream.candidates.thresholds import Beliefs, CandidateConfig, LabelledBox, Thresholds, choose_thresholds
 from twostream.candidates.truth import Truth
 from twostream.models.segmentation.config import RefitConfig, SegmentationConfig, shapes_for
 from twostream.models.segmentation.lessons import Lesson, Lessons
@@ -179,9 +179,14 @@ def thresholds(
     y: np.ndarray | None = None,
 ) -> Thresholds:
     """Thresholds of a round, chosen as a project chooses them."""
+    believed = None
+    if y is not None:  # nothing is propagated here: only what was answered is believed
+        known = np.flatnonzero(~np.isnan(y))
+        true = y[known]
+        believed = Beliefs([asked[row] for row in known], true, int((true == 1).sum()), int((true == 0).sum()))
     return choose_thresholds(
         output.read(output.box), world.task, config, min_voxels, labels=[world.labelled(world.labels_box)],
-        validation=world.labelled(world.val_box), asked=asked, y=y,
+        validation=world.labelled(world.val_box), believed=believed,
     )  # fmt: skip
 
 

@@ -22,8 +22,8 @@ from twostream.project.boxes import Boxes
 from twostream.project.export import export
 from twostream.project.project import Project
 from twostream.report import write_report
+from twostream.rounds.asking import may_be_asked
 from twostream.rounds.loop import run
-from twostream.rounds.propose import may_be_asked
 from twostream.task import CERTAIN, IGNORE
 from twostream.task.kinds import Mitochondria
 from twostream.task.metrics import FOUND_IOU

@@ -270,7 +270,7 @@ def test_without_a_test_box_audits_estimate_accuracy(make_project, truth, toy_fi
     assert metrics["audit"]["interval"] == pytest.approx(wilson_interval(num_true, 3), abs=1e-6)
     from twostream.rounds.teaching import collect
 
-    trained_on = {str(lesson.box) for lesson in collect(project.ledger, 1)[0]}
+    trained_on = {str(lesson.box) for lesson in collect(project.ledger, 1).lessons}
     assert trained_on and not trained_on & {str(q.candidate.box) for q in audits}
 
 

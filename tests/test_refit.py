@@ -69,6 +69,47 @@ def test_without_answers_the_labelled_box_is_replayed(monkeypatch):
     assert drawn(world(0, 0), np.zeros(0, int), RefitConfig(replay_share=0.0), monkeypatch, 20) == {-1: 20}
 
 
+def expected(weight, share=1.0):
+    mask = np.ones((4, 6, 6), np.uint8)
+    return Lesson(Box((2, 4, 40), mask.shape), mask, "expected", share=share, weight=weight)
+
+
+def test_what_the_scorer_expects_is_drawn_as_often_as_its_weight_and_the_share_say(monkeypatch):
+    mask = np.ones((4, 6, 6), np.uint8)
+    lessons = world(0, 0, lessons=[expected(0.9), expected(0.6), Lesson(Box((2, 4, 60), mask.shape), mask, "mask")])
+    settings = RefitConfig(replay_share=0.0, propagate=0.5)
+    counts = drawn(lessons, [-1, -1, 3], settings, monkeypatch)
+    assert [counts[row] for row in range(3)] == [pytest.approx(n, abs=50) for n in (180, 120, 300)]
+    lessons = world(0, 0, lessons=[expected(0.9)])
+    assert set(drawn(lessons, [-1], settings, monkeypatch, 40)) == {0}  # without an answer that teaches
+
+
+def test_an_expected_lesson_costs_what_its_answers_cost_in_expectation():
+    """P(true) times the cost of *true*, plus P(nothing) times the cost of *nothing*; other answers cost nothing."""
+    true, nothing = 0.5, 0.3
+    lesson = expected(weight=true + nothing, share=true / (true + nothing))
+    logit, costs = 0.7, {}
+    for name, one in (
+        ("expected", lesson),
+        ("true", Lesson(lesson.box, lesson.mask, "mask")),
+        ("nothing", Lesson(lesson.box, lesson.mask, "background")),
+    ):
+        lessons = world(0, 0, lessons=[one], emphasis=10, rim_nm=0.0)
+        crop = lessons._crop(0, one.box, Box((2, 2, 38), (4, 16, 16)))
+        known = crop.target[0] != IGNORE
+        level, weight = crop.target[0][known] / CERTAIN, crop.weight[known].astype(float)
+        entropy = -(level * np.log(1 / (1 + np.exp(-logit))) + (1 - level) * np.log(1 / (1 + np.exp(logit))))
+        costs[name] = float((weight * entropy).sum())
+        assert known.sum() == lesson.mask.size and set(weight) == {8.0 if name == "expected" else 10.0}
+    assert costs["expected"] == pytest.approx(true * costs["true"] + nothing * costs["nothing"], rel=0.01)
+
+
+def test_an_answer_stands_before_what_the_scorer_expects_in_the_same_place():
+    one = expected(1.0)
+    lessons = world(0, 0, lessons=[one, Lesson(one.box, one.mask, "background")])
+    assert set(lessons._crop(0, one.box, Box((2, 2, 38), (4, 16, 16))).target.ravel()) == {0, IGNORE}
+
+
 def weights(s):
     return {name: value.clone() for name, value in s.network.state_dict().items()}
 
@@ -82,10 +123,10 @@ def refitted(tmp_path, settings, seed=3, previous_probability=None):
     return s, before, history
 
 
-def test_a_warm_start_keeps_the_weights_and_a_scratch_start_replaces_them(tmp_path):
+def test_a_fine_tuned_s_keeps_the_weights_and_a_scratch_start_replaces_them(tmp_path):
     warm, before, history = refitted(tmp_path, RefitConfig(num_steps=0))
     assert history.losses == [] and all(torch.equal(weights(warm)[k], v) for k, v in before.items())
-    scratch, _, history = refitted(tmp_path, RefitConfig(start="scratch", num_steps=1))
+    scratch, _, history = refitted(tmp_path, RefitConfig(start="scratch", num_steps=1, judged=False))
     assert len(history.losses) == CONFIG.num_steps  # as many as the first training
     new = new_segmenter(Mitochondria(SIZE), CONFIG, voxel_size_nm=SIZE, num_sections=8, grey=(127.0, 70.0), seed=3)
     first = next(iter(before))

@@ -8,9 +8,9 @@ import pytest
 from twostream.candidates.table import from_table, read_table
 from twostream.project.probabilities import read_probabilities
 from twostream.query import STRATEGIES, Selection, Strategy, register_strategy
+from twostream.rounds.asking import may_be_asked
 from twostream.rounds.loop import run
 from twostream.rounds.pool import NUM_MEMBERS, pool_of
-from twostream.rounds.propose import may_be_asked
 
 
 def test_a_strategy_gets_a_committee_and_positions_and_its_notes_are_recorded(make_project, toy_file, capfd):

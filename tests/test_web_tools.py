@@ -187,7 +187,7 @@ def test_brush_and_eraser_by_mouse_are_recorded_voxel_by_voxel_and_seen_after_a_
     page.evaluate(f"twostream.queue.goTo({query}).then(() => twostream.focus.show())")
     assert (shown_mask(page) == erased).all() and "corrected" in page.inner_text("#mine").lower()
     # S learns these voxels, and that what was erased is background.
-    lessons, _ = collect(served.project.ledger, 1)
+    lessons = collect(served.project.ledger, 1).lessons
     (lesson,) = lessons
     assert lesson.teaches == "drawn"
     learned = whole(lesson.box, lesson.mask)
@@ -360,7 +360,7 @@ class TestMissed:
         assert "has marked" in page.inner_text("#correction") and page.evaluate("twostream.focus.viewer.extra") is None
         page.keyboard.press("Escape")
         assert page.evaluate("twostream.focus.viewer.others") is False
-        (lesson,) = collect(served.project.ledger, 1)[0]
+        (lesson,) = collect(served.project.ledger, 1).lessons
         assert lesson.teaches == "drawn" and (whole(lesson.box, lesson.mask) > 0).tolist() == blob_at(FAINT[0]).tolist()
         page.keyboard.press("z")
         until(page, "document.getElementById('message').textContent.startsWith('Undone')")
@@ -506,7 +506,7 @@ class TestPolarity:
         box, drawn = answer.drawing
         value = {point: int(drawn[tuple(np.subtract(point, box.offset_zyx))]) for point in (pre, post)}
         assert value == {pre: 1, post: 2}
-        (lesson,) = collect(served.project.ledger, 1)[0]
+        (lesson,) = collect(served.project.ledger, 1).lessons
         assert lesson.box == box and (lesson.mask == drawn).all()
 
     def test_the_side_that_is_painted_is_chosen(self, show):

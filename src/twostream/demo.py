@@ -61,14 +61,14 @@ SCENES = {
         (32, 384, 640),
         "0:32,0:384,0:112",
         25,
-        (*COMMON, "segmentation.num_steps=300", "refit.num_steps=100", "streams.active_clustering.num_steps=40"),
+        (*COMMON, "refit.num_steps=300", "streams.active_clustering.num_steps=40"),
     ),
     "mitochondria": Scene(
         "mitochondria",
         (36, 480, 800),
         "0:36,0:480,0:144",
         8,
-        (*COMMON, "segmentation.num_steps=200", "refit.num_steps=80"),
+        (*COMMON, "refit.num_steps=300"),
     ),
 }
 SCORE_COLUMNS = {
@@ -106,7 +106,7 @@ def run_demo(out: Path, *, task: str, rounds: int, seed: int) -> Path:
         raise InputError(f"--rounds is {rounds}; expected at least 1.")
     scene = SCENES[task]
     _check_free(out, task, seed)
-    image, labels = (_tissue(out, kind, seed, scene.shape_zyx) for kind in ("image", scene.labels))
+    image, labels = (write_tissue(out, kind, seed, scene.shape_zyx) for kind in ("image", scene.labels))
     project = _project(out, task, seed, image, labels)
     run(project, rounds=0, truth_uri=labels)
     at_random = out / "random"
@@ -145,7 +145,7 @@ def _run_both(project: Project, at_random: Project, rounds: int, truth_uri: str)
         raise TwoStreamError(f"the run with random queries failed; see {log}. Repeat the command to continue.")
 
 
-def _tissue(out: Path, kind: str, seed: int, shape_zyx: tuple[int, int, int]) -> str:
+def write_tissue(out: Path, kind: str, seed: int, shape_zyx: tuple[int, int, int]) -> str:
     """Write synthetic tissue, or its labels, as OME-Zarr into the demo folder, unless it is there; return its URI."""
     path = out / "tissue" / f"{kind}.zarr"
     z, y, x = shape_zyx

@@ -3,7 +3,11 @@
 A round needs three. ``threshold`` turns probability into candidates and is chosen for recall. ``final_threshold`` turns
 it into the final segmentation and is chosen for foreground IoU. ``min_score`` drops instances of the final segmentation
 with a low mean probability. Each is taken from the settings if they fix it, else chosen on labels; ``min_score`` is
-chosen by the answers once there are enough.
+chosen by what the scorer believes of the candidates once there are enough answers.
+
+The final segmentation is what a lab takes home, and a threshold that jumps from round to round makes it worse without
+any change of S. Therefore both of its thresholds move only as far as the evidence asks for: ``final_threshold`` is the
+one nearest to that of the round before, ``min_score`` the lowest, among those that are nearly as good as the best.
 
 Knows arrays, labels and the truth rule; must not know projects, rounds or models.
 """
@@ -35,8 +39,8 @@ class CandidateConfig(Config):
             boxes, for recall.
         final_threshold: the same for the final segmentation; None chooses it on the validation box, for foreground
             IoU.
-        min_score: mean probability that an instance of the final segmentation needs; None chooses it by the answers
-            and, as long as there are too few, on the validation box.
+        min_score: mean probability that an instance of the final segmentation needs; None chooses it by answers and
+            scorer and, as long as there are too few answers, on the validation box.
         min_recall: candidate recall (IoU > 0.2) that ``threshold`` must reach on the labels boxes, if any threshold
             does.
         min_object_nm3: volume in nm^3 below which an instance is dropped as too small; None takes the task's.
@@ -84,6 +88,28 @@ class LabelledBox:
     ignore: np.ndarray | None
 
 
+@dataclass(frozen=True)
+class Beliefs:
+    """Candidates of a round after its batch was answered, and how probably each is true.
+
+    Attributes:
+        candidates: N candidates with the mask and the score that they had in that round. Audits must not be among
+            them, because they estimate accuracy without influencing it.
+        true: (N,) float in [0, 1]: 1 or 0 where an answer says so, else the scorer's probability.
+        num_true, num_false: answers of either kind.
+    """
+
+    candidates: Sequence[Candidate]
+    true: np.ndarray
+    num_true: int
+    num_false: int
+
+    @property
+    def are_enough(self) -> bool:
+        """Whether ``min_score`` may be chosen by them."""
+        return min(self.num_true, self.num_false) >= MIN_OF_EACH
+
+
 def choose_thresholds(
     probability: np.ndarray,
     task: Task,
@@ -92,8 +118,8 @@ def choose_thresholds(
     *,
     labels: Sequence[LabelledBox],
     validation: LabelledBox | None,
-    asked: Sequence[Candidate] = (),
-    y: np.ndarray | None = None,
+    believed: Beliefs | None = None,
+    previous: Thresholds | None = None,
 ) -> Thresholds:
     """Choose the thresholds of a round.
 
@@ -104,10 +130,10 @@ def choose_thresholds(
         min_voxels: instances of fewer voxels are dropped.
         labels: the labels boxes; empty without labels.
         validation: the validation box; None without labels.
-        asked: candidates that were answered, with the mask and the score that they had when they were asked about.
-            Audited candidates must not be among them, because they estimate accuracy without influencing it.
-        y: (N,) answers to ``asked``: 1 true, 0 false, NaN unknown; required if ``asked`` is not empty.
+        believed: candidates of the round before, and how probably each is true; None before the first answers.
+        previous: thresholds of the round before; None in round 0.
     """
+    near = DEFAULT_THRESHOLD if previous is None or previous.final_threshold is None else previous.final_threshold
     if not labels or validation is None:
         threshold = config.threshold or DEFAULT_THRESHOLD
         final, recall, min_score = config.final_threshold or threshold, None, 0.0
@@ -115,16 +141,15 @@ def choose_thresholds(
         threshold, recall = proposing_threshold(probability, labels, task, config, min_voxels)
         level = probability[(slice(None), *validation.box.slices)]
         truth, ignore = validation.labels, validation.ignore
-        final = config.final_threshold or final_threshold(level, truth, ignore, task)
+        final = config.final_threshold or final_threshold(level, truth, ignore, task, near=near)
         segmentation = clean(task.decode(level, final), task, min_voxels)
         min_score = min_score_by_labels(segmentation, level[task.foreground], truth, ignore, task)
     if config.min_score is not None:
         min_score = config.min_score
-    elif asked:
-        assert y is not None
+    elif believed is not None and believed.are_enough:
         segmentation = clean(task.decode(probability, final), task, min_voxels)
-        now = mean_scores_at(asked, segmentation, probability[task.foreground], task)
-        min_score = min_score_by_answers(np.array([c.score for c in asked]), y, now, fallback=min_score)
+        now = mean_scores_at(believed.candidates, segmentation, probability[task.foreground], task)
+        min_score = min_score_by_beliefs(np.array([c.score for c in believed.candidates]), believed.true, now)
     return Thresholds(threshold, final, min_score, recall)
 
 
@@ -234,20 +259,28 @@ FINAL_THRESHOLDS = tuple(round(float(t), 2) for t in np.arange(0.2, 0.85, 0.05))
 """Thresholds among which that of the final segmentation is chosen."""
 IOU_TOLERANCE = 0.02
 """Foreground IoU that the final threshold may lose against the best one, as a share of it: a smaller difference does
-not justify a threshold far from 0.5."""
+not justify a threshold far from that of the round before."""
 
 
-def final_threshold(probability: np.ndarray, labels: np.ndarray, ignore: np.ndarray | None, task: Task) -> float:
+def final_threshold(
+    probability: np.ndarray,
+    labels: np.ndarray,
+    ignore: np.ndarray | None,
+    task: Task,
+    *,
+    near: float = DEFAULT_THRESHOLD,
+) -> float:
     """Choose the threshold of the final segmentation on the validation box, by foreground IoU.
 
-    Of the thresholds within ``IOU_TOLERANCE`` of the best, the one nearest to 0.5 is chosen, because a validation box
-    holds few objects.
+    Of the thresholds within ``IOU_TOLERANCE`` of the best, the one nearest to ``near`` is chosen, because a validation
+    box holds few objects.
 
     Args:
         probability: (C, Z, Y, X) uint8 over the validation box, 255 = 1.
         labels: (Z, Y, X) true labels of the same box.
         ignore: (Z, Y, X), non-zero where the truth is unknown; None if it is known everywhere.
         task: gives the foreground channel.
+        near: the threshold of the round before.
 
     Returns:
         In [0, 1].
@@ -258,16 +291,17 @@ def final_threshold(probability: np.ndarray, labels: np.ndarray, ignore: np.ndar
     best = max((v for v in iou.values() if not math.isnan(v)), default=0.0)
     # "not less" also accepts NaN, the IoU of two empty masks.
     enough = (t for t in FINAL_THRESHOLDS if not iou[t] < (1 - IOU_TOLERANCE) * best)
-    return min(enough, key=lambda t: (abs(t - 0.5), t))
+    return min(enough, key=lambda t: (round(abs(t - near), 6), t))
 
 
 # -- the lowest mean probability of an instance -----------------------------------------------------------------------
 
 MIN_SCORE_F1_TOLERANCE = 0.02
-"""F1 that ``min_score`` by labels may lose against the best: a smaller gain does not justify dropping instances. Chosen
-on development tissue (LOG.md)."""
+"""F1 that ``min_score`` may lose against the best: a smaller gain does not justify dropping instances. Chosen on
+development tissue (LOG.md)."""
 MIN_OF_EACH = 5
-"""``min_score`` is chosen by labels or answers only if at least this many are true and this many are false."""
+"""``min_score`` is chosen by labels, or by answers and scorer, only if at least this many are true and this many are
+false."""
 
 
 def min_score_by_labels(
@@ -301,33 +335,36 @@ def min_score_by_labels(
     return float(tried[np.argmax(f1 >= f1.max() - MIN_SCORE_F1_TOLERANCE)])
 
 
-def min_score_by_answers(score: np.ndarray, y: np.ndarray, score_now: np.ndarray, *, fallback: float = 0.0) -> float:
-    """Choose ``min_score`` by the answers.
+def min_score_by_beliefs(score: np.ndarray, true: np.ndarray, score_now: np.ndarray) -> float:
+    """Choose ``min_score`` by answers and scorer.
 
     On the labels boxes S is right about nearly everything, so only answers show how far its score can be trusted
-    elsewhere. S has been trained on these answers since they were given, so its current scores of the same candidates
-    are too good to choose by. Therefore two steps: find the score cut with the best F1 when the candidates were asked
-    about; return the current score that rejects the same share of the true candidates.
+    elsewhere, and the scorer carries them to the candidates that nobody answered. S has learned from them since, so its
+    current scores of the same candidates are too good to choose by. Therefore two steps: the lowest cut c of the old
+    scores whose expected F1, 2 sum(p_i, s_i >= c) / (number of s_i >= c + sum(p_i)), is within
+    ``MIN_SCORE_F1_TOLERANCE`` of the best; then the current score that rejects the same share of what is true.
 
     Args:
-        score: (N,) score of each answered candidate when it was asked about.
-        y: (N,) answers: 1 true, 0 false, NaN unknown.
+        score: (N,) score of each candidate in the round of its mask.
+        true: (N,) probability that it is true.
         score_now: (N,) mean probability of the instance that the current final segmentation has in the place of each
             candidate (``mean_scores_at``). Not that of the candidate's own mask, which had another threshold.
-        fallback: returned if fewer than ``MIN_OF_EACH`` answers are true or fewer than that are false.
 
     Returns:
         In [0, 1]; 0 keeps all.
     """
-    known = ~np.isnan(y)
-    score, good, score_now = score[known], y[known] == 1, score_now[known]
-    if min(good.sum(), (~good).sum()) < MIN_OF_EACH:
-        return fallback
-    tried = np.concatenate([[0.0], np.unique(score)])
-    kept = score >= tried[:, None]
-    f1 = 2 * (kept & good).sum(1) / (kept.sum(1) + good.sum())
-    cut = tried[np.argmax(f1)]
-    return float(np.quantile(score_now[good], np.mean(score[good] < cut))) if cut else 0.0
+    order = np.argsort(score, kind="stable")
+    score, true, score_now = score[order], true[order], score_now[order]
+    kept = np.arange(len(score), 0, -1)  # instances with at least the score of each
+    f1 = 2 * np.cumsum(true[::-1])[::-1] / (kept + true.sum())
+    first = int(np.argmax(f1 >= f1.max() - MIN_SCORE_F1_TOLERANCE))
+    first = int(np.searchsorted(score, score[first]))  # equal scores stay together
+    if first == 0:
+        return 0.0
+    rejected = true[:first].sum() / true.sum()
+    by_now = np.argsort(score_now, kind="stable")
+    reached = np.cumsum(true[by_now]) / true.sum()
+    return float(score_now[by_now][min(int(np.searchsorted(reached, rejected, side="right")), len(reached) - 1)])
 
 
 def mean_scores_at(

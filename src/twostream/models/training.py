@@ -387,8 +387,15 @@ class _EpochData(lightning.LightningDataModule):
 
 
 def best_weights(module: FitModule) -> dict[str, torch.Tensor]:
-    """Weights of the validation check with the lowest loss; the last weights if there was no validation."""
-    return module.best["weights"] if module.best else copy.deepcopy(module.network.state_dict())
+    """Weights of the validation check with the lowest loss; the last weights if there was no validation.
+
+    With ``patience`` they are the last ones as well: once the learning rate has fallen, the loss on a small validation
+    box varies by chance more than S does (LOG.md).
+    """
+    if module.best is None or module.patience is not None:
+        return copy.deepcopy(module.network.state_dict())
+    weights: dict[str, torch.Tensor] = module.best["weights"]
+    return weights
 
 
 def _resumable_checkpoint(path: Path, module: FitModule) -> Path | None:

@@ -58,8 +58,39 @@ def status_lines(project: Project) -> list[str]:
                 f"  accuracy by audit: {low:.2f} to {high:.2f} ({metrics['audit']['num_audited']} audited); "
                 f"candidate recall{_recall(metrics['candidate_recall_on_labels'])}"
             )
+        if sentence := refit_sentence(metrics):
+            lines.append(f"  {sentence}")
         lines += stopping_lines(scored, done)
     return [*lines, next_line(project)]
+
+
+REFIT_OUTCOMES = {
+    "accepted": "the refitted S was taken",
+    "blended": "the refitted S was blended with the one before",
+    "kept": "the refitted S was left, and the one before kept",
+}
+"""{outcome of judging a refit: as a sentence}."""
+
+
+def refit_sentence(metrics: Mapping[str, Any]) -> str:
+    """What became of a round's refit, and why; "" where none was judged.
+
+    Args:
+        metrics: of the round.
+    """
+    judged = metrics.get("refit")
+    if not judged:
+        return ""
+    outcome, share, errors = judged["outcome"], judged["share"], judged["errors"]
+    what = REFIT_OUTCOMES[outcome] + (f" (a share of {share:g})" if outcome == "blended" else "")
+    if not errors:
+        return f"{what}: there was nothing to judge it by"
+    old, new, taken = errors["0.0"], errors["1.0"], errors[str(float(share))]
+    mixed = f", blended {taken:.3f}" if outcome == "blended" else ""
+    return (
+        f"{what}: error {new:.3f}, that of the one before {old:.3f}{mixed} ({judged['num_held_out']} answers and "
+        f"{judged['num_validation_objects']} objects of the validation box that it had not learned from)"
+    )
 
 
 def next_line(project: Project) -> str:

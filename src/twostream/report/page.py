@@ -22,7 +22,7 @@ from twostream.report.gallery import galleries, mask_legend, score_meaning
 from twostream.report.latent_space import latent_space, training_pictures
 from twostream.report.overview import facts, next_step, project_names, series_number, summary
 from twostream.report.reproduction import reproduction
-from twostream.report.scores import COUNTS, SCORES, audit_rows, score_panels, score_rows
+from twostream.report.scores import COUNTS, SCORES, audit_rows, refit_rows, score_panels, score_rows
 from twostream.report.stopping import CRITERIA, stopping_panels, stopping_rows
 from twostream.report.times import times
 from twostream.report.words import MISSING
@@ -83,6 +83,7 @@ def template_values(projects: Sequence[Project]) -> dict[str, Any]:
         "num_counts": len(COUNTS),
         "definitions": COUNTS | SCORES,
         "audits": audit_rows(names, metrics),
+        "refits": refit_rows(names, metrics),
         "score_panels": score_panels(metrics),
         "one_seed": len(seeds) == len({strategy for strategy, _ in seeds}),
         "stopping": stopping,

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from twostream.project.status import refit_sentence
 from twostream.report.figures import Curve, curve_panel
 from twostream.report.overview import series_number
 from twostream.report.words import duration, formatted
@@ -101,6 +102,21 @@ def audit_rows(names: Sequence[str], metrics: Sequence[MetricsByRound]) -> list[
                 }
             )
     return rows
+
+
+def refit_rows(names: Sequence[str], metrics: Sequence[MetricsByRound]) -> list[dict[str, Any]]:
+    """Rows of the table of refits, by round and then by project; rounds whose refit was not judged are left out.
+
+    Args:
+        names: one per project.
+        metrics: one per project.
+    """
+    return [
+        {"round": r, "name": names[i], "series": series_number(i), "text": sentence}
+        for r in sorted({r for of_project in metrics for r in of_project})
+        for i, of_project in enumerate(metrics)
+        if r in of_project and (sentence := refit_sentence(of_project[r]))
+    ]
 
 
 def score_panels(metrics: Sequence[MetricsByRound]) -> list[dict[str, Any]]:

@@ -37,7 +37,7 @@ from twostream.models.streams.pictures import pictures
 from twostream.models.streams.stream import Stream
 from twostream.project.project import Detail, Project
 from twostream.project.round_files import NETWORKS
-from twostream.rounds.propose import may_be_asked
+from twostream.rounds.asking import may_be_asked
 
 STREAMS = ("supervised", "unsupervised")
 MAX_TRAINING_PAIRS = 8192

@@ -18,8 +18,8 @@ from twostream.project.probabilities import Probabilities
 from twostream.project.project import Project
 from twostream.query import Scorer
 from twostream.query.scorer import has_both
+from twostream.rounds.asking import may_be_asked
 from twostream.rounds.embed import STREAMS, latents_of
-from twostream.rounds.propose import may_be_asked
 
 NUM_MEMBERS = 20
 """Scorers in the committee, which some strategies need and from which `score` estimates how many labels are right."""
@@ -58,15 +58,16 @@ class RoundPool:
         return scorer.predict_ensemble(self.streams, self.y, score=self.score, num_voxels=self.num_voxels)
 
 
-def pool_of(project: Project, round_number: int) -> RoundPool:
-    """The pool of a round before that round asks.
+def pool_of(project: Project, round_number: int, *, answered: bool = False) -> RoundPool:
+    """The pool of a round before that round asks or, with ``answered``, after its batch was answered.
 
     Raises:
         ProjectError: a latents file of the round does not have one row per candidate.
     """
     verdicts = project.ledger.verdicts()
     candidates = from_table(read_table(project.path(round_number, "candidates.parquet")))
-    snapshots = [q for i, q in project.ledger.newest_queries(round_number).items() if not verdicts[i].askable]
+    asked_before = project.ledger.newest_queries(round_number + answered)
+    snapshots = [query for i, query in asked_before.items() if not verdicts[i].askable]
     asked = {q.candidate.id for q in snapshots}
     askable = may_be_asked(project, round_number)
     rows = [i for i, c in enumerate(candidates) if askable[i] and c.id not in asked]

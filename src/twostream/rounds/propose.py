@@ -22,9 +22,11 @@ from twostream.candidates.padding import on_padding
 from twostream.candidates.pose import candidate_angle
 from twostream.candidates.sources import instances
 from twostream.candidates.table import from_table, read_table, to_table, write_table
-from twostream.candidates.thresholds import LabelledBox, Thresholds, choose_thresholds, recall_on_labels
+from twostream.candidates.thresholds import Beliefs, LabelledBox, Thresholds, choose_thresholds, recall_on_labels
 from twostream.project.project import Detail, Project
 from twostream.project.segmentation import SEGMENTATION_NAME, write_segmentation
+from twostream.rounds.asking import is_outside_boxes
+from twostream.rounds.pool import pool_of
 from twostream.rounds.predict import PROBABILITY_NAME, probability_of
 
 
@@ -90,32 +92,13 @@ def propose_step(project: Project, round_number: int) -> Detail:
     return detail | {"num_in_pool": sum(askable), "num_on_padding": num_on_padding} | asdict(found.thresholds)
 
 
-def may_be_asked(project: Project, round_number: int) -> list[bool]:
-    """For every candidate of a round, in the order of its table, whether it belongs to the pool, as `propose` decided.
-
-    Raises:
-        InputError: the table cannot be read.
-    """
-    table = read_table(project.path(round_number, "candidates.parquet"))
-    if "in_pool" not in table.column_names:  # written by an older version, which knew boxes only
-        return [_is_outside_boxes(project, c) for c in from_table(table)]
-    answer: list[bool] = table["in_pool"].to_pylist()
-    return answer
-
-
-def _is_outside_boxes(project: Project, candidate: Candidate) -> bool:
-    """Whether a candidate touches neither a labels box nor the guarded test box."""
-    guarded = project.guarded_box
-    return not project.boxes.touches_labels(candidate.box) and not (guarded and candidate.box.intersects(guarded))
-
-
 def _askable(project: Project, candidates: Sequence[Candidate]) -> tuple[list[bool], int]:
     """Whether each candidate belongs to the pool, and how many of the others would if they did not lie on padding.
 
     Those in the pool touch neither a labels box nor the guarded test box, and lie on no padding unless
     ``candidates.ask_on_padding`` is on.
     """
-    askable = [_is_outside_boxes(project, c) for c in candidates]
+    askable = [is_outside_boxes(project, c) for c in candidates]
     if project.config.candidates.ask_on_padding:
         return askable, 0
     rows = np.flatnonzero(askable)
@@ -139,8 +122,6 @@ def _decode_probability(project: Project, round_number: int) -> Proposal:
     task, config, min_voxels = project.task, project.config.candidates, project.min_voxels
     probability = probability_of(project, round_number)
     everything = probability.read(probability.box)
-    verdicts = project.ledger.verdicts()
-    asked = [q.candidate for q in project.ledger.newest_queries(round_number).values() if not q.is_audit]
     found = choose_thresholds(
         everything,
         task,
@@ -148,8 +129,8 @@ def _decode_probability(project: Project, round_number: int) -> Proposal:
         min_voxels,
         labels=[_labelled(project, box) for box in project.boxes.labels],
         validation=_labelled(project, project.boxes.val) if project.boxes.val else None,
-        asked=asked,
-        y=np.array([verdicts[c.id].y for c in asked]),
+        believed=_beliefs(project, round_number - 1) if round_number else None,
+        previous=_thresholds_of(project, round_number - 1) if round_number else None,
     )
     threshold = found.threshold
     assert threshold is not None
@@ -165,6 +146,23 @@ def _decode_probability(project: Project, round_number: int) -> Proposal:
             f"voxels each). {advice} candidates.threshold or candidates.min_object_nm3 lower."
         )
     return Proposal(segmentation, proposed, found)
+
+
+def _beliefs(project: Project, round_number: int) -> Beliefs:
+    """What is believed of the candidates of a round, now that its batch was answered."""
+    pool = pool_of(project, round_number, answered=True)
+    counted = ~(pool.excluded & np.isnan(pool.y))  # audits, and what was answered without saying whether it is true
+    true = np.where(np.isnan(pool.y), pool.probability, pool.y)[counted]
+    candidates = [pool.candidates[row] for row in np.flatnonzero(counted)]
+    return Beliefs(candidates, true, int((pool.y == 1).sum()), int((pool.y == 0).sum()))
+
+
+def _thresholds_of(project: Project, round_number: int) -> Thresholds:
+    """The thresholds of an earlier round, as the ledger records them."""
+    recorded = project.ledger.finished_steps()[(round_number, "propose")]
+    return Thresholds(
+        recorded["threshold"], recorded["final_threshold"], recorded.get("min_score", 0.0), recorded["recall_on_labels"]
+    )
 
 
 def _labelled(project: Project, box: Box) -> LabelledBox:

@@ -70,6 +70,8 @@ def score_step(project: Project, round_number: int, truth: Truth | None) -> Deta
         "num_truth": None,
         "scores": {},
     }
+    if judged_refit := project.ledger.finished_steps().get((round_number, "refit"), {}).get("judged"):
+        metrics["refit"] = judged_refit
     judged: dict[int, bool] = {}
     if project.boxes.test is not None:
         on_test_box, judged = _metrics_on_test_box(project, round_number, truth, proposed)

@@ -21,7 +21,22 @@ from twostream.task import IGNORE, Task
 from twostream.volume import Volume, read_padded
 
 
-def collect(ledger: Ledger, before_round: int) -> tuple[list[Lesson], np.ndarray]:
+@dataclass(frozen=True)
+class Taught:
+    """What answers teach.
+
+    Attributes:
+        lessons: L lessons, oldest first.
+        asked_in: (L,) int64, the round in which each was asked.
+        candidates: (L,) int64, id of the candidate; 0 for objects that were missed.
+    """
+
+    lessons: list[Lesson]
+    asked_in: np.ndarray
+    candidates: np.ndarray
+
+
+def collect(ledger: Ledger, before_round: int) -> Taught:
     """Lessons from the answers to queries of earlier rounds, and from objects that were missed there.
 
     Audits give none. Nor do candidates about whose ``y`` annotators disagree, and answers that say nothing about voxels
@@ -30,12 +45,9 @@ def collect(ledger: Ledger, before_round: int) -> tuple[list[Lesson], np.ndarray
     Args:
         ledger: the ledger.
         before_round: only queries of rounds before this one.
-
-    Returns:
-        The L lessons, oldest first, and (L,) int64, the round in which each was asked.
     """
     verdicts = ledger.verdicts()
-    lessons: list[tuple[int, Lesson]] = []
+    lessons: list[tuple[int, int, Lesson]] = []
     for identity, query in ledger.newest_queries(before_round).items():
         verdict = verdicts[identity]
         if query.is_audit or not verdict.teaches:
@@ -44,12 +56,13 @@ def collect(ledger: Ledger, before_round: int) -> tuple[list[Lesson], np.ndarray
         if verdict.teaches == "drawn":
             assert verdict.answer is not None and verdict.answer.drawing is not None
             lesson = Lesson.corrected(lesson.box, lesson.mask, *verdict.answer.drawing)
-        lessons.append((query.round, lesson))
+        lessons.append((query.round, identity, lesson))
     for answer in ledger.current_answers():
         if answer.query is None and answer.drawing is not None and answer.round < before_round:
-            lessons.append((answer.round, Lesson(*answer.drawing, "drawn")))
+            lessons.append((answer.round, 0, Lesson(*answer.drawing, "drawn")))
     lessons.sort(key=lambda item: item[0])
-    return [lesson for _, lesson in lessons], np.array([asked_in for asked_in, _ in lessons], np.int64)
+    asked_in, candidates = (np.array([item[k] for item in lessons], np.int64) for k in (0, 1))
+    return Taught([item[2] for item in lessons], asked_in, candidates)
 
 
 def lessons_of(
@@ -87,8 +100,8 @@ def lessons_of(
 
 
 def validation_of(project: Project, segmenter: Segmenter) -> tuple[np.ndarray, np.ndarray] | None:
-    """Crops on which S is validated while it trains, see ``validation_crops``; None if that is switched off."""
-    if not project.config.segmentation.watch.every_steps:
+    """Crops of the validation box, see ``validation_crops``; None without labels."""
+    if project.config.labels is None:
         return None
     return validation_crops(
         project.image,
@@ -145,12 +158,14 @@ def validation_crops(
 class LessonCrops:
     """Draws training crops of a refit: a share ``replay_share`` from the labels boxes, the rest around answers.
 
-    Answers of the newest round are drawn more often. Objects and *nothing* are drawn as often as they were answered:
-    drawn equally often, a handful of *nothing* taught S to miss the objects that resemble them.
+    Of the crops around masks, a share ``propagate`` is drawn around candidates that nobody answered, each as often as
+    its weight says, and the rest around answers. Answers of the newest round are drawn more often. Objects and
+    *nothing* are drawn as often as they were answered: drawn equally often, a handful of *nothing* taught S to miss the
+    objects that resemble them.
 
     Args:
         lessons: the labels boxes and L lessons.
-        asked_in: (L,) int64, the round in which each lesson was asked.
+        asked_in: (L,) int64, the round in which each lesson was asked; -1 where nobody was.
         config: says which crops of the labels boxes are drawn again.
         settings: gives the shares.
     """
@@ -160,14 +175,20 @@ class LessonCrops:
     ) -> None:
         self._lessons, self._config, self._settings = lessons, config, settings
         # A lesson that teaches "ignore" only removes pseudo-labels: a crop around it would have nothing to learn.
-        self._rows = np.array([i for i, one in enumerate(lessons.lessons) if one.teaches != "ignore"], np.int64)
+        teaching = np.array([one.teaches != "ignore" for one in lessons.lessons], bool)
+        self._expected = np.flatnonzero(asked_in < 0)
+        weight = np.array([lessons.lessons[row].weight for row in self._expected])
+        self._chance = weight / weight.sum() if len(weight) else weight
+        self._rows = np.flatnonzero(teaching & (asked_in >= 0))
         asked_in = asked_in[self._rows]
         self._newest = self._rows[asked_in == asked_in.max()] if len(self._rows) else self._rows
 
     def __call__(self, rng: np.random.Generator) -> Crop:
         """One crop, drawn with ``rng``."""
-        if len(self._rows) == 0 or rng.random() < self._settings.replay_share:
+        if len(self._rows) + len(self._expected) == 0 or rng.random() < self._settings.replay_share:
             return self._lessons.labelled_crop(rng, self._config)
+        if len(self._expected) and (len(self._rows) == 0 or rng.random() < self._settings.propagate):
+            return self._lessons.answer_crop(rng, int(rng.choice(self._expected, p=self._chance)))
         recent = rng.random() < self._settings.recent_share
         return self._lessons.answer_crop(rng, int(rng.choice(self._newest if recent else self._rows)))
 

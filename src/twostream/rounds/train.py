@@ -41,7 +41,7 @@ def train_step(project: Project, round_number: int) -> Detail:
         seed=project.seed(round_number, "crops"),
         resume_path=path.with_suffix(".resume"),
         description="train S",
-        validation=validation_of(project, segmenter),
+        validation=validation_of(project, segmenter) if config.watch.every_steps else None,
         fingerprint={"lessons": lessons.digest},
     )
     return save_training(segmenter, training, path)

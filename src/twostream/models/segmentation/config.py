@@ -244,15 +244,23 @@ class RefitConfig(Config):
     """Refitting: how S is trained on the answers after each round.
 
     Attributes:
-        start: "warm" fine-tunes the S of the previous round; "scratch" trains a new S on labels and answers, for as
-            many steps as the first training.
-        num_steps: steps per round of a warm start.
-        learning_rate: its highest value in a warm start.
+        start: "first" fine-tunes the S of round 0 on all answers; "warm" fine-tunes the S of the previous round;
+            "scratch" trains a new S on labels and answers, as the first training does.
+        judged: whether a refitted S is judged by what it has not learned from, and taken, blended with its predecessor
+            or left (``rounds/judging.py``). Two models are trained then, each on half of the newest answers.
+        use_answers: false trains on the labels boxes alone, with as many steps: the control that shows what answers
+            add.
+        num_steps: steps of each training that does not start from scratch.
+        learning_rate: its highest value in these.
         replay_share: share of the crops that come from the labels boxes, so that S does not forget them.
         rim_nm: voxels of an answered mask that lie this close to its border are ignored: an annotator who answers
             True confirms the object, not the exact position of its border.
         recent_share: share of the answer crops that are drawn from the newest round's answers alone; the others are
             drawn from all answers.
+        propagate: share of the crops around masks that are drawn around candidates which nobody was asked about, with
+            what the scorer expects of them as the target (``rounds/propagation.py``); 0 makes no such lessons.
+        propagate_per_cluster: most candidates of each kind (true, nothing there) in each of ten clusters that become
+            such lessons.
         hold: least confidence of pseudo-labels (Lee 2013; Li and Hoiem 2016). Where neither a label nor an answer says
             anything, the target is the probability that the previous round's S predicted, if it gave foreground or
             background at least this probability; less certain voxels are ignored. This guards against forgetting, and
@@ -265,16 +273,29 @@ class RefitConfig(Config):
             are not typical of the volume. Chosen on development data (LOG.md).
     """
 
-    start: Literal["warm", "scratch"] = "warm"
+    start: Literal["first", "warm", "scratch"] = "first"
+    judged: bool = True
+    use_answers: bool = True
     num_steps: int = Field(400, ge=0)
     learning_rate: float = Field(3e-3, gt=0)
     replay_share: Chance = 0.5
     rim_nm: float = Field(20.0, ge=0)
     recent_share: Chance = 0.5
+    propagate: Chance = 0.5
+    propagate_per_cluster: int = Field(10, ge=1)
     hold: float | None = Field(0.9, ge=0.5, le=1)
     emphasis: int = Field(10, ge=1, le=254)
     margin_nm: float = Field(60.0, ge=0)
     freeze_norm: bool = True
+
+    @model_validator(mode="after")
+    def _new_weights_cannot_be_blended(self) -> RefitConfig:
+        if self.start == "scratch" and self.judged:
+            raise ValueError(
+                "start is scratch and judged is true, but weights of two trainings from scratch cannot be blended; set "
+                "judged to false, or start to first"
+            )
+        return self
 
 
 def fold_for(voxel_size_nm: Sequence[float], pixel_size_nm: float) -> tuple[int, int, int]:

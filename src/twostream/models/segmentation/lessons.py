@@ -1,11 +1,11 @@
 """Training crops of S, from the labels boxes and from answers.
 
-A *lesson* is one answer as training data: the mask that was answered, and what it teaches about its voxels. A crop is
-cut around a lesson or out of a labels box; its target combines, in order of precedence, the labels, the lessons
-(newer before older), and pseudo-labels (confident predictions of the previous round's S). All other voxels are
-``IGNORE`` and not background. The target is also ``IGNORE`` in the validation box, in the test box and in the guard
-around it; in the image of a crop, voxels of the test box have a constant grey value (docs/contracts.md, Answers and
-Test region).
+A *lesson* is one answer as training data: the mask that was answered, and what it teaches about its voxels; or what the
+scorer expects to be answered. A crop is cut around a lesson or out of a labels box; its target combines, in order of
+precedence, the labels, the lessons (newer before older), and pseudo-labels (confident predictions of the previous
+round's S). All other voxels are ``IGNORE`` and not background. The target is also ``IGNORE`` in the validation box, in
+the test box and in the guard around it; in the image of a crop, voxels of the test box have a constant grey value
+(docs/contracts.md, Answers and Test region).
 
 Knows volumes, masks and what each kind of answer teaches; must not know ledgers, annotators or networks.
 """
@@ -45,12 +45,17 @@ class Lesson:
             ``ERASED`` where the annotator removed voxels.
         teaches: "mask" (the mask is foreground), "background" (it is background), "exchanged" (foreground, with pre and
             post exchanged), "drawn" (the annotator drew the mask, so it is exact) or "ignore" (the mask has a wrong
-            shape: nothing is known there). See ``task.answers.Meaning``.
+            shape: nothing is known there). See ``task.answers.Meaning``. "expected": nobody was asked; the mask is
+            foreground with probability ``share``, else background.
+        share: probability of foreground, for "expected".
+        weight: what the voxels count beside those of an answer, in (0, 1].
     """
 
     box: Box
     mask: np.ndarray
     teaches: str
+    share: float = 1.0
+    weight: float = 1.0
 
     @classmethod
     def corrected(cls, candidate_box: Box, candidate_mask: np.ndarray, box: Box, mask: np.ndarray) -> Lesson:
@@ -201,7 +206,8 @@ class Lessons:
         for part in self._labels.parts:
             digest.update(part.target.tobytes())
         for lesson in self.lessons:
-            digest.update(f"{lesson.box} {lesson.teaches}".encode() + lesson.mask.tobytes())
+            digest.update(f"{lesson.box} {lesson.teaches} {lesson.share} {lesson.weight}".encode())
+            digest.update(lesson.mask.tobytes())
         return digest.hexdigest()
 
     def labelled_crop(self, rng: np.random.Generator, config: SegmentationConfig) -> Crop:
@@ -227,6 +233,24 @@ class Lessons:
         box = self.lessons[row].box
         center = np.asarray(box.offset_zyx) + np.asarray(box.shape_zyx) // 2
         return self._crop(row, Box(tuple(center.tolist()), (1, 1, 1)), self._jittered(center, rng))
+
+    def held_out(self, row: int) -> tuple[np.ndarray, np.ndarray]:
+        """The crop with ``lessons[row]`` in its middle, to test S on that lesson alone.
+
+        Returns:
+            (Z, Y, X) uint8, the image; and (C, Z, Y, X) uint8, the levels that the lesson teaches, ``IGNORE`` at all
+            other voxels.
+        """
+        lesson = self.lessons[row]
+        center = np.asarray(lesson.box.offset_zyx) + np.asarray(lesson.box.shape_zyx) // 2
+        crop = Box(tuple((center - np.asarray(self._crop_shape) // 2).tolist()), self._crop_shape)
+        target = np.full((len(self._task.channels), *crop.shape_zyx), IGNORE, np.uint8)
+        common = crop.intersection(lesson.box)
+        painted = self._painted[row][(slice(None), *common.relative_to(lesson.box).slices)]
+        target[(slice(None), *common.relative_to(crop).slices)] = painted
+        for box in self._excluded_boxes:
+            target[(slice(None), *crop.intersection(box).relative_to(crop).slices)] = IGNORE
+        return read_padded(self._image, crop), target
 
     def _jittered(self, center: np.ndarray, rng: np.random.Generator) -> Box:
         """A random crop box with ``center`` in its middle half, moved into the image where it would stick out."""
@@ -272,8 +296,10 @@ class Lessons:
         box = Box.from_corners(low.tolist(), high.tolist())
         rows = tuple(i for i, one in enumerate(self.lessons) if one.box.grown(self._margin).intersects(box))
         wrong_shapes = [row for row in rows if self.lessons[row].teaches == "ignore"]
-        answered = self._masks_with_margins(box, [row for row in rows if row not in wrong_shapes])
-        weight = np.where(answered, np.uint8(self._emphasis), np.uint8(1))
+        weight = np.ones(box.shape_zyx, np.uint8)
+        for row in (row for row in rows if row not in wrong_shapes):
+            counts = max(1, round(self._emphasis * self.lessons[row].weight))
+            weight[self._masks_with_margins(box, [row])] = counts  # where two overlap, the newer one counts
         pseudo_labels = None
         if self._previous_probability is not None:
             pseudo_labels = self._pseudo_labels(read_padded(self._previous_probability, box))
@@ -318,8 +344,9 @@ class Lessons:
         mask = lesson.mask
         if lesson.teaches == "ignore":
             return np.full((len(self._task.channels), *mask.shape), IGNORE, np.uint8)
+        background = np.where(mask[None] > 0, self._task.background[:, None, None, None], np.uint8(IGNORE))
         if lesson.teaches == "background":
-            return np.where(mask[None] > 0, self._task.background[:, None, None, None], np.uint8(IGNORE))
+            return background
         if lesson.teaches == "exchanged":
             mask = sides_swapped(mask)
         labels = np.where(mask == ERASED, 0, mask)
@@ -338,4 +365,7 @@ class Lessons:
         target = target[(slice(None), *inside)]
         if lesson.teaches == "drawn":  # also the cleft between two drawn sides, which is part of the union channel
             known |= target[self._task.foreground] == CERTAIN
+        if lesson.teaches == "expected":
+            mean = lesson.share * target + (1 - lesson.share) * self._task.background[:, None, None, None]
+            target = np.round(mean).astype(np.uint8)
         return np.where(known[None], target, np.uint8(IGNORE))

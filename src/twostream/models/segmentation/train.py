@@ -176,7 +176,7 @@ class SegmentationModule(FitModule):
             clip_norm=config.optimizer.clip_norm,
             warmup_steps=config.optimizer.warmup_steps,
             validate_every=config.watch.every_steps if validation is not None else 0,
-            patience=config.watch.patience,
+            patience=config.watch.patience if validation is not None else None,
         )
         self._head, self._loss = segmenter.head, config.loss
         self._freeze_norm = freeze_norm
