@@ -24,7 +24,7 @@ from twostream.project.project import Project
 from twostream.project.recorded import Recorded
 from twostream.project.records import Answer, Query
 from twostream.task import TASKS
-from twostream.task.answers import MEANING, AnswerKind, answer_kind
+from twostream.task.answers import MEANING, AnswerKind, answer_kind, candidate_kinds
 
 TRUE_WORDS = ("true", "1", "1.0", "1,0", "yes", "y", "ja", "oui", "wahr", "vrai")
 FALSE_WORDS = ("false", "0", "0.0", "0,0", "no", "n", "nein", "non", "falsch", "faux")
@@ -37,7 +37,7 @@ CENTER_TOLERANCE = 1.0
 def table_kinds(task_name: str) -> list[str]:
     """Kinds of answers that a query can be given in a table: those without a drawing that make sense for the task."""
     without = {"drawn"} if TASKS[task_name].num_sides == 2 else {"drawn", "exchanged"}
-    return [str(kind) for kind, meaning in MEANING.items() if meaning.teaches not in without]
+    return [str(kind) for kind in candidate_kinds() if MEANING[kind].teaches not in without]
 
 
 def read_answers(project: Project, path: Path, annotator: str, *, false_is: str | None = None) -> Recorded:

@@ -65,11 +65,11 @@ def status_lines(project: Project) -> list[str]:
 def next_line(project: Project) -> str:
     """What to do next, in a line."""
     round_number, step = project.next_step()
-    waiting = project.ledger.open_queries()
-    if step == "answer" and waiting:
-        num_asked = len(project.ledger.query_lines(round_number))
+    num_waiting = project.ledger.counts().open
+    if step == "answer" and num_waiting:
+        num_asked = len(project.ledger.query_lines(round_number)) + len(project.ledger.windows(round_number))
         return (
-            f"round {round_number} waits for {len(waiting)} of {num_asked} answers; "
+            f"round {round_number} waits for {num_waiting} of {num_asked} answers; "
             f"`{project.command('serve')}` opens them in the browser"
         )
     if step == "answer":
@@ -86,7 +86,7 @@ def next_line(project: Project) -> str:
 
 def num_left_to_ask(project: Project, round_number: int) -> int:
     """Number of candidates that the step `suggest` of a round may choose from, or has chosen from."""
-    if asked := project.ledger.queries(round_number):
+    if asked := [*project.ledger.query_lines(round_number), *project.ledger.windows(round_number)]:
         return len(asked)
     table = read_table(project.path(round_number, "candidates.parquet"), ["id", "in_pool"]).to_pydict()
     closed = {identity for identity, verdict in project.ledger.verdicts().items() if not verdict.askable}
