@@ -55,8 +55,8 @@ def told(query_id: int | None, kind: str, annotator: str = "ann", **settings: An
 
 def window(number: int, **settings: Any) -> Window:
     """The window ``number`` of a row of windows that share no voxel; ``DRAWING`` lies in window 0."""
-    settings = {"inclusion": 0.25 + 0.25 / (1 + number), "reason": {"faint": number / 7, "of": None}} | settings
-    return Window(Box((0, 0, 4 * number), WINDOW_SHAPE), **settings)
+    settings.setdefault("inclusion", 0.25 + 0.25 / (1 + number))
+    return Window(Box((0, 0, 4 * number), WINDOW_SHAPE), reason={"faint": number / 7, "of": None}, **settings)
 
 
 def same(a: float, b: float) -> bool:
