@@ -9,10 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from twostream.candidates.table import read_table
+from twostream.candidates.table import faint_rows, read_table
 from twostream.project.answer_tables import table_kinds
 from twostream.project.lock import is_locked
 from twostream.project.project import Project
+from twostream.project.recall import recall_estimate, said
 from twostream.query.stopping import (
     MIN_SHARED,
     STABLE,
@@ -59,6 +60,8 @@ def status_lines(project: Project) -> list[str]:
                 f"candidate recall{_recall(metrics['candidate_recall_on_labels'])}"
             )
         lines += stopping_lines(scored, done)
+    if estimate := recall_estimate(project):
+        lines.append(said(estimate.row()))
     return [*lines, next_line(project)]
 
 
@@ -88,11 +91,10 @@ def num_left_to_ask(project: Project, round_number: int) -> int:
     """Number of candidates that the step `suggest` of a round may choose from, or has chosen from."""
     if asked := [*project.ledger.query_lines(round_number), *project.ledger.windows(round_number)]:
         return len(asked)
-    table = read_table(project.path(round_number, "candidates.parquet"), ["id", "in_pool"]).to_pydict()
+    table = read_table(project.path(round_number, "candidates.parquet"))
     closed = {identity for identity, verdict in project.ledger.verdicts().items() if not verdict.askable}
-    return sum(
-        in_pool and identity not in closed for identity, in_pool in zip(table["id"], table["in_pool"], strict=True)
-    )
+    rows = zip(table["id"].to_pylist(), table["in_pool"].to_pylist(), faint_rows(table).tolist(), strict=True)
+    return sum(in_pool and not is_faint and identity not in closed for identity, in_pool, is_faint in rows)
 
 
 def answering_lines(project: Project, round_number: int, rounds: int | None) -> list[str]:

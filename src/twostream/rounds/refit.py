@@ -20,6 +20,7 @@ from twostream.rounds.embed import fine_tune_on_answers
 from twostream.rounds.predict import probability_of
 from twostream.rounds.teaching import LessonCrops, collect, lessons_of, validation_of
 from twostream.rounds.train import detail_without_s, save_training
+from twostream.rounds.windows import window_lessons
 
 
 def refit_step(project: Project, round_number: int) -> Detail:
@@ -29,7 +30,7 @@ def refit_step(project: Project, round_number: int) -> Detail:
         TrainingError: the loss is no longer a finite number.
     """
     path = project.path(round_number, "checkpoint.ckpt")
-    found, asked_in = collect(project.ledger, before_round=round_number)
+    found, asked_in = collect(project.ledger, round_number, window_lessons(project, round_number))
     detail: Detail = {}
     if project.config.source:
         learner = "the streams learn" if project.config.streams.learn_from_answers else "only the scorer learns"

@@ -21,7 +21,9 @@ from twostream.task import IGNORE, Task
 from twostream.volume import Volume, read_padded
 
 
-def collect(ledger: Ledger, before_round: int) -> tuple[list[Lesson], np.ndarray]:
+def collect(
+    ledger: Ledger, before_round: int, beside: Sequence[tuple[int, Lesson]] = ()
+) -> tuple[list[Lesson], np.ndarray]:
     """Lessons from the answers to queries of earlier rounds, and from objects that were missed there.
 
     Audits give none. Nor do candidates about whose ``y`` annotators disagree, and answers that say nothing about voxels
@@ -30,12 +32,13 @@ def collect(ledger: Ledger, before_round: int) -> tuple[list[Lesson], np.ndarray
     Args:
         ledger: the ledger.
         before_round: only queries of rounds before this one.
+        beside: further lessons, each with its round; of one round they come first, so that answers overwrite them.
 
     Returns:
         The L lessons, oldest first, and (L,) int64, the round in which each was asked.
     """
     verdicts = ledger.verdicts()
-    lessons: list[tuple[int, Lesson]] = []
+    lessons: list[tuple[int, Lesson]] = list(beside)
     for identity, query in ledger.newest_queries(before_round).items():
         verdict = verdicts[identity]
         if query.is_audit or not verdict.teaches:

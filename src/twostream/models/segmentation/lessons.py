@@ -46,11 +46,14 @@ class Lesson:
         teaches: "mask" (the mask is foreground), "background" (it is background), "exchanged" (foreground, with pre and
             post exchanged), "drawn" (the annotator drew the mask, so it is exact) or "ignore" (the mask has a wrong
             shape: nothing is known there). See ``task.answers.Meaning``.
+        is_emphasised: whether its voxels weigh more than others in the loss. A window that was searched is large, and
+            would outweigh everything else.
     """
 
     box: Box
     mask: np.ndarray
     teaches: str
+    is_emphasised: bool = True
 
     @classmethod
     def corrected(cls, candidate_box: Box, candidate_mask: np.ndarray, box: Box, mask: np.ndarray) -> Lesson:
@@ -272,7 +275,8 @@ class Lessons:
         box = Box.from_corners(low.tolist(), high.tolist())
         rows = tuple(i for i, one in enumerate(self.lessons) if one.box.grown(self._margin).intersects(box))
         wrong_shapes = [row for row in rows if self.lessons[row].teaches == "ignore"]
-        answered = self._masks_with_margins(box, [row for row in rows if row not in wrong_shapes])
+        emphasised = [row for row in rows if row not in wrong_shapes and self.lessons[row].is_emphasised]
+        answered = self._masks_with_margins(box, emphasised)
         weight = np.where(answered, np.uint8(self._emphasis), np.uint8(1))
         pseudo_labels = None
         if self._previous_probability is not None:
