@@ -11,10 +11,13 @@ from scipy.stats import chi2
 from test_answer_tables import FAINT, blob_at
 
 from twostream.base.errors import InputError
-from twostream.base.geometry import Box
+from twostream.base.geometry import Box, grid
+from twostream.candidates.candidate import clean
+from twostream.candidates.faint import faint_candidates
 from twostream.candidates.identity import found_by
 from twostream.candidates.table import faint_rows, from_table, proposed, read_table
 from twostream.candidates.truth import Truth
+from twostream.models.segmentation.lessons import Lesson, Lessons
 from twostream.project.answer_tables import read_answers
 from twostream.project.create import create_project, fork_project
 from twostream.project.curated import export_dataset
@@ -28,9 +31,10 @@ from twostream.project.tiles import Tiles, tiles_of
 from twostream.report import write_report
 from twostream.rounds.annotator import SimulatedAnnotator
 from twostream.rounds.loop import open_truth, run
+from twostream.rounds.suggest import suggest_step
 from twostream.rounds.teaching import collect
-from twostream.rounds.windows import background_of, draw_systematically, drawing_sizes, window_lessons
-from twostream.task import FOUND_IOU, Mitochondria
+from twostream.rounds.windows import background_of, draw_systematically, drawing_sizes, sums_by_tile, window_lessons
+from twostream.task import FOUND_IOU, Mitochondria, SynapsePolarity
 from twostream.task.answers import AnswerKind
 from twostream.task.metrics import weighted_poisson_interval
 from twostream.volume import MemoryVolume, create_volume
@@ -100,6 +104,17 @@ def test_tiles_cover_what_may_be_asked_and_each_object_belongs_to_one():
     assert tiles.tile_of(Box((0, 0, 2), (1, 1, 6))) == Box((0, 0, 4), (2, 4, 4))  # by the middle, not by a corner
     window = Window(Box((0, 0, 4), (2, 4, 4)), 0.5)
     assert window.holds(Box((0, 0, 2), (1, 1, 6))) and not window.holds(Box((0, 0, 2), (1, 1, 3)))
+
+
+def test_what_s_saw_is_summed_over_tiles_block_by_block():
+    values = np.random.default_rng(0).random((5, 9, 10))
+    whole, shape, num = Box.whole(values.shape), (2, 4, 3), (3, 3, 4)
+    found = sum(
+        sums_by_tile(values[block.write_box.slices], block.write_box, shape, num) for block in grid(whole, (3, 5, 4))
+    )
+    for tile in Tiles(whole, shape, ()).boxes():
+        place = tuple(np.floor_divide(tile.offset_zyx, shape))
+        assert found[place] == pytest.approx(values[tile.slices].sum())
 
 
 # -- what is learned --------------------------------------------------------------------------------------------------
@@ -193,6 +208,9 @@ def test_the_same_seed_draws_the_same_windows(searched, asked):
     assert [(w.box, w.inclusion) for w in asked.ledger.windows()] == [
         (w.box, w.inclusion) for w in searched.ledger.windows(0)
     ]
+    detail = asked.ledger.finished_steps()[(0, "suggest")]
+    again = suggest_step(asked, 0)  # killed after the batch was asked
+    assert again == {name: detail[name] for name in again} and again["num_windows"] == 6
     outcome = run(asked, rounds=1)
     assert not outcome.finished and outcome.num_open == asked.ledger.counts().open
     assert len(asked.ledger.windows()) == 6
@@ -257,6 +275,24 @@ def test_searched_windows_are_background_and_skipped_ones_are_not(asked):
     assert lesson.mask[drawing[0].relative_to(first.box).slices].sum() == 0 < lesson.mask.sum()
     lessons, _ = collect(ledger, 1, [(asked_in, lesson)])
     assert [one.teaches for one in lessons] == ["background", "drawn"]  # what was drawn overwrites
+
+
+def test_a_searched_window_weighs_as_much_as_any_background():
+    image, labels = np.full((4, 32, 32), 90, np.uint8), np.zeros((4, 32, 32), np.uint16)
+    labels[1:3, 4:8, 4:8] = 1
+    size, where = (30.0, 10.0, 10.0), Box((0, 8, 16), (4, 16, 16))
+    found = {}
+    for emphasised in (True, False):
+        lesson = Lesson(where, np.ones(where.shape_zyx, np.uint8), "background", is_emphasised=emphasised)
+        data = Lessons(
+            MemoryVolume(image, size), MemoryVolume(labels, size), None, Mitochondria(size),
+            labels_boxes=[Box((0, 0, 0), (4, 32, 12))], val_box=Box((0, 28, 0), (4, 4, 12)), test_box=None,
+            guarded_box=None, crop_shape_zyx=(4, 16, 16), lessons=[lesson], emphasis=10,
+        )  # fmt: skip
+        found[emphasised] = data.answer_crop(np.random.default_rng(0), 0)
+    assert found[True].weight.max() == 10 and found[False].weight.max() == 1
+    np.testing.assert_array_equal(found[True].target, found[False].target)
+    assert (found[False].target[0] == 0).any()
 
 
 # -- recall -----------------------------------------------------------------------------------------------------------
@@ -431,6 +467,21 @@ def test_faint_candidates_are_asked_and_are_no_proposals(faint):
     assert len(asked) == 2 and {q.candidate.id for q in asked} <= {c.id for c in dim}
     assert not any(q.candidate.id in {c.id for c in dim} for q in project.ledger.queries(0) if q.strategy != "faint")
     assert len(project.ledger.queries(0)) == len(without.ledger.queries(0)) == 8
+
+
+def test_a_faint_synapse_has_its_sides():
+    task = SynapsePolarity((30.0, 8.0, 8.0))
+    labels = np.zeros((4, 24, 64), np.uint32)
+    for number, x in enumerate((6, 38)):
+        labels[:, 6:18, x : x + 6], labels[:, 6:18, x + 8 : x + 14] = 2 * number + 1, 2 * number + 2
+    target = task.target(labels).astype(float)
+    level = np.minimum(target, 254) / 254 * 240
+    level[..., 32:] *= 0.4  # the second one is faint
+    level = level.astype(np.uint8)
+    segmentation = clean(task.decode(level, 0.5), task, 1)
+    assert set(np.unique(segmentation)) == {0, 1, 2}
+    (dim,) = faint_candidates(level, segmentation, task, 0.5, 1)
+    assert dim.label == 2 and set(np.unique(dim.mask)) >= {1, 2} and dim.box.offset_zyx[2] >= 32
 
 
 def test_scores_do_not_see_faint_candidates(faint):

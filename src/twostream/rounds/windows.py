@@ -20,9 +20,10 @@ from twostream.models.segmentation.lessons import Lesson
 from twostream.project.project import Project
 from twostream.project.records import Window
 from twostream.project.segmentation import segmentation_of
-from twostream.project.tiles import tiles_of
+from twostream.project.tiles import Tiles, tiles_of
 from twostream.rounds.predict import probability_of
 from twostream.task.answers import AnswerKind
+from twostream.volume.windows import read_windows, whole_chunks
 
 # -- drawing ----------------------------------------------------------------------------------------------------------
 
@@ -36,12 +37,13 @@ def draw_windows(project: Project, round_number: int) -> list[Window]:
     number = round(config.window_share * config.budget)
     if number == 0:
         return []
-    closed = [box for _, box in project.ledger.closed_boxes()]
-    tiles = [box for box in tiles_of(project).boxes() if not any(box.intersects(other) for other in closed)]
-    tiles = [box for box in tiles if np.ptp(project.image.read(box)) > 0]
+    grid = tiles_of(project)
+    tiles = _unsearched(grid.boxes(), [box for _, box in project.ledger.closed_boxes()])
+    shown = {row for row, grey in read_windows(project.image, tiles) if np.ptp(grey) > 0}
+    tiles = [tile for row, tile in enumerate(tiles) if row in shown]
     if not tiles:
         return []
-    faint = _faint(project, round_number, tiles)
+    faint = _faint(project, round_number, grid, tiles)
     sizes = drawing_sizes(np.array([box.num_voxels for box in tiles], float), faint)
     rng = np.random.default_rng(project.seed(round_number, "windows"))
     rows, inclusion = draw_systematically(sizes, number, rng)
@@ -55,7 +57,14 @@ def draw_windows(project: Project, round_number: int) -> list[Window]:
     ]
 
 
-def _faint(project: Project, round_number: int, tiles: Sequence[Box]) -> np.ndarray:
+def _unsearched(tiles: Sequence[Box], closed: Sequence[Box]) -> list[Box]:
+    """Tiles that touch no box of ``closed``. These are tiles themselves unless ``query.window_nm`` was changed."""
+    known = set(closed)
+    others = known - set(tiles)
+    return [tile for tile in tiles if tile not in known and not any(tile.intersects(box) for box in others)]
+
+
+def _faint(project: Project, round_number: int, grid: Tiles, tiles: Sequence[Box]) -> np.ndarray:
     """(T,) float, what S faintly saw in each tile, in voxels: the sum of its probability outside candidates.
 
     Counted are voxels with at least ``MIN_PEAK``, from which a missed object could be grown, and at most the threshold
@@ -65,12 +74,34 @@ def _faint(project: Project, round_number: int, tiles: Sequence[Box]) -> np.ndar
     if threshold is None:
         return np.zeros(len(tiles))
     probability, segmentation = probability_of(project, round_number), segmentation_of(project, round_number)
-    channel, found = project.task.foreground, np.zeros(len(tiles))
-    for row, box in enumerate(tiles):
-        level = probability.read(box)[channel].astype(float) / 255
-        faint = (level >= MIN_PEAK) & (level <= threshold) & (segmentation.read(box) == 0)
-        found[row] = level[faint].sum()
-    return found
+    total = np.zeros([-(-n // s) for n, s in zip(grid.whole.shape_zyx, grid.shape_zyx, strict=True)])
+    for box in whole_chunks(probability):
+        level = probability.read(box)[project.task.foreground] / 255.0
+        is_faint = (level >= MIN_PEAK) & (level <= threshold) & (segmentation.read(box) == 0)
+        total += sums_by_tile(np.where(is_faint, level, 0.0), box, grid.shape_zyx, total.shape)
+    return np.array([total[tuple(np.floor_divide(tile.offset_zyx, grid.shape_zyx))] for tile in tiles])
+
+
+def sums_by_tile(values: np.ndarray, box: Box, tile_shape_zyx: Sequence[int], num_zyx: Sequence[int]) -> np.ndarray:
+    """Sum an array over the tiles of a grid that begins at voxel 0.
+
+    Args:
+        values: (Z, Y, X) over ``box``.
+        box: in voxels of the image.
+        tile_shape_zyx: shape of a tile in voxels.
+        num_zyx: number of tiles along each axis.
+
+    Returns:
+        Array of shape ``num_zyx``; 0 for tiles outside ``box``.
+    """
+    first = [start // side for start, side in zip(box.offset_zyx, tile_shape_zyx, strict=True)]
+    for axis in range(3):
+        start, stop, side = box.offset_zyx[axis], box.stop_zyx[axis], tile_shape_zyx[axis]
+        edges = [0, *range((first[axis] + 1) * side - start, stop - start, side)]
+        values = np.add.reduceat(values, edges, axis=axis)
+    total = np.zeros(tuple(num_zyx))
+    total[tuple(slice(f, f + n) for f, n in zip(first, values.shape, strict=True))] = values
+    return total
 
 
 def drawing_sizes(num_voxels: np.ndarray, faint: np.ndarray) -> np.ndarray:
