@@ -295,6 +295,20 @@ def test_a_searched_window_weighs_as_much_as_any_background():
     assert (found[False].target[0] == 0).any()
 
 
+def test_s_is_refitted_to_searched_windows(make_project, toy_file):
+    settings = ("query.window_share=0.4", "query.faint_share=0.2")
+    project = make_project(budget=10, overrides=settings)
+    run(project, rounds=1, truth_uri=f"{toy_file}:mitochondria")
+    windows, marks = project.ledger.windows(), project.ledger.missed_objects()
+    assert len(windows) == 4 and len(project.ledger.queries(0)) <= 6
+    plain, _ = collect(project.ledger, 1)
+    searched = window_lessons(project, 1)
+    assert searched and {lesson.box for _, lesson in searched} <= {window.box for window in windows}
+    steps = project.ledger.finished_steps()
+    assert steps[(1, "refit")]["num_lessons"] == len(plain) + len(searched) >= len(marks) + len(searched)
+    assert json.loads(project.path(1, "metrics.json").read_text())["recall_by_windows"]["windows"] == 4
+
+
 # -- recall -----------------------------------------------------------------------------------------------------------
 
 

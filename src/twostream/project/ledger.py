@@ -31,6 +31,7 @@ from twostream.base import progress
 from twostream.base.errors import LedgerError
 from twostream.base.geometry import Box
 from twostream.project.answer_log import AnswerLog, LoggedAnswer
+from twostream.project.asking import Asking
 from twostream.project.database import PROJECT_ID, Database, now
 from twostream.project.leases import Leases
 from twostream.project.records import Answer, Query, QueryLine, Verdict, Window, adjudicate
@@ -41,9 +42,7 @@ from twostream.project.rows import (
     answer_of,
     line_of,
     query_of,
-    query_values,
     window_of,
-    window_values,
 )
 from twostream.project.telling import Telling
 from twostream.task import Task
@@ -116,6 +115,7 @@ class Ledger:
             timeout_seconds=timeout_seconds,
         )
 
+        self._asking = Asking(self._database, task.name if task else "")
         self._telling = Telling(self._database, task=task, image_box=image_box)
         self._log = None if answers_path is None else AnswerLog(answers_path)
         self._log_fails = False
@@ -215,62 +215,15 @@ class Ledger:
                 registered, may not be asked again, or was an audit before and now is none (or the reverse: audits are a
                 random sample); or a window is empty, has no inclusion, or its box may not be asked again.
         """
-        ids = [q.candidate.id for q in queries]
-        first_free = self.next_id(round_number + 1)
-        unknown = sorted(i for i in ids if not 1 <= i < first_free)
-        if unknown:
-            raise LedgerError(f"candidate {unknown[0]} was never registered; ask only about candidates of the round.")
-        for window in windows:
-            window.check()
         with self._database.transaction():
-            if self._has_asked(round_number, [*ids, *(str(window.box) for window in windows)]):
-                return
-            self._check_windows(windows)
-            closed = sorted(i for i, verdict in self.verdicts(ids).items() if not verdict.askable)
-            if closed:
-                raise LedgerError(f"candidate {closed[0]} has been asked before and is not to be asked again.")
-            audited = self._asked_as_audit(ids)
-            for position, query in enumerate(queries):
-                if audited.get(query.candidate.id, query.is_audit) != query.is_audit:
-                    raise LedgerError(f"candidate {query.candidate.id} cannot change between audit and ordinary query.")
-                row = query_values(query) | {"task": query.task or self._task_name, "asked_at": now()}
-                self._database.insert("query", round=round_number, position=position, **row)
-            for position, window in enumerate(windows, start=len(queries)):
-                row = window_values(window) | {"task": window.task or self._task_name, "asked_at": now()}
-                self._database.insert("query", round=round_number, position=position, **row)
-
-    def _has_asked(self, round_number: int, batch: Sequence[int | str]) -> bool:
-        """Whether a round has asked this very batch before: ids of candidates, and boxes of windows as text.
-
-        Raises:
-            LedgerError: it has asked another one.
-        """
-        rows = self._database.rows("SELECT candidate, box FROM query WHERE round = ? ORDER BY position", round_number)
-        asked = [row["box"] if row["candidate"] is None else row["candidate"] for row in rows]
-        if asked and asked != list(batch):
-            num_windows = sum(isinstance(one, str) for one in asked)
-            beside = f" and {num_windows} windows" if num_windows else ""
-            raise LedgerError(
-                f"round {round_number} has asked {len(asked) - num_windows} candidates{beside} already; it asks only "
-                f"once."
+            self._asking.ask(
+                round_number,
+                queries,
+                windows,
+                next_id=self.next_id(round_number + 1),
+                verdicts=self.verdicts([query.candidate.id for query in queries]),
+                closed_boxes=self.closed_boxes() if windows else set(),
             )
-        return bool(asked)
-
-    def _check_windows(self, windows: Sequence[Window]) -> None:
-        """Raise LedgerError if a box is asked about twice, or was searched before."""
-        closed = self.closed_boxes() if windows else set()
-        for window in windows:
-            if (window.volume, window.box) in closed:
-                raise LedgerError(f"the window at {window.box} has been asked before and is not to be asked again.")
-            closed.add((window.volume, window.box))
-
-    def _asked_as_audit(self, ids: Sequence[int]) -> dict[int, bool]:
-        """{candidate id: whether its newest query was an audit} of those among ``ids`` that were asked before."""
-        rows = self._database.rows(
-            "SELECT candidate, is_audit FROM query WHERE candidate IN (SELECT value FROM json_each(?)) ORDER BY round",
-            json.dumps(list(ids)),
-        )
-        return {row["candidate"]: bool(row["is_audit"]) for row in rows}
 
     def query(self, query_id: int) -> Query:
         """The query with the id ``query_id``.
