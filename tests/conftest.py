@@ -38,6 +38,7 @@ TEST_BOX = "0:8,0:96,192:240"
 TO_SCHEMA_2 = """
     DROP TABLE fact; DROP TABLE lease; DROP TRIGGER retraction_opens;
     DROP INDEX answer_by_key; DROP INDEX answer_by_annotator; ALTER TABLE answer DROP COLUMN key;
+    ALTER TABLE answer DROP COLUMN window;
     PRAGMA user_version = 2
 """
 """Turns a ledger into one of an older version, as far as its tables go."""

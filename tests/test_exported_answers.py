@@ -248,7 +248,9 @@ def test_what_was_not_asked_here_waits(given, tmp_path):
     refuse(other, queries, "holds 6 answers", "has asked about none of their candidates")  # it has asked nothing yet
     done = read_answers(other, table, "x")
     assert (done.new, done.corrected) == (1, 1)  # the missed object
-    assert "6 answers are about candidates that this project has not asked about: not recorded" in "\n".join(done.notes)
+    assert "6 answers are about candidates or windows that this project has not asked about: not recorded" in "\n".join(
+        done.notes
+    )
     run(other, rounds=1)  # asks about all candidates, in another order
     here = {q.candidate.id: q.id for q in other.ledger.queries()}
     about = [a for a in given.ledger.all_answers() if a.query]

@@ -114,7 +114,10 @@ def test_a_ledger_of_schema_1_is_migrated(tmp_path):
     write_schema_1(path)
     ledger = Ledger(path, task=Mitochondria)
     assert ledger._database.row("PRAGMA user_version")[0] == SCHEMA_VERSION
+    assert ledger._database.rows("PRAGMA foreign_key_check") == []  # the table of queries was made again
+    assert ledger._database.row("PRAGMA foreign_keys")[0] == 1
     assert [q.candidate.id for q in ledger.open_queries()] == [3]
+    assert ledger.windows() == [] and ledger.counts().windows == 0
     assert {i: v.kind for i, v in ledger.verdicts().items()} == {1: "true", 2: "nothing", 3: None}
     assert {(q.volume, q.task) for q in ledger.queries()} == {("image", "mitochondria")}
     tell(ledger, 3, "unsure")

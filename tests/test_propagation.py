@@ -30,7 +30,7 @@ def pool_of(teaches, num_more=40, audits=()):
     pool = RoundPool(
         candidates, {"supervised": features, "unsupervised": features[:, :1]}, np.array(y),
         np.arange(len(of)) < len(teaches), np.full(len(of), 0.5), np.full(len(of), 0.5), np.full(len(of), 8),
-        np.zeros((len(of), 3)),
+        np.zeros((len(of), 3)), np.zeros(len(of), bool),
     )  # fmt: skip
     values = {"mask": 1.0, "": math.nan}
     verdicts = {i: Verdict(values.get(kind, 0.0), KIND_OF[kind], False) for i, kind in enumerate(teaches, start=1)}

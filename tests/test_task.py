@@ -105,6 +105,7 @@ def test_every_kind_means_what_the_contract_says():
     assert table["swapped"] == (1.0, "exchanged", True)
     assert table["corrected"] == (0.0, "drawn", True)
     assert np.isnan(table["missed"][0]) and table["missed"][1:] == ("drawn", True)
+    assert np.isnan(table["none_missed"][0]) and table["none_missed"][1:] == ("", True)
     assert np.isnan(table["unsure"][0]) and table["unsure"][1:] == ("", True)
     assert np.isnan(table["skipped"][0]) and table["skipped"][1:] == ("", False)
     assert [kind for kind in AnswerKind if MEANING[kind].may_be_asked_again] == [AnswerKind.SKIPPED]

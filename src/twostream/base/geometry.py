@@ -90,6 +90,12 @@ class Box:
         return z, y, x
 
     @property
+    def middle(self) -> Box:
+        """The voxel in the middle, as a box; along an axis with two, the later one. The box must hold a voxel."""
+        z, y, x = (o + s // 2 for o, s in zip(self.offset_zyx, self.shape_zyx, strict=True))
+        return Box((z, y, x), (1, 1, 1))
+
+    @property
     def num_voxels(self) -> int:
         """Number of voxels in the box; 0 if it is empty."""
         return math.prod(self.shape_zyx)

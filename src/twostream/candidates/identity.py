@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from twostream.base.geometry import cells
+import numpy as np
+
+from twostream.base.geometry import Box, cells
 from twostream.candidates.candidate import Candidate
 
 SAME_IOU = 0.7
@@ -40,7 +42,7 @@ def identify(candidates: Sequence[Candidate], known: Sequence[Candidate], next_i
     best_known: dict[int, tuple[float, int]] = {}  # row -> (IoU, -id of the best known candidate)
     best_row: dict[int, tuple[float, int]] = {}  # id of a known candidate -> (IoU, -row of its best candidate)
     parents: dict[int, list[int]] = {}
-    for row, known_row in _overlapping(candidates, known):
+    for row, known_row in _overlapping([c.box for c in candidates], [c.box for c in known]):
         known_id = known[known_row].id
         same_side, shared = _shared_voxels(candidates[row], known[known_row])
         sizes = candidates[row].num_voxels, known[known_row].num_voxels
@@ -63,21 +65,44 @@ def identify(candidates: Sequence[Candidate], known: Sequence[Candidate], next_i
     return result
 
 
-def _overlapping(candidates: Sequence[Candidate], known: Sequence[Candidate]) -> list[tuple[int, int]]:
-    """Pairs (row in ``candidates``, row in ``known``) with intersecting boxes, sorted.
+def found_by(
+    objects: Sequence[tuple[Box, np.ndarray]], others: Sequence[tuple[Box, np.ndarray]], min_iou: float
+) -> np.ndarray:
+    """Which objects one of ``others`` overlaps with an IoU above ``min_iou``; sides of a synapse count together.
+
+    Args:
+        objects: N boxes with masks, (Z, Y, X), non-zero inside.
+        others: M boxes with masks.
+        min_iou: in [0, 1].
+
+    Returns:
+        (N,) bool.
+    """
+    found = np.zeros(len(objects), bool)
+    for row, other_row in _overlapping([box for box, _ in objects], [box for box, _ in others]):
+        (box, mask), (where, other) = objects[row], others[other_row]
+        common = box.intersection(where)
+        inside = mask[common.relative_to(box).slices] > 0
+        shared = np.count_nonzero(inside & (other[common.relative_to(where).slices] > 0))
+        found[row] |= shared > min_iou * (np.count_nonzero(mask) + np.count_nonzero(other) - shared)
+    return found
+
+
+def _overlapping(boxes: Sequence[Box], known: Sequence[Box]) -> list[tuple[int, int]]:
+    """Pairs (row in ``boxes``, row in ``known``) that intersect, sorted.
 
     A spatial index of cells avoids comparing all pairs.
     """
     rows_in: dict[tuple[int, ...], list[int]] = {}
-    for known_row, item in enumerate(known):
-        for cell in cells(item.box, CELL_ZYX):
+    for known_row, box in enumerate(known):
+        for cell in cells(box, CELL_ZYX):
             rows_in.setdefault(cell, []).append(known_row)
     pairs = {
         (row, known_row)
-        for row, item in enumerate(candidates)
-        for cell in cells(item.box, CELL_ZYX)
+        for row, box in enumerate(boxes)
+        for cell in cells(box, CELL_ZYX)
         for known_row in rows_in.get(cell, ())
-        if item.box.intersects(known[known_row].box)
+        if box.intersects(known[known_row])
     }
     return sorted(pairs)
 

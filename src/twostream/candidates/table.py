@@ -77,6 +77,18 @@ def from_table(table: pa.Table) -> list[Candidate]:
     return result
 
 
+def faint_rows(table: pa.Table) -> np.ndarray:
+    """(N,) bool, which rows are faint candidates (``candidates/faint.py``); none in tables without that column."""
+    if "faint" not in table.column_names:
+        return np.zeros(table.num_rows, bool)
+    return np.array(table["faint"].to_pylist(), bool)
+
+
+def proposed(table: pa.Table) -> list[Candidate]:
+    """The candidates of a table without the faint ones, in the order of its rows."""
+    return from_table(table.filter(pa.array(~faint_rows(table))))
+
+
 def _column(values: Sequence[object]) -> pa.Array:
     """Values as a column; whole numbers above 2^63 - 1, which Arrow does not expect, are stored as uint64."""
     try:

@@ -7,6 +7,8 @@ candidates, volumes and the task; must not know projects, rounds or the ledger.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from scipy import ndimage
 
@@ -88,21 +90,49 @@ class Truth:
         inside = self.task.instances(self.labels.read(candidate.box))[candidate.mask > 0]
         names, counts = np.unique(inside[inside > 0], return_counts=True)
         objects = names[counts >= min(NOTHING_SHARE * candidate.num_voxels, counts.max())]
-        values = [v for label in objects.tolist() for v in self.task.values_of(label) if v in self.sizes]
-        num_voxels = sum(self.sizes[v] for v in values)
-        box = candidate.box
-        while True:
-            labels = self.labels.read(box)
-            wanted = np.isin(labels, np.array(values, labels.dtype))  # other dtypes would be compared as floats
-            if np.count_nonzero(wanted) == num_voxels:
-                break
-            # An object extends beyond the box: enlarge the box until it holds all voxels.
-            box = box.grown([max(s // 4, 1) for s in box.shape_zyx]).intersection(self.labels.box)
-        mask = np.where(wanted, 2 - labels % 2 if self.task.num_sides == 2 else 1, 0).astype(np.uint8)
+        box, labels, mask = self._whole(objects.tolist(), candidate.box)
         place = candidate.box.relative_to(box).slices
         stays = labels[place] > 0
         if self.ignore is not None:
             stays |= self.ignore.read(candidate.box) > 0
         np.copyto(mask[place], candidate.mask, where=stays & (mask[place] == 0))
-        tight = ndimage.find_objects((mask > 0).astype(np.uint8))[0]
-        return Box(tuple(s.start for s in tight), mask[tight].shape).shifted(box.offset_zyx), mask[tight]
+        return _tight(box, mask)
+
+    def objects_in(self, box: Box) -> list[tuple[Box, np.ndarray]]:
+        """The truth objects that belong to a box: the middle of their bounding box, and a voxel of theirs, lie in it.
+
+        Args:
+            box: inside the volume.
+
+        Returns:
+            Bounding box and mask of each, whole, with values as in ``Candidate.mask``; sorted by label.
+        """
+        names = np.unique(self.task.instances(self.labels.read(box)))
+        whole = (_tight(*self._whole([label], box)[::2]) for label in names[names > 0].tolist())
+        return [(where, mask) for where, mask in whole if box.contains(where.middle)]
+
+    def _whole(self, objects: Sequence[int], box: Box) -> tuple[Box, np.ndarray, np.ndarray]:
+        """Truth objects with all of their voxels.
+
+        Args:
+            objects: labels of instances that have voxels in ``box``.
+            box: enlarged until it holds all voxels.
+
+        Returns:
+            The enlarged box; the labels in it; and the objects as a mask, (Z, Y, X) uint8 as in ``Candidate.mask``.
+        """
+        values = [v for label in objects for v in self.task.values_of(label) if v in self.sizes]
+        num_voxels = sum(self.sizes[v] for v in values)
+        while True:
+            labels = self.labels.read(box)
+            wanted = np.isin(labels, np.array(values, labels.dtype))  # other dtypes would be compared as floats
+            if np.count_nonzero(wanted) == num_voxels:
+                break
+            box = box.grown([max(s // 4, 1) for s in box.shape_zyx]).intersection(self.labels.box)
+        return box, labels, np.where(wanted, 2 - labels % 2 if self.task.num_sides == 2 else 1, 0).astype(np.uint8)
+
+
+def _tight(box: Box, mask: np.ndarray) -> tuple[Box, np.ndarray]:
+    """The bounding box of a mask over ``box``, and the mask over it."""
+    tight = ndimage.find_objects((mask > 0).astype(np.uint8))[0]
+    return Box(tuple(s.start for s in tight), mask[tight].shape).shifted(box.offset_zyx), mask[tight]

@@ -76,8 +76,8 @@ def cohen_kappa(one: Sequence[Hashable], other: Sequence[Hashable]) -> tuple[flo
 def agreements(current: Iterable[Answer], label: Callable[[Answer], str] = truth_of) -> list[Agreement]:
     """Cohen's kappa of all pairs of annotators.
 
-    Adjudicating answers are left out, because an adjudicator has seen the others' answers; so are skipped queries and
-    missed objects, which have no query.
+    Adjudicating answers are left out, because an adjudicator has seen the others' answers; so are skipped queries,
+    windows, and missed objects, which have no query.
 
     Args:
         current: answers that no other one supersedes.
@@ -88,7 +88,7 @@ def agreements(current: Iterable[Answer], label: Callable[[Answer], str] = truth
     """
     said: dict[str, dict[int, str]] = {}
     for answer in current:
-        if answer.query is not None and answer.kind not in NO_OPINION and not answer.adjudicates:
+        if answer.candidate is not None and answer.query and answer.kind not in NO_OPINION and not answer.adjudicates:
             said.setdefault(answer.annotator, {})[answer.query] = label(answer)
     return [_agreement(a, said[a], b, said[b]) for a, b in itertools.combinations(sorted(said), 2)]
 

@@ -73,6 +73,7 @@ class LoggedAnswer:
             "supersedes": a.supersedes,
             "adjudicates": a.adjudicates,
             "key": a.key,
+            "window": a.window,
             "drawing": None if a.drawing is None else pack_drawing(*a.drawing),
             "project": self.project,
             "volume": a.volume,
@@ -92,6 +93,7 @@ class LoggedAnswer:
             names = ("query", "candidate", "round", "annotator", "reason", "seconds", "supersedes", "adjudicates")
             fields: dict[str, Any] = {name: row[name] for name in (*names, "volume", "task")}
             fields["key"] = str(row.get("key", ""))  # lines of older versions have none
+            fields["window"] = row.get("window")
             times: dict[str, Any] = {"id": int(row["answer"]), "answered_at": str(row["time"])}
             kind, project = str(row["kind"]), str(row["project"])
         except Exception:  # a torn line can be anything

@@ -22,9 +22,10 @@ from twostream.project.exported_rows import is_exported
 from twostream.project.missed_objects import MissedRows
 from twostream.project.project import Project
 from twostream.project.recorded import Recorded
-from twostream.project.records import Answer, Query
+from twostream.project.records import Answer, Query, Window
+from twostream.project.tables import window_row
 from twostream.task import TASKS
-from twostream.task.answers import MEANING, AnswerKind, answer_kind
+from twostream.task.answers import MEANING, WINDOW_KINDS, AnswerKind, answer_kind, candidate_kinds
 
 TRUE_WORDS = ("true", "1", "1.0", "1,0", "yes", "y", "ja", "oui", "wahr", "vrai")
 FALSE_WORDS = ("false", "0", "0.0", "0,0", "no", "n", "nein", "non", "falsch", "faux")
@@ -37,7 +38,7 @@ CENTER_TOLERANCE = 1.0
 def table_kinds(task_name: str) -> list[str]:
     """Kinds of answers that a query can be given in a table: those without a drawing that make sense for the task."""
     without = {"drawn"} if TASKS[task_name].num_sides == 2 else {"drawn", "exchanged"}
-    return [str(kind) for kind, meaning in MEANING.items() if meaning.teaches not in without]
+    return [str(kind) for kind in candidate_kinds() if MEANING[kind].teaches not in without]
 
 
 def read_answers(project: Project, path: Path, annotator: str, *, false_is: str | None = None) -> Recorded:
@@ -74,7 +75,8 @@ class _Reader:
 
     def __init__(self, project: Project, sheet: AnswerSheet, annotator: str, false_is: str | None) -> None:
         self.project, self.sheet, self.annotator, self.false_is = project, sheet, annotator, false_is
-        self.queries = {query.id: query for query in project.ledger.queries()}
+        self.queries: dict[int, Query | Window] = {query.id: query for query in project.ledger.queries()}
+        self.queries |= {window.id: window for window in project.ledger.windows()}
         round_number, step = project.next_step()
         self.num_learned = round_number - (step == "refit")
         current = project.ledger.current_answers()
@@ -138,11 +140,10 @@ class _Reader:
         if not row.cells.get("query"):
             if kind != AnswerKind.MISSED:
                 raise self.sheet.error(row, "query", f"the kind {kind} needs a query; only missed has none")
-            answer = self.missed.answer(row, self._seconds(row))
-            self.done.new += answer is not None
-            self.done.passed_over += answer is None
-            return answer
+            return self._missed(row, None)
         query = self._query(row)
+        if isinstance(query, Window) and kind == AnswerKind.MISSED:
+            return self._missed(row, query)
         earlier = self.own.get(query.id)
         reason = self._reason(row, query)
         if not self._is_first(row, query, kind):
@@ -150,8 +151,10 @@ class _Reader:
         if earlier is not None and kind == earlier.kind and reason in ("", earlier.reason):
             self.done.passed_over += 1
             return None
-        if kind not in (kinds := table_kinds(self.project.config.task)):
-            raise self.sheet.error(row, "kind", self._why_not(kind, kinds))
+        is_window = isinstance(query, Window)
+        kinds = list(map(str, WINDOW_KINDS)) if is_window else table_kinds(self.project.config.task)
+        if kind not in kinds:
+            raise self.sheet.error(row, "kind", self._why_not(kind, kinds, is_window=is_window))
         seconds = self._seconds(row)
         self.done.late += query.round < self.num_learned
         if earlier is None:
@@ -172,7 +175,14 @@ class _Reader:
             adjudicates=earlier.adjudicates,
         )
 
-    def _is_first(self, row: Row, query: Query, kind: str) -> bool:
+    def _missed(self, row: Row, window: Window | None) -> Answer | None:
+        """The answer of a row about a missed object, outside windows or marked in one; None if it is recorded."""
+        answer = self.missed.answer(row, self._seconds(row), window)
+        self.done.new += answer is not None
+        self.done.passed_over += answer is None
+        return answer
+
+    def _is_first(self, row: Row, query: Query | Window, kind: str) -> bool:
         """Whether no earlier row of the table answers the same query; a row that repeats one is passed over."""
         if query.id not in self.rows_of:
             self.rows_of[query.id] = row, kind
@@ -185,8 +195,12 @@ class _Reader:
         self.done.passed_over += 1
         return False
 
-    def _why_not(self, kind: str, kinds: Sequence[str]) -> str:
+    def _why_not(self, kind: str, kinds: Sequence[str], *, is_window: bool) -> str:
         """Why a kind that exists cannot be given to a query in a table."""
+        if is_window:
+            return f"the query is a window; expected one of {', '.join(kinds)}, or missed with z, y, x for each object"
+        if kind == AnswerKind.NONE_MISSED:
+            return f"none_missed is said of windows, and this query is a candidate; expected one of {', '.join(kinds)}"
         if kind == AnswerKind.MISSED:
             return "missed stands for an object without a query; leave its column query empty and give z, y, x"
         if MEANING[kind].teaches == "drawn":
@@ -218,26 +232,30 @@ class _Reader:
             return text
         if text in TRUE_WORDS:
             return AnswerKind.TRUE
-        kinds = [*table_kinds(self.project.config.task), str(AnswerKind.MISSED)]
+        kinds = [*table_kinds(self.project.config.task), str(AnswerKind.MISSED), str(AnswerKind.NONE_MISSED)]
         nearest = difflib.get_close_matches(text, kinds, n=1, cutoff=0.5)
         hint = f"; the nearest is {nearest[0]}" if nearest else ""
         raise self.sheet.error(row, "kind", f"expected one of {', '.join(kinds)}{hint}")
 
-    def _query(self, row: Row) -> Query:
+    def _query(self, row: Row) -> Query | Window:
         """The query of a row, after checking that the row's candidate and position are the query's."""
         number = self.sheet.whole(row, "query")
         query = self.queries.get(number)
         if query is None:
             raise self.sheet.error(row, "query", f"this project has asked queries 1 to {max(self.queries, default=0)}")
-        identity = query.candidate.id
+        if isinstance(query, Window):
+            what, identity, expected = "a window and has no candidate", None, window_row(query)
+            center = [float(expected[name]) for name in CENTER]
+        else:
+            identity, center = query.candidate.id, query.candidate.center_zyx.tolist()
+            what = f"about candidate {identity}"
         if row.cells.get("candidate") and self.sheet.whole(row, "candidate") != identity:
             raise self.sheet.error(
                 row,
                 "candidate",
-                f"query {number} is about candidate {identity}. Were columns sorted apart, or is it another project's "
-                f"table?",
+                f"query {number} is {what}. Were columns sorted apart, or is it another project's table?",
             )
-        for column, place in zip(CENTER, query.candidate.center_zyx.tolist(), strict=True):
+        for column, place in zip(CENTER, center, strict=True):
             if not row.cells.get(column):
                 continue
             try:
@@ -253,7 +271,7 @@ class _Reader:
                 )
         return query
 
-    def _reason(self, row: Row, query: Query) -> str:
+    def _reason(self, row: Row, query: Query | Window) -> str:
         """What the annotator says; not the strategy's reason, which older exports have in the same column."""
         text = row.cells.get("reason", "")
         try:

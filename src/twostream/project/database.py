@@ -25,7 +25,7 @@ from typing import Any, NoReturn
 from twostream.base.errors import LedgerBusyError, LedgerError
 from twostream.task.answers import RETRACTED
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 PROJECT_ID = "project"
 """Name of the fact that holds the id of the project."""
 _FIRST_TABLES = {
@@ -116,6 +116,35 @@ def _fourth_version() -> Iterator[str]:
         "AND NOT EXISTS (SELECT 1 FROM answer AS later WHERE later.supersedes = answer.id)) "
         "BEGIN INSERT OR IGNORE INTO waiting VALUES (NEW.query); END"
     )
+
+
+_QUERY_COLUMNS = """id INTEGER PRIMARY KEY, round INTEGER NOT NULL, candidate INTEGER, position INTEGER NOT NULL,
+    strategy TEXT NOT NULL, is_audit INTEGER NOT NULL, reason TEXT NOT NULL, label INTEGER, box TEXT NOT NULL,
+    mask BLOB, score REAL, width_px INTEGER, image_patch BLOB, mask_patch BLOB, angle_deg REAL, section INTEGER,
+    padded REAL, asked_at TEXT NOT NULL, volume TEXT NOT NULL, task TEXT NOT NULL, inclusion REAL,
+    UNIQUE (round, candidate), UNIQUE (round, position), CHECK ((candidate IS NULL) = (inclusion IS NOT NULL))"""
+"""Columns of ``query`` since schema 5. A window is a row without a candidate; ``inclusion`` is the probability with
+which it was drawn."""
+_BEFORE_WINDOWS = (
+    "id, round, candidate, position, strategy, is_audit, reason, label, box, mask, score, width_px, image_patch, "
+    "mask_patch, angle_deg, section, padded, asked_at, volume, task"
+)
+"""Columns of ``query`` in schema 4."""
+
+
+def _fifth_version() -> Iterator[str]:
+    """Statements from schema 4 to 5: windows among the queries, and the window in which an object was marked.
+
+    SQLite cannot allow NULL in a column that exists, so the table of queries is made again.
+    """
+    yield f"CREATE TABLE query_with_windows ({_QUERY_COLUMNS})"
+    yield f"INSERT INTO query_with_windows ({_BEFORE_WINDOWS}) SELECT {_BEFORE_WINDOWS} FROM query"
+    yield "DROP TABLE query"  # with its triggers and its index
+    yield "ALTER TABLE query_with_windows RENAME TO query"
+    yield from _refuse_changes("query")
+    yield "CREATE INDEX query_by_candidate ON query (candidate, round)"
+    yield "CREATE TRIGGER query_waits AFTER INSERT ON query BEGIN INSERT INTO waiting VALUES (NEW.id); END"
+    yield "ALTER TABLE answer ADD COLUMN window INTEGER REFERENCES query (id)"
 
 
 def now() -> str:
@@ -324,7 +353,7 @@ class Database:
             self._refuse_other_file()
         if has_tables and self._version() == SCHEMA_VERSION:
             return
-        with self.transaction():
+        with self._without_foreign_keys(), self.transaction():
             version = self._version()  # again, because another process may have migrated the file meanwhile
             if version > SCHEMA_VERSION:
                 raise LedgerError(
@@ -335,11 +364,21 @@ class Database:
                 lambda: _second_version(task),
                 lambda: _third_version(project_id),
                 _fourth_version,
+                _fifth_version,
             ]
             for step in steps[version:]:
                 for statement in step():
                     self.rows(statement)
             self.rows(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+    @contextmanager
+    def _without_foreign_keys(self) -> Iterator[None]:
+        """References to a table that is made again dangle until it has its name back; SQLite must not check them."""
+        self.rows("PRAGMA foreign_keys = OFF")  # has no effect inside a transaction
+        try:
+            yield
+        finally:
+            self.rows("PRAGMA foreign_keys = ON")
 
     def _refuse_other_file(self) -> NoReturn:
         raise LedgerError(f"{self.path} holds no ledger: it is empty, or a file of another program. {self._advice}")

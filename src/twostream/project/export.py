@@ -26,6 +26,7 @@ from twostream.project.tables import (
     answer_rows,
     latest_round,
     query_row,
+    window_row,
     with_project,
     with_source_ids,
     write_rows,
@@ -96,7 +97,7 @@ def export(
         if path.suffix.lstrip(".") in TABLE_FORMATS:
             raise InputError(f"-o {path} is a name for a table, but --pictures writes a folder; leave the ending out.")
         make_way_for(path)
-        write_query_folder(project, rows, project.ledger.open_queries(), path)
+        write_query_folder(project, rows, project.ledger.open_queries(), project.ledger.open_windows(), path)
         return f"{len(rows)} queries written to {path / 'queries.csv'}, their pictures to {path / 'index.html'}"
     chosen = _table_format(path, format_, what)
     make_way_for(path)
@@ -193,11 +194,13 @@ def _creatable() -> list[str]:
 def _rows(project: Project, what: str) -> list[dict[str, Any]]:
     """Rows of the table ``what``: all answers, the open queries, or the candidates of the newest round."""
     if what == "answers":
-        return answer_rows(project, project.ledger.all_answers(), project.ledger.queries())
+        ledger = project.ledger
+        return answer_rows(project, ledger.all_answers(), ledger.queries(), ledger.windows())
     if what == "queries":
         empty = dict.fromkeys(("kind", "reason", "seconds"), "")
-        rows = [query_row(query) | empty for query in project.ledger.open_queries()]
-        return with_source_ids(project, rows)
+        rows = [query_row(query) for query in project.ledger.open_queries()]
+        rows += [window_row(window) for window in project.ledger.open_windows()]
+        return with_source_ids(project, [row | empty for row in rows])
     round_number = latest_round(project, "propose")
     table = read_table(project.path(round_number, "candidates.parquet"))
     return table.drop_columns(["mask"]).to_pylist()

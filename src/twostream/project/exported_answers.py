@@ -17,7 +17,7 @@ from twostream.project.answer_sheet import AnswerSheet
 from twostream.project.exported_rows import GivenAnswer, given_answers
 from twostream.project.project import Project
 from twostream.project.recorded import Recorded
-from twostream.project.records import Answer, Query
+from twostream.project.records import Answer, Query, Window
 
 
 def read_exported_answers(project: Project, sheet: AnswerSheet) -> Recorded:
@@ -46,6 +46,7 @@ class _Import:
         self.queries: dict[int, list[Query]] = {}
         for query in self.ledger.queries():
             self.queries.setdefault(query.candidate.id, []).append(query)
+        self.windows = self.ledger.windows()
         round_number, step = project.next_step()
         self.round, self.num_learned = round_number, round_number - (step == "refit")
         here = self.ledger.all_answers()
@@ -75,12 +76,13 @@ class _Import:
         if self.unasked == len(given):
             raise InputError(
                 f"{sheet.path} holds {len(given)} answers, and {self.project.root} has asked about none of their "
-                f"candidates. Expected answers of a copy or a fork of this project that asked about the same ones."
+                f"candidates and windows. Expected answers of a copy or a fork of this project that asked about the "
+                f"same ones."
             )
         if self.unasked:
             done.notes.append(
-                f"{self.unasked} answers are about candidates that this project has not asked about: not recorded; "
-                f"import the table again when it has"
+                f"{self.unasked} answers are about candidates or windows that this project has not asked about: not "
+                f"recorded; import the table again when it has"
             )
         self._write(new)
         return done
@@ -91,12 +93,16 @@ class _Import:
 
     def _new(self, one: GivenAnswer) -> Answer | None:
         """The answer to record, with the numbers of this project; None if it is recorded, or was not asked here."""
-        answer, query = one.answer, self._query(one)
-        if answer.query is not None:
-            if query is None:
+        answer = one.answer
+        if answer.query is not None or answer.window is not None:
+            asked = self._query(one) if answer.candidate is not None else self._window(one)
+            if asked is None:
                 self.unasked += 1
                 return None
-            answer = replace(answer, query=query.id, round=query.round)
+            if answer.query is None:
+                answer = replace(answer, window=asked.id, round=asked.round)
+            else:
+                answer = replace(answer, query=asked.id, round=asked.round)
         else:
             answer = replace(answer, round=min(answer.round, self.round))
         known = self._known(one, answer)
@@ -129,6 +135,14 @@ class _Import:
             if not one.box or str(query.candidate.box) == one.box
         ]
         found.sort(key=lambda query: (query.id == one.answer.query, query.round == one.answer.round, query.round))
+        return found[-1] if found else None
+
+    def _window(self, one: GivenAnswer) -> Window | None:
+        """The window of this project that an answer is about, or in which an object was marked; None without one."""
+        answer = one.answer
+        number, box = (answer.window, one.window_box) if answer.query is None else (answer.query, one.box)
+        found = [w for w in self.windows if (str(w.box) == box if box else w.id == number)]
+        found.sort(key=lambda window: (window.id == number, window.round == answer.round, window.round))
         return found[-1] if found else None
 
     def _known(self, one: GivenAnswer, answer: Answer) -> Answer | None:
@@ -221,7 +235,7 @@ def _differences(given: Answer, recorded: Answer) -> dict[str, str]:
     """{column: what is recorded} of all that two answers with one identity say differently."""
     found = {
         name: repr(getattr(recorded, name))
-        for name in ("query", "annotator", "seconds", "adjudicates")
+        for name in ("query", "window", "annotator", "seconds", "adjudicates")
         if getattr(given, name) != getattr(recorded, name)
     }
     if given.kind != recorded.kind:

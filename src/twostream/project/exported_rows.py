@@ -20,7 +20,7 @@ from twostream.project.answer_log import unpack_drawing
 from twostream.project.answer_sheet import AnswerSheet, Row
 from twostream.project.project import Project
 from twostream.project.records import Answer
-from twostream.task.answers import MEANING, RETRACTED, AnswerKind, answer_kind
+from twostream.task.answers import MEANING, RETRACTED, WINDOW_KINDS, AnswerKind, answer_kind
 
 MARKS = {"answer", "annotator", "time", "supersedes"}
 """Columns by which a table of exported answers is known; no other table has all of them."""
@@ -55,14 +55,16 @@ class GivenAnswer:
     Attributes:
         row: the row.
         answer: with the numbers that it had where it was given.
-        box: of its candidate, as text; "" if the table has none.
+        box: of its candidate or window, as text; "" if the table has none.
         drawn_box: of its drawing, as text; "" without a drawing. The answer has no drawing where the table has no mask.
+        window_box: of the window in which an object was marked, as text; "" outside windows, or if the table has none.
     """
 
     row: Row
     answer: Answer
     box: str
     drawn_box: str
+    window_box: str
 
 
 def given_answers(project: Project, sheet: AnswerSheet) -> list[GivenAnswer]:
@@ -120,21 +122,27 @@ class _Reader:
             volume=cells.get("volume") or DEFAULT_VOLUME,
             task=cells["task"],
             key=cells.get("key", ""),
+            window=self._number(row, "window") if cells.get("window") else None,
             id=sheet.whole(row, "answer"),
             answered_at=self._time(row),
             candidate=self._number(row, "candidate"),
             round=sheet.whole(row, "round"),
         )
         self._check(row, answer, drawn_box)
-        return GivenAnswer(row, answer, cells.get("box", ""), drawn_box)
+        return GivenAnswer(row, answer, cells.get("box", ""), drawn_box, cells.get("window_box", ""))
 
     def _check(self, row: Row, answer: Answer, drawn_box: str) -> None:
         """Raise InputError if the parts of an answer do not fit each other, or the task."""
         error = self.sheet.error
-        if (answer.query is None) != (answer.candidate is None) or (
-            answer.query is None and answer.kind not in WITHOUT_QUERY
-        ):
+        if answer.query is None and (answer.candidate is not None or answer.kind not in WITHOUT_QUERY):
             raise error(row, "query", "every answer has a query and a candidate; only missed has neither")
+        of_window = answer.query is not None and answer.candidate is None
+        if of_window and answer.kind not in (*WINDOW_KINDS, RETRACTED):
+            raise error(row, "candidate", f"an answer {answer.kind} is about a candidate; only windows have none")
+        if answer.candidate is not None and answer.kind == AnswerKind.NONE_MISSED:
+            raise error(row, "candidate", "none_missed is said of a window, which has no candidate")
+        if answer.window is not None and answer.kind not in WITHOUT_QUERY:
+            raise error(row, "window", "only an object that was marked in a window (missed) names one")
         if answer.kind == AnswerKind.MISSED and answer.query is not None:
             raise error(row, "query", "a missed object has none")
         if answer.is_retraction:

@@ -4,10 +4,11 @@ Rows are only added. A wrong answer is corrected by a new answer that supersedes
 and processes may use the file at once. The time of ``ask`` and ``tell`` does not grow with the number of answers.
 
     registration  how many new ids the candidates of a round were given, and the first of them
-    query         a candidate that was asked about, with a copy of its box, mask and patch pair
+    query         a candidate that was asked about, with a copy of its box, mask and patch pair; or a window, a box
+                  that was searched for what nothing had been proposed for
     drawing       a mask that an annotator drew
-    answer        an annotator's answer to a query, or an object that was missed, which has no query; or the retraction
-                  of either
+    answer        an annotator's answer to a query, or an object that was missed, which has no query but may have been
+                  marked in a window; or the retraction of either
     lease         who is looking at which query, and until when (``leases.py``)
     step          a finished step of a round
     score         the metrics of a round
@@ -20,6 +21,7 @@ from __future__ import annotations
 
 import json
 import math
+import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,10 +31,19 @@ from twostream.base import progress
 from twostream.base.errors import LedgerError
 from twostream.base.geometry import Box
 from twostream.project.answer_log import AnswerLog, LoggedAnswer
+from twostream.project.asking import Asking
 from twostream.project.database import PROJECT_ID, Database, now
 from twostream.project.leases import Leases
-from twostream.project.records import Answer, Query, QueryLine, Verdict, adjudicate
-from twostream.project.rows import ANSWERS, CURRENT, PLAIN, answer_of, line_of, query_of, query_values
+from twostream.project.records import Answer, Query, QueryLine, Verdict, Window, adjudicate
+from twostream.project.rows import (
+    ANSWERS,
+    CURRENT,
+    PLAIN,
+    answer_of,
+    line_of,
+    query_of,
+    window_of,
+)
 from twostream.project.telling import Telling
 from twostream.task import Task
 from twostream.task.answers import MEANING, RETRACTED, AnswerKind, answer_kind
@@ -46,14 +57,18 @@ class Counts:
     """Numbers of queries and answers.
 
     Attributes:
-        asked: all queries.
-        open: queries without an answer.
-        answers: answers that no other answer supersedes.
+        asked: all queries, windows among them.
+        open: queries and windows without an answer.
+        answers: answers that no other answer supersedes, marked objects among them.
+        windows: all windows.
+        open_windows: windows without an answer.
     """
 
     asked: int
     open: int
     answers: int
+    windows: int = 0
+    open_windows: int = 0
 
 
 class Ledger:
@@ -100,6 +115,7 @@ class Ledger:
             timeout_seconds=timeout_seconds,
         )
 
+        self._asking = Asking(self._database, task.name if task else "")
         self._telling = Telling(self._database, task=task, image_box=image_box)
         self._log = None if answers_path is None else AnswerLog(answers_path)
         self._log_fails = False
@@ -184,48 +200,30 @@ class Ledger:
 
     # -- queries --------------------------------------------------------------------------------------------------
 
-    def ask(self, round_number: int, queries: Sequence[Query]) -> None:
+    def ask(self, round_number: int, queries: Sequence[Query], windows: Sequence[Window] = ()) -> None:
         """Record the batch of a round as open queries, all of them or none.
 
-        Asking the same candidates for the same round again changes nothing.
+        Asking the same candidates and windows for the same round again changes nothing.
 
         Args:
             round_number: the round.
             queries: the batch, in the order in which annotators should see it.
+            windows: its windows, which come after the candidates.
 
         Raises:
-            LedgerError: the round has asked about other candidates before; or a candidate was never registered, may not
-                be asked again, or was an audit before and now is none (or the reverse: audits are a random sample).
+            LedgerError: the round has asked about other candidates or windows before; or a candidate was never
+                registered, may not be asked again, or was an audit before and now is none (or the reverse: audits are a
+                random sample); or a window is empty, has no inclusion, or its box may not be asked again.
         """
-        ids = [q.candidate.id for q in queries]
-        first_free = self.next_id(round_number + 1)
-        unknown = sorted(i for i in ids if not 1 <= i < first_free)
-        if unknown:
-            raise LedgerError(f"candidate {unknown[0]} was never registered; ask only about candidates of the round.")
         with self._database.transaction():
-            rows = self._database.rows("SELECT candidate FROM query WHERE round = ? ORDER BY position", round_number)
-            asked = [row["candidate"] for row in rows]
-            if asked and asked != ids:
-                raise LedgerError(f"round {round_number} has asked {len(asked)} candidates already; it asks only once.")
-            if asked:
-                return
-            closed = sorted(i for i, verdict in self.verdicts(ids).items() if not verdict.askable)
-            if closed:
-                raise LedgerError(f"candidate {closed[0]} has been asked before and is not to be asked again.")
-            audited = self._asked_as_audit(ids)
-            for position, query in enumerate(queries):
-                if audited.get(query.candidate.id, query.is_audit) != query.is_audit:
-                    raise LedgerError(f"candidate {query.candidate.id} cannot change between audit and ordinary query.")
-                row = query_values(query) | {"task": query.task or self._task_name, "asked_at": now()}
-                self._database.insert("query", round=round_number, position=position, **row)
-
-    def _asked_as_audit(self, ids: Sequence[int]) -> dict[int, bool]:
-        """{candidate id: whether its newest query was an audit} of those among ``ids`` that were asked before."""
-        rows = self._database.rows(
-            "SELECT candidate, is_audit FROM query WHERE candidate IN (SELECT value FROM json_each(?)) ORDER BY round",
-            json.dumps(list(ids)),
-        )
-        return {row["candidate"]: bool(row["is_audit"]) for row in rows}
+            self._asking.ask(
+                round_number,
+                queries,
+                windows,
+                next_id=self.next_id(round_number + 1),
+                verdicts=self.verdicts([query.candidate.id for query in queries]),
+                closed_boxes=self.closed_boxes() if windows else set(),
+            )
 
     def query(self, query_id: int) -> Query:
         """The query with the id ``query_id``.
@@ -236,21 +234,45 @@ class Ledger:
         row = self._database.row("SELECT * FROM query WHERE id = ?", query_id)
         if row is None:
             raise LedgerError(f"there is no query {query_id}; it was never asked.")
+        if row["candidate"] is None:
+            raise LedgerError(f"query {query_id} is a window and has no candidate; Ledger.window returns it.")
         return query_of(row)
 
+    def window(self, window_id: int) -> Window:
+        """The window with the id ``window_id``.
+
+        Raises:
+            LedgerError: there is no such window.
+        """
+        row = self._database.row("SELECT * FROM query WHERE id = ? AND candidate IS NULL", window_id)
+        if row is None:
+            raise LedgerError(f"there is no window {window_id}; it was never asked, or is a query about a candidate.")
+        return window_of(row)
+
+    def windows(self, round_number: int | None = None) -> list[Window]:
+        """Windows of all rounds, or of one round, in the order in which they were asked."""
+        return [window_of(row) for row in self._asked("candidate IS NULL", round_number)]
+
+    def _asked(self, which: str, round_number: int | None) -> list[sqlite3.Row]:
+        """Rows of ``query`` in the order in which they were asked."""
+        if round_number is None:
+            return self._database.rows(f"SELECT * FROM query WHERE {which} ORDER BY round, position")
+        return self._database.rows(f"SELECT * FROM query WHERE round = ? AND {which} ORDER BY position", round_number)
+
+    def newest_asked_round(self) -> int | None:
+        """The newest round that has asked anything; None if none has."""
+        row = self._database.row("SELECT MAX(round) FROM query")
+        return None if row is None or row[0] is None else int(row[0])
+
     def queries(self, round_number: int | None = None) -> list[Query]:
-        """Queries of all rounds, or of one round, in the order in which they were asked."""
-        rows = (
-            self._database.rows("SELECT * FROM query ORDER BY round, position")
-            if round_number is None
-            else self._database.rows("SELECT * FROM query WHERE round = ? ORDER BY position", round_number)
-        )
-        return [query_of(row) for row in rows]
+        """Queries about candidates of all rounds, or of one round, in the order in which they were asked."""
+        return [query_of(row) for row in self._asked("candidate IS NOT NULL", round_number)]
 
     def query_lines(self, round_number: int) -> list[QueryLine]:
-        """Queries of a round without their masks and patches, in the order in which they were asked."""
+        """Queries about candidates in a round, without masks and patches, in the order in which they were asked."""
         rows = self._database.rows(
-            "SELECT id, candidate, strategy, is_audit, reason, score FROM query WHERE round = ? ORDER BY position",
+            "SELECT id, candidate, strategy, is_audit, reason, score FROM query WHERE round = ? "
+            "AND candidate IS NOT NULL ORDER BY position",
             round_number,
         )
         return [line_of(row) for row in rows]
@@ -265,17 +287,27 @@ class Ledger:
         return {row["candidate"]: query_of(row) for row in rows}
 
     def open_queries(self) -> list[Query]:
-        """Queries without an answer, in the order in which they were asked."""
-        rows = self._database.rows(
-            "SELECT query.* FROM waiting CROSS JOIN query ON query.id = waiting.query ORDER BY round, position"
+        """Queries about candidates without an answer, in the order in which they were asked."""
+        return [query_of(row) for row in self._waiting("candidate IS NOT NULL")]
+
+    def open_windows(self) -> list[Window]:
+        """Windows without an answer, in the order in which they were asked."""
+        return [window_of(row) for row in self._waiting("candidate IS NULL")]
+
+    def _waiting(self, which: str) -> list[sqlite3.Row]:
+        """Rows of ``query`` without an answer, in the order in which they were asked."""
+        return self._database.rows(
+            "SELECT query.* FROM waiting CROSS JOIN query ON query.id = waiting.query "
+            f"WHERE {which} ORDER BY round, position"
         )
-        return [query_of(row) for row in rows]
 
     def counts(self) -> Counts:
-        """Numbers of queries, of open queries, and of answers that are not superseded."""
+        """Numbers of queries and windows, of open ones, and of answers that are not superseded."""
         row = self._database.row(
             "SELECT (SELECT COUNT(*) FROM query), (SELECT COUNT(*) FROM waiting), "
-            f"(SELECT COUNT(*) - COUNT(supersedes) - TOTAL(kind = '{RETRACTED}') FROM answer)"
+            f"(SELECT COUNT(*) - COUNT(supersedes) - TOTAL(kind = '{RETRACTED}') FROM answer), "
+            "(SELECT COUNT(*) FROM query WHERE candidate IS NULL), "
+            "(SELECT COUNT(*) FROM waiting CROSS JOIN query ON query.id = waiting.query WHERE candidate IS NULL)"
         )
         assert row is not None
         return Counts(*map(int, row))
@@ -294,7 +326,8 @@ class Ledger:
             LedgerError: there is no such query; the key belongs to another answer; the annotator has answered it before
                 and does not supersede that answer; the superseded answer belongs to another query or is itself
                 superseded; an answer is taken back by somebody else; a drawing is missing, lies outside the image or
-                is not a mask of the task; or *swapped* comes for objects without sides.
+                is not a mask of the task; *swapped* comes for objects without sides; a window gets an answer that
+                speaks of a candidate, or the reverse; or an object is marked in a window that it does not touch.
         """
         return self.tell_all([answer])[0]
 
@@ -330,10 +363,8 @@ class Ledger:
                         continue
                     answer.check()
                     if not self._fits_its_query(answer):
-                        raise LedgerError(
-                            f"the ledger has no query {answer.query} about candidate {answer.candidate} in round "
-                            f"{answer.round}."
-                        )
+                        about = f"about candidate {answer.candidate}" if answer.candidate else "that is a window"
+                        raise LedgerError(f"the ledger has no query {answer.query} {about} in round {answer.round}.")
                     if self._database.row("SELECT 1 FROM answer WHERE id = ?", answer.id):
                         raise LedgerError(f"the ledger has another answer {answer.id}.")
                     self._telling.tell(answer, answer.id, answer.answered_at)
@@ -462,13 +493,36 @@ class Ledger:
             f"{ANSWERS} WHERE candidate IS NOT NULL AND {among} AND {CURRENT} ORDER BY answer.id", *values
         ):
             by_candidate.setdefault(row["candidate"], []).append(answer_of(row))
-        asked = self._database.rows(f"SELECT DISTINCT candidate FROM query WHERE {among} ORDER BY candidate", *values)
+        asked = self._database.rows(
+            f"SELECT DISTINCT candidate FROM query WHERE candidate IS NOT NULL AND {among} ORDER BY candidate", *values
+        )
         found = {row["candidate"]: Verdict(math.nan, None, askable=False) for row in asked}  # without an answer yet
         found |= {candidate: adjudicate(answers) for candidate, answers in by_candidate.items()}
         for row in self._database.rows("SELECT candidate FROM waiting CROSS JOIN query ON query.id = waiting.query"):
             if row["candidate"] in found:
                 found[row["candidate"]] = replace(found[row["candidate"]], askable=False)
         return found
+
+    def window_verdicts(self) -> dict[int, Verdict]:
+        """What the answers to each window amount to; see ``records.adjudicate``.
+
+        Returns:
+            {id of the window: verdict}. ``y`` is always NaN; the kind is ``NONE_MISSED`` where the window was searched
+            and closed. Without an answer the window's box may not be asked again.
+        """
+        of_window: dict[int, list[Answer]] = {}
+        for row in self._database.rows(
+            f"{ANSWERS} JOIN query ON query.id = answer.query WHERE query.candidate IS NULL AND {CURRENT} "
+            "ORDER BY answer.id"
+        ):
+            of_window.setdefault(row["query"], []).append(answer_of(row))
+        open_verdict = Verdict(math.nan, None, askable=False)
+        return {w.id: adjudicate(of_window[w.id]) if w.id in of_window else open_verdict for w in self.windows()}
+
+    def closed_boxes(self) -> set[tuple[str, Box]]:
+        """(volume, box) of every window that may not be asked again: it waits, or somebody has said something."""
+        verdicts = self.window_verdicts()
+        return {(window.volume, window.box) for window in self.windows() if not verdicts[window.id].askable}
 
     def spent(self) -> tuple[int, float]:
         """What annotation has cost.

@@ -19,7 +19,7 @@ from twostream.candidates.growing import Grown, Seed, grow
 from twostream.candidates.table import read_table
 from twostream.project.answer_sheet import AnswerSheet, Row
 from twostream.project.project import Project
-from twostream.project.records import Answer
+from twostream.project.records import Answer, Window
 from twostream.project.tables import latest_round
 from twostream.task.answers import AnswerKind
 from twostream.volume import Volume, open_volume
@@ -141,8 +141,13 @@ class MissedRows:
     def _objects(self) -> MissedObjects:
         return MissedObjects(self.project)
 
-    def answer(self, row: Row, seconds: float) -> Answer | None:
+    def answer(self, row: Row, seconds: float, window: Window | None = None) -> Answer | None:
         """The answer for the object of a row; None if the point lies in a missed object that is recorded already.
+
+        Args:
+            row: the row.
+            seconds: time that the answer took.
+            window: the window in which the object was marked; None outside windows.
 
         Raises:
             InputError: the row has no point, or the point lies where nothing can be missed.
@@ -158,6 +163,8 @@ class MissedRows:
         seed = Seed(center, radius, self._point(row, "pre_"), self._point(row, "post_"))
         if (seed.pre_zyx is None) != (seed.post_zyx is None):
             raise self.sheet.error(row, "pre_z", "the direction of a synapse needs a point on both sides")
+        if window is not None and not window.box.contains(seed.voxel):
+            raise self._refusal(row, seed, f"the point lies outside window {window.id}, which holds {window.box}")
         if self._is_known(row, seed):
             return None
         try:
@@ -177,6 +184,7 @@ class MissedRows:
             reason=row.cells.get("reason", ""),
             drawing=(grown.box, grown.mask),
             seconds=seconds,
+            window=None if window is None else window.id,
         )
         self.known.append(answer)
         return answer

@@ -26,7 +26,7 @@ class Probabilities:
         ids: (N,) uint64.
         probability: (N,) float in [0, 1], by the scorer that all strategies share, before the round asked.
         in_pool: (N,) bool, whether the candidate is in the pool. Those that are not touch the labels box or the guarded
-            test box, or lie on padding: nobody is asked about them, and the scorer has learned nothing from them.
+            test box, or lie on padding, and nobody is asked about them; or are faint and no proposals.
         learned: whether the scorer has learned from answers; until then its probability is S's score.
         on_test_box: (N,) float, 1 or 0 where the truth of the test box says that a candidate is true or false, else
             NaN.

@@ -1,4 +1,4 @@
-"""The rows of the ledger as values: queries, answers, and the verdict that follows from all answers to a candidate.
+"""The rows of the ledger as values: queries, windows, answers, and the verdict that follows from all answers to one.
 
 Knows candidates, patches and the meaning of answers; must not know how the ledger stores them.
 """
@@ -48,6 +48,47 @@ class Query:
 
 
 @dataclass(frozen=True)
+class Window:
+    """A query without a candidate: a box of which a person says that nothing was missed in it, or marks what was.
+
+    Attributes:
+        box: in voxels of the image.
+        inclusion: probability with which it was drawn, in (0, 1]; an estimate weighs what it finds by the inverse.
+        strategy: how it was chosen.
+        reason: why it was chosen, as plain values: {name: value}.
+        volume, task, id, round: as in ``Query``.
+    """
+
+    box: Box
+    inclusion: float
+    strategy: str = "window"
+    reason: dict[str, Any] = field(default_factory=dict)
+    volume: str = DEFAULT_VOLUME
+    task: str = ""
+    id: int = 0
+    round: int = 0
+
+    def holds(self, box: Box) -> bool:
+        """Whether an object with the bounding box ``box`` belongs to the window: its centre lies in it.
+
+        Windows that tile a volume share no centre, so each object belongs to one of them.
+        """
+        return self.box.contains(box.middle)
+
+    def check(self) -> None:
+        """Check that the window can be asked about.
+
+        Raises:
+            LedgerError: it has no voxels, or its inclusion is no probability above 0.
+        """
+        if not self.box.num_voxels or not 0 < self.inclusion <= 1:
+            raise LedgerError(
+                f"a window at {self.box} came with the inclusion {self.inclusion}; expected a box of at least one "
+                f"voxel, and a probability above 0 and at most 1."
+            )
+
+
+@dataclass(frozen=True)
 class QueryLine:
     """A query in short: what it takes to put many of them in an order.
 
@@ -68,10 +109,10 @@ class QueryLine:
 
 @dataclass(frozen=True)
 class Answer:
-    """An annotator's answer to a query, an object that was missed, or the retraction of either.
+    """An annotator's answer to a query or window, an object that was missed, or the retraction of one of them.
 
     Attributes:
-        query: id of the query; None for a missed object.
+        query: id of the query or window; None for a missed object.
         kind: one of ``twostream.task.answers``, or ``RETRACTED``: the superseded answer is taken back.
         annotator: name of the person, or "simulated".
         reason: free text.
@@ -83,10 +124,13 @@ class Answer:
         volume, task: of a missed object. For an answer to a query the ledger takes those of the query.
         key: a text that the program which sends the answer has drawn for it, or "". An answer that is sent again with
             the same key is recorded once.
+        window: id of the window in which a missed object was marked; None outside windows. If such an answer is
+            changed or taken back, the ledger fills it in.
         id: given by the ledger; 0 before.
         answered_at: time in ISO 8601, UTC; given by the ledger.
-        candidate: id of the query's candidate; given by the ledger.
-        round: round of the query, or the newest round when a missed object was added; given by the ledger.
+        candidate: id of the query's candidate, None for a window; given by the ledger.
+        round: round of the query or window; of an object that was missed outside windows the newest round when it was
+            added; given by the ledger.
     """
 
     query: int | None
@@ -100,6 +144,7 @@ class Answer:
     volume: str = DEFAULT_VOLUME
     task: str = ""
     key: str = ""
+    window: int | None = None
     id: int = 0
     answered_at: str = ""
     candidate: int | None = None
@@ -129,6 +174,11 @@ class Answer:
                 f"an answer {str(self.kind)!r} came with query {self.query}; every kind has a query, only 'missed' has "
                 f"none."
             )
+        if self.window is not None and self.kind != AnswerKind.MISSED:
+            raise LedgerError(
+                f"an answer {str(self.kind)!r} names the window {self.window}; only an object that is marked in one "
+                f"('missed') does. What is said of a window as a whole has its number as query."
+            )
         if not (math.isfinite(self.seconds) and self.seconds >= 0):
             raise LedgerError(f"seconds is {self.seconds}; expected a time of at least 0.")
         if self.drawing is not None:
@@ -142,12 +192,12 @@ class Answer:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What all answers to a candidate together say.
+    """What all answers to a candidate, or to a window, together say.
 
     Attributes:
-        y: 1 (True), 0 (False), or NaN without an answer, if nobody was sure, or if annotators disagree.
+        y: 1 (True), 0 (False), or NaN without an answer, if nobody was sure, if annotators disagree, or of a window.
         kind: the kind of answer that counts; None without an answer, or if annotators disagree about the kind.
-        askable: whether a later round may ask about the candidate again.
+        askable: whether a later round may ask about it again.
         answer: the answer that counts, the newest if several agree; None if ``kind`` is None.
     """
 
@@ -168,7 +218,7 @@ class Verdict:
 
 
 def adjudicate(answers: Sequence[Answer]) -> Verdict:
-    """The verdict that follows from all answers to a candidate (``docs/contracts.md``, *Answers*).
+    """The verdict that follows from all answers to a candidate or a window (``docs/contracts.md``, *Answers*).
 
     The newest adjudicating answer decides. Without one, ``y`` is what all annotators agree on, else NaN. *Skipped*
     counts only if there is no other answer. Annotators who call a candidate wrong for different reasons agree about

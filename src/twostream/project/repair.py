@@ -63,7 +63,7 @@ def repair(root: Path) -> list[str]:
         project = Project(root)
         done += _restore_ledger(project)
         done += _restore_answers(project)
-        newest = max((query.round for query in project.ledger.queries()), default=None)
+        newest = project.ledger.newest_asked_round()
         if newest is not None and damage_of(project.path(newest, LEDGER_NAME)) != "":
             project.round_dir(newest).mkdir(parents=True, exist_ok=True)
             keep_copy(project, newest)

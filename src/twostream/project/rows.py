@@ -15,7 +15,7 @@ from twostream.base.geometry import Box
 from twostream.candidates.candidate import Candidate
 from twostream.candidates.patches import PatchPair
 from twostream.candidates.table import pack_mask, unpack_mask
-from twostream.project.records import Answer, Query, QueryLine
+from twostream.project.records import Answer, Query, QueryLine, Window
 from twostream.task.answers import RETRACTED, answer_kind
 
 ANSWERS = (
@@ -24,7 +24,7 @@ ANSWERS = (
 )
 PLAIN = (
     "id, query, candidate, round, kind, annotator, reason, seconds, answered_at, supersedes, adjudicates, volume, "
-    "task, key"
+    "task, key, window"
 )
 """Columns of an answer without its drawing."""
 CURRENT = (
@@ -54,8 +54,28 @@ def query_values(query: Query) -> dict[str, Any]:
     }
 
 
+def window_values(window: Window) -> dict[str, Any]:
+    """Columns of a window: {name: value}, without its round, position, task and time."""
+    return {
+        "candidate": None,
+        "inclusion": window.inclusion,
+        "strategy": window.strategy,
+        "is_audit": 0,
+        "reason": json.dumps(window.reason),
+        "box": str(window.box),
+        "volume": window.volume,
+    }
+
+
+def window_of(row: sqlite3.Row) -> Window:
+    """The window of a row of ``query`` without a candidate."""
+    reason = json.loads(row["reason"])
+    box, inclusion = Box.parse(row["box"]), row["inclusion"]
+    return Window(box, inclusion, row["strategy"], reason, row["volume"], row["task"], row["id"], row["round"])
+
+
 def query_of(row: sqlite3.Row) -> Query:
-    """The query of a row of ``query``."""
+    """The query of a row of ``query`` with a candidate."""
     box = Box.parse(row["box"])
     candidate = Candidate(row["candidate"], row["label"], box, unpack_mask(row["mask"], box), row["score"])
     shape = (-1, row["width_px"], row["width_px"])  # NumPy infers the number of planes from the length
@@ -103,6 +123,7 @@ def answer_of(row: sqlite3.Row) -> Answer:
         volume=row["volume"],
         task=row["task"],
         key=row["key"] or "",
+        window=row["window"],
         id=row["id"],
         answered_at=row["answered_at"],
         candidate=row["candidate"],

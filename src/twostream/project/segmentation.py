@@ -13,7 +13,7 @@ import numpy as np
 
 from twostream.base.atomic import write_folder
 from twostream.candidates.candidate import to_segmentation
-from twostream.candidates.table import from_table, read_table
+from twostream.candidates.table import proposed, read_table
 from twostream.project.project import Project
 from twostream.volume import Volume, create_volume, open_volume
 
@@ -40,6 +40,6 @@ def segmentation_of(project: Project, round_number: int) -> Volume:
     """The segmentation of a round, (Z, Y, X) uint32; if it is gone, it is written again from ``candidates.parquet``."""
     path = project.path(round_number, SEGMENTATION_NAME)
     if not path.exists():
-        candidates = from_table(read_table(project.path(round_number, "candidates.parquet")))
+        candidates = proposed(read_table(project.path(round_number, "candidates.parquet")))
         write_segmentation(project, round_number, to_segmentation(candidates, project.image.shape_zyx, project.task))
     return open_volume(str(path))

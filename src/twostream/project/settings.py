@@ -69,12 +69,30 @@ class QueryConfig(Config):
         budget: answers per round.
         settings: arguments of the strategy, such as ``num_clusters``, ``first`` and ``variant`` of two-stream.
         audit_share: share of a batch that is asked as audits; used only without a test box.
+        window_share: share of a batch that is asked as windows: boxes that are searched for missed objects.
+        window_nm: edge of a window in nm; None takes the width of a patch.
+        faint_share: share of a batch that goes to faint candidates, from below the threshold of the candidates.
+
+    Raises:
+        ValueError: windows and faint candidates leave nothing of the batch.
     """
 
     strategy: str = "two-stream"
     budget: int = Field(50, ge=1)
     settings: dict[str, Any] = Field(default_factory=dict)
     audit_share: float = Field(0.1, ge=0, lt=1)
+    window_share: float = Field(0.0, ge=0, lt=1)
+    window_nm: float | None = Field(None, gt=0)
+    faint_share: float = Field(0.0, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _leaves_candidates(self) -> QueryConfig:
+        if self.window_share + self.faint_share >= 1:
+            raise ValueError(
+                f"window_share {self.window_share:g} and faint_share {self.faint_share:g} make a whole batch; expected "
+                f"a sum below 1"
+            )
+        return self
 
 
 class AnnotatorConfig(Config):

@@ -9,10 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from twostream.candidates.table import read_table
+from twostream.candidates.table import faint_rows, read_table
 from twostream.project.answer_tables import table_kinds
 from twostream.project.lock import is_locked
 from twostream.project.project import Project
+from twostream.project.recall import recall_estimate, said
 from twostream.query.stopping import (
     MIN_SHARED,
     STABLE,
@@ -61,6 +62,8 @@ def status_lines(project: Project) -> list[str]:
         if sentence := refit_sentence(metrics):
             lines.append(f"  {sentence}")
         lines += stopping_lines(scored, done)
+    if estimate := recall_estimate(project):
+        lines.append(said(estimate.row()))
     return [*lines, next_line(project)]
 
 
@@ -96,11 +99,11 @@ def refit_sentence(metrics: Mapping[str, Any]) -> str:
 def next_line(project: Project) -> str:
     """What to do next, in a line."""
     round_number, step = project.next_step()
-    waiting = project.ledger.open_queries()
-    if step == "answer" and waiting:
-        num_asked = len(project.ledger.query_lines(round_number))
+    num_waiting = project.ledger.counts().open
+    if step == "answer" and num_waiting:
+        num_asked = len(project.ledger.query_lines(round_number)) + len(project.ledger.windows(round_number))
         return (
-            f"round {round_number} waits for {len(waiting)} of {num_asked} answers; "
+            f"round {round_number} waits for {num_waiting} of {num_asked} answers; "
             f"`{project.command('serve')}` opens them in the browser"
         )
     if step == "answer":
@@ -117,13 +120,12 @@ def next_line(project: Project) -> str:
 
 def num_left_to_ask(project: Project, round_number: int) -> int:
     """Number of candidates that the step `suggest` of a round may choose from, or has chosen from."""
-    if asked := project.ledger.queries(round_number):
+    if asked := [*project.ledger.query_lines(round_number), *project.ledger.windows(round_number)]:
         return len(asked)
-    table = read_table(project.path(round_number, "candidates.parquet"), ["id", "in_pool"]).to_pydict()
+    table = read_table(project.path(round_number, "candidates.parquet"))
     closed = {identity for identity, verdict in project.ledger.verdicts().items() if not verdict.askable}
-    return sum(
-        in_pool and identity not in closed for identity, in_pool in zip(table["id"], table["in_pool"], strict=True)
-    )
+    rows = zip(table["id"].to_pylist(), table["in_pool"].to_pylist(), faint_rows(table).tolist(), strict=True)
+    return sum(in_pool and not is_faint and identity not in closed for identity, in_pool, is_faint in rows)
 
 
 def answering_lines(project: Project, round_number: int, rounds: int | None) -> list[str]:

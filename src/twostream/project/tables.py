@@ -22,7 +22,7 @@ from twostream.base.errors import ProjectError
 from twostream.candidates.table import read_table
 from twostream.project.answer_log import LoggedAnswer
 from twostream.project.project import Project
-from twostream.project.records import Answer, Query
+from twostream.project.records import Answer, Query, Window
 
 ANSWER_COLUMNS = (
     "project",
@@ -41,6 +41,8 @@ ANSWER_COLUMNS = (
     "supersedes",
     "adjudicates",
     "key",
+    "window",
+    "window_box",
     "drawing",
 )
 """Columns of exported answers; where a source brings the instances, ``source_id`` follows ``candidate``."""
@@ -54,6 +56,7 @@ def query_row(query: Query) -> dict[str, Any]:
     z, y, x = query.candidate.center_zyx.tolist()
     return {
         "query": query.id,
+        "about": "candidate",
         "round": query.round,
         "candidate": query.candidate.id,
         "strategy": query.strategy,
@@ -67,21 +70,45 @@ def query_row(query: Query) -> dict[str, Any]:
     }
 
 
-def answer_rows(project: Project, answers: Sequence[Answer], queries: Sequence[Query]) -> list[dict[str, Any]]:
+def window_row(window: Window) -> dict[str, Any]:
+    """A window as plain values, with the columns of ``query_row``."""
+    z, y, x = ((a + b - 1) / 2 for a, b in zip(window.box.offset_zyx, window.box.stop_zyx, strict=True))
+    return {
+        "query": window.id,
+        "about": "window",
+        "round": window.round,
+        "candidate": None,
+        "strategy": window.strategy,
+        "audit": False,
+        "center_z": round(z, 1),
+        "center_y": round(y, 1),
+        "center_x": round(x, 1),
+        "box": str(window.box),
+        "score": None,
+        "asked_because": window.reason,
+    }
+
+
+def answer_rows(
+    project: Project, answers: Sequence[Answer], queries: Sequence[Query], windows: Sequence[Window]
+) -> list[dict[str, Any]]:
     """Answers as plain values, {column: value}; the columns are explained in ``docs/answers.md``.
 
     Args:
         project: the project.
         answers: of which each makes a row.
         queries: among them those that the answers are about.
+        windows: among them those that the answers are about.
     """
-    boxes = {query.id: str(query.candidate.box) for query in queries}
+    searched = {window.id: str(window.box) for window in windows}
+    boxes = {query.id: str(query.candidate.box) for query in queries} | searched
     rows = []
     for answer in answers:
         values = LoggedAnswer(answer, project.id).row()
         values["box"] = (
             str(answer.drawing[0]) if answer.query is None and answer.drawing else boxes.get(answer.query or 0)
         )
+        values["window_box"] = None if answer.window is None else searched[answer.window]
         rows.append({name: values[name] for name in ANSWER_COLUMNS})
     return with_source_ids(project, rows)
 
@@ -130,13 +157,15 @@ def with_project(project: Project, rows: list[dict[str, Any]]) -> list[dict[str,
 def export_queries(project: Project, round_number: int) -> None:
     """Write ``queries.jsonl`` of a round."""
     rows = with_source_ids(project, [query_row(q) for q in project.ledger.queries(round_number)])
+    rows += [window_row(window) for window in project.ledger.windows(round_number)]
     write_jsonl(project.path(round_number, "queries.jsonl"), with_project(project, rows))
 
 
 def export_answers(project: Project, round_number: int) -> None:
     """Write ``answers.jsonl`` of a round."""
     answers = [answer for answer in project.ledger.all_answers() if answer.round == round_number]
-    rows = answer_rows(project, answers, project.ledger.queries(round_number))
+    ledger = project.ledger
+    rows = answer_rows(project, answers, ledger.queries(round_number), ledger.windows(round_number))
     write_jsonl(project.path(round_number, "answers.jsonl"), rows)
 
 

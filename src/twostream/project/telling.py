@@ -16,7 +16,7 @@ from twostream.project.leases import Leases
 from twostream.project.records import Answer
 from twostream.project.rows import CURRENT
 from twostream.task import Task
-from twostream.task.answers import MEANING
+from twostream.task.answers import MEANING, WINDOW_KINDS, candidate_kinds
 
 
 class Telling:
@@ -102,7 +102,10 @@ class Telling:
         )
 
     def _subject(self, answer: Answer) -> dict[str, Any]:
-        """Candidate, round, volume and task that an answer is about."""
+        """Candidate, round, volume and task that an answer is about, and the window in which an object was marked."""
+        window = self._window(answer)
+        if window is not None:
+            return self._marked_in(window, answer)
         if answer.query is None:
             row = self._database.row("SELECT MAX(round) FROM query")
             newest = answer.round if answer.id else (row and row[0]) or 0  # a restored one keeps its round
@@ -111,7 +114,40 @@ class Telling:
         row = self._database.row("SELECT candidate, round, volume, task FROM query WHERE id = ?", answer.query)
         if row is None:
             raise LedgerError(f"there is no query {answer.query}; it was never asked.")
+        is_window = row["candidate"] is None
+        kinds = [str(kind) for kind in (WINDOW_KINDS if is_window else candidate_kinds())]
+        if not answer.is_retraction and answer.kind not in kinds:
+            what = "a window" if is_window else f"about candidate {row['candidate']}"
+            raise LedgerError(
+                f"an answer {str(answer.kind)!r} came to query {answer.query}, which is {what}; expected one of "
+                f"{', '.join(kinds)}."
+            )
         return dict(row)
+
+    def _window(self, answer: Answer) -> int | None:
+        """Id of the window in which an object was marked; what changes or takes back a mark belongs to its window."""
+        if answer.query is not None or answer.supersedes is None:
+            return answer.window
+        row = self._database.row("SELECT window FROM answer WHERE id = ?", answer.supersedes)
+        before = None if row is None else row["window"]
+        if answer.window not in (None, before):
+            raise LedgerError(
+                f"an object came as marked in window {answer.window}, but answer {answer.supersedes}, which it "
+                f"replaces, was not marked there. Take that answer back, and mark the object anew."
+            )
+        return None if before is None else int(before)
+
+    def _marked_in(self, window: int, answer: Answer) -> dict[str, Any]:
+        """What an object is about that was marked in a window."""
+        row = self._database.row("SELECT candidate, round, volume, task, box FROM query WHERE id = ?", window)
+        if row is None or row["candidate"] is not None:
+            raise LedgerError(f"there is no window {window} in which an object could be marked.")
+        if answer.drawing is not None and not answer.drawing[0].intersects(Box.parse(row["box"])):
+            raise LedgerError(
+                f"an object at {answer.drawing[0]} was marked in window {window}, which holds {row['box']} (Z, Y, X "
+                f"voxels). Mark it without a window, or in the one that it lies in."
+            )
+        return {name: row[name] for name in ("candidate", "round", "volume", "task")} | {"window": window}
 
     def _check_superseding(self, answer: Answer) -> None:
         """Raise LedgerError if an answer supersedes the wrong one, or the annotator's earlier answer stands."""

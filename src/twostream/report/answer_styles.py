@@ -36,6 +36,7 @@ _STYLES = {
     "swapped": AnswerStyle("sides swapped", "■", "s", "swapped"),
     "corrected": AnswerStyle("corrected", "✚", "P", "corrected"),
     "missed": AnswerStyle("missed object", "●", "o", "missed"),
+    "none_missed": AnswerStyle("nothing missed", "○", "h", "nothing"),
     "unsure": AnswerStyle("unsure", "▼", "v", "unsure"),
     "skipped": AnswerStyle("skipped", "◀", "<", "skipped"),
     "disagree": AnswerStyle("annotators disagree", "▶", ">", "disagree"),
@@ -44,7 +45,7 @@ _STYLES = {
 """The built-in kinds of answers, and the two states of a query without an answer that counts: "disagree" and "open"."""
 OTHER_COLOUR = "other"
 """Colour of the kinds of answers that other packages have registered."""
-ANSWER_COLOURS = (*(style.colour for style in _STYLES.values()), OTHER_COLOUR)
+ANSWER_COLOURS = (*dict.fromkeys(style.colour for style in _STYLES.values()), OTHER_COLOUR)
 """Names of all colours of answers."""
 
 

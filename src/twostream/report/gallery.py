@@ -64,6 +64,7 @@ def galleries(projects: Sequence[Project], names: Sequence[str]) -> list[dict[st
                     "tally": tally([style_name(answers.get(q.id, [])) for q in batch]),
                     "num": len(batch),
                     "num_missed": sum(a.round == round_number for a in missed),
+                    "num_windows": len(project.ledger.windows(round_number)),
                     "width": _patch_width(project, batch[0].patch.image.shape[-1]),
                 }
             )

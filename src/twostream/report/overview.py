@@ -33,7 +33,7 @@ def series_number(position: int) -> int:
 def summary(projects: Sequence[Project]) -> str:
     """One plain sentence about what was run."""
     config = projects[0].config
-    rounds = max((q.round + 1 for p in projects for q in p.ledger.queries()), default=0)
+    rounds = max((-1 if (r := p.ledger.newest_asked_round()) is None else r for p in projects), default=-1) + 1
     strategies = " and by ".join(dict.fromkeys(p.config.query.strategy for p in projects))
     budgets = " or ".join(map(str, sorted({p.config.query.budget for p in projects})))
     objects = TASK_NOUNS.get(config.task, config.task)
@@ -81,7 +81,7 @@ def facts(projects: Sequence[Project], names: Sequence[str]) -> list[tuple[str, 
 def next_step(project: Project) -> str:
     """The next step of the project, and how many answers it waits for."""
     round_number, step = project.next_step()
-    num_open = len(project.ledger.open_queries())
+    num_open = project.ledger.counts().open
     waiting = f"; {plural(num_open, 'query', 'queries')} not answered yet" if num_open else ""
     return f"{step} of round {round_number}{waiting}"
 

@@ -15,6 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from twostream.base.atomic import write_text
 from twostream.base.errors import ProjectError
 from twostream.project.project import Project
+from twostream.project.recall import recall_estimate, said
 from twostream.query.stopping import WINDOW
 from twostream.report.answer_styles import answer_styles
 from twostream.report.figures import NUM_LEVELS, NUM_SERIES
@@ -84,6 +85,7 @@ def template_values(projects: Sequence[Project]) -> dict[str, Any]:
         "definitions": COUNTS | SCORES,
         "audits": audit_rows(names, metrics),
         "refits": refit_rows(names, metrics),
+        "searched": [(name, said(found.row())) for project, name in named if (found := recall_estimate(project))],
         "score_panels": score_panels(metrics),
         "one_seed": len(seeds) == len({strategy for strategy, _ in seeds}),
         "stopping": stopping,

@@ -1,16 +1,20 @@
-"""The simulated annotator: it answers open queries by the truth rule, through the ledger, as a person does.
+"""The simulated annotator: it answers open queries and windows by the truth, through the ledger, as a person does.
 
-Knows the truth volume and two calls of the ledger, ``open_queries`` and ``tell``; must not know the loop or the models.
+Knows the truth volume and the ledger's open queries, open windows and ``tell``; must not know the loop or the models.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 
 from twostream.candidates.candidate import Candidate
+from twostream.candidates.identity import found_by
 from twostream.candidates.truth import Truth
 from twostream.project.ledger import Ledger
-from twostream.project.records import Answer
+from twostream.project.records import Answer, Window
+from twostream.task import FOUND_IOU
 from twostream.task.answers import AnswerKind
 
 NAME = "simulated"
@@ -23,12 +27,13 @@ class SimulatedAnnotator:
     Args:
         truth: labels of the whole image.
         error_rate: probability that an answer is wrong: *nothing* instead of *true*, *true* instead of any other.
-            *Unsure* is never changed.
-        seconds_per_answer: time that is recorded with each answer.
+            *Unsure* is never changed. In a window, probability that an object is overlooked.
+        seconds_per_answer: time that is recorded with each answer, also with each object that is marked.
         corrects: whether a badly shaped candidate is answered with a drawing of the true objects (*corrected*) rather
             than with *shape*.
         seconds_per_correction: time that is recorded with each drawing.
         seed: of the errors. Whether an answer is wrong depends only on the seed and the candidate's id.
+        proposed: returns the candidates that a round shows in its windows; without them nothing is shown there.
     """
 
     def __init__(
@@ -40,12 +45,14 @@ class SimulatedAnnotator:
         corrects: bool = False,
         seconds_per_correction: float = 30.0,
         seed: int = 0,
+        proposed: Callable[[int], Sequence[Candidate]] = lambda round_number: (),
     ) -> None:
         self._truth, self._error_rate, self._corrects = truth, error_rate, corrects
         self._seconds, self._seconds_per_correction, self._seed = seconds_per_answer, seconds_per_correction, seed
+        self._proposed = proposed
 
     def answer_all(self, ledger: Ledger) -> int:
-        """Answer every open query.
+        """Answer every open query, then every open window.
 
         Returns:
             The number of answers given.
@@ -59,7 +66,34 @@ class SimulatedAnnotator:
                 ledger.tell(Answer(query.id, AnswerKind.CORRECTED, NAME, drawing=drawing, seconds=seconds))
             else:
                 ledger.tell(Answer(query.id, kind, NAME, seconds=self._seconds))
-        return len(queries)
+        windows = ledger.open_windows()
+        return len(queries) + sum(self._search(ledger, window) for window in windows)
+
+    def _search(self, ledger: Ledger, window: Window) -> int:
+        """Mark the objects of a window that nothing shows, and close it.
+
+        An object belongs to the window that holds the middle of its bounding box (``Truth.objects_in``). What a
+        candidate of the round, a query or a missed object finds at ``FOUND_IOU`` needs no mark.
+
+        Returns:
+            The number of answers given.
+        """
+        asked = [query.candidate for query in ledger.queries() if query.round <= window.round]
+        shown = [(c.box, c.mask) for c in (*self._proposed(window.round), *asked)]
+        shown += [a.drawing for a in ledger.missed_objects() if a.drawing is not None]
+        rng = np.random.default_rng([self._seed, 0, window.id])  # a candidate's is made of two numbers
+        objects = self._truth.objects_in(window.box)
+        unseen = [
+            one for one, is_found in zip(objects, found_by(objects, shown, FOUND_IOU), strict=True) if not is_found
+        ]
+        answers = [
+            Answer(None, AnswerKind.MISSED, NAME, drawing=drawing, seconds=self._seconds, window=window.id)
+            for drawing in unseen
+            if rng.random() >= self._error_rate
+        ]
+        answers.append(Answer(window.id, AnswerKind.NONE_MISSED, NAME, seconds=self._seconds))
+        ledger.tell_all(answers)
+        return len(answers)
 
     def kind(self, candidate: Candidate) -> AnswerKind:
         """The kind of answer that this annotator gives to a candidate."""

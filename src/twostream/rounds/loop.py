@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from twostream.base import progress
 from twostream.base.errors import ProjectError
+from twostream.candidates.table import proposed, read_table
 from twostream.candidates.truth import Truth
 from twostream.models.training import use_threads
 from twostream.project.fingerprint import check_inputs
@@ -51,7 +52,7 @@ class Outcome:
     Attributes:
         round: the round of the next step.
         step: the next step.
-        num_open: number of queries without an answer.
+        num_open: number of queries and windows without an answer.
         finished: whether all rounds are done, or no candidate is left to ask.
     """
 
@@ -94,7 +95,7 @@ def run(
             if step == "answer" and not project.path(round_number, LEDGER_NAME).exists():
                 keep_copy(project, round_number)  # killed before, or a project of an older version
             if step == "answer" and not _answer(project, round_number, truth):
-                return Outcome(round_number, step, len(project.ledger.open_queries()), finished=False)
+                return Outcome(round_number, step, project.ledger.counts().open, finished=False)
             if step != "answer":
                 perform(project, round_number, step, truth)
 
@@ -126,7 +127,7 @@ def run_step(project: Project, step: str, *, truth_uri: str | None = None) -> tu
             if step == "score":
                 return round_number, True
             due = "suggest"
-        if due == "answer" and step == "refit" and not project.ledger.open_queries():
+        if due == "answer" and step == "refit" and not project.ledger.counts().open:
             _finish_answer_step(project, round_number)
             round_number, due = project.next_step()
         if due == step:
@@ -134,7 +135,7 @@ def run_step(project: Project, step: str, *, truth_uri: str | None = None) -> tu
             return round_number, True
         if (round_number, step) in project.ledger.finished_steps():
             return round_number, False
-    waiting = f" ({len(project.ledger.open_queries())} queries wait for answers)" if due == "answer" else ""
+    waiting = f" ({project.ledger.counts().open} queries wait for answers)" if due == "answer" else ""
     raise ProjectError(
         f"{step} cannot be done yet: the next step of round {round_number} is {due}{waiting}. Do that first, or let "
         f"`{project.command('run')}` do every step."
@@ -169,9 +170,9 @@ def _answer(project: Project, round_number: int, truth: Truth | None) -> bool:
     """The step `answer`. With ``truth`` the simulated annotator answers now.
 
     Returns:
-        Whether the step is done: no query is open.
+        Whether the step is done: no query and no window is open.
     """
-    if truth is not None and project.ledger.open_queries():
+    if truth is not None and project.ledger.counts().open:
         settings = project.config.annotator
         annotator = SimulatedAnnotator(
             truth,
@@ -180,10 +181,11 @@ def _answer(project: Project, round_number: int, truth: Truth | None) -> bool:
             corrects=settings.corrects,
             seconds_per_correction=settings.seconds_per_correction,
             seed=project.seed(0, "annotator"),
+            proposed=lambda number: proposed(read_table(project.path(number, "candidates.parquet"))),
         )
         num_answers = annotator.answer_all(project.ledger)
         progress.say(f"round {round_number}: {num_answers} queries answered by the simulated annotator")
-    if project.ledger.open_queries():
+    if project.ledger.counts().open:
         return False
     _finish_answer_step(project, round_number)
     return True

@@ -13,7 +13,7 @@ import numpy as np
 from twostream.base.atomic import read_array
 from twostream.base.errors import ProjectError
 from twostream.candidates.candidate import Candidate
-from twostream.candidates.table import from_table, read_table
+from twostream.candidates.table import faint_rows, from_table, read_table
 from twostream.project.probabilities import Probabilities
 from twostream.project.project import Project
 from twostream.query import Scorer
@@ -41,6 +41,8 @@ class RoundPool:
         score: (N,) float in [0, 1], mean probability by S inside the mask, from the round of the mask.
         num_voxels: (N,) int, voxels of the mask.
         position_nm: (N, 3) float, centre of the box, (z, y, x) in nm.
+        faint: (N,) bool, faint candidates of the round that nobody was asked about before. The scorer sees them; they
+            are no proposals, so strategies, audits and scores leave them out.
     """
 
     candidates: list[Candidate]
@@ -51,6 +53,7 @@ class RoundPool:
     score: np.ndarray
     num_voxels: np.ndarray
     position_nm: np.ndarray
+    faint: np.ndarray
 
     def ensemble(self, seed: int) -> np.ndarray:
         """(M, N) probabilities of True by a committee of M = ``NUM_MEMBERS`` scorers."""
@@ -65,7 +68,8 @@ def pool_of(project: Project, round_number: int, *, answered: bool = False) -> R
         ProjectError: a latents file of the round does not have one row per candidate.
     """
     verdicts = project.ledger.verdicts()
-    candidates = from_table(read_table(project.path(round_number, "candidates.parquet")))
+    table = read_table(project.path(round_number, "candidates.parquet"))
+    candidates = from_table(table)
     asked_before = project.ledger.newest_queries(round_number + answered)
     snapshots = [query for i, query in asked_before.items() if not verdicts[i].askable]
     asked = {q.candidate.id for q in snapshots}
@@ -84,7 +88,8 @@ def pool_of(project: Project, round_number: int, *, answered: bool = False) -> R
     probability = Scorer().predict(streams, y, score=score, num_voxels=num_voxels) if len(y) else score
     corners = np.array([(c.box.offset_zyx, c.box.stop_zyx) for c in members], float).reshape(-1, 2, 3)
     position_nm = corners.mean(1) * project.image.voxel_size_nm
-    return RoundPool(members, streams, y, excluded, probability, score, num_voxels, position_nm)
+    faint = np.concatenate([faint_rows(table)[rows], np.zeros(len(snapshots), bool)])
+    return RoundPool(members, streams, y, excluded, probability, score, num_voxels, position_nm, faint)
 
 
 def probabilities_of(project: Project, round_number: int, pool: RoundPool) -> Probabilities:
@@ -117,7 +122,7 @@ def probabilities_of(project: Project, round_number: int, pool: RoundPool) -> Pr
     return Probabilities(
         np.array(ids, np.uint64),
         np.concatenate([pool.probability, outside]),
-        np.arange(len(ids)) < len(pool.y),
+        np.concatenate([~pool.faint, np.zeros(len(rows), bool)]),
         has_both(pool.y),
         np.full(len(ids), np.nan),
     )

@@ -16,6 +16,7 @@ from twostream.base import progress
 from twostream.base.errors import ProjectError
 from twostream.base.geometry import Box
 from twostream.candidates.candidate import Candidate, clean, extract
+from twostream.candidates.faint import faint_candidates
 from twostream.candidates.identity import identify
 from twostream.candidates.objects import UNKNOWN_SCORE
 from twostream.candidates.padding import on_padding
@@ -39,12 +40,14 @@ class Proposal:
         candidates: the N candidates, in raster order of their first voxels, without ids.
         thresholds: what was chosen, and the candidate recall on the labels boxes.
         columns: {name: N values}, further columns of the candidate table.
+        faint: faint candidates, which stand behind the others in the table and in no segmentation.
     """
 
     segmentation: np.ndarray
     candidates: list[Candidate]
     thresholds: Thresholds
     columns: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    faint: list[Candidate] = field(default_factory=list)
 
 
 def propose_step(project: Project, round_number: int) -> Detail:
@@ -64,15 +67,16 @@ def propose_step(project: Project, round_number: int) -> Detail:
         found = _decode_probability(project, round_number)
 
     write_segmentation(project, round_number, found.segmentation)
-    candidates = identify(
-        found.candidates, _known_candidates(project, round_number), project.ledger.next_id(round_number)
-    )
+    everything = [*found.candidates, *found.faint]
+    candidates = identify(everything, _known_candidates(project, round_number), project.ledger.next_id(round_number))
     askable, num_on_padding = _askable(project, candidates)
     extra: dict[str, Sequence[object]] = {
         "angle_deg": [candidate_angle(c, project.image.voxel_size_nm) for c in candidates],
         "in_pool": askable,
     }
     extra |= found.columns
+    if found.faint:
+        extra["faint"] = [False] * len(found.candidates) + [True] * len(found.faint)
     if project.task.num_sides == 2:
         extra["sides"] = [_sides_of(c) for c in candidates]
     table = to_table(candidates, task=project.task.name, extra=extra)
@@ -83,12 +87,16 @@ def propose_step(project: Project, round_number: int) -> Detail:
         for name in (PROBABILITY_NAME, SEGMENTATION_NAME):
             shutil.rmtree(project.path(round_number - 1, name), ignore_errors=True)
     first = project.ledger.next_id(round_number)
-    detail = {"num_candidates": len(candidates), "num_new": sum(c.id >= first for c in candidates)}
+    num_proposed = len(found.candidates)
+    detail = {"num_candidates": num_proposed, "num_new": sum(c.id >= first for c in candidates)}
+    if found.faint:
+        detail["num_faint"] = len(found.faint)
+        progress.say(f"  {len(found.faint)} faint candidates below the threshold may be asked about as well")
     if project.task.num_sides == 2:
-        num_alone = sum(side != "both" for side in extra["sides"])
+        num_alone = sum(side != "both" for side in extra["sides"][:num_proposed])
         detail["num_without_partner"] = num_alone
         if num_alone:
-            progress.say(f"  {num_alone} of {len(candidates)} candidates have one side only (column `sides`)")
+            progress.say(f"  {num_alone} of {num_proposed} candidates have one side only (column `sides`)")
     return detail | {"num_in_pool": sum(askable), "num_on_padding": num_on_padding} | asdict(found.thresholds)
 
 
@@ -145,7 +153,10 @@ def _decode_probability(project: Project, round_number: int) -> Proposal:
             f"{name} proposed no candidates in round {round_number} (threshold {threshold:g}, at least {min_voxels} "
             f"voxels each). {advice} candidates.threshold or candidates.min_object_nm3 lower."
         )
-    return Proposal(segmentation, proposed, found)
+    faint: list[Candidate] = []
+    if project.config.query.faint_share:
+        faint = faint_candidates(everything, segmentation, task, threshold, min_voxels)
+    return Proposal(segmentation, proposed, found, faint=faint)
 
 
 def _beliefs(project: Project, round_number: int) -> Beliefs:

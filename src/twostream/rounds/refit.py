@@ -26,6 +26,7 @@ from twostream.rounds.predict import probability_of
 from twostream.rounds.propagation import propagated
 from twostream.rounds.teaching import LessonCrops, Taught, collect, lessons_of, validation_of
 from twostream.rounds.train import detail_without_s, save_training
+from twostream.rounds.windows import window_lessons
 
 NOBODY = -1
 """Stands for the round of a lesson that nobody was asked about."""
@@ -38,7 +39,7 @@ def refit_step(project: Project, round_number: int) -> Detail:
         TrainingError: the loss is no longer a finite number.
     """
     path = project.path(round_number, "checkpoint.ckpt")
-    taught = collect(project.ledger, before_round=round_number)
+    taught = collect(project.ledger, round_number, window_lessons(project, round_number))
     detail: Detail = {}
     if project.config.source:
         learner = "the streams learn" if project.config.streams.learn_from_answers else "only the scorer learns"

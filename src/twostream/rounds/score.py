@@ -24,6 +24,7 @@ from twostream.candidates.truth import Truth
 from twostream.project.ledger import Ledger
 from twostream.project.probabilities import read_probabilities, write_probabilities
 from twostream.project.project import Detail, Project
+from twostream.project.recall import recall_estimate
 from twostream.project.segmentation import segmentation_of
 from twostream.query.scorer import has_both
 from twostream.query.stopping import agreement, audited_right, expected_right
@@ -80,13 +81,17 @@ def score_step(project: Project, round_number: int, truth: Truth | None) -> Deta
     _store_probabilities(project, round_number, pool, judged)
     if truth is not None:
         y = np.where(np.isnan(pool.y) & pool.excluded, _answers_with_audits(project, pool), pool.y)
-        metrics["scores"]["curated_accuracy"] = curated_accuracy(pool.probability, y, truth, pool.candidates)
+        rows = np.flatnonzero(~pool.faint)
+        members = [pool.candidates[row] for row in rows]
+        metrics["scores"]["curated_accuracy"] = curated_accuracy(pool.probability[rows], y[rows], truth, members)
     if stopping := stopping_criteria(project, round_number, pool):
         metrics["stopping"] = stopping
     if project.boxes.test is None:
         # Accuracy is never shown without recall, which is known only where there are labels.
         metrics["audit"] = audit_estimate(project.ledger)
         metrics["candidate_recall_on_labels"] = proposed["recall_on_labels"]
+    if estimate := recall_estimate(project, before_round=round_number):
+        metrics["recall_by_windows"] = estimate.row()
     metrics = plain(metrics)
     write_metrics(project, round_number, metrics)
     project.ledger.store_score(round_number, metrics)
@@ -370,21 +375,23 @@ def stopping_criteria(project: Project, round_number: int, pool: RoundPool) -> D
     """
     if round_number == 0:
         return {}
-    ids, learned = np.array([c.id for c in pool.candidates], np.uint64), has_both(pool.y)
+    proposed = ~pool.faint
+    ids, learned = np.array([c.id for c in pool.candidates], np.uint64)[proposed], has_both(pool.y)
     criteria: Detail = {"learned": learned, "num_pool": len(ids), "agreement": None, "num_shared": None}
     before = read_probabilities(project, round_number - 1)
     if learned and before is not None and before.learned:
         criteria["agreement"], criteria["num_shared"] = agreement(
-            before.ids[before.in_pool], before.probability[before.in_pool], ids, pool.probability
+            before.ids[before.in_pool], before.probability[before.in_pool], ids, pool.probability[proposed]
         )
     answers = _answers_with_audits(project, pool)
     audits = pool.excluded & np.isnan(pool.y) & ~np.isnan(answers)
     audited = audited_right(pool.probability[audits], answers[audits])
     criteria["audited"] = asdict(audited) if audited.num else None
     criteria["expected"] = None
-    if learned and not pool.excluded.all():
-        committee = pool.ensemble(project.seed(round_number, "committee"))[:, ~pool.excluded]
-        criteria["expected"] = asdict(expected_right(pool.probability[~pool.excluded], committee))
+    unanswered = ~pool.excluded & proposed
+    if learned and unanswered.any():
+        committee = pool.ensemble(project.seed(round_number, "committee"))[:, unanswered]
+        criteria["expected"] = asdict(expected_right(pool.probability[unanswered], committee))
     return criteria
 
 
@@ -400,4 +407,6 @@ def plain(value: Any) -> Any:
         return {k: plain(v) for k, v in value.items()}
     if isinstance(value, (float, np.floating)):
         return None if math.isnan(value) else round(float(value), 6)
+    if isinstance(value, list):
+        return [plain(v) for v in value]
     return int(value) if isinstance(value, np.integer) else value

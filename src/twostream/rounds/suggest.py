@@ -1,10 +1,11 @@
-"""The step `suggest`: the strategy chooses a batch of candidates, and the ledger records them as queries.
+"""The step `suggest`: candidates by the strategy, faint ones and windows are chosen, and the ledger records them.
 
 Knows the pool, strategies and the ledger; must not know S or how the streams are trained.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -12,11 +13,16 @@ import numpy as np
 from twostream.base import progress
 from twostream.base.errors import ProjectError
 from twostream.project.project import Detail, Project
-from twostream.project.records import Query
+from twostream.project.records import Query, Window
 from twostream.project.tables import export_queries
+from twostream.project.tiles import window_shape
 from twostream.query import Selection
 from twostream.rounds.embed import cut_pairs
 from twostream.rounds.pool import RoundPool, pool_of
+from twostream.rounds.windows import draw_windows
+
+AUDIT, FAINT = "audit", "faint"
+"""What chose a query, if not the strategy."""
 
 
 def suggest_step(project: Project, round_number: int) -> Detail:
@@ -27,37 +33,63 @@ def suggest_step(project: Project, round_number: int) -> Detail:
         InputError: the strategy cannot work with this pool.
     """
     config = project.config.query
-    if asked := project.ledger.queries(round_number):  # the process was killed after the batch was asked
+    ledger = project.ledger
+    asked, windows = ledger.queries(round_number), ledger.windows(round_number)
+    if asked or windows:  # the process was killed after the batch was asked
         export_queries(project, round_number)
-        return {"num_queries": len(asked), "num_audits": sum(q.is_audit for q in asked)}
+        return _detail(project, asked, windows)
     pool = pool_of(project, round_number)
-    num_askable = int((~pool.excluded).sum())
+    num_askable = int((~pool.excluded & ~pool.faint).sum())
     if num_askable == 0:
         raise ProjectError(
             f"no candidate is left to ask in round {round_number}: all {len(pool.y)} of the pool are answered, "
             f"labelled, near the test box, or on padding. Stop here, or make a new project with a smaller labels or "
             f"test box."
         )
-    if num_askable < config.budget:
-        progress.say(
-            f"  {num_askable} candidates are left to ask, fewer than the budget of {config.budget}: asking them all"
-        )
-    batch_size = min(config.budget, num_askable)
+    windows = draw_windows(project, round_number)
+    faint_rows = _choose_faint(project, pool)
+    wanted = config.budget - len(windows) - len(faint_rows)
+    if num_askable < wanted:
+        progress.say(f"  {num_askable} candidates are left to ask, fewer than the budget of {wanted}: asking them all")
+    batch_size = min(wanted, num_askable)
     audit_rows = _draw_audits(project, round_number, pool, batch_size)
     chosen = _choose(project, round_number, pool, audit_rows, batch_size - len(audit_rows))
-    rows = [*chosen.rows.tolist(), *audit_rows.tolist()]
-    reasons = [*chosen.reasons, *({} for _ in audit_rows)]
-    audits = [False] * len(chosen.rows) + [True] * len(audit_rows)
+    rows = [*chosen.rows.tolist(), *faint_rows.tolist(), *audit_rows.tolist()]
+    reasons = [*chosen.reasons, *(_belief(pool, row) for row in faint_rows), *({} for _ in audit_rows)]
+    by = [config.strategy] * len(chosen.rows) + [FAINT] * len(faint_rows) + [AUDIT] * len(audit_rows)
     candidates = [pool.candidates[row] for row in rows]
     pairs = cut_pairs(project, candidates)
     batch = [
-        Query(candidate, pair, "audit" if is_audit else config.strategy, reason, is_audit)
-        for candidate, pair, reason, is_audit in zip(candidates, pairs, reasons, audits, strict=True)
+        Query(candidate, pair, name, reason, name == AUDIT)
+        for candidate, pair, reason, name in zip(candidates, pairs, reasons, by, strict=True)
     ]
-    project.ledger.ask(round_number, batch)
+    ledger.ask(round_number, batch, windows)
     export_queries(project, round_number)
     notes = {"notes": list(chosen.notes)} if chosen.notes else {}
-    return {"num_queries": len(batch), "num_audits": len(audit_rows)} | notes
+    return _detail(project, batch, windows) | notes
+
+
+def _detail(project: Project, batch: Sequence[Query], windows: Sequence[Window]) -> Detail:
+    """What the ledger records of the step."""
+    detail: Detail = {"num_queries": len(batch) + len(windows), "num_audits": sum(q.is_audit for q in batch)}
+    if num_faint := sum(q.strategy == FAINT for q in batch):
+        detail["num_faint"] = num_faint
+    if windows:
+        detail |= {"num_windows": len(windows), "window_shape_zyx": list(window_shape(project))}
+    return detail
+
+
+def _choose_faint(project: Project, pool: RoundPool) -> np.ndarray:
+    """(F,) int64, faint candidates for their share of the budget: those to which the scorer gives the most."""
+    config = project.config.query
+    free = np.flatnonzero(pool.faint & ~pool.excluded)
+    order = np.argsort(-pool.probability[free], kind="stable")
+    return free[order[: round(config.faint_share * config.budget)]]
+
+
+def _belief(pool: RoundPool, row: int) -> dict[str, float]:
+    """The scorer's probability as part of a reason."""
+    return {"probability": round(float(pool.probability[row]), 4)}
 
 
 def _draw_audits(project: Project, round_number: int, pool: RoundPool, batch_size: int) -> np.ndarray:
@@ -65,7 +97,7 @@ def _draw_audits(project: Project, round_number: int, pool: RoundPool, batch_siz
     if project.boxes.test is not None:
         return np.zeros(0, np.int64)
     rng = np.random.default_rng(project.seed(round_number, "audit"))
-    free = np.flatnonzero(~(pool.excluded | _asked_as(project, round_number, pool, audit=False)))
+    free = np.flatnonzero(~(pool.excluded | pool.faint | _asked_as(project, round_number, pool, audit=False)))
     return rng.choice(free, min(len(free), round(project.config.query.audit_share * batch_size)), replace=False)
 
 
@@ -77,21 +109,21 @@ def _choose(project: Project, round_number: int, pool: RoundPool, audit_rows: np
     excluded[audit_rows] = True
     strategy = project.strategy(project.seed(round_number, "query"))
     committee = pool.ensemble(project.seed(round_number, "committee")) if strategy.needs_ensemble else None
+    probability = pool.probability if committee is None else committee
+    shown = np.flatnonzero(~pool.faint)  # faint candidates are not the strategy's, and must not shape its clusters
     chosen = strategy.suggest(
-        pool.streams,
-        pool.y,
+        {name: latents[shown] for name, latents in pool.streams.items()},
+        pool.y[shown],
         batch_size=batch_size,
-        probability=pool.probability if committee is None else committee,
-        excluded=excluded,
-        position_nm=pool.position_nm,
+        probability=probability[..., shown],
+        excluded=excluded[shown],
+        position_nm=pool.position_nm[shown],
     )
     for note in chosen.notes:
         progress.say(f"  {note}")
-    reasons = [
-        reason | {"probability": round(float(pool.probability[row]), 4)}
-        for row, reason in zip(chosen.rows, chosen.reasons, strict=True)
-    ]
-    return replace(chosen, reasons=reasons)
+    rows = shown[chosen.rows]
+    reasons = [reason | _belief(pool, row) for row, reason in zip(rows, chosen.reasons, strict=True)]
+    return replace(chosen, rows=rows, reasons=reasons)
 
 
 def _asked_as(project: Project, round_number: int, pool: RoundPool, *, audit: bool) -> np.ndarray:

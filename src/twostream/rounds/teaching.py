@@ -28,7 +28,7 @@ class Taught:
     Attributes:
         lessons: L lessons, oldest first.
         asked_in: (L,) int64, the round in which each was asked.
-        candidates: (L,) int64, id of the candidate; 0 for objects that were missed.
+        candidates: (L,) int64, id of the candidate; 0 for objects that were missed, and for windows.
     """
 
     lessons: list[Lesson]
@@ -36,7 +36,7 @@ class Taught:
     candidates: np.ndarray
 
 
-def collect(ledger: Ledger, before_round: int) -> Taught:
+def collect(ledger: Ledger, before_round: int, beside: Sequence[tuple[int, Lesson]] = ()) -> Taught:
     """Lessons from the answers to queries of earlier rounds, and from objects that were missed there.
 
     Audits give none. Nor do candidates about whose ``y`` annotators disagree, and answers that say nothing about voxels
@@ -45,9 +45,10 @@ def collect(ledger: Ledger, before_round: int) -> Taught:
     Args:
         ledger: the ledger.
         before_round: only queries of rounds before this one.
+        beside: further lessons, each with its round; of one round they come first, so that answers overwrite them.
     """
     verdicts = ledger.verdicts()
-    lessons: list[tuple[int, int, Lesson]] = []
+    lessons: list[tuple[int, int, Lesson]] = [(asked_in, 0, lesson) for asked_in, lesson in beside]
     for identity, query in ledger.newest_queries(before_round).items():
         verdict = verdicts[identity]
         if query.is_audit or not verdict.teaches:

@@ -1,4 +1,4 @@
-"""What an annotator can say about a candidate, and what each answer means for learning and for the budget.
+"""What an annotator can say about a candidate or a window, and what it means for learning and for the budget.
 
 The kinds and their meanings stand in one table (``docs/contracts.md``, *Answers*); the ledger, the lessons of S, the
 streams and the curated data set all read it. Other packages may add kinds with ``register_answer_kind``.
@@ -24,6 +24,7 @@ class AnswerKind(StrEnum):
     SWAPPED = "swapped"
     CORRECTED = "corrected"
     MISSED = "missed"
+    NONE_MISSED = "none_missed"
     UNSURE = "unsure"
     SKIPPED = "skipped"
 
@@ -83,10 +84,23 @@ MEANING: dict[str, Meaning] = {
     AnswerKind.SWAPPED: Meaning(1.0, "exchanged", True),
     AnswerKind.CORRECTED: Meaning(0.0, "drawn", True),
     AnswerKind.MISSED: Meaning(NAN, "drawn", True),
+    # A window is no candidate and has no y; what S learns from one is in ``rounds/teaching.py``.
+    AnswerKind.NONE_MISSED: Meaning(NAN, "", True),
     AnswerKind.UNSURE: Meaning(NAN, "", True),
     AnswerKind.SKIPPED: Meaning(NAN, "", False, may_be_asked_again=True),
 }
 """{kind: its meaning}; registered kinds stand behind those of the house."""
+
+
+WINDOW_KINDS = (AnswerKind.NONE_MISSED, AnswerKind.UNSURE, AnswerKind.SKIPPED)
+"""What a person can say about a window as a whole, beside the objects that they mark in it as ``MISSED``."""
+NOT_OF_CANDIDATES = (AnswerKind.MISSED, AnswerKind.NONE_MISSED)
+"""Kinds that say nothing about a candidate."""
+
+
+def candidate_kinds() -> list[str]:
+    """The kinds of answers that a query about a candidate may get, registered ones too."""
+    return [kind for kind in MEANING if kind not in NOT_OF_CANDIDATES]
 
 
 def register_answer_kind(name: str, meaning: Meaning) -> None:

@@ -19,9 +19,9 @@ from twostream.candidates.candidate import Candidate
 from twostream.candidates.patches import PatchPair
 from twostream.project.answer_log import ANSWERS_NAME, AnswerLog
 from twostream.project.ledger import Ledger
-from twostream.project.records import Answer, Query
+from twostream.project.records import Answer, Query, Window
 from twostream.task import Mitochondria, SynapsePolarity, Task
-from twostream.task.answers import MEANING, RETRACTED, AnswerKind
+from twostream.task.answers import MEANING, RETRACTED, WINDOW_KINDS, AnswerKind, candidate_kinds
 
 NUM_THREADS = 8
 NUM_CANDIDATES = 200
@@ -29,6 +29,7 @@ ACKNOWLEDGED_BEFORE_THE_KILL = 20
 CANDIDATE = ("label", "box", "mask", "score")
 PATCH = ("image", "mask", "angle_deg", "section", "padded")
 DRAWING = Box((0, 0, 0), (1, 2, 2)), np.ones((1, 2, 2), np.uint8)
+WINDOW_SHAPE = (1, 4, 4)
 
 
 def query(candidate: int, **settings: Any) -> Query:
@@ -52,9 +53,10 @@ def told(query_id: int | None, kind: str, annotator: str = "ann", **settings: An
     return Answer(query_id, kind, annotator, **settings)
 
 
-def about_a_query() -> list[str]:
-    """The kinds of answers that a query may get, those of other packages too."""
-    return [kind for kind in MEANING if kind != AnswerKind.MISSED]
+def window(number: int, **settings: Any) -> Window:
+    """The window ``number`` of a row of windows that share no voxel; ``DRAWING`` lies in window 0."""
+    settings.setdefault("inclusion", 0.25 + 0.25 / (1 + number))
+    return Window(Box((0, 0, 4 * number), WINDOW_SHAPE), reason={"faint": number / 7, "of": None}, **settings)
 
 
 def same(a: float, b: float) -> bool:
@@ -64,8 +66,11 @@ def same(a: float, b: float) -> bool:
 def state(ledger: Ledger) -> tuple[Any, ...]:
     """All that a ledger says, as values that can be compared."""
     verdicts = {i: (str(v.y), v.kind, v.askable) for i, v in ledger.verdicts().items()}
-    answers = [(a.id, a.query, a.kind, a.annotator, a.supersedes) for a in ledger.all_answers()]
-    return [q.id for q in ledger.queries()], [q.id for q in ledger.open_queries()], answers, verdicts, ledger.counts()
+    answers = [(a.id, a.query, a.kind, a.annotator, a.supersedes, a.window) for a in ledger.all_answers()]
+    asked = [q.id for q in ledger.queries()], [q.id for q in ledger.open_queries()]
+    of_windows = [(i, v.kind, v.askable) for i, v in ledger.window_verdicts().items()]
+    windows = ledger.windows(), [w.id for w in ledger.open_windows()], of_windows
+    return *asked, answers, verdicts, ledger.counts(), windows
 
 
 def keep_telling(exam: LedgerExam, folder: Path, acknowledged: Connection) -> None:
@@ -89,15 +94,16 @@ class LedgerExam:
 
     Supply ``open``. The test class must be importable by its module's name, because a process of its own uses it.
 
-    Examined: that ids are given once and a repeated registration changes nothing; that a round asks once, all of its
-    batch or nothing, only about registered candidates that may be asked; that snapshots come back as they were asked;
-    open queries in order; every kind of answer, registered ones too, with its y, its place in the budget and whether it
-    may be asked again; asking again; several annotators, for every pair of kinds; superseding; retractions; keys;
-    leases; what is refused, and that it changes nothing; that nothing is forgotten; audits; drawings; steps and scores;
-    that a second opening sees everything at once; a process that is killed between its answers; eight threads, on one
-    object and on eight; that every answer is also a line of ``answers.jsonl``, whoever else writes it, and counts where
-    the line cannot be written; that answers are restored from it with their ids and times, and their ids are given to
-    no other; that a ledger which has lost answers is refused; copies; facts.
+    Examined: that ids are given once and a repeated registration changes nothing; that a round asks once, all of
+    its batch or nothing, only about registered candidates that may be asked; that snapshots come back as they were
+    asked; open queries in order; every kind of answer, registered ones too, with its y, its place in the budget and
+    whether it may be asked again; windows, the objects that are marked in them, and what takes either back; asking
+    again; several annotators, for every pair of kinds; superseding; retractions; keys; leases; what is refused, and
+    that it changes nothing; that nothing is forgotten; audits; drawings; steps and scores; that a second opening
+    sees everything at once; a process that is killed between its answers; eight threads, on one object and on
+    eight; that every answer is also a line of ``answers.jsonl``, whoever else writes it, and counts where the line
+    cannot be written; that answers are restored from it with their ids and times, and their ids are given to no
+    other; that a ledger which has lost answers is refused; copies; facts.
     """
 
     def open(
@@ -189,7 +195,7 @@ class LedgerExam:
     # -- answers --------------------------------------------------------------------------------------------------
 
     def test_every_kind_of_answer_has_its_meaning(self, ledger: Ledger, tmp_path: Path) -> None:
-        kinds = about_a_query()
+        kinds = candidate_kinds()
         ledger.ask(0, [query(i) for i in range(1, len(kinds) + 1)])
         assert all(math.isnan(v.y) and not v.askable and v.kind is None for v in ledger.verdicts().values())
         num_paid = 0
@@ -219,7 +225,7 @@ class LedgerExam:
                 self.refused(ledger, "has been asked before", ledger.ask, number, [query(number)])
 
     def test_two_annotators(self, ledger: Ledger) -> None:
-        pairs = [(a, b) for a in about_a_query() for b in about_a_query()]
+        pairs = [(a, b) for a in candidate_kinds() for b in candidate_kinds()]
         ledger.ask(0, [query(i) for i in range(1, len(pairs) + 1)])
         for q, (a, b) in zip(ledger.open_queries(), pairs, strict=True):
             ledger.tell_all([told(q.id, a, "ann"), told(q.id, b, "bob")])
@@ -399,6 +405,114 @@ class LedgerExam:
             assert reader.scores() == {0: {"a": 1.0}}
             assert reader.finished_steps() == expected and list(reader.finished_steps()) == list(expected)
 
+    # -- windows ---------------------------------------------------------------------------------------------------
+
+    def test_windows_are_asked_beside_candidates(self, ledger: Ledger, tmp_path: Path) -> None:
+        batch = [query(1), query(2)], [window(0), window(3, volume="block-7", task="cleft")]
+        for _ in range(2):  # a step that is repeated after a kill
+            ledger.ask(0, *batch)
+        for reader in (ledger, self.open(tmp_path)):
+            assert [q.candidate.id for q in reader.open_queries()] == [1, 2] == [q.id for q in reader.queries(0)]
+            assert [one.candidate for one in reader.query_lines(0)] == [1, 2] == list(reader.newest_queries(1))
+            assert list(reader.verdicts()) == [1, 2] and reader.newest_asked_round() == 0
+            found = reader.open_windows()
+            assert found == reader.windows() == reader.windows(0) and reader.windows(1) == []
+            for one, asked in zip(found, batch[1], strict=True):
+                assert (one.box, one.inclusion, one.strategy) == (asked.box, asked.inclusion, "window")
+                assert (one.reason, one.volume, one.round) == (asked.reason, asked.volume, 0)
+                assert reader.window(one.id) == one
+            assert found[1].task == "cleft" and [one.id for one in found] == [3, 4]
+            counts = reader.counts()
+            assert (counts.asked, counts.open, counts.windows, counts.open_windows) == (4, 4, 2, 2)
+        other = [window(0), window(1)]
+        self.refused(ledger, "has asked 2 candidates and 2 windows already", ledger.ask, 0, batch[0], other)
+        self.refused(ledger, "has asked 2 candidates and 2 windows already", ledger.ask, 0, batch[0])
+        self.refused(ledger, "expected a box", ledger.ask, 1, [query(3)], [window(5, inclusion=0.0)])
+        self.refused(ledger, "expected a box", ledger.ask, 1, [query(3)], [Window(Box((0, 0, 0), (0, 1, 1)), 1.0)])
+        self.refused(ledger, "has been asked before", ledger.ask, 1, [query(3)], [window(5), window(5)])
+        self.refused(ledger, "has been asked before", ledger.ask, 1, [query(3)], [window(0)])  # it waits
+        ledger.ask(1, [], [window(5)])  # a round may consist of windows
+        assert [one.id for one in ledger.windows(1)] == [5] and ledger.newest_asked_round() == 1
+        for act, wrong in ((ledger.query, 3), (ledger.window, 1), (ledger.window, 99)):
+            with pytest.raises(LedgerError, match="window"):
+                act(wrong)
+
+    def test_what_is_said_of_a_window_closes_it(self, ledger: Ledger, tmp_path: Path) -> None:
+        ledger.ask(0, [query(1)], [window(i) for i in range(len(WINDOW_KINDS))])
+        for one, kind in zip(ledger.open_windows(), WINDOW_KINDS, strict=True):
+            ledger.tell(told(one.id, kind, seconds=2.0))
+            for reader in (ledger, self.open(tmp_path)):
+                verdict = reader.window_verdicts()[one.id]
+                assert (verdict.kind, verdict.askable) == (kind, kind == AnswerKind.SKIPPED) and math.isnan(verdict.y)
+                assert one.id not in {other.id for other in reader.open_windows()}
+        assert ledger.spent() == (2, 6.0) and ledger.counts().open == 1  # skipping costs no answer
+        assert ledger.open_windows() == [] and list(ledger.verdicts()) == [1]
+        closed = {box.offset_zyx[2] // 4 for _, box in ledger.closed_boxes()}
+        assert closed == {i for i, kind in enumerate(WINDOW_KINDS) if kind != AnswerKind.SKIPPED}
+        for number, kind in enumerate(WINDOW_KINDS):
+            if kind == AnswerKind.SKIPPED:
+                ledger.ask(1, [], [window(number)])
+            else:
+                self.refused(ledger, "has been asked before", ledger.ask, 1, [], [window(number)])
+        said = [told(i, kind, "bob") for i, kind in enumerate(WINDOW_KINDS, start=2)]
+        ledger.tell_all([*said[1:], said[0]])
+        assert [v.kind for v in ledger.window_verdicts().values()][: len(WINDOW_KINDS)] == list(WINDOW_KINDS)
+        ledger.tell(told(2, AnswerKind.UNSURE, "eve"))
+        assert ledger.window_verdicts()[2].kind is None and not ledger.window_verdicts()[2].askable
+
+    def test_objects_are_marked_in_windows(self, ledger: Ledger, tmp_path: Path) -> None:
+        ledger.ask(0, [query(1)], [window(0, volume="block-7", task="cleft"), window(3)])
+        ledger.ask(1, [query(2)])
+        marked = ledger.tell(told(None, AnswerKind.MISSED, window=2, seconds=3.0))
+        outside = ledger.tell(told(None, AnswerKind.MISSED))
+        for reader in (ledger, self.open(tmp_path)):
+            first, second = reader.missed_objects()
+            assert (first.id, first.window, first.query, first.candidate) == (marked, 2, None, None)
+            assert (first.round, first.volume, first.task) == (0, "block-7", "cleft")  # those of its window
+            assert (second.id, second.window, second.round) == (outside, None, 1)
+            assert [one.id for one in reader.open_windows()] == [2, 3] and reader.spent() == (2, 3.0)
+            assert [a.window for a in reader.answers_after(0)] == [2, None]
+        self.refused(ledger, "which holds 0:1,0:4,12:16", ledger.tell, told(None, AnswerKind.MISSED, window=3))
+        for wrong in (1, 99):
+            self.refused(ledger, f"no window {wrong}", ledger.tell, told(None, AnswerKind.MISSED, window=wrong))
+        self.refused(ledger, "only an object that is marked", ledger.tell, told(2, AnswerKind.UNSURE, window=2))
+        for kind in MEANING:
+            if kind not in (*WINDOW_KINDS, AnswerKind.MISSED):
+                self.refused(ledger, "which is a window; expected", ledger.tell, told(2, kind))
+        self.refused(ledger, "is about candidate 1; expected", ledger.tell, told(1, AnswerKind.NONE_MISSED))
+
+    def test_a_mark_and_the_end_of_a_window_are_taken_back(self, ledger: Ledger) -> None:
+        ledger.ask(0, [], [window(0), window(1)])
+        marked = ledger.tell(told(None, AnswerKind.MISSED, window=1))
+        end = ledger.tell(told(1, AnswerKind.NONE_MISSED, seconds=2.0))
+        self.refused(ledger, "has answered query 1 already", ledger.tell, told(1, AnswerKind.UNSURE))
+        assert [one.id for one in ledger.open_windows()] == [2] and ledger.spent()[0] == 2
+        ledger.tell(Answer(1, RETRACTED, "ann", supersedes=end))
+        assert [one.id for one in ledger.open_windows()] == [1, 2] and ledger.spent() == (1, 2.0)
+        self.refused(
+            ledger,
+            "was not marked there",
+            ledger.tell,
+            told(None, AnswerKind.MISSED, supersedes=marked, window=2),
+        )
+        changed = ledger.tell(told(None, AnswerKind.MISSED, supersedes=marked))
+        assert [(a.id, a.window) for a in ledger.missed_objects()] == [(changed, 1)]  # it stays in its window
+        ledger.tell(Answer(None, RETRACTED, "ann", supersedes=changed))
+        assert ledger.missed_objects() == [] and [a.window for a in ledger.all_answers()] == [1, None, None, 1, 1]
+        assert [one.id for one in ledger.open_windows()] == [1, 2] and ledger.spent() == (0, 2.0)
+        ledger.tell(told(1, AnswerKind.NONE_MISSED))
+        assert ledger.window_verdicts()[1].kind == AnswerKind.NONE_MISSED and ledger.spent() == (1, 2.0)
+
+    def test_windows_are_leased_like_queries(self, ledger: Ledger, tmp_path: Path) -> None:
+        ledger.ask(0, [query(1)], [window(0), window(1)])
+        settings: dict[str, Any] = {"wanted": {}, "until": 110.0, "now": 100.0}
+        assert ledger.leases.take("ann", [1, 2, 3], number=2, **settings) == [1, 2]
+        assert self.open(tmp_path).leases.take("bob", [1, 2, 3], number=2, **settings) == [3]
+        ledger.tell(told(None, AnswerKind.MISSED, window=2))
+        assert sorted(ledger.leases.held("ann", 109.0)) == [1, 2]  # a mark is not the end of a window
+        ledger.tell(told(2, AnswerKind.NONE_MISSED))
+        assert ledger.leases.held("ann", 109.0) == [1]
+
     # -- several at once, and kills -------------------------------------------------------------------------------
 
     def test_a_missing_ledger_is_an_error(self, tmp_path: Path) -> None:
@@ -497,21 +611,27 @@ class LedgerExam:
         """
         ledger = self.open(folder, create=True, answers_path=folder / ANSWERS_NAME)
         ledger.register(0, range(1, NUM_CANDIDATES + 1))
-        kinds = about_a_query()
-        ledger.ask(0, [query(i, volume="block-7") for i in range(1, len(kinds) + 1)])
+        kinds = candidate_kinds()
+        batch = [query(i, volume="block-7") for i in range(1, len(kinds) + 1)]
+        ledger.ask(0, batch, [window(i) for i in range(len(WINDOW_KINDS))])
         if copied:
             ledger.copy_to(copied)
         ids = ledger.tell_all([told(i, kind, "ann é", seconds=0.1 + i) for i, kind in enumerate(kinds, start=1)])
         ledger.tell(told(1, AnswerKind.NOTHING, "ann é", supersedes=ids[0], reason="two\nlines", adjudicates=True))
         mask = np.arange(24, dtype=np.uint8).reshape(2, 3, 4) % 3
         ledger.tell(told(None, AnswerKind.MISSED, "bob", drawing=(Box((5, 6, 7), mask.shape), mask), volume="block-8"))
+        first = len(kinds) + 1
+        marked = ledger.tell(told(None, AnswerKind.MISSED, "eve", window=first))
+        ledger.tell_all([told(first + i, kind, "eve") for i, kind in enumerate(WINDOW_KINDS)])
+        ledger.tell(Answer(None, RETRACTED, "eve", supersedes=marked))
         return ledger
 
     def test_every_answer_is_also_a_line(self, tmp_path: Path) -> None:
         ledger = self.answered(tmp_path)
         ledger.tell(told(2, AnswerKind.UNSURE, "eve"))
         assert lines(tmp_path) == {one.answer.id: one.line() for one in ledger.logged()}
-        (missed,) = (a for a in ledger.all_answers() if a.kind == AnswerKind.MISSED)
+        missed, marked = (a for a in ledger.all_answers() if a.kind == AnswerKind.MISSED)
+        assert missed.window is None and marked.window == ledger.windows()[0].id
         found = {one.answer.id: one for one in AnswerLog(tmp_path / ANSWERS_NAME).answers()[0]}
         for answer in ledger.all_answers():
             copy = found[answer.id].answer

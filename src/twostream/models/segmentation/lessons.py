@@ -48,7 +48,8 @@ class Lesson:
             shape: nothing is known there). See ``task.answers.Meaning``. "expected": nobody was asked; the mask is
             foreground with probability ``share``, else background.
         share: probability of foreground, for "expected".
-        weight: what the voxels count beside those of an answer, in (0, 1].
+        weight: what the voxels count beside those of an answer, in [0, 1]; 0: as much as any voxel. A window that was
+            searched is large, and would outweigh everything else.
     """
 
     box: Box
@@ -297,9 +298,10 @@ class Lessons:
         rows = tuple(i for i, one in enumerate(self.lessons) if one.box.grown(self._margin).intersects(box))
         wrong_shapes = [row for row in rows if self.lessons[row].teaches == "ignore"]
         weight = np.ones(box.shape_zyx, np.uint8)
-        for row in (row for row in rows if row not in wrong_shapes):
+        for row in (row for row in rows if row not in wrong_shapes and self.lessons[row].weight):
             counts = max(1, round(self._emphasis * self.lessons[row].weight))
-            weight[self._masks_with_margins(box, [row])] = counts  # where two overlap, the newer one counts
+            covered = self._masks_with_margins(box, [row])
+            weight[covered] = np.maximum(weight[covered], counts)
         pseudo_labels = None
         if self._previous_probability is not None:
             pseudo_labels = self._pseudo_labels(read_padded(self._previous_probability, box))

@@ -16,11 +16,12 @@ import numpy as np
 from twostream.project.dataset.objects import DISPUTED, MODEL
 from twostream.project.probabilities import Probabilities
 from twostream.project.project import Project
+from twostream.project.recall import recall_estimate, said
 from twostream.task.answers import MEANING
 from twostream.task.metrics import wilson_interval
 from twostream.volume.uri import Uri
 
-NO_RECALL = "no estimate yet: nothing shows which objects were missed; a test box with true objects would"
+NO_RECALL = "no estimate yet: nothing shows which objects were missed; a test box with true objects or windows would"
 Rows = Sequence[Mapping[str, Any]]
 
 
@@ -104,10 +105,12 @@ def _said(facts: Mapping[str, Any]) -> list[str]:
         lines.append(
             "  precision of origin model: no estimate yet, as nothing has been judged by audits or on a test box"
         )
-    if recall["value"] is not None:
+    if recall["source"] == "windows":
+        lines.append(f"  {recall['meaning']}")
+    elif recall["value"] is not None:
         lines.append(f"  recall: {recall['value']:.3f} of {recall['num_truth']} true objects ({recall['source']})")
     else:
-        lines.append("  recall: no estimate yet, as nothing shows what was missed (a test box with true objects would)")
+        lines.append("  recall: no estimate yet, as nothing shows what was missed (a test box or windows would)")
     return lines
 
 
@@ -200,6 +203,11 @@ def _recall(
     num_truth = project.ledger.scores().get(round_number, {}).get("num_truth")
     judged = _on_test_box(probabilities, min_probability)
     if not num_truth or probabilities is None or np.isnan(probabilities.on_test_box).all():
+        if estimate := recall_estimate(project):
+            row = estimate.row()
+            return {"value": row["value"], "num_truth": None, "source": "windows", "meaning": said(row)} | {
+                name: row[name] for name in ("interval", "round", "found", "missed", "windows")
+            }
         return {"value": None, "num_truth": None, "source": None, "meaning": NO_RECALL}
     return {
         "value": sum(judged) / num_truth,

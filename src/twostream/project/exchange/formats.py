@@ -62,7 +62,9 @@ def export_exchange(project: Project, format_: str, path: Path) -> str:
         write_text(path, write_nml(points, place, name or "image"))
     else:
         write_text(path, write_colours(points))
-    return f"{len(points)} queries written to {path} ({format_})"
+    windows = len(project.ledger.open_windows())
+    left_out = f"; {windows} windows are not in it, answer them in the browser or in a table" if windows else ""
+    return f"{len(points)} queries written to {path} ({format_}){left_out}"
 
 
 def _image_source(project: Project) -> str | None:

@@ -9,7 +9,7 @@ a user.
     voxels       foreground and background IoU
     partition    variation of information, adapted Rand error
     clefts       distances between clefts, as in the CREMI challenge
-    intervals    confidence interval of a proportion
+    intervals    confidence intervals of a proportion and of a total
     checks       of the arrays that the others are given
 """
 
@@ -25,7 +25,7 @@ from twostream.task.metrics.detection import (
     precision_recall_f1,
     roi_accuracy,
 )
-from twostream.task.metrics.intervals import wilson_interval
+from twostream.task.metrics.intervals import weighted_poisson_interval, wilson_interval
 from twostream.task.metrics.overlaps import Overlaps, hidden_voxels
 from twostream.task.metrics.partition import AdaptedRand, VariationOfInformation, adapted_rand, variation_of_information
 from twostream.task.metrics.voxels import VoxelCounts, foreground_iou
@@ -49,5 +49,6 @@ __all__ = [
     "precision_recall_f1",
     "roi_accuracy",
     "variation_of_information",
+    "weighted_poisson_interval",
     "wilson_interval",
 ]

@@ -8,6 +8,7 @@ const STYLES = {
   swapped: { text: "sides swapped", glyph: "■" },
   corrected: { text: "corrected", glyph: "✚" },
   missed: { text: "missed object", glyph: "●" },
+  none_missed: { text: "nothing missed", glyph: "○" },
   unsure: { text: "unsure", glyph: "▼" },
   skipped: { text: "skipped", glyph: "◀" },
   open: { text: "not answered yet", glyph: "★" },
