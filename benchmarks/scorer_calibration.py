@@ -81,13 +81,14 @@ def main() -> None:
     parser.add_argument("--answers", type=int, nargs="+", default=[1, 10, 50])
     parser.add_argument("--draws", type=int, default=3, help="first batches per seed")
     parser.add_argument("--scorers", nargs="+", choices=list(ARMS), default=SHOWN, help="default: %(default)s")
+    parser.add_argument("--true-share", type=float, help="thin the candidates at random to this share of True")
     parser.add_argument("--pooled", action="store_true", help="one row per scorer")
     full = {"seeds": [0, 1, 2], "answers": [1, 3, 6, 10, 20, 50, 100], "draws": 10}
     options = common_options.parse(parser, full=full)
     use_threads(options.threads)
     results = Results("scorer_calibration", options)
     for name in common_options.chosen_sets(options, WEAK_SETS):
-        found = [pools.load(options, name, seed) for seed in options.seeds]
+        found = [thinned(pools.load(options, name, seed), options.true_share) for seed in options.seeds]
         cells: dict[Cell, Runs] = {}
         for asked_by in options.asked_by:
             # The first batch is random, whatever the strategy.
@@ -110,7 +111,9 @@ def report(
 ) -> None:
     """Rows of one set: means over runs and cells, and paired gains over "waits"."""
     data = together(pool.data for pool in found)
-    settings = {"set": name, "side": options.side, "candidates": sorted({len(pool.y) for pool in found})} | settings
+    numbers = sorted({len(pool.y) for pool in found})
+    settings = {"set": name, "side": options.side, "true share": options.true_share or "as it is"} | settings
+    settings["candidates"] = str(numbers[0]) if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]}"
     settings["runs"] = sum(len(next(iter(runs.values()))) for runs in cells)
     for arm in options.scorers:
         values = means([means(list(runs[arm].values())) for runs in cells])
@@ -135,6 +138,19 @@ def gains_over(base: Run, better: Run, measure: str, by_seed: bool) -> list[floa
     for (seed, draw), values in better.items():
         found.setdefault(seed if by_seed else draw, []).append(base[seed, draw][measure] - values[measure])
     return [float(np.mean(values)) for values in found.values()]
+
+
+def thinned(pool: Pool, true_share: float | None) -> Pool:
+    """The pool without candidates of the kind that is too frequent; None: the pool as it is."""
+    if true_share is None:
+        return pool
+    order = np.random.default_rng(0).permutation(len(pool.y))
+    kinds = {value: order[pool.y[order] == value] for value in (0, 1)}
+    odds = true_share / (1 - true_share)
+    number = {1: round(len(kinds[0]) * odds), 0: round(len(kinds[1]) / odds)}
+    rows = np.sort(np.concatenate([rows[: number[value]] for value, rows in kinds.items()]))
+    streams = {name: array[rows] for name, array in pool.streams.items()}
+    return Pool(streams, pool.score[rows], pool.num_voxels[rows], pool.y[rows], pool.data)
 
 
 def answered(pool: Pool, numbers: list[int], asked_by: str, draw: int) -> Iterator[tuple[int, np.ndarray]]:
