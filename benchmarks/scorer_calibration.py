@@ -11,9 +11,13 @@ the error that the scorer expects of its own labels differs from the true one. S
 - "waits": Bayesian logistic regression that is S's score until both answers were given, with a variance of 100 for the
   intercept (the scorer of earlier versions, later than "penalised");
 - "any, V": the same from the first answer on, with variance V for the intercept;
-- "local, V, L": the same with variance 2 for the intercept and local terms of each stream of variance V and squared
-  length L (Nystroem features of a Gaussian kernel, Williams and Seeger 2001);
+- "local, V, L": the shared scorer with local terms of each stream of variance V and squared length L (Nystroem features
+  of a Gaussian kernel, Williams and Seeger 2001);
 - "shared": the scorer that the project uses.
+
+"Curated error" is the share of wrong labels in the whole pool, where answered candidates are right. Strategies ask with
+the shared scorer, so that all scorers see the same answers; with --own-questions each asks with the scorer that is
+measured.
 
 Two committees, drawn from the posterior and fitted to resampled answers (bootstrap): how often does the true share of
 right labels lie in the interval of ``stopping.expected_right``, and how wide is that interval?
@@ -30,7 +34,7 @@ not pools.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,7 +55,7 @@ from sklearn.preprocessing import StandardScaler
 from twostream.models.training import use_threads
 from twostream.query import get_strategy
 from twostream.query.pool import check_pool
-from twostream.query.scorer import Columns, laplace
+from twostream.query.scorer import CONSTANT_VARIANCE, Columns, laplace
 from twostream.query.stopping import expected_right
 
 BATCH_SIZE = 10
@@ -63,7 +67,7 @@ ENOUGH = 10
 """Answers of either kind from which "tuned" tunes."""
 UNITS = {
     "log_loss": "nats", "brier": "squared error", "calibration_error": "share", "auc": "AUC", "accuracy": "share",
-    "expected_minus_true_error": "share difference", "covered": "share", "width": "share",
+    "curated_error": "share", "expected_minus_true_error": "share difference", "covered": "share", "width": "share",
 }  # fmt: skip
 
 Cell = tuple[str, int]
@@ -82,6 +86,9 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=3, help="first batches per seed")
     parser.add_argument("--scorers", nargs="+", choices=list(ARMS), default=SHOWN, help="default: %(default)s")
     parser.add_argument("--true-share", type=float, help="thin the candidates at random to this share of True")
+    parser.add_argument("--measures", nargs="+", choices=list(UNITS), default=list(UNITS), help="default: all")
+    parser.add_argument("--gains", nargs="*", choices=list(UNITS), default=[], help="measures compared with waits")
+    parser.add_argument("--own-questions", action="store_true", help="strategies use the scorer that is measured")
     parser.add_argument("--pooled", action="store_true", help="one row per scorer")
     full = {"seeds": [0, 1, 2], "answers": [1, 3, 6, 10, 20, 50, 100], "draws": 10}
     options = common_options.parse(parser, full=full)
@@ -95,9 +102,12 @@ def main() -> None:
             numbers = [n for n in options.answers if n > BATCH_SIZE or asked_by == options.asked_by[0]]
             for seed, pool in zip(options.seeds, found, strict=True):
                 for draw in range(options.draws):
-                    for number, y in answered(pool, numbers, asked_by, draw):
-                        runs = cells.setdefault((asked_by, number), {})
-                        for arm in options.scorers:
+                    shared = answered(pool, numbers, asked_by, draw, shared_scorer)
+                    for arm in options.scorers:
+                        own = options.own_questions and arm in SCORERS
+                        answers = answered(pool, numbers, asked_by, draw, SCORERS[arm]) if own else shared
+                        for number, y in answers.items():
+                            runs = cells.setdefault((asked_by, number), {})
                             runs.setdefault(arm, {})[seed, draw] = ARMS[arm](pool, y, draw)
         if options.pooled:
             report(results, options, name, found, list(cells.values()), {})
@@ -116,11 +126,12 @@ def report(
     settings["candidates"] = str(numbers[0]) if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]}"
     settings["runs"] = sum(len(next(iter(runs.values()))) for runs in cells)
     for arm in options.scorers:
+        named = {"scorer" if options.pooled else "arm": arm}
         values = means([means(list(runs[arm].values())) for runs in cells])
-        for measure, mean in values.items():
-            results.add(measure, mean, UNITS[measure], data=data, scorer=arm, **settings)
+        for measure in [m for m in options.measures if m in values]:
+            results.add(measure, values[measure], UNITS[measure], data=data, **named, **settings)
         if arm in SCORERS and arm != "waits" and "waits" in options.scorers:
-            for measure in ("log_loss", "brier"):
+            for measure in options.gains:
                 gains = [gains_over(runs["waits"], runs[arm], measure, name == "synthetic") for runs in cells]
                 mean, low, high = mean_interval(np.mean(gains, axis=0))
                 enough = len(gains[0]) > 1
@@ -128,7 +139,7 @@ def report(
                     f"{measure}_less_than_waits", mean, f"{UNITS[measure]} difference", data=data,
                     spread=[low, high] if enough else None,
                     spread_is=f"95 percent, Student's t over {len(gains[0])} seeds or draws" if enough else None,
-                    scorer=arm, **settings,
+                    **named, **settings,
                 )  # fmt: skip
 
 
@@ -153,19 +164,18 @@ def thinned(pool: Pool, true_share: float | None) -> Pool:
     return Pool(streams, pool.score[rows], pool.num_voxels[rows], pool.y[rows], pool.data)
 
 
-def answered(pool: Pool, numbers: list[int], asked_by: str, draw: int) -> Iterator[tuple[int, np.ndarray]]:
-    """How many are answered, and (N,) answers: first a random batch, then what the strategy asks."""
+def answered(
+    pool: Pool, numbers: list[int], asked_by: str, draw: int, predict: Callable[[Pool, np.ndarray], np.ndarray]
+) -> dict[int, np.ndarray]:
+    """{number of answers: (N,) answers}: first a random batch, then what the strategy asks with a scorer."""
     y, order = np.full(len(pool.y), np.nan), np.zeros(0, int)
     while len(order) < max(numbers):
         first = len(order) == 0
         settings = {"num_clusters": (5, 2)} if asked_by == "two-stream" and not first else {}
         strategy = get_strategy("random" if first else asked_by, settings, random_state=draw)
-        asked = strategy.query(pool.streams, y, batch_size=BATCH_SIZE, probability=shared_scorer(pool, y))
+        asked = strategy.query(pool.streams, y, batch_size=BATCH_SIZE, probability=predict(pool, y))
         order, y[asked] = np.concatenate([order, asked]), pool.y[asked]
-    for number in numbers:
-        y = np.full(len(pool.y), np.nan)
-        y[order[:number]] = pool.y[order[:number]]
-        yield number, y
+    return {n: np.where(np.isin(np.arange(len(y)), order[:n]), pool.y, np.nan) for n in numbers}
 
 
 # -- scorers ----------------------------------------------------------------------------------------------------------
@@ -269,7 +279,11 @@ SCORERS: dict[str, Callable[[Pool, np.ndarray], np.ndarray]] = {
     "tuned": tuned,
     "waits": Bayesian(100, waits=True),
     **{f"any, {constant}": Bayesian(constant) for constant in (100, 10, 4, 2, 1)},
-    **{f"local, {local}, {length}": Bayesian(2, local, length) for local in (1, 2) for length in (0.5, 1)},
+    **{
+        f"local, {local}, {length}": Bayesian(CONSTANT_VARIANCE, local, length)
+        for local in (1, 2)
+        for length in (0.5, 1)
+    },
     "shared": shared_scorer,
 }
 
@@ -323,7 +337,8 @@ def scored(predict: Callable[[Pool, np.ndarray], np.ndarray]) -> Callable[[Pool,
 
     def measured(pool: Pool, y: np.ndarray, draw: int) -> dict[str, float]:
         unseen = np.isnan(y)
-        return calibration(predict(pool, y)[unseen], pool.y[unseen])
+        found = calibration(predict(pool, y)[unseen], pool.y[unseen])
+        return found | {"curated_error": (1 - found["accuracy"]) * unseen.mean()}
 
     return measured
 
