@@ -41,7 +41,7 @@ import numpy as np
 from common import options as common_options
 from common import pools
 from common.pools import NUM_MEMBERS, Pool, committee, shared_scorer
-from common.results import Results, mean_interval, means, together
+from common.results import Results, mean_interval, together
 from common.weak import WEAK_SETS, balanced
 from scipy.linalg import solve_triangular
 from scipy.optimize import minimize
@@ -127,7 +127,7 @@ def report(
     settings["runs"] = sum(len(next(iter(runs.values()))) for runs in cells)
     for arm in options.scorers:
         named = {"scorer" if options.pooled else "arm": arm}
-        values = means([means(list(runs[arm].values())) for runs in cells])
+        values = defined_means([defined_means(list(runs[arm].values())) for runs in cells])
         for measure in [m for m in options.measures if m in values]:
             results.add(measure, values[measure], UNITS[measure], data=data, **named, **settings)
         if arm in SCORERS and arm != "waits" and "waits" in options.scorers:
@@ -141,6 +141,12 @@ def report(
                     spread_is=f"95 percent, Student's t over {len(gains[0])} seeds or draws" if enough else None,
                     **named, **settings,
                 )  # fmt: skip
+
+
+def defined_means(values: list[dict[str, float]]) -> dict[str, float]:
+    """Mean of every key, without NaN: there is no AUC where all unanswered candidates are of one kind."""
+    kept = {key: [v[key] for v in values if not np.isnan(v[key])] for key in values[0]}
+    return {key: float(np.mean(numbers)) if numbers else float("nan") for key, numbers in kept.items()}
 
 
 def gains_over(base: Run, better: Run, measure: str, by_seed: bool) -> list[float]:
