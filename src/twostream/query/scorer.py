@@ -36,8 +36,8 @@ STREAM_VARIANCE = 1.0
 """Prior variance of a whole stream's contribution, whatever its dimension, so that 1000 columns do not outweigh score
 and size."""
 CONSTANT_VARIANCE = 100.0
-"""Prior variance of the intercept: hardly anything is known in advance about the share of True. A narrow prior helps only
-where it is about one half."""
+"""Prior variance of the intercept: hardly anything is known in advance about the share of True. A narrower prior helps
+only where that share is about one half."""
 CERTAIN = 1e-4
 """Scores are clipped to this distance from 0 and 1, because log-odds are infinite there."""
 CONSTANT = 1e-6
