@@ -18,7 +18,7 @@ from common.weak import WEAK_SETS
 
 from twostream.models.training import use_threads
 from twostream.query import get_strategy
-from twostream.query.scorer import has_both
+from twostream.query.scorer import has_answers
 from twostream.query.stopping import agreement, expected_right, has_stabilised, is_right_enough
 
 CRITERIA = ("stable", "expected")
@@ -63,7 +63,7 @@ def run(pool: Pool, asked_by: str, batch_size: int, draw: int) -> dict[str, tupl
     while (unseen := np.isnan(y)).any():
         p = shared_scorer(pool, y)
         state = len(ids) - int(unseen.sum()), float(np.mean((p >= 0.5)[unseen] == pool.y[unseen]))
-        learned = has_both(y)
+        learned = has_answers(y)
         if state[0]:
             agreements.append(agreement(ids, before, ids, p)[0] if learned and before is not None else None)
         if has_stabilised(agreements):

@@ -209,8 +209,8 @@ def test_a_strategy_of_ones_own():
 
 
 class TestScorer:
-    def test_it_is_the_score_of_s_until_both_answers_were_given(self):
-        score, y = np.array([0.2, 0.9, 0.5]), np.array([1, np.nan, 1])
+    def test_it_is_the_score_of_s_until_the_first_answer(self):
+        score, y = np.array([0.2, 0.9, 0.5]), np.full(3, np.nan)
         np.testing.assert_array_equal(Scorer().predict(np.zeros((3, 1)), y, score=score, num_voxels=np.ones(3)), score)
 
     def test_then_it_learns(self):

@@ -12,7 +12,7 @@ from scipy.special import expit, logit
 from twostream.base.errors import InputError
 from twostream.query import Scorer
 from twostream.query import pool as pool_module
-from twostream.query.scorer import CONSTANT_VARIANCE, PLAIN_VARIANCE, SCORE_WEIGHT, laplace
+from twostream.query.scorer import CONSTANT_VARIANCE, PLAIN_VARIANCE, SCORE_WEIGHT, STREAM_VARIANCE, laplace
 
 
 class World:
@@ -45,12 +45,23 @@ class World:
         return Scorer(**settings).predict_ensemble(self.X, y, score=self.score, num_voxels=self.num_voxels)
 
 
-def test_it_is_the_score_of_s_until_both_answers_were_given():
+def test_it_is_the_score_of_s_until_the_first_answer():
     world = World(20)
-    for value in (np.nan, 0, 1):
-        y = np.where(np.arange(20) < 3, value, np.nan)
-        np.testing.assert_array_equal(world.predict(y), world.score)
-        np.testing.assert_array_equal(world.ensemble(y, num_members=3), np.tile(world.score, (3, 1)))
+    nothing = np.full(20, np.nan)
+    np.testing.assert_array_equal(world.predict(nothing), world.score)
+    np.testing.assert_array_equal(world.ensemble(nothing, num_members=3), np.tile(world.score, (3, 1)))
+
+
+def test_one_answer_of_either_kind_teaches_and_answers_of_one_kind_settle_nothing():
+    world = World(200, seed=1)
+    for rows in ([3], [3, 50, 120, 7, 90, 30, 61, 11, 150, 199]):
+        said = {value: np.full(200, np.nan) for value in (0, 1)}
+        for value, y in said.items():
+            y[rows] = value
+        no, yes = (world.predict(said[value]) for value in (0, 1))
+        assert (yes[rows] > 0.5).all() and (no[rows] < 0.5).all()
+        assert yes.mean() - no.mean() > 0.1 and yes.max() < 0.99 and no.min() > 0.01
+        assert world.ensemble(said[1], num_members=200).std(0).min() > 0.01
 
 
 def test_excluded_rows_get_a_probability_and_change_no_other():
@@ -97,11 +108,12 @@ def test_newton_ends_at_the_maximum_from_far_away():
     np.testing.assert_allclose(gradient, 0, atol=1e-8)
 
 
-def test_a_probability_is_the_mean_over_all_weights_that_could_be_right():
+@pytest.mark.parametrize("answers", [[0, 1, 0, 1, 1], [1, 1, 1, 1, 1], [0, 0, 0, 0, 0], [1]])
+def test_a_probability_is_the_mean_over_all_weights_that_could_be_right(answers):
     """Two weights matter here, score and intercept; their posterior is summed up on a grid."""
     score = expit(np.linspace(-2, 3, 21))
     y = np.full(21, np.nan)
-    y[[2, 5, 14, 17, 19]] = [0, 1, 0, 1, 1]
+    y[[2, 5, 14, 17, 19][: len(answers)]] = answers
     found = Scorer().predict(np.zeros((21, 1)), y, score=score, num_voxels=np.full(21, 7))
     z = logit(score)
     z = (z - z.mean()) / z.std()
@@ -111,7 +123,39 @@ def test_a_probability_is_the_mean_over_all_weights_that_could_be_right():
         log += np.log(expit((2 * y[i] - 1) * (slope * z[i] + shift)))
     weight = np.exp(log - log.max())
     exact = [float((weight * expit(slope * v + shift)).sum() / weight.sum()) for v in z]
-    np.testing.assert_allclose(found, exact, atol=0.06)  # Laplace is cautious
+    if len(set(answers)) == 2:
+        np.testing.assert_allclose(found, exact, atol=0.06)
+    else:  # the posterior is skewed, and a Gaussian around its maximum is more cautious
+        sure = np.array(exact) if answers[0] == 1 else 1 - np.array(exact)
+        believed = found if answers[0] == 1 else 1 - found
+        assert (believed > 0.55).all() and (believed < sure).all()
+
+
+def test_the_posterior_is_what_probabilities_are_computed_from():
+    world = World(80)
+    known = {"score": world.score, "num_voxels": world.num_voxels}
+    for y in (world.answered(12), np.where(np.arange(80) == 5, 1, np.nan)):
+        posterior = Scorer().posterior(world.X, y, **known)
+        rows = np.array([7, 5, 60])
+        (part, features), *others = posterior.blocks(rows)
+        assert (part, others) == (slice(0, 3), []) and features.shape == (3, 2 + 4 + 6 + 1)
+        exact = []
+        for x in features:
+            middle = sum(a * b for a, b in zip(x, posterior.mean, strict=True))
+            variance = sum(x[i] * posterior.covariance[i, j] * x[j] for i in range(13) for j in range(13))
+            exact.append(expit(middle / np.sqrt(1 + np.pi * variance / 8)))
+        np.testing.assert_allclose(world.predict(y)[rows], exact, rtol=1e-9)
+        drawn = np.random.default_rng(0).multivariate_normal(posterior.mean, posterior.covariance, 20_000)
+        committee = world.ensemble(y, num_members=4000)[:, rows]
+        np.testing.assert_allclose(committee.std(0), expit(drawn @ features.T).std(0), atol=0.02)
+
+
+def test_without_answers_the_posterior_is_the_prior():
+    world = World(30)
+    posterior = Scorer().posterior(world.X, np.full(30, np.nan), score=world.score, num_voxels=world.num_voxels)
+    np.testing.assert_array_equal(posterior.mean, [SCORE_WEIGHT, *[0] * 12])
+    variances = [PLAIN_VARIANCE, PLAIN_VARIANCE, *[STREAM_VARIANCE] * 10, CONSTANT_VARIANCE]
+    np.testing.assert_allclose(posterior.covariance, np.diag(variances), atol=1e-12)
 
 
 def test_the_committee_scatters_about_the_probability_and_closes_ranks_with_answers():

@@ -14,7 +14,7 @@ from twostream.base.errors import InputError
 from twostream.project.probabilities import POOL_NAME, Probabilities, write_probabilities
 from twostream.project.status import stopping_lines
 from twostream.query import Scorer, get_strategy
-from twostream.query.scorer import has_both
+from twostream.query.scorer import has_answers
 from twostream.query.stopping import (
     STABLE,
     TARGET,
@@ -255,7 +255,7 @@ def criteria_after(rounds, number, pool):
     ids = np.array([c.id for c in pool.candidates] + [10**6, 10**6 + 1], np.uint64)
     in_pool = np.arange(len(ids)) < len(pool.y)
     probability = np.concatenate([pool.probability, [0.1, 0.9]])
-    stored = Probabilities(ids, probability, in_pool, has_both(pool.y), np.full(len(ids), np.nan))
+    stored = Probabilities(ids, probability, in_pool, has_answers(pool.y), np.full(len(ids), np.nan))
     write_probabilities(rounds, number, stored)
     return stopping_criteria(rounds, number, pool)
 
@@ -330,7 +330,7 @@ def test_status_shows_the_criteria_for_stopping():
 @pytest.mark.parametrize(
     ("criteria", "why"),
     [
-        ({"learned": False, "num_shared": None}, "the scorer needs a true and a false answer"),
+        ({"learned": False, "num_shared": None}, "the scorer needs an answer"),
         ({"num_shared": None}, "which had learned nothing to compare with"),
         ({"num_shared": 20}, "which knew 20 of 50 candidates"),
         ({}, "all labels are the same"),

@@ -227,7 +227,7 @@ def why_no_agreement(criteria: Mapping[str, Any]) -> str:
         criteria: "stopping" of the round's metrics, in which "agreement" is None.
     """
     if not criteria["learned"]:
-        return "the scorer needs a true and a false answer"
+        return "the scorer needs an answer"
     if criteria["num_shared"] is None:
         return "which had learned nothing to compare with"
     if criteria["num_shared"] < MIN_SHARED * criteria["num_pool"]:

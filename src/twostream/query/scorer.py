@@ -6,8 +6,9 @@
     P = Scorer(num_members=20).predict_ensemble(X, y, score=score, num_voxels=num_voxels)  # (20, N)
     ask = np.argsort(P.std(0))[-10:]                             # where plausible scorers disagree most
 
-It is S's own score until answers of both kinds have been given, then a Bayesian logistic regression on the answers. How
-well it is calibrated is measured by ``benchmarks/scorer_calibration.py``.
+It is S's own score until somebody has answered, then a Bayesian logistic regression on the answers, of whichever kind
+they are. ``docs/scores.md`` has its equations; how well it is calibrated is measured by
+``benchmarks/scorer_calibration.py``.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-from scipy.linalg import cho_factor, cho_solve, solve_triangular
+from scipy.linalg import cho_factor, cho_solve
 from scipy.special import expit, logit
 from threadpoolctl import threadpool_limits
 
@@ -35,7 +36,8 @@ STREAM_VARIANCE = 1.0
 """Prior variance of a whole stream's contribution, whatever its dimension, so that 1000 columns do not outweigh score
 and size."""
 CONSTANT_VARIANCE = 100.0
-"""Prior variance of the intercept: hardly anything is known in advance about the share of True."""
+"""Prior variance of the intercept: hardly anything is known in advance about the share of True. A narrower prior helps
+only where that share is about one half."""
 CERTAIN = 1e-4
 """Scores are clipped to this distance from 0 and 1, because log-odds are infinite there."""
 CONSTANT = 1e-6
@@ -86,53 +88,71 @@ class Scorer:
                 are standardised without them. None: no row.
 
         Returns:
-            (N,) float in [0, 1]; ``score`` itself until ``y`` holds both answers.
+            (N,) float in [0, 1]; ``score`` itself until ``y`` holds an answer.
 
         Raises:
             InputError: shapes disagree, a value is not finite or not in its range.
         """
         pool = _checked(X, y, score, num_voxels, excluded)
-        if not has_both(pool.y):
+        if not has_answers(pool.y):
             return np.array(score, float)
         probability = np.empty(len(pool.y))
         with threadpool_limits(limits=1):  # with several threads the order of sums would vary
-            columns = Columns.of(pool, score, num_voxels)
-            middle, factor = columns.posterior()
-            for part, features in columns.blocks(np.arange(len(pool.y))):
-                spread = (solve_triangular(factor, features.T, lower=True) ** 2).sum(0)
-                probability[part] = expit(features @ middle / np.sqrt(1 + np.pi / 8 * spread))
+            posterior = Columns.of(pool, score, num_voxels).posterior()
+            for part, features in posterior.blocks(np.arange(len(pool.y))):
+                probability[part] = posterior.probability(features)
         return probability
 
     def predict_ensemble(self, X: Features, y: np.ndarray, *, score: np.ndarray, num_voxels: np.ndarray) -> np.ndarray:  # noqa: N803
         """Probabilities by a committee of plausible scorers, drawn from the posterior (Seung 1992).
 
         With few answers its members differ much, with many they differ little. A bootstrap of the answers would show
-        too little doubt: all members share the prior, and one True and one False have a single resample.
+        too little doubt: all members share the prior, and a single answer has a single resample.
 
         Args:
             X, y, score, num_voxels: see ``predict``.
 
         Returns:
-            (num_members, N) float in [0, 1]. Until ``y`` holds both answers every member is ``score`` itself: they
-            agree because none has learned anything yet, not because the scores are certain.
+            (num_members, N) float in [0, 1]. Until ``y`` holds an answer every member is ``score`` itself: they agree
+            because none has learned anything yet, not because the scores are certain.
         """
         pool = _checked(X, y, score, num_voxels)
-        if not has_both(pool.y):
+        if not has_answers(pool.y):
             return np.tile(np.asarray(score, float), (self.num_members, 1))
         probability = np.empty((self.num_members, len(pool.y)))
         with threadpool_limits(limits=1):
-            columns = Columns.of(pool, score, num_voxels)
-            middle, factor = columns.posterior()
-            drawn = np.random.default_rng(self.random_state).standard_normal((self.num_members, len(middle)))
-            weights = middle[:, None] + solve_triangular(factor.T, drawn.T, lower=False)
-            for part, features in columns.blocks(np.arange(len(pool.y))):
+            posterior = Columns.of(pool, score, num_voxels).posterior()
+            drawn = np.random.default_rng(self.random_state).standard_normal((self.num_members, len(posterior.mean)))
+            weights = posterior.mean[:, None] + np.linalg.cholesky(posterior.covariance) @ drawn.T
+            for part, features in posterior.blocks(np.arange(len(pool.y))):
                 probability[:, part] = expit(features @ weights).T
         return probability
 
+    def posterior(
+        self,
+        X: Features,  # noqa: N803
+        y: np.ndarray,
+        *,
+        score: np.ndarray,
+        num_voxels: np.ndarray,
+        excluded: np.ndarray | None = None,
+    ) -> Posterior:
+        """What the answers leave possible of the weights, for strategies that foresee what an answer would change.
 
-def has_both(y: np.ndarray) -> bool:
-    """Whether ``y``, (N,) 1, 0, or NaN, holds both answers; until it does, the scorer does not learn."""
-    return bool((y == 1).any() and (y == 0).any())
+        Args:
+            X, y, score, num_voxels, excluded: see ``predict``.
+
+        Returns:
+            The posterior from which ``predict`` and ``predict_ensemble`` are computed; the prior until ``y`` holds an
+            answer, when ``predict`` is still S's score.
+        """
+        with threadpool_limits(limits=1):
+            return Columns.of(_checked(X, y, score, num_voxels, excluded), score, num_voxels).posterior()
+
+
+def has_answers(y: np.ndarray) -> bool:
+    """Whether ``y``, (N,) 1, 0, or NaN, holds an answer; until it does, the scorer has learned nothing."""
+    return bool((~np.isnan(y)).any())
 
 
 def _checked(
@@ -196,10 +216,37 @@ class Columns:
         expected[0] = SCORE_WEIGHT
         return expected, 1 / variance
 
-    def posterior(self) -> tuple[np.ndarray, np.ndarray]:
-        """Most probable weights, (D,), and the lower Cholesky factor of the posterior precision, (D, D)."""
-        features = np.concatenate([block for _, block in self.blocks(self.pool.answered)])
-        return laplace(features, self.pool.y[self.pool.answered], *self.prior())
+    def posterior(self) -> Posterior:
+        """The posterior of the weights given the answers; without answers it is the prior."""
+        expected, precision = self.prior()
+        known = [block for _, block in self.blocks(self.pool.answered)]
+        features = np.concatenate([np.zeros((0, len(expected))), *known])
+        mean, factor = laplace(features, self.pool.y[self.pool.answered], expected, precision)
+        return Posterior(self, mean, cho_solve((factor, True), np.eye(len(mean))))
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """Gaussian posterior of the weights; the log-odds of a True are the product of a candidate's features with them.
+
+    Attributes:
+        columns: features of the candidates; read them through ``blocks``.
+        mean: (D,) float, the most probable weights.
+        covariance: (D, D) float.
+    """
+
+    columns: Columns
+    mean: np.ndarray
+    covariance: np.ndarray
+
+    def blocks(self, rows: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+        """Slices of ``rows``, (n,) int rows of ``X``, and their (n, D) float64 features."""
+        return self.columns.blocks(rows)
+
+    def probability(self, features: np.ndarray) -> np.ndarray:
+        """(n,) probability of a True, the mean over the weights (MacKay 1992), given (n, D) ``features``."""
+        variance = np.einsum("ij,ij->i", features @ self.covariance, features)
+        return expit(features @ self.mean / np.sqrt(1 + np.pi / 8 * variance))
 
 
 def _middle_and_width(read: Callable[[], Iterable[tuple[slice, np.ndarray]]]) -> tuple[np.ndarray, np.ndarray]:

@@ -17,7 +17,7 @@ from twostream.candidates.table import faint_rows, from_table, read_table
 from twostream.project.probabilities import Probabilities
 from twostream.project.project import Project
 from twostream.query import Scorer
-from twostream.query.scorer import has_both
+from twostream.query.scorer import has_answers
 from twostream.rounds.asking import may_be_asked
 from twostream.rounds.embed import STREAMS, latents_of
 
@@ -123,7 +123,7 @@ def probabilities_of(project: Project, round_number: int, pool: RoundPool) -> Pr
         np.array(ids, np.uint64),
         np.concatenate([pool.probability, outside]),
         np.concatenate([~pool.faint, np.zeros(len(rows), bool)]),
-        has_both(pool.y),
+        has_answers(pool.y),
         np.full(len(ids), np.nan),
     )
 

@@ -87,8 +87,8 @@ def propagated(project: Project, pool: RoundPool, hidden: Collection[int] = ()) 
     masked = np.isin(ids, list(hidden))
     y = np.where(masked, math.nan, pool.y)
     rows = np.flatnonzero(~pool.excluded)
-    if not project.config.refit.propagate or len(rows) == 0 or np.isnan(y).all():
-        return []
+    if not project.config.refit.propagate or len(rows) == 0 or not ((y == 1).any() and (y == 0).any()):
+        return []  # from answers of one kind alone the scorer would expect that kind everywhere
     verdicts = project.ledger.verdicts()
     teaches = np.array([verdicts[i].teaches if i in verdicts else "" for i in ids.tolist()], object)
     found = expected(replace(pool, y=y), teaches)

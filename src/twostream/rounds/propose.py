@@ -137,7 +137,7 @@ def _decode_probability(project: Project, round_number: int) -> Proposal:
         min_voxels,
         labels=[_labelled(project, box) for box in project.boxes.labels],
         validation=_labelled(project, project.boxes.val) if project.boxes.val else None,
-        believed=_beliefs(project, round_number - 1) if round_number else None,
+        believed=_beliefs(project, round_number - 1) if round_number and project.config.refit.use_answers else None,
         previous=_thresholds_of(project, round_number - 1) if round_number else None,
     )
     threshold = found.threshold

@@ -26,7 +26,7 @@ from twostream.project.probabilities import read_probabilities, write_probabilit
 from twostream.project.project import Detail, Project
 from twostream.project.recall import recall_estimate
 from twostream.project.segmentation import segmentation_of
-from twostream.query.scorer import has_both
+from twostream.query.scorer import has_answers
 from twostream.query.stopping import agreement, audited_right, expected_right
 from twostream.rounds.pool import RoundPool, pool_of, probabilities_of
 from twostream.rounds.predict import probability_of
@@ -365,7 +365,7 @@ def stopping_criteria(project: Project, round_number: int, pool: RoundPool) -> D
 
     Returns:
         Empty for round 0, which has no answers. Otherwise:
-        "learned": whether the scorer has learned from answers, because there is a True and a False;
+        "learned": whether the scorer has learned from answers, because there is one;
         "num_pool": number of candidates in the pool;
         "agreement": kappa of the labels of this round and the previous one; None if the scorer had not learned in both
         rounds, NaN if kappa is undefined;
@@ -376,7 +376,7 @@ def stopping_criteria(project: Project, round_number: int, pool: RoundPool) -> D
     if round_number == 0:
         return {}
     proposed = ~pool.faint
-    ids, learned = np.array([c.id for c in pool.candidates], np.uint64)[proposed], has_both(pool.y)
+    ids, learned = np.array([c.id for c in pool.candidates], np.uint64)[proposed], has_answers(pool.y)
     criteria: Detail = {"learned": learned, "num_pool": len(ids), "agreement": None, "num_shared": None}
     before = read_probabilities(project, round_number - 1)
     if learned and before is not None and before.learned:

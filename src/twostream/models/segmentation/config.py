@@ -248,8 +248,8 @@ class RefitConfig(Config):
             "scratch" trains a new S on labels and answers, as the first training does.
         judged: whether a refitted S is judged by what it has not learned from, and taken, blended with its predecessor
             or left (``rounds/judging.py``). Two models are trained then, each on half of the newest answers.
-        use_answers: false trains on the labels boxes alone, with as many steps: the control that shows what answers
-            add.
+        use_answers: false trains on the labels boxes alone, with as many steps, and chooses thresholds without answers:
+            the control that shows what answers add.
         num_steps: steps of each training that does not start from scratch.
         learning_rate: its highest value in these.
         replay_share: share of the crops that come from the labels boxes, so that S does not forget them.
