@@ -20,12 +20,14 @@ from twostream.candidates.table import to_table, write_table
 from twostream.project.ledger import Ledger
 from twostream.project.project import Project
 from twostream.project.records import Answer, Query
+from twostream.project.status import refit_sentence
 from twostream.report import write_report
 from twostream.report.answer_styles import style_name
+from twostream.report.gains import gains, num_answers
 from twostream.report.gallery import by_cluster, card, reason_words
 from twostream.report.latent_space import principal_plane, rows_to_draw, score_levels
 from twostream.report.pictures import mask_path
-from twostream.report.scores import COUNTS, SCORES
+from twostream.report.scores import COUNTS, SCORES, refit_rows
 from twostream.report.words import duration, formatted
 from twostream.task.answers import MEANING, AnswerKind, Meaning
 
@@ -344,3 +346,34 @@ def test_the_score_table_of_the_demonstration_fits_into_80_columns(make_project,
     text = capsys.readouterr().out
     assert text.count("0.25") == len(SCORE_COLUMNS) and "…" not in text
     assert max(len(line) for line in text.splitlines()) <= 80
+
+
+def test_gains_show_the_first_and_the_last_round_and_a_control_learns_no_answer() -> None:
+    def rounds(*values):
+        return {
+            r: {"num_answers": 5 * r, "scores": {"curated_accuracy": value, "instance_f1": value / 2}}
+            for r, value in enumerate(values)
+        }
+
+    metrics, controls = [rounds(0.5, 0.7, 0.9), rounds(0.5, 0.8)], [False, True]
+    found = gains(metrics, controls)
+    assert [(row.title, row.before, row.after) for row in found] == [
+        ("curated pool", "0.50", ("0.90", "0.50")),
+        ("S: instance F1", "0.25", ("0.45", "0.40")),
+    ]
+    assert num_answers(metrics, controls) == ["10", "0"]
+    assert gains([rounds(0.5)], [False]) == [] and gains([{}], [False]) == []
+
+
+def test_what_became_of_a_refit_is_said_with_its_errors() -> None:
+    judged = {
+        "outcome": "blended", "share": 0.5, "errors": {"0.0": 0.3, "0.5": 0.2, "1.0": 0.4}, "num_held_out": 12,
+        "num_validation_objects": 6,
+    }  # fmt: skip
+    said = refit_sentence({"refit": judged})
+    assert "blended with the one before (a share of 0.5)" in said and "error 0.400" in said and "before 0.300" in said
+    assert "blended 0.200" in said and "12 answers and 6 objects" in said
+    assert refit_sentence({}) == ""
+    assert "nothing to judge it by" in refit_sentence({"refit": judged | {"outcome": "accepted", "errors": {}}})
+    rows = refit_rows(["a"], [{0: {}, 1: {"refit": judged}}])
+    assert [(row["round"], row["text"]) for row in rows] == [(1, said)]

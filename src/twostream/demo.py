@@ -1,13 +1,14 @@
-"""The demonstration: the whole loop on synthetic tissue, with a simulated annotator, by two-stream and at random.
+"""The demonstration: the whole loop on synthetic tissue with a simulated annotator, beside two controls.
 
-Knows the loop, synthetic tissue and the terminal. The demo folder is a project like any other. A second project, which
-shares its round 0 and asks at random, lies inside it.
+Knows the loop, synthetic tissue and the terminal. The demo folder is a project like any other. Two more projects, which
+share its round 0, lie inside it: one asks at random, the other learns from no answer.
 """
 
 from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +23,8 @@ from twostream.base.geometry import grid
 from twostream.project.create import create_project, fork_project
 from twostream.project.project import CONFIG_NAME, Project
 from twostream.report import write_report
+from twostream.report.gains import gains, num_answers
+from twostream.report.overview import project_names
 from twostream.rounds.loop import run
 from twostream.volume import create_volume, open_volume
 
@@ -71,6 +74,12 @@ SCENES = {
         (*COMMON, "refit.num_steps=300"),
     ),
 }
+BESIDE: dict[str, tuple[str, ...]] = {
+    "random": ("query.strategy=random",),
+    # One round is enough: every refit starts from round 0, and without answers all are alike.
+    "no_answers": ("refit.use_answers=false", "rounds=1"),
+}
+"""{folder: settings} of the projects beside the demonstration's: asking at random, and learning from no answer."""
 SCORE_COLUMNS = {
     "candidate_recall": "cand.\nrec.",
     "candidate_accuracy": "cand.\nacc.",
@@ -98,7 +107,7 @@ def run_demo(out: Path, *, task: str, rounds: int, seed: int) -> Path:
     Raises:
         InputError: the task is another one, ``rounds`` is less than 1, or ``out`` holds a demonstration with another
             task or seed.
-        TwoStreamError: the project that asks at random failed; its log says why.
+        TwoStreamError: a project beside it failed; its log says why.
     """
     if task not in SCENES:
         raise InputError(f"--task is {task!r}; expected one of {', '.join(SCENES)}.")
@@ -109,11 +118,13 @@ def run_demo(out: Path, *, task: str, rounds: int, seed: int) -> Path:
     image, labels = (write_tissue(out, kind, seed, scene.shape_zyx) for kind in ("image", scene.labels))
     project = _project(out, task, seed, image, labels)
     run(project, rounds=0, truth_uri=labels)
-    at_random = out / "random"
-    if not (at_random / CONFIG_NAME).exists():
-        fork_project(project, at_random, ["query.strategy=random"])
-    _run_both(project, Project(at_random), rounds, labels)
-    projects = [project, Project(at_random)]
+    for name, settings in BESIDE.items():
+        if not (out / name / CONFIG_NAME).exists():
+            fork_project(project, out / name, list(settings))
+    beside = [Project(out / name) for name in BESIDE]
+    _run_all(project, beside, rounds, labels)
+    projects = [project, *beside]
+    _print_gains(projects)
     _print_scores(projects)
     waiting = run(project, rounds=rounds + 1)  # without the truth: this batch waits for a person
     report = write_report(projects)
@@ -125,24 +136,23 @@ def run_demo(out: Path, *, task: str, rounds: int, seed: int) -> Path:
     return report
 
 
-def _run_both(project: Project, at_random: Project, rounds: int, truth_uri: str) -> None:
-    """Run both projects at the same time, one core each: the random one in a second process that writes a log."""
-    root = at_random.root
-    log = root / "run.log"
-    command = [sys.executable, "-m", "twostream", "run", str(root), "--rounds", str(rounds), "--truth", truth_uri]
-    progress.say(f"the same with random queries, in a second process (see {log})")
+def _run_all(project: Project, beside: Sequence[Project], rounds: int, truth_uri: str) -> None:
+    """Run the projects at the same time, one core each: those beside it in a second process, one after the other."""
+    log = project.root / "beside.log"
+    progress.say(f"beside it, in a second process: asking at random, and learning from no answer (see {log})")
+    command = [sys.executable, "-m", "twostream.demo", str(rounds), truth_uri, *(str(one.root) for one in beside)]
     with open(log, "w") as handle:
         process = subprocess.Popen(command, stdout=handle, stderr=handle)
         try:
             run(project, rounds=rounds, truth_uri=truth_uri)
             if process.poll() is None:
-                progress.say("waiting for the run with random queries")
+                progress.say("waiting for the second process")
             status = process.wait()
         finally:
-            # Interrupting the demonstration stops both runs; both continue when it is called again.
+            # Interrupting the demonstration stops both; both go on when it is called again.
             process.terminate()
     if status != 0:
-        raise TwoStreamError(f"the run with random queries failed; see {log}. Repeat the command to continue.")
+        raise TwoStreamError(f"the runs beside it failed; see {log}. Repeat the command to continue.")
 
 
 def write_tissue(out: Path, kind: str, seed: int, shape_zyx: tuple[int, int, int]) -> str:
@@ -196,6 +206,19 @@ def _project(out: Path, task: str, seed: int, image: str, labels: str) -> Projec
     )
 
 
+def _print_gains(projects: list[Project]) -> None:
+    """Print what the answers bought, as the report's first table has it."""
+    metrics = [project.ledger.scores() for project in projects]
+    table = Table(title="What the answers bought", box=box.SIMPLE, padding=(0, 1, 0, 0))
+    for column in ("", "before", *project_names(projects)):
+        table.add_column(column, justify="right" if column else "left", no_wrap=not column)
+    controls = [not project.config.refit.use_answers for project in projects]
+    for row in gains(metrics, controls):
+        table.add_row(row.title, row.before, *row.after)
+    table.add_row("answers learned", "0", *num_answers(metrics, controls))
+    Console().print(table)
+
+
 def _print_scores(projects: list[Project]) -> None:
     """Print the scores of each round of each project as a table."""
     table = Table(
@@ -208,9 +231,17 @@ def _print_scores(projects: list[Project]) -> None:
     for column in ("", "round", "answers", *SCORE_COLUMNS.values()):
         table.add_column(column, justify="right" if column else "left", no_wrap=not column)
     for project in projects:
+        if not project.config.refit.use_answers:
+            continue
         for round_number, metrics in project.ledger.scores().items():
             values = [metrics["scores"].get(name) for name in SCORE_COLUMNS]
             shown = ["–" if value is None else f"{value:.2f}" for value in values]
             table.add_row(project.config.query.strategy, str(round_number), str(metrics["num_answers"]), *shown)
         table.add_section()
     Console().print(table)
+
+
+if __name__ == "__main__":  # the second process of ``_run_all``
+    for root in sys.argv[3:]:
+        one = Project(Path(root))
+        run(one, rounds=min(int(sys.argv[1]), one.config.rounds), truth_uri=sys.argv[2])

@@ -13,13 +13,15 @@ from twostream.report.figures import NUM_SERIES
 from twostream.report.words import MISSING, plural
 from twostream.volume.uri import Uri
 
+NO_ANSWERS = "no answers"
+"""Name of a project whose S learns from none (``refit.use_answers``): the control."""
 TASK_NOUNS = {"polarity": "synapses with their polarity", "cleft": "synaptic clefts"}
 """What a task proposes, where the task's name does not say it."""
 
 
 def project_names(projects: Sequence[Project]) -> list[str]:
-    """A name for each project: its strategy, followed by the folder's name where a strategy occurs twice."""
-    strategies = [p.config.query.strategy for p in projects]
+    """A name for each project: its strategy, or that it is the control; with the folder's name where two are alike."""
+    strategies = [p.config.query.strategy if p.config.refit.use_answers else NO_ANSWERS for p in projects]
     return [
         s if strategies.count(s) == 1 else f"{s} ({p.root.name})" for s, p in zip(strategies, projects, strict=True)
     ]

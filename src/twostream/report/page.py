@@ -19,6 +19,7 @@ from twostream.project.recall import recall_estimate, said
 from twostream.query.stopping import WINDOW
 from twostream.report.answer_styles import answer_styles
 from twostream.report.figures import NUM_LEVELS, NUM_SERIES
+from twostream.report.gains import gains, num_answers
 from twostream.report.gallery import galleries, mask_legend, score_meaning
 from twostream.report.latent_space import latent_space, training_pictures
 from twostream.report.overview import facts, next_step, project_names, series_number, summary
@@ -66,6 +67,7 @@ def template_values(projects: Sequence[Project]) -> dict[str, Any]:
     """Everything that the template shows, as plain values."""
     names = project_names(projects)
     metrics = [project.ledger.scores() for project in projects]
+    controls = [not project.config.refit.use_answers for project in projects]
     named = list(zip(projects, names, strict=True))
     stopping = stopping_rows(names, metrics)
     seeds = {(p.config.query.strategy, p.config.seed) for p in projects}
@@ -79,6 +81,9 @@ def template_values(projects: Sequence[Project]) -> dict[str, Any]:
         "has_test_box": projects[0].config.boxes.test is not None,
         "facts": facts(projects, names),
         "next_steps": [next_step(project) for project in projects],
+        "gains": gains(metrics, controls),
+        "gain_answers": num_answers(metrics, controls),
+        "has_control": any(controls),
         "score_rows": score_rows(names, metrics),
         "score_names": list(SCORES),
         "num_counts": len(COUNTS),
