@@ -155,12 +155,14 @@ def test_files_that_are_no_encoder_are_named(tmp_path, monkeypatch):
     with pytest.raises(InputError, match=r"cannot be read .*name the ONNX file in onnx.path"):
         opened(str(tmp_path / "none.onnx"))
     (tmp_path / "text.onnx").write_text("no model")
-    with pytest.raises(InputError, match=r"cannot be loaded as an ONNX model.*external_data=False"):
+    with pytest.raises(InputError, match=r"cannot be loaded as an ONNX model"):
         opened(str(tmp_path / "text.onnx"))
     # A model whose weights lie in another file: what was checked would not be what is run.
     model = onnx.load(mean_encoder(tmp_path / "a.onnx"))
     onnx.save_model(model, tmp_path / "b.onnx", save_as_external_data=True, location="b.data", size_threshold=0)
-    with pytest.raises(InputError, match="must be one file that holds its weights"):
+    with pytest.raises(
+        InputError, match=r"b\.onnx cannot be loaded as an ONNX model: .*Weights must be in the same file"
+    ):
         opened(str(tmp_path / "b.onnx"))
     with pytest.raises(InputError, match="not the encoder that this project was made with"):
         opened(str(tmp_path / "a.onnx"), sha256="0" * 64)

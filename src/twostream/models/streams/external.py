@@ -15,6 +15,7 @@ import numpy as np
 
 from twostream.base.errors import InputError
 from twostream.candidates.patches import PatchConfig
+from twostream.models.onnx_session import in_one_line, open_session
 from twostream.models.streams.encoders import OnnxConfig
 
 FLOATS = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}
@@ -54,7 +55,7 @@ class OnnxEncoder:
                 f"{config.path} is not the encoder that this project was made with: its sha256 is {self.sha256}, and "
                 f"onnx.sha256 is {config.sha256}. Put that file back, or make a new project with this one."
             )
-        self._session = _session(content, config.path, num_threads)
+        self._session = open_session(content, config.path, num_threads)  # what was hashed is what runs
         self._input, self._output = self._checked_input(), self._checked_output()
 
     @property
@@ -176,7 +177,7 @@ class OnnxEncoder:
             features = np.asarray(self._session.run([self._output.name], {self._input.name: batch})[0])
         except Exception as error:  # onnxruntime raises classes of its own, without a common base
             raise InputError(
-                f"{self.config.path} cannot encode patches of shape {batch.shape}: {_line(error)}"
+                f"{self.config.path} cannot encode patches of shape {batch.shape}: {in_one_line(error)}"
             ) from None
         if features.ndim != 2 or len(features) != len(batch) or features.dtype.kind != "f" or not features.shape[1]:
             hint = " Export it with global average pooling." if features.ndim > 2 else ""
@@ -201,32 +202,6 @@ def patches_of(config: OnnxConfig) -> PatchConfig:
     return PatchConfig(width_px=config.shape[-1], pixel_size_nm=config.pixel_size_nm, **planes)
 
 
-def _session(content: bytes, path: str, num_threads: int) -> Any:
-    """The model, loaded from memory, so that what was hashed is what runs.
-
-    Raises:
-        InputError: onnxruntime is not installed, or cannot load the model.
-    """
-    try:
-        import onnxruntime
-    except ImportError:
-        raise InputError(
-            "an encoder in an ONNX file needs onnxruntime, which is not installed; install the extra `onnx` "
-            "(pip install 'twostream-connectomics[onnx]')."
-        ) from None
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = num_threads, 1
-    options.use_deterministic_compute = True
-    options.log_severity_level = 3  # errors only
-    try:
-        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime raises classes of its own, without a common base
-        raise InputError(
-            f"{path} cannot be loaded as an ONNX model: {_line(error)}. It must be one file that holds its weights "
-            f"(torch.onnx.export(..., external_data=False))."
-        ) from None
-
-
 def _made_up(patches: PatchConfig) -> tuple[np.ndarray, np.ndarray]:
     """Patches of the check: (N, P, W, W) uint8 images of noise, more and less coarse, and int8 masks of a disc."""
     rng = np.random.default_rng(0)
@@ -242,7 +217,3 @@ def _made_up(patches: PatchConfig) -> tuple[np.ndarray, np.ndarray]:
 def _shown(shape: list[Any]) -> str:
     """A shape of onnxruntime; sizes that are free have names."""
     return "(" + ", ".join(str(n) if isinstance(n, int) else "?" for n in shape) + ")"
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
