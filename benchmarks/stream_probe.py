@@ -7,6 +7,12 @@ the probe that has score and size alone, with an interval from resampled blocks.
 
     python benchmarks/stream_probe.py
     python benchmarks/stream_probe.py --full --data DIR --sets fafb --side confirmation
+
+An external encoder (docs/encoders.md) is measured beside the streams if it is set as the unsupervised one:
+
+    python benchmarks/stream_probe.py --override streams.unsupervised.method=onnx \
+        --override streams.unsupervised.onnx.path=encoder.onnx \
+        --override "streams.unsupervised.onnx.shape=[224,224]" ...
 """
 
 from __future__ import annotations
@@ -50,6 +56,8 @@ def latents(
 ) -> dict[str, np.ndarray]:
     """Features of every stream: mask VAE, image VAE, SimCLR, and S; each trained here, on this image.
 
+    Besides, those of an external encoder, if one is set.
+
     Two more put the mask VAE and S side by side as one stream: "mask+s" with all columns, "vae+s" as the stream of that
     name has them, S reduced to as many principal components as the VAE has latents.
     """
@@ -70,6 +78,8 @@ def latents(
     found_latents["s"] = pooled_features(
         world.segmenter or weak.small_s(world, s_config, seed), world.image, instances, s_config
     )
+    if raw.onnx is not None:
+        found_latents["onnx"] = weak.encoded(world, found, raw.onnx)
     mask, s = found_latents["mask"], found_latents["s"]
     found_latents["mask+s"] = np.hstack([mask, s])
     found_latents["vae+s"] = SideBySide.fitted(mask, s)(mask, s)
@@ -131,7 +141,7 @@ def feature_sets(plain: np.ndarray, streams: Mapping[str, np.ndarray]) -> Iterat
     yield "score and size", [plain]
     names = [(name,) for name in streams]
     names += [("mask", "image"), ("mask", "simclr"), ("s", "simclr"), ("mask", "s", "simclr")]
-    names += [("mask+s", "simclr"), ("vae+s", "simclr")]
+    names += [("mask+s", "simclr"), ("vae+s", "simclr"), ("mask", "onnx"), ("simclr", "onnx")]
     for combined in names:
         if not set(combined) <= set(streams):
             continue
