@@ -7,6 +7,12 @@ the probe that has score and size alone, with an interval from resampled blocks.
 
     python benchmarks/stream_probe.py
     python benchmarks/stream_probe.py --full --data DIR --sets fafb --side confirmation
+
+An external encoder (docs/encoders.md) is measured beside the streams if it is set as the unsupervised one:
+
+    python benchmarks/stream_probe.py --override streams.unsupervised.method=onnx \
+        --override streams.unsupervised.onnx.path=encoder.onnx \
+        --override "streams.unsupervised.onnx.shape=[224,224]" ...
 """
 
 from __future__ import annotations
@@ -27,6 +33,7 @@ from twostream.models.segmentation.features import pooled_features
 from twostream.models.streams.config import StreamConfig, StreamsConfig
 from twostream.models.streams.draw import image_input, mask_input
 from twostream.models.streams.encode import encode
+from twostream.models.streams.side_by_side import SideBySide
 from twostream.models.training import use_threads
 
 CONFIDENT_SCORE = 0.8
@@ -45,8 +52,15 @@ def latents(
     s_config: SegmentationConfig,
     patches: PatchConfig,
     seed: int,
+    without: Sequence[str] = (),
 ) -> dict[str, np.ndarray]:
-    """Features of every stream: mask VAE, image VAE, SimCLR, and S; each trained here, on this image."""
+    """Features of every stream: mask VAE, image VAE, SimCLR, and S; each trained here, on this image.
+
+    Besides, those of an external encoder, if one is set.
+
+    Two more put the mask VAE and S side by side as one stream: "mask+s" with all columns, "vae+s" as the stream of that
+    name has them, S reduced to as many principal components as the VAE has latents.
+    """
     sources = weak.draws(world, found, config, patches, seed)
     masks, images = mask_input(found.mask_patch), image_input(found.image_patch)
     raw = config.unsupervised
@@ -57,11 +71,18 @@ def latents(
     }
     found_latents = {}
     for name, (stream, source, arrays) in plans.items():
+        if name in without:
+            continue
         found_latents[name] = encode(weak.fitted(sources[source], stream, patches, seed, name), arrays)
     instances = [(c.box, c.mask) for c in found.members]
     found_latents["s"] = pooled_features(
         world.segmenter or weak.small_s(world, s_config, seed), world.image, instances, s_config
     )
+    if raw.onnx is not None:
+        found_latents["onnx"] = weak.encoded(world, found, raw.onnx)
+    mask, s = found_latents["mask"], found_latents["s"]
+    found_latents["mask+s"] = np.hstack([mask, s])
+    found_latents["vae+s"] = SideBySide.fitted(mask, s)(mask, s)
     return found_latents
 
 
@@ -120,7 +141,10 @@ def feature_sets(plain: np.ndarray, streams: Mapping[str, np.ndarray]) -> Iterat
     yield "score and size", [plain]
     names = [(name,) for name in streams]
     names += [("mask", "image"), ("mask", "simclr"), ("s", "simclr"), ("mask", "s", "simclr")]
+    names += [("mask+s", "simclr"), ("vae+s", "simclr"), ("mask", "onnx"), ("simclr", "onnx")]
     for combined in names:
+        if not set(combined) <= set(streams):
+            continue
         blocks = [streams[name] for name in combined]
         yield " and ".join(combined), blocks
         yield " and ".join(combined) + ", score and size", [plain, *blocks]
@@ -129,6 +153,9 @@ def feature_sets(plain: np.ndarray, streams: Mapping[str, np.ndarray]) -> Iterat
 def main() -> None:
     parser = weak.parser(__doc__)
     parser.add_argument("--seed", type=int, default=1, help="of the streams, and of synthetic tissue")
+    parser.add_argument(
+        "--without", nargs="+", default=[], choices=["image", "simclr"], help="streams that are not trained"
+    )
     options = common_options.parse(parser, full={"seed": 0, "threads": 2})
     use_threads(options.threads)
     results = Results("stream_probe", options)
@@ -136,7 +163,7 @@ def main() -> None:
         world, found, config, patches, s_config = weak.load(options, name, options.seed)
         settings = {"set": name, "side": options.side, "seed": options.seed, "candidates": len(found.y)}
         settings |= {"true": int(found.y.sum()), "overrides": options.override}
-        streams = latents(world, found, config, s_config, patches, options.seed)
+        streams = latents(world, found, config, s_config, patches, options.seed, options.without)
         report(results, found, streams, data=world.data, **settings)
 
 

@@ -124,7 +124,7 @@ def test_missing_and_pickled_files_are_refused(tmp_path):
     ("settings", "sentence"),
     [
         ({"supervised": {"method": "simclr"}}, "masks have none"),
-        ({"unsupervised": {"method": "s"}}, "features of S are supervised: use vae, simclr or given here"),
+        ({"unsupervised": {"method": "s"}}, "features of S are supervised: use vae, simclr, onnx or given here"),
         ({"unsupervised": {"method": "given", "ids": "a.npy"}}, "if method is given"),
         ({"unsupervised": {"latents": "a.npy", "ids": "b.npy"}}, "if method is given"),
     ],

@@ -34,6 +34,8 @@ from twostream.models.segmentation.predict import predict
 from twostream.models.segmentation.train import Segmenter, crop_shape, new_segmenter, train
 from twostream.models.streams.config import StreamConfig, StreamsConfig
 from twostream.models.streams.draw import Draw, ImageDraw, MaskDraw
+from twostream.models.streams.encoders import OnnxConfig
+from twostream.models.streams.external import OnnxEncoder
 from twostream.models.streams.fit import fit_stream, new_stream
 from twostream.models.streams.stream import Stream
 from twostream.rounds.teaching import LabelledCrops
@@ -241,6 +243,16 @@ def fitted(draw: Draw, config: StreamConfig, patches: PatchConfig, seed: int, na
     with tempfile.TemporaryDirectory() as folder:
         fit_stream(network, draw, config, seed=seed, resume_path=Path(folder) / "resume", name=name)
     return network
+
+
+def encoded(world: World, found: Candidates, config: OnnxConfig) -> np.ndarray:
+    """(N, D) features by an external encoder, of patches of its own."""
+    encoder = OnnxEncoder(config, 1)
+    encoder.check()
+    full_size = [at_full_size(c, world.by) for c in found.members]
+    pairs = dict(cut_all(world.raw, full_size, encoder.patches, world.task.patch_pixel_size_nm))
+    images, masks = zip(*((pairs[i].image, pairs[i].mask) for i in range(len(pairs))), strict=True)
+    return encoder.encode(np.stack(images), np.stack(masks))
 
 
 def small_s(world: World, config: SegmentationConfig, seed: int) -> Segmenter:

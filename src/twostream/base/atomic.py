@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -123,6 +124,19 @@ def read_array(path: Path) -> np.ndarray:
         return array
     except (OSError, ValueError, EOFError) as error:
         raise InputError(f"{path} cannot be read as .npy without pickles: {error}.") from None
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """All arrays of an .npz file, by name.
+
+    Raises:
+        InputError: there is no such file, or it is not an .npz file of arrays without pickles.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            return {name: stored[name] for name in stored.files}
+    except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path} cannot be read: {error}. Put it back from a copy.") from None
 
 
 def write_jsonl(path: Path, rows: Sequence[dict[str, Any]]) -> None:

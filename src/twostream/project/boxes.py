@@ -14,6 +14,7 @@ import numpy as np
 from twostream.base.errors import InputError
 from twostream.base.geometry import Box, grid
 from twostream.models.segmentation.config import context_voxels, fold_for
+from twostream.models.streams.external import patches_of
 from twostream.project.settings import BoxesConfig, ProjectConfig
 from twostream.task import TASKS, Task, get_task
 from twostream.volume import Volume
@@ -117,7 +118,7 @@ def guard_voxels(config: ProjectConfig, voxel_size_nm: Sequence[float]) -> tuple
     """Width of the guard around the test box, (z, y, x) in voxels (``docs/contracts.md``, *Test region*).
 
     Along each axis it is the context of S or the size of a patch, whichever is larger; with a source in place of S it
-    is the size of a patch.
+    is the size of a patch. External encoders have patches of their own.
 
     Args:
         config: settings of the project.
@@ -126,11 +127,15 @@ def guard_voxels(config: ProjectConfig, voxel_size_nm: Sequence[float]) -> tuple
     task = TASKS[config.task]
     fold_zyx = fold_for(voxel_size_nm, config.segmentation.max_pixel_size_nm or task.pixel_size_nm)
     context = (0, 0, 0) if config.source else context_voxels(config.segmentation, fold_zyx)
-    pixel_nm = config.patches.widest_pixel_nm(config.patches.pixel_size_nm or task.patch_pixel_size_nm)
-    depth = config.patches.depth_sections(voxel_size_nm[0], pixel_nm)
-    width = [int(np.ceil(config.patches.width_px * pixel_nm / size)) for size in voxel_size_nm[1:]]
-    patch = max(1, depth), *width
-    z, y, x = (max(a, b) for a, b in zip(context, patch, strict=True))
+    usual_nm = config.patches.pixel_size_nm or task.patch_pixel_size_nm
+    encoders = (config.streams.supervised.onnx, config.streams.unsupervised.onnx)
+    reach = [context]
+    for patches in (config.patches, *(patches_of(one) for one in encoders if one)):
+        pixel_nm = patches.widest_pixel_nm(patches.pixel_size_nm or usual_nm)
+        depth = patches.depth_sections(voxel_size_nm[0], pixel_nm)
+        width_y, width_x = (int(np.ceil(patches.width_px * pixel_nm / size)) for size in voxel_size_nm[1:])
+        reach.append((max(1, depth), width_y, width_x))
+    z, y, x = np.array(reach).max(0).tolist()
     return z, y, x
 
 

@@ -27,6 +27,7 @@ from twostream.candidates.sources import check_source
 from twostream.models.segmentation.config import shapes_for
 from twostream.project.boxes import Boxes, default_boxes
 from twostream.project.database import new_project_id
+from twostream.project.encoders import check_encoders
 from twostream.project.fingerprint import INPUTS, fact_of, state_inputs
 from twostream.project.frozen import SETTINGS_NAME
 from twostream.project.inputs import Given, Inputs, read_inputs
@@ -118,6 +119,7 @@ def create_project(
         task_ = get_task(config.task, inputs.image.voxel_size_nm, config.decoding)
         for line in check_source(config.source, inputs.image, task_):
             progress.say(line)
+    config = check_encoders(config)
     root.mkdir(parents=True, exist_ok=True)
     # A ledger without a YAML file, in which nothing is recorded, is left of an `init` that was killed.
     for ending in ("-wal", "-shm", ""):

@@ -9,12 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from twostream.base.errors import ProjectError
+from twostream.models.streams.config import NETWORKS
 from twostream.project.frozen import SETTINGS_NAME
 from twostream.project.probabilities import POOL_NAME
 from twostream.project.project import Project
 
-NETWORKS = ("vae", "simclr")
-"""Methods of a stream that is a network on patches."""
+SIDE_BY_SIDE_NAME = "side_by_side.npz"
+"""File of a round with the map that puts the mask VAE's latents and S's features side by side (``vae+s``)."""
 
 
 @dataclass(frozen=True, order=True)
@@ -92,6 +93,8 @@ def _files(project: Project, round_number: int, steps: set[str], *, refitted: bo
         files.append(("unsupervised.ckpt", "embed" if first else "refit", True))
     if "suggest" not in steps:
         files += [(f"latents_{name}.npy", "embed", True) for name in ("supervised", "unsupervised")]
+        if streams.supervised.method == "vae+s":
+            files.append((SIDE_BY_SIDE_NAME, "embed", True))
     if not refitted:
         files.append((POOL_NAME, "score", False))
     return files

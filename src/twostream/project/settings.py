@@ -16,7 +16,7 @@ from twostream.candidates.patches import PatchConfig
 from twostream.candidates.sources import SourceConfig
 from twostream.candidates.thresholds import CandidateConfig
 from twostream.models.segmentation.config import RefitConfig, SegmentationConfig
-from twostream.models.streams.config import StreamConfig, StreamsConfig, misfit
+from twostream.models.streams.config import NEEDS_S, NETWORKS, StreamConfig, StreamsConfig, misfit
 from twostream.task import DecodingConfig
 
 
@@ -175,12 +175,12 @@ class ProjectConfig(Config):
         polarity = self.task == "polarity"
         for name in ("supervised", "unsupervised"):
             stream: StreamConfig = getattr(self.streams, name)
-            if stream.method in ("vae", "simclr") and (problem := misfit(self.patches.width_px, stream)):
+            if stream.method in NETWORKS and (problem := misfit(self.patches.width_px, stream)):
                 raise ValueError(f"streams.{name}: {problem}")
-        if self.source and self.streams.supervised.method == "s":
+        if self.source and (method := self.streams.supervised.method) in NEEDS_S:
             raise ValueError(
-                f"streams.supervised.method is s (features of S), but a {self.source.name} stands in its place. "
-                f"Use vae, or given"
+                f"streams.supervised.method is {method} (features of S), but a {self.source.name} stands in its place. "
+                f"Use vae, onnx, or given"
             )
         if self.segmentation.exclusive and not polarity:
             raise ValueError(f"segmentation.exclusive is for polarity, not for {self.task}. Leave it out")
@@ -209,6 +209,7 @@ LOCATIONS = (
     ("labels", "post"),
     ("source", "uri"),
     *(("streams", stream, name) for stream in ("supervised", "unsupervised") for name in ("latents", "ids")),
+    *(("streams", stream, "onnx", "path") for stream in ("supervised", "unsupervised")),
 )
 """Settings that hold a URI. Relative paths start at the project's folder, so that folder and data can move together."""
 

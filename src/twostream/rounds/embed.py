@@ -1,8 +1,9 @@
 """The step `embed`: both streams encode every candidate of a round. Their training and fine-tuning are here as well.
 
 The supervised stream sees masks, the unsupervised stream sees raw images. A stream is a network on patches (``vae`` or
-``simclr``), the features that S computed inside the mask (``s``), or latents that the user supplies (``given``). For
-each stream the step writes ``latents_<stream>.npy``, whose rows are in the order of ``ids.npy``.
+``simclr``), the features that S computed inside the mask (``s``), both side by side (``vae+s``), an encoder that the
+user brings (``onnx``), or latents that the user supplies (``given``). For each stream the step writes
+``latents_<stream>.npy``, whose rows are in the order of ``ids.npy``.
 
 Knows projects, candidates and streams; must not know strategies, nor how S is trained.
 """
@@ -18,25 +19,27 @@ from pathlib import Path
 import numpy as np
 
 from twostream.base import progress
-from twostream.base.atomic import array_file, write_array, write_arrays
+from twostream.base.atomic import array_file, read_arrays, write_array, write_arrays
 from twostream.base.errors import InputError, ProjectError
 from twostream.candidates.candidate import Candidate
 from twostream.candidates.crops import RandomCrops
 from twostream.candidates.cutting import cut_all
-from twostream.candidates.patches import PatchPair
+from twostream.candidates.patches import PatchConfig, PatchPair
 from twostream.candidates.table import from_table, read_table
 from twostream.models.segmentation.features import pooled_features
 from twostream.models.segmentation.train import Segmenter
 from twostream.models.streams.active_clustering import can_teach, fine_tune
-from twostream.models.streams.config import PICTURES_NAME, StreamConfig
+from twostream.models.streams.config import NETWORKS, PICTURES_NAME, StreamConfig
 from twostream.models.streams.draw import Draw, ImageDraw, MaskDraw, image_input, mask_input
 from twostream.models.streams.encode import BATCH_SIZE, encode
 from twostream.models.streams.fit import fit_stream, load_stream, new_stream, save_stream
 from twostream.models.streams.given import read_given
 from twostream.models.streams.pictures import pictures
+from twostream.models.streams.side_by_side import SideBySide
 from twostream.models.streams.stream import Stream
+from twostream.project.encoders import open_encoder
 from twostream.project.project import Detail, Project
-from twostream.project.round_files import NETWORKS
+from twostream.project.round_files import SIDE_BY_SIDE_NAME
 from twostream.rounds.asking import may_be_asked
 
 STREAMS = ("supervised", "unsupervised")
@@ -64,17 +67,18 @@ def embed_step(project: Project, round_number: int) -> Detail:
     networks = _networks(project, round_number)
     if networks:
         with ExitStack() as stack:
-            files = {
-                name: stack.enter_context(
-                    array_file(
-                        _latents_path(project, round_number, name), (len(candidates), network.latent_dim), np.float32
-                    )
+            files: dict[str, np.ndarray] = {}
+            for name, network in networks.items():
+                shape, path = (len(candidates), network.latent_dim), _latents_path(project, round_number, name)
+                both = _config(project, name).method == "vae+s"  # goes on from these latents before they are written
+                files[name] = (
+                    np.empty(shape, np.float32) if both else stack.enter_context(array_file(path, shape, np.float32))
                 )
-                for name, network in networks.items()
-            }
-            for rows, pairs in _cut_batches(project, candidates):
+            for rows, pairs in _cut_batches(project, candidates, project.config.patches):
                 for name, network in networks.items():
                     files[name][rows] = encode(network, _network_input(project, name, pairs))
+        if _config(project, "supervised").method == "vae+s":
+            _write_side_by_side(project, round_number, files["supervised"], candidates)
     return {"num_candidates": len(candidates)}
 
 
@@ -93,18 +97,22 @@ def latents_of(
         {"supervised": (N, Ds), "unsupervised": (N, Du)} float32.
     """
     networks = _networks(project, round_number)
-    return {
+    latents = {
         name: encode(networks[name], _network_input(project, name, pairs))
         if name in networks
         else _latents_without_network(project, round_number, name, candidates)
         for name in STREAMS
     }
+    if _config(project, "supervised").method == "vae+s":
+        fitted = SideBySide(**read_arrays(project.path(round_number, SIDE_BY_SIDE_NAME)))
+        latents["supervised"] = fitted(latents["supervised"], _features_of_s(project, round_number, candidates))
+    return latents
 
 
 def cut_pairs(project: Project, candidates: Sequence[Candidate]) -> list[PatchPair]:
     """The aligned patch pair of each candidate, in the order of ``candidates``."""
     found: dict[int, PatchPair] = {}
-    for rows, pairs in _cut_batches(project, candidates):
+    for rows, pairs in _cut_batches(project, candidates, project.config.patches):
         found |= zip(rows, pairs, strict=True)
     return [found[row] for row in range(len(candidates))]
 
@@ -224,9 +232,11 @@ def _image_draw(project: Project, centred: np.ndarray, round_number: int) -> Dra
 # -- patches and latents ----------------------------------------------------------------------------------------------
 
 
-def _cut_batches(project: Project, candidates: Sequence[Candidate]) -> Iterator[tuple[list[int], list[PatchPair]]]:
+def _cut_batches(
+    project: Project, candidates: Sequence[Candidate], patches: PatchConfig
+) -> Iterator[tuple[list[int], list[PatchPair]]]:
     """(rows, their patch pairs) in batches. Rows come in the order in which the image is read, not in their own."""
-    pairs = cut_all(project.image, candidates, project.config.patches, project.pixel_size_nm)
+    pairs = cut_all(project.image, candidates, patches, project.pixel_size_nm)
     with progress.task("cut patches", total=len(candidates)) as advance:
         while batch := list(islice(pairs, BATCH_SIZE)):
             yield [row for row, _ in batch], [pair for _, pair in batch]
@@ -240,12 +250,12 @@ def _network_input(project: Project, name: str, pairs: Sequence[PatchPair]) -> n
 
 def _masks(project: Project, pairs: Sequence[PatchPair]) -> np.ndarray:
     """(N, P, W, W) int8; N may be 0."""
-    return np.array([p.mask for p in pairs], np.int8).reshape(-1, *_patch_shape(project))
+    return _arrays(pairs, project.config.patches)[1]
 
 
 def _images(project: Project, pairs: Sequence[PatchPair]) -> np.ndarray:
     """(N, P, W, W) uint8; N may be 0."""
-    return np.array([p.image for p in pairs], np.uint8).reshape(-1, *_patch_shape(project))
+    return _arrays(pairs, project.config.patches)[0]
 
 
 def _patch_shape(project: Project) -> tuple[int, int, int]:
@@ -267,17 +277,54 @@ def _networks(project: Project, round_number: int) -> dict[str, Stream]:
 def _latents_without_network(
     project: Project, round_number: int, name: str, candidates: Sequence[Candidate]
 ) -> np.ndarray:
-    """Latents of a stream that sees no patches, (N, D) float32: features of S, or latents that the user supplies."""
+    """Latents of a stream that trains no network, (N, D) float32: of an encoder, of S, or from the user's files."""
     config = _config(project, name)
-    if config.method == "given":
-        files = {key: project.locate_file(getattr(config, key)) for key in ("latents", "ids")}
-        try:
-            return read_given(config.model_copy(update=files), np.array([c.id for c in candidates], np.uint64))
-        except InputError as error:
-            raise InputError(f"streams.{name}, round {round_number}: {error}") from None
+    if config.method == "s":
+        return _features_of_s(project, round_number, candidates)
+    if config.method == "onnx":
+        return _encoded(project, name, candidates)
+    files = {key: project.locate_file(getattr(config, key)) for key in ("latents", "ids")}
+    try:
+        return read_given(config.model_copy(update=files), np.array([c.id for c in candidates], np.uint64))
+    except InputError as error:
+        raise InputError(f"streams.{name}, round {round_number}: {error}") from None
+
+
+def _features_of_s(project: Project, round_number: int, candidates: Sequence[Candidate]) -> np.ndarray:
+    """Features of the S of a round inside the masks, (N, F) float32."""
     segmenter = Segmenter.load(project.path(round_number, "checkpoint.ckpt"))
     instances = [(c.box, c.mask) for c in candidates]
     return pooled_features(segmenter, project.image, instances, project.config.segmentation)
+
+
+def _encoded(project: Project, name: str, candidates: Sequence[Candidate]) -> np.ndarray:
+    """Features by the user's encoder, (N, D) float32, of patches that are cut for it alone."""
+    encoder = open_encoder(project, name)
+    batches = [
+        (rows, encoder.encode(*_arrays(pairs, encoder.patches)))
+        for rows, pairs in _cut_batches(project, candidates, encoder.patches)
+    ] or [([], encoder.encode(*_arrays([], encoder.patches)))]
+    features = np.empty((len(candidates), batches[0][1].shape[1]), np.float32)
+    for rows, part in batches:
+        features[rows] = part
+    return features
+
+
+def _arrays(pairs: Sequence[PatchPair], patches: PatchConfig) -> tuple[np.ndarray, np.ndarray]:
+    """Images, uint8, and masks, int8, of pairs; both (N, P, W, W), N may be 0."""
+    shape = (-1, patches.num_planes, patches.width_px, patches.width_px)
+    images, masks = [p.image for p in pairs], [p.mask for p in pairs]
+    return np.array(images, np.uint8).reshape(shape), np.array(masks, np.int8).reshape(shape)
+
+
+def _write_side_by_side(
+    project: Project, round_number: int, latents: np.ndarray, candidates: Sequence[Candidate]
+) -> None:
+    """Write the latents of ``vae+s``, and the map that makes them, which later needs other candidates as well."""
+    features = _features_of_s(project, round_number, candidates)
+    fitted = SideBySide.fitted(latents, features)
+    write_arrays(project.path(round_number, SIDE_BY_SIDE_NAME), fitted.arrays)
+    write_array(_latents_path(project, round_number, "supervised"), fitted(latents, features))
 
 
 def _config(project: Project, name: str) -> StreamConfig:

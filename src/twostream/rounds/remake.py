@@ -17,11 +17,12 @@ from twostream.base import progress
 from twostream.base.atomic import write_array
 from twostream.base.errors import LedgerError, ProjectError
 from twostream.candidates.table import from_table, read_table
+from twostream.models.streams.config import NETWORKS
 from twostream.models.training import use_threads
 from twostream.project.frozen import SETTINGS_NAME, check_frozen, read_settings
 from twostream.project.probabilities import POOL_NAME
 from twostream.project.project import CONFIG_NAME, Project
-from twostream.project.round_files import NETWORKS, missing_files
+from twostream.project.round_files import SIDE_BY_SIDE_NAME, missing_files
 from twostream.project.segmentation import SEGMENTATION_NAME
 from twostream.project.tables import export_answers, export_queries
 from twostream.rounds.embed import embed_step
@@ -82,8 +83,10 @@ def _needed_for(project: Project, round_number: int, name: str) -> list[tuple[in
         return [*((earlier, name) for earlier in range(round_number)), *s]
     if name == POOL_NAME:
         latents = [(round_number, f"latents_{stream}.npy") for stream in streams]
+        if config.streams.supervised.method == "vae+s":
+            latents.append((round_number, SIDE_BY_SIDE_NAME))
         return [(round_number, "candidates.parquet"), *networks, *latents]
-    if name.startswith("latents_"):
+    if name.startswith("latents_") or name == SIDE_BY_SIDE_NAME:
         return [(round_number, "candidates.parquet"), *s, *(networks if round_number else [])]
     return [(round_number, "candidates.parquet")] if name in ("ids.npy", "supervised.ckpt", "unsupervised.ckpt") else []
 

@@ -8,5 +8,7 @@ pixels of the image. Both see the aligned patches of ``candidates.patches``.
 - ``contrast``: the contrastive loss of ``simclr`` and ``active_clustering``.
 - ``draw``, ``fit``, ``encode``: training patches; training and storing a stream; patches to latents.
 - ``active_clustering``: fine-tuning of the unsupervised stream on answers.
+- ``encoders``: settings of an encoder that the user brings as an ONNX file; ``external``: the encoder itself.
+- ``side_by_side``: the VAE of masks and S's own features as one stream.
 - ``given``: latents that the user computed; ``pictures``: pictures of what a stream has learned, for the report.
 """

@@ -10,6 +10,7 @@ from typing import Literal
 from pydantic import Field, PositiveInt, model_validator
 
 from twostream.base.config import Config
+from twostream.models.streams.encoders import OnnxConfig
 
 NUM_GROUPS = 16
 """Groups of the group normalisation, as published. A layer with fewer channels has one group per channel."""
@@ -17,6 +18,11 @@ MAX_CHANNELS = 8192
 """Largest entry of ``hidden_dims``."""
 PICTURES_NAME = "pictures_{}.npz"
 """File name of a stream's ``pictures``, with the name of the stream, in the folder of the round that trained it."""
+NETWORKS = ("vae", "simclr", "vae+s")
+"""Methods of a stream that has a network of its own, which is trained on patches."""
+NEEDS_S = ("s", "vae+s")
+"""Methods of a stream that has features of S."""
+Method = Literal["vae", "simclr", "s", "vae+s", "onnx", "given"]
 
 
 class StreamConfig(Config):
@@ -24,8 +30,10 @@ class StreamConfig(Config):
 
     Attributes:
         method: "vae": variational autoencoder (Lin 2020). "simclr": self-supervised contrastive learning (Chen 2020),
-            unsupervised stream only. "s": pooled activations of S's decoder, supervised stream only. "given": latents
-            that the user computed, in the files ``latents`` and ``ids``.
+            unsupervised stream only. "s": pooled activations of S's decoder; "vae+s": these beside the VAE
+            (``side_by_side``); both for the supervised stream only. "onnx": an encoder that the user brings as an ONNX
+            file, stated in ``onnx``. "given": latents that the user computed, in the files ``latents`` and ``ids``.
+        onnx: method onnx: the encoder and its input.
         latents: method given: .npy file of floats (N, D), one row per candidate.
         ids: method given: .npy file of N integers, the candidate id of each row.
         latent_dim: number of features per candidate.
@@ -41,7 +49,8 @@ class StreamConfig(Config):
         devices: number of GPUs, at most those that torch sees.
     """
 
-    method: Literal["vae", "simclr", "s", "given"] = "simclr"
+    method: Method = "simclr"
+    onnx: OnnxConfig | None = None
     latents: str | None = None
     ids: str | None = None
     latent_dim: int = Field(32, ge=1, le=65536)
@@ -63,6 +72,8 @@ class StreamConfig(Config):
         given = self.method == "given"
         if given != (self.latents is not None) or given != (self.ids is not None):
             raise ValueError("set latents and ids (two .npy files) if method is given, and neither of them otherwise")
+        if (self.method == "onnx") != (self.onnx is not None):
+            raise ValueError("set onnx.path and the encoder's input (onnx) if method is onnx, and none of it otherwise")
         return self
 
 
@@ -71,7 +82,7 @@ def misfit(width_px: int, config: StreamConfig) -> str | None:
 
     Args:
         width_px: side of a patch in pixels.
-        config: settings of a stream whose method is "vae" or "simclr".
+        config: settings of a stream whose method is one of ``NETWORKS``.
     """
     dims, least = config.hidden_dims, 1 << len(config.hidden_dims)
     if width_px % least:
@@ -97,7 +108,7 @@ def misfit(width_px: int, config: StreamConfig) -> str | None:
 class MaskStreamConfig(StreamConfig):
     """Settings of the supervised stream. Its networks are smaller by default, because masks are simpler than images."""
 
-    method: Literal["vae", "simclr", "s", "given"] = "vae"
+    method: Method = "vae"
     latent_dim: int = Field(16, ge=1, le=65536)
     hidden_dims: tuple[PositiveInt, ...] = Field((16, 32, 32, 64), min_length=1)
     num_steps: int = Field(400, ge=1)
@@ -146,15 +157,20 @@ class StreamsConfig(Config):
     @property
     def learn_from_answers(self) -> bool:
         """Whether the unsupervised stream is fine-tuned on answers."""
-        return self.active_clustering.num_steps > 0 and self.unsupervised.method != "given"
+        return self.active_clustering.num_steps > 0 and self.unsupervised.method in NETWORKS
 
     @model_validator(mode="after")
     def _methods_fit_the_streams(self) -> StreamsConfig:
         if self.supervised.method == "simclr":
             raise ValueError("supervised.method is simclr, which augments grey values, but masks have none: use vae")
-        if self.unsupervised.method == "s":
+        if (method := self.unsupervised.method) in NEEDS_S:
             raise ValueError(
-                "unsupervised.method is s, but features of S are supervised: use vae, simclr or given here, and s for "
-                "the supervised stream"
+                f"unsupervised.method is {method}, but features of S are supervised: use vae, simclr, onnx or given "
+                f"here, and {method} for the supervised stream"
+            )
+        if (onnx := self.unsupervised.onnx) and "mask" in onnx.channels:
+            raise ValueError(
+                "unsupervised.onnx.channels holds mask, but the unsupervised stream sees raw pixels only: leave it out "
+                "here, or use the encoder for the supervised stream"
             )
         return self
