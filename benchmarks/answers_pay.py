@@ -17,6 +17,7 @@ killed run goes on where it was. Rows are means over seeds, with paired differen
 
     python benchmarks/answers_pay.py
     python benchmarks/answers_pay.py --full --sets demo-polarity demo-mitochondria --seeds 0 1 2 --stored DIR --raw FILE
+    python benchmarks/answers_pay.py --full --data DIR --sets fafb --seeds 0 1 2 --stored DIR --raw FILE
 """
 
 from __future__ import annotations
@@ -29,14 +30,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 from common import options as common_options
-from common.results import Data, Results, commit, mean_interval
-from common.sets import open_synthetic
+from common.results import Data, Results, commit, file_data, mean_interval
+from common.sets import REAL_SETS, Opened, open_real, open_synthetic
 
+from twostream.base.geometry import Box
 from twostream.candidates.candidate import clean, drop_low_scores, extract
 from twostream.candidates.truth import Truth
-from twostream.demo import SCENES, write_tissue
+from twostream.demo import COMMON, SCENES, write_tissue
 from twostream.models.segmentation.predict import predict
 from twostream.models.segmentation.train import Segmenter
 from twostream.models.training import use_threads
@@ -45,6 +48,7 @@ from twostream.project.project import CONFIG_NAME, Project
 from twostream.rounds.loop import open_truth, run
 from twostream.rounds.predict import probability_of
 from twostream.rounds.score import Region, scores_on_test_box
+from twostream.task import DecodingConfig, get_task
 from twostream.volume import MemoryVolume, Volume
 
 ARMS: dict[str, tuple[str, ...]] = {
@@ -61,6 +65,14 @@ SCORES = {
     "candidate_accuracy": "share", "curated_accuracy": "share",
 }  # fmt: skip
 THRESHOLDS = ("threshold", "final_threshold", "min_score")
+DEMO_SETS = tuple(f"demo-{task}" for task in SCENES)
+TISSUE = (32, 480, 800)
+FAFB_HALF = 868
+"""Rows of the development half; the confirmation half has as many."""
+BUDGETS = {"fafb": 50, "synthetic": 25, "vnc-cleft": 20, "epfl": 5}
+LABELS_SIDE_PX = {"fafb": 214, "synthetic": 190, "vnc-cleft": 460, "epfl": 230}
+"""Side of the labels box, which holds all sections."""
+MIN_OBJECTS, GUARD_PX = 10, 64
 FRESH_SHAPE = (32, 448, 640)
 """Fresh tissue of a demonstration scene: at least 160 synapses, or mitochondria, in each."""
 FRESH_SEED = 500
@@ -102,14 +114,74 @@ def scene_of(options: argparse.Namespace, name: str, seed: int, folder: Path) ->
             task, *uris, demo.labels_box, None, demo.budget, demo.overrides,
             (demo.labels, fresh_seed),
         )  # fmt: skip
-    raise SystemExit(f"unknown set {name}")
+    task = "polarity" if name == "synthetic" else REAL_SETS[name].task
+    source = folder / "volume.h5"
+    opened = opened_of(options, name, seed)
+    if not source.exists():
+        write_file(source, opened)
+    labels_box, test_box = boxes_of(name, seed, opened, task)
+    settings = (*COMMON, "refit.num_steps=300") if name == "synthetic" else ("num_threads=1",)
+    fresh = ("synapses", seed + FRESH_SEED if seed < 1000 else seed + 10 * FRESH_SEED) if name == "synthetic" else None
+    return Scene(
+        task, f"{source}:image", f"{source}:labels", str(labels_box), test_box and str(test_box), BUDGETS[name],
+        settings, fresh,
+    )  # fmt: skip
 
 
-def data_of(name: str, seeds: Sequence[int]) -> Data:
+def opened_of(options: argparse.Namespace, name: str, seed: int) -> Opened:
+    """The volumes of a set: the side of FAFB that --side names, the tissue of a seed, or all of the others."""
+    if name == "synthetic":
+        return open_synthetic(seed, TISSUE if options.full else (16, 256, 384))
+    half = Box((0, 0 if options.side == "development" else FAFB_HALF, 0), (8, FAFB_HALF, 1736))
+    return open_real(options.data, name, half if name == "fafb" else None)
+
+
+def write_file(path: Path, opened: Opened) -> None:
+    """The volumes of a set as one HDF5 file, which a project reads as it reads any other."""
+    partial = path.with_suffix(".partial")
+    with h5py.File(partial, "w") as file:
+        file.attrs["voxel_size_nm"] = opened.image.voxel_size_nm
+        for key, volume in (("image", opened.image), ("labels", opened.labels), ("labels_ignore", opened.ignore)):
+            if volume is not None:
+                file.create_dataset(key, data=volume.read(volume.box), compression="gzip", chunks=True)
+    partial.rename(path)
+
+
+def boxes_of(name: str, seed: int, opened: Opened, task_name: str) -> tuple[Box, Box | None]:
+    """A labels box with at least ``MIN_OBJECTS`` objects, at a place that the seed draws, and the test box."""
+    depth, height, width = opened.image.shape_zyx
+    test_box = Box((0, 0, width - width // 3), (depth, height, width // 3))
+    side = LABELS_SIDE_PX[name]
+    task = get_task(task_name, opened.image.voxel_size_nm, DecodingConfig())
+    rng = np.random.default_rng(seed)
+    while True:
+        corner = (
+            0,
+            int(rng.integers(0, height - side + 1)),
+            int(rng.integers(0, width - width // 3 - side - GUARD_PX)),
+        )
+        labels_box = Box(corner, (depth, side, side))
+        if len(np.unique(task.instances(opened.labels.read(labels_box)))) > MIN_OBJECTS:
+            return labels_box, test_box
+        side = min(side + 2, height)
+
+
+def data_of(name: str, seeds: Sequence[int], folder: Path | None) -> Data:
     """What a row says of a set."""
-    shape = ",".join(map(str, SCENES[name.removeprefix("demo-")].shape_zyx))
+    if name in REAL_SETS:
+        assert folder is not None
+        return file_data(folder / REAL_SETS[name].file)
+    shape = ",".join(map(str, SCENES[name.removeprefix("demo-")].shape_zyx if name in DEMO_SETS else TISSUE))
     named = ",".join(map(str, seeds))
-    return Data(f"demonstration, {name.removeprefix('demo-')}", f"synthetic://seed={named}&shape={shape}")
+    called = f"demonstration, {name.removeprefix('demo-')}" if name in DEMO_SETS else "synthetic tissue, synapses"
+    return Data(called, f"synthetic://seed={named}&shape={shape}")
+
+
+def side_of(options: argparse.Namespace, name: str, seed: int) -> str:
+    """Whether methods may be chosen on this seed of a set."""
+    if name in ("synthetic", *DEMO_SETS):
+        return "development" if seed < 1000 else "confirmation"
+    return options.side if name == "fafb" else "confirmation"
 
 
 def project_of(scene: Scene, root: Path, seed: int, more: Sequence[str]) -> Project:
@@ -165,7 +237,7 @@ def fresh_scores(project: Project, round_number: int, fresh: tuple[Volume, Volum
 
 def run_seed(options: argparse.Namespace, name: str, seed: int, records: list[dict[str, Any]], folder: Path) -> None:
     """Append the records of all rounds of all arms of one seed."""
-    shared = {"set": name, "tag": options.tag, "seed": seed}
+    shared = {"set": name, "side": side_of(options, name, seed), "tag": options.tag, "seed": seed}
     wanted = [(arm, r) for arm in options.arms for r in range(1, options.rounds + 1)] + [("S_0", 0)]
     have = {(row["arm"], row["round"]) for row in records if all(row[k] == v for k, v in shared.items())}
     if have.issuperset(wanted):
@@ -245,14 +317,22 @@ def value_of(record: dict[str, Any], score: str, where: str) -> float:
 
 def summarise(results: Results, options: argparse.Namespace, name: str, records: Sequence[dict[str, Any]]) -> None:
     """Means of every arm and round, and paired differences of the last rounds, over the seeds that have every arm."""
-    rows = [r for r in records if r["set"] == name and r["tag"] == options.tag and r["seed"] in options.seeds]
+    sides = {side_of(options, name, seed) for seed in options.seeds}
+    if len(sides) > 1:
+        raise SystemExit(f"--seeds of {name} mixes development and confirmation; summarise them apart.")
+    side = sides.pop()
+    rows = [
+        r
+        for r in records
+        if (r["set"], r["side"], r["tag"]) == (name, side, options.tag) and r["seed"] in options.seeds
+    ]
     at = {(r["seed"], r["arm"], r["round"]): r for r in rows}
     last = options.rounds
     seeds = [s for s in options.seeds if all((s, arm, last) in at for arm in options.arms) and (s, "S_0", 0) in at]
     if not seeds:
         return
-    data = data_of(name, seeds)
-    shared = {"set": name, "tag": options.tag, "num_seeds": len(seeds)}
+    data = data_of(name, seeds, options.data)
+    shared = {"set": name, "side": side, "tag": options.tag, "num_seeds": len(seeds)}
     for where in ("test box", *(["fresh tissue"] if "fresh" in at[(seeds[0], "S_0", 0)] else [])):
         for score, unit in SCORES.items():
             if all(np.isnan(value_of(at[(s, "S_0", 0)], score, where)) for s in seeds):
@@ -286,7 +366,8 @@ def summarise(results: Results, options: argparse.Namespace, name: str, records:
 
 def main() -> None:
     parser = common_options.parser(__doc__)
-    parser.add_argument("--sets", nargs="+", default=["demo-polarity"])
+    parser.add_argument("--sets", nargs="+", choices=[*DEMO_SETS, *BUDGETS], default=["demo-polarity"])
+    parser.add_argument("--side", choices=["development", "confirmation"], default="development", help="of FAFB")
     common_options.add_overrides(parser)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--arms", nargs="+", default=["replay", "two-stream"])
@@ -316,7 +397,8 @@ def main() -> None:
     for name in options.sets:
         for seed in options.seeds:
             with tempfile.TemporaryDirectory() as temporary:
-                folder = (options.stored or Path(temporary)) / f"{name}-{options.tag}-{seed}"
+                side = side_of(options, name, seed)
+                folder = (options.stored or Path(temporary)) / f"{name}-{side}-{options.tag}-{seed}"
                 folder.mkdir(parents=True, exist_ok=True)
                 run_seed(options, name, seed, records, folder)
         if not options.only_raw:
