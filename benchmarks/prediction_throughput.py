@@ -21,8 +21,9 @@ from common.measure import timed
 from common.results import Data, Results
 
 from twostream.base.geometry import Box
+from twostream.models.segmentation.blending import WINDOWS_AT_ONCE
 from twostream.models.segmentation.config import SegmentationConfig
-from twostream.models.segmentation.predict import WINDOWS_AT_ONCE, lattice_of, plan, predict
+from twostream.models.segmentation.predict import lattice_of, plan, predict
 from twostream.models.segmentation.train import Segmenter, new_segmenter
 from twostream.models.training import use_threads
 from twostream.task import get_task

@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 import torch
+from monai.data.utils import compute_importance_map
 
 from twostream.base.geometry import Box
+from twostream.models.segmentation.blending import Lattice, gaussian_weights, unfolded_levels
 from twostream.models.segmentation.config import SegmentationConfig
 from twostream.models.segmentation.network import averaged_over_orientations, fold, orientations, turn_folded
-from twostream.models.segmentation.predict import Lattice, plan, predict, unfolded_levels
+from twostream.models.segmentation.predict import TorchWindows, plan, predict
 from twostream.models.segmentation.train import new_segmenter
 from twostream.task import Mitochondria, SynapsePolarity
 from twostream.volume import MemoryVolume, create_volume
@@ -61,7 +63,7 @@ def test_interpolation_in_prediction_equals_that_of_training(size, exclusive):
     number = s.architecture["num_logits"]
     logit = 3 * torch.randn(1, number, 5, 9, 13, generator=torch.Generator().manual_seed(0))
     expected = 255 * s.head.probability(s.network.unfold(logit))[0].numpy()
-    levels = unfolded_levels(s, logit)
+    levels = unfolded_levels(TorchWindows(s), logit[0].numpy())
     assert levels.dtype == np.uint8 and levels.shape == expected.shape
     assert abs(levels - expected).max() < 0.5 + 1e-3
 
@@ -87,6 +89,12 @@ def test_windows_cover_everything_and_overlap_by_the_context():
         12,
         12,
     )  # a volume smaller than a window is mirrored
+
+
+@pytest.mark.parametrize("sigma", [0.1, 0.125, 0.3])
+def test_weights_of_a_window_are_those_of_monai(sigma):
+    monai = compute_importance_map((4, 16, 24), mode="gaussian", sigma_scale=sigma)
+    np.testing.assert_allclose(gaussian_weights((4, 16, 24), sigma), monai, rtol=1e-5)
 
 
 def test_prediction_of_a_single_window_equals_the_network():

@@ -13,12 +13,12 @@ from itertools import islice, product
 
 import numpy as np
 import torch
-from monai.data.utils import compute_importance_map
 
 from twostream.base.geometry import Box
+from twostream.models.segmentation.blending import WINDOWS_AT_ONCE, gaussian_weights
 from twostream.models.segmentation.config import SegmentationConfig
 from twostream.models.segmentation.network import FoldedUNet, fold
-from twostream.models.segmentation.predict import WINDOWS_AT_ONCE, lattice_of
+from twostream.models.segmentation.predict import lattice_of
 from twostream.models.segmentation.train import Segmenter
 from twostream.volume import Volume, read_windows
 
@@ -56,7 +56,7 @@ def pooled_features(
             near.setdefault(corner, []).append(row)
     corners = sorted(near)
     boxes = [_pixels(corner, lattice.window_zyx, network.fold_zyx) for corner in corners]
-    gaussian = compute_importance_map(lattice.window_zyx, mode="gaussian", sigma_scale=config.blend_sigma)
+    gaussian = torch.from_numpy(gaussian_weights(lattice.window_zyx, config.blend_sigma))
     sums: dict[int, np.ndarray] = {}
     weights = np.zeros((len(instances), 1))
     with _decoder_maps(network) as maps_of, torch.inference_mode():
