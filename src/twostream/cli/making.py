@@ -82,6 +82,10 @@ def init(
         Optional[str],
         typer.Option("--objects", metavar="TABLE", help="Table of objects (CSV, Parquet, Feather), in place of S."),
     ] = None,
+    model: Annotated[
+        Optional[Path],
+        typer.Option("--model", metavar="CARD", help="A finished model (card.json or its folder), in place of labels."),
+    ] = None,
     labels_box: Annotated[
         Optional[list[str]],
         box_option(
@@ -118,13 +122,14 @@ def init(
 
         given = recipe_arguments(recipe, data, preset=preset, given=given)
     sources: dict[str, Any] = {"probability": probability, "segmentation": segmentation, "objects": objects}
-    _check_init(given, sources)
+    _check_init(given, sources, model)
     inputs: list[Any] = []
     project = create_project(
         directory,
         on_inputs=inputs.append,
         **given,
         **sources,
+        model=model,
         labels_post=labels_post,
         labels_kind=label_kind_of(labels_kind),
         ignore_value=ignore_value,
@@ -139,14 +144,15 @@ def init(
     _print_new_project(directory, project)
 
 
-def _check_init(given: dict[str, Any], sources: dict[str, Any]) -> None:
+def _check_init(given: dict[str, Any], sources: dict[str, Any], model: Path | None) -> None:
     """Raise InputError where ``init`` lacks an option."""
     if given["image"] is None or given["task"] is None:
         raise InputError("init needs --image URI and --task NAME, or --recipe NAME and --data DATA_DIR.")
-    if given["labels"] is None and not any(sources.values()):
+    if given["labels"] is None and not any(sources.values()) and model is None:
         raise InputError(
             "init needs --labels URI: S is trained on them. Pass a volume of the image's extent, 0 where unlabelled; "
-            "or bring another model's output in place of S: --probability URI, --segmentation URI or --objects TABLE."
+            "or bring another model's output in place of S: --probability URI, --segmentation URI or --objects TABLE; "
+            "or a finished model: --model CARD."
         )
 
 
@@ -193,6 +199,8 @@ def _print_new_project(directory: Path, project: Project) -> None:
     )
     if source:
         print(f"{source.name} {source.uri} in place of S: only the streams are trained")
+    if project.config.model:
+        print(f"S begins as the finished model {project.config.model.uri} and learns from answers")
     if boxes.test and not boxes.labels:
         print("there are no labels, so the test box is scored only in runs with --truth")
     if project.leaves_nothing_to_ask:

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Optional
+from pathlib import Path
+from typing import Annotated, Optional
 
 import typer
 
+from twostream.base.errors import InputError
 from twostream.cli.app import (
     Debug,
     Dir,
     Truth,
+    VoxelSizeText,
+    Window,
     app,
     errors_as_sentences,
     uri_option,
+    voxel_size_of,
 )
-
-if TYPE_CHECKING:
-    pass
 
 
 @app.command()
@@ -66,16 +68,13 @@ def train(
     debug: Debug = False,
 ) -> None:
     """Train the segmentation model S on the labels boxes (round 0)."""
-    from twostream.project.project import Project
-    from twostream.rounds.loop import run_step
-
     if dry_run:
+        from twostream.project.project import Project
         from twostream.rounds.train import describe_training
 
         print("\n".join(describe_training(Project(directory)).lines()))
         return
-    round_number, done = run_step(Project(directory), "train")
-    print(f"round {round_number}: train {'done' if done else 'had been done already'}")
+    _do_step(directory, "train")
 
 
 @app.command()
@@ -92,21 +91,87 @@ def tune(
     print("\n".join(tune_project(Project(directory), write=write)))
 
 
+@app.command()
+@errors_as_sentences
+def predict(
+    directory: Annotated[Optional[Path], typer.Argument(metavar="[DIR]", help="The project folder.")] = None,
+    model: Annotated[
+        Optional[Path], typer.Option("--model", metavar="CARD", help="card.json of a finished model, or its folder.")
+    ] = None,
+    image: Annotated[Optional[str], uri_option("--image", "With --model: the image to predict.")] = None,
+    output: Annotated[
+        Optional[Path], typer.Option("-o", "--output", metavar="OUT", help="With --model: folder to create.")
+    ] = None,
+    voxel_size: VoxelSizeText = None,
+    window: Window = None,
+    engine: Annotated[
+        Optional[str],
+        typer.Option("--engine", metavar="torch|onnx", help="With --model: what computes it; torch where it is."),
+    ] = None,
+    threads: Annotated[
+        Optional[int], typer.Option("--threads", metavar="N", help="With --model: threads; one per core.", min=1)
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Apply S to the whole image of a project; or, with --model, a finished model to any image."""
+    if model is None:
+        if directory is None or image is not None or output is not None:
+            raise InputError(
+                "predict takes a project folder, or --model CARD --image URI -o OUT for an image outside of a project."
+            )
+        _do_step(directory, "predict")
+        return
+    if directory is not None or image is None or output is None:
+        raise InputError("predict --model CARD needs --image URI and -o OUT, and takes no project folder.")
+    if engine not in (None, "torch", "onnx"):
+        raise InputError(f"--engine is {engine!r}; expected torch or onnx.")
+    from twostream.models.segmentation.apply import apply_model, open_image
+    from twostream.models.segmentation.card import Model
+    from twostream.volume.grey import parse_window
+
+    found = Model(model)
+    opened = open_image(image, voxel_size_of(voxel_size), None if window is None else parse_window(window))
+    print(apply_model(found, opened, output, engine=engine, num_threads=threads))  # type: ignore[arg-type]
+
+
+@app.command()
+@errors_as_sentences
+def finish(
+    directory: Dir,
+    license_: Annotated[
+        str, typer.Option("--license", metavar="TEXT", help="Under which the model may be used, for its card.")
+    ] = "",
+    truth: Annotated[
+        Optional[str], uri_option("--truth", "Labels of the test box, if those of the project do not cover it.")
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Train the final model on labels and all answers, judge it, and write it with its card and the data set."""
+    from twostream.project.project import Project
+    from twostream.rounds.finish import finish as finish_project
+
+    print("\n".join(finish_project(Project(directory), license_=license_, truth_uri=truth)))
+
+
+def _do_step(directory: Path, name: str) -> None:
+    """Do one step of the current round, if it is due."""
+    from twostream.project.project import Project
+    from twostream.rounds.loop import run_step
+
+    round_number, done = run_step(Project(directory), name)
+    print(f"round {round_number}: {name} {'done' if done else 'had been done already'}")
+
+
 def _add_step_command(name: str, text: str) -> None:
     """Add a command that does one step of the current round."""
 
     @app.command(name, help=text)
     @errors_as_sentences
     def command(directory: Dir, debug: Debug = False) -> None:
-        from twostream.project.project import Project
-        from twostream.rounds.loop import run_step
-
-        round_number, done = run_step(Project(directory), name)
-        print(f"round {round_number}: {name} {'done' if done else 'had been done already'}")
+        _do_step(directory, name)
 
 
 for _name, _text in (
-    ("predict", "Apply S to the whole image."),
     ("propose", "Turn the probability into candidates."),
     ("embed", "Encode every candidate with both streams. Round 0 trains the streams first."),
     ("suggest", "Score the round, then choose the next batch of queries."),

@@ -32,6 +32,7 @@ from twostream.project.fingerprint import INPUTS, fact_of, state_inputs
 from twostream.project.frozen import SETTINGS_NAME
 from twostream.project.inputs import Given, Inputs, read_inputs
 from twostream.project.ledger import Ledger
+from twostream.project.model_start import settings_of_model
 from twostream.project.project import CONFIG_NAME, FIRST_STEPS, LEDGER_NAME, Project, holds_work
 from twostream.project.settings import LOCATIONS, PRESETS, ProjectConfig, preset_settings
 from twostream.task import TASKS, get_task
@@ -55,6 +56,7 @@ def create_project(
     probability: str | None = None,
     segmentation: str | None = None,
     objects: str | None = None,
+    model: Path | None = None,
     voxel_size_nm: Sequence[float] | None = None,
     labels_box: str | Sequence[str] | None = None,
     val_box: str | None = None,
@@ -72,14 +74,15 @@ def create_project(
         root: folder to make; must not hold a project.
         task: "polarity", "cleft" or "mitochondria".
         image: URI of the image, (Z, Y, X) grey values.
-        labels: URI of the labels; may be None only with a source. They have the extent of the image, or say where they
-            lie in it; or they are a table of points on both sides of synapses.
+        labels: URI of the labels; may be None only with a source or a model. They have the extent of the image, or say
+            where they lie in it; or they are a table of points on both sides of synapses.
         labels_post: URI of the postsynaptic side, if the two sides of synapses are two volumes.
         labels_kind: "instances", "mask", "sides" or "points"; None finds it out.
         ignore_value: value of voxels that count neither as object nor as background.
         window: (low, high) grey values that are shown as 0 and 255; None finds them out where the image does not hold
             8 bits.
         probability, segmentation, objects: URI of a source that replaces S, see ``candidates/sources.py``; at most one.
+        model: ``card.json`` of a finished model, or its folder: the S of round 0 in a project without labels.
         voxel_size_nm: (z, y, x) nm, for files that do not state it.
         labels_box, val_box, test_box: "Z0:Z1,Y0:Y1,X0:X1" in voxels of the image, ``labels_box`` also several such
             texts; None takes ``default_boxes``.
@@ -98,6 +101,11 @@ def create_project(
     _check_options(root, preset, overrides)
     size = None if voxel_size_nm is None else [float(v) for v in voxel_size_nm]
     source = _source(probability=probability, segmentation=segmentation, objects=objects)
+    if model is not None and (labels is not None or source is not None):
+        raise InputError(
+            "--model is the S of a project without labels; leave out --labels, and the options that replace S. To "
+            "train S on labels, leave out --model."
+        )
     if labels is None and (labels_box or val_box):
         raise InputError("--labels-box and --val-box are regions of labels, but there are none; pass --labels URI.")
     given = Given(image, labels, labels_post, size, window, labels_kind, ignore_value, _label_settings(overrides))
@@ -109,6 +117,8 @@ def create_project(
     if source is not None:
         values["source"] = source | ({"voxel_size_nm": size} if size and source["kind"] != "objects" else {})
     values |= preset_settings(preset, task) if settings is None else settings
+    if model is not None:
+        values |= settings_of_model(model, task, inputs.image)
     several = (labels_box,) if isinstance(labels_box, str) else tuple(labels_box or ())
     boxes = {"labels": several or None, "val": val_box, "test": test_box}
     label_volume = inputs.labels.volume if inputs.labels else None

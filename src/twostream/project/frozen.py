@@ -22,6 +22,7 @@ SETTINGS_NAME = "config.yaml"
 FROZEN = (
     "task",
     "source",
+    "model.sha256",
     "boxes",
     "patches",
     "image.window",

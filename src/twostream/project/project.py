@@ -123,7 +123,9 @@ class Project:
             InputError: they cannot be read, or do not fit the image.
         """
         if self._labels is None:
-            raise ProjectError(f"{self.root} has no labels: it was made with a source in place of S.")
+            raise ProjectError(
+                f"{self.root} has no labels: it was made with a source in place of S, or with a finished model."
+            )
         return self._labels.volume
 
     @property
@@ -370,9 +372,7 @@ class Project:
         self.check_frozen()
         directory = self.round_dir(round_number)
         directory.mkdir(parents=True, exist_ok=True)
-        packages = ("twostream-connectomics", "torch", "monai", "lightning", "numpy", "scikit-learn")
-        versions = {"python": platform.python_version()} | {name: _version(name) for name in packages}
-        resolved = {"config": self.config.model_dump(mode="json"), "round": round_number, "versions": versions}
+        resolved = {"config": self.config.model_dump(mode="json"), "round": round_number, "versions": versions()}
         write_text(directory / SETTINGS_NAME, yaml.safe_dump(resolved, sort_keys=False))
 
 
@@ -393,6 +393,12 @@ def holds_work(root: Path) -> bool:
     untouched = ledger.is_untouched()
     ledger.close()
     return not untouched
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages on which results depend."""
+    packages = ("twostream-connectomics", "torch", "monai", "lightning", "numpy", "scikit-learn")
+    return {"python": platform.python_version()} | {name: _version(name) for name in packages}
 
 
 def _version(package: str) -> str:

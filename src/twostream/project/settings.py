@@ -34,6 +34,18 @@ class ImageConfig(Config):
     window: tuple[float, float] | None = None
 
 
+class ModelConfig(Config):
+    """The finished model with which a project without labels begins.
+
+    Attributes:
+        uri: path of its ``card.json``; a relative path starts at the project's folder.
+        sha256: of its checkpoint.
+    """
+
+    uri: str
+    sha256: str
+
+
 class BoxesConfig(Config):
     """Boxes, as "Z0:Z1,Y0:Y1,X0:X1" in voxels of the image. They are fixed when the project is made.
 
@@ -133,7 +145,8 @@ class ProjectConfig(Config):
             have none here: for them that of the ledger counts.
         task: what is looked for.
         image: the image, (Z, Y, X) grey values.
-        labels: labels of the image; None is possible only with a source.
+        labels: labels of the image; None is possible only with a source or a model.
+        model: a finished model that is the S of round 0, in a project without labels; None trains S.
         source: another model's output, which replaces S; None trains S.
         boxes: labels boxes, validation box and test box.
         seed: of everything random.
@@ -154,6 +167,7 @@ class ProjectConfig(Config):
     task: Literal["polarity", "cleft", "mitochondria"]
     image: ImageConfig
     labels: LabelsConfig | None = None
+    model: ModelConfig | None = None
     source: SourceConfig | None = None
     boxes: BoxesConfig
     seed: int = Field(0, ge=0)
@@ -194,17 +208,28 @@ class ProjectConfig(Config):
 
     @model_validator(mode="after")
     def _check_labels(self) -> ProjectConfig:
-        """Labels and their two boxes come together, and can be left out only with a source."""
-        if self.labels is None and self.source is None:
-            raise ValueError("labels is missing; add it, or a source in place of S")
+        """Labels and their two boxes come together, and can be left out only with a source or a model."""
+        if self.labels is None and self.source is None and self.model is None:
+            raise ValueError("labels is missing; add it, or a source in place of S, or a finished model")
+        if self.model and (self.labels or self.source):
+            other = "labels" if self.labels else "source"
+            raise ValueError(
+                f"model is a finished S for a project without labels, but {other} is set too; leave one out"
+            )
+        if self.model and (self.refit.start == "scratch" or self.refit.hold is None):
+            raise ValueError(
+                "a project that begins with a model has no labels that S could learn again, so refit.start must be "
+                "warm, and refit.hold a probability: S is shown again what it was confident of"
+            )
         boxes = (self.boxes.labels, self.boxes.val)
         if any((box is None) != (self.labels is None) for box in boxes):
-            raise ValueError("boxes.labels and boxes.val belong to labels; set all three, or, with a source, none")
+            raise ValueError("boxes.labels and boxes.val belong to labels; set all three, or, without labels, none")
         return self
 
 
 LOCATIONS = (
     ("image", "uri"),
+    ("model", "uri"),
     ("labels", "uri"),
     ("labels", "post"),
     ("source", "uri"),

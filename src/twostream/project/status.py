@@ -47,6 +47,8 @@ def status_lines(project: Project) -> list[str]:
     ]
     if source := project.config.source:
         lines.insert(1, f"{source.name} {source.uri} in place of S")
+    if model := project.config.model:
+        lines.insert(1, f"S began as the finished model {model.uri}")
     scored = project.ledger.scores()
     for done, metrics in scored.items():
         scores = {name: metrics["scores"].get(name) for name in SHOWN}
@@ -163,6 +165,11 @@ def end_lines(project: Project, round_number: int) -> list[str]:
         if num_left
         else "no candidate is left to ask: all are answered, or lie in the labels box or near the test box",
         f"next, to write the curated data set: {_dataset_command(project)}",
+        *(
+            []
+            if project.config.source
+            else [f"next, to train the final model, with its card: {project.command('finish')}"]
+        ),
     ]
 
 

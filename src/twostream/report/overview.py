@@ -47,6 +47,8 @@ def summary(projects: Sequence[Project]) -> str:
         given = "A table of objects" if config.source.kind == "objects" else f"Another model's {config.source.kind}"
         learner = "the streams learn" if config.streams.learn_from_answers else "the scorer learns"
         return f"{given} proposes {objects} in {image}; {learner} from answers: {asked}."
+    if config.model:
+        return f"A finished model proposes {objects} in {image} and learns from answers: {asked}."
     return f"A segmentation model S proposes {objects} in {image} and learns from answers: {asked}."
 
 
@@ -72,6 +74,8 @@ def facts(projects: Sequence[Project], names: Sequence[str]) -> list[tuple[str, 
     ]
     if config.source:
         rows.insert(2, (f"{config.source.name}, in place of S", Uri.parse(config.source.uri).short))
+    if config.model:
+        rows.insert(2, ("finished model, S of round 0", Uri.parse(config.model.uri).short))
     for project, name in zip(projects, names, strict=True):
         # Names repeat where the same folder is given twice; both then bear the first one's number.
         number = f" {list(names).index(name) + 1}" if len(names) > 1 else ""

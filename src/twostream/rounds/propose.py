@@ -130,16 +130,7 @@ def _decode_probability(project: Project, round_number: int) -> Proposal:
     task, config, min_voxels = project.task, project.config.candidates, project.min_voxels
     probability = probability_of(project, round_number)
     everything = probability.read(probability.box)
-    found = choose_thresholds(
-        everything,
-        task,
-        config,
-        min_voxels,
-        labels=[_labelled(project, box) for box in project.boxes.labels],
-        validation=_labelled(project, project.boxes.val) if project.boxes.val else None,
-        believed=_beliefs(project, round_number - 1) if round_number and project.config.refit.use_answers else None,
-        previous=_thresholds_of(project, round_number - 1) if round_number else None,
-    )
+    found = thresholds_of(project, everything, before_round=round_number)
     threshold = found.threshold
     assert threshold is not None
     if project.config.labels is None:
@@ -157,6 +148,26 @@ def _decode_probability(project: Project, round_number: int) -> Proposal:
     if project.config.query.faint_share:
         faint = faint_candidates(everything, segmentation, task, threshold, min_voxels)
     return Proposal(segmentation, proposed, found, faint=faint)
+
+
+def thresholds_of(project: Project, probability: np.ndarray, before_round: int) -> Thresholds:
+    """The thresholds for a probability of the whole image, by labels and by what is believed of earlier candidates.
+
+    Args:
+        project: the project.
+        probability: (C, Z, Y, X) uint8, 255 = 1.
+        before_round: the round before this one gives candidates and the thresholds that these stay near; 0: none does.
+    """
+    return choose_thresholds(
+        probability,
+        project.task,
+        project.config.candidates,
+        project.min_voxels,
+        labels=[_labelled(project, box) for box in project.boxes.labels],
+        validation=_labelled(project, project.boxes.val) if project.boxes.val else None,
+        believed=_beliefs(project, before_round - 1) if before_round and project.config.refit.use_answers else None,
+        previous=_thresholds_of(project, before_round - 1) if before_round else None,
+    )
 
 
 def _beliefs(project: Project, round_number: int) -> Beliefs:

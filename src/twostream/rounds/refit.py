@@ -21,10 +21,10 @@ from twostream.models.segmentation.train import Segmenter, Training, train
 from twostream.project.project import Detail, Project
 from twostream.rounds.embed import fine_tune_on_answers
 from twostream.rounds.judging import Evidence, blended
-from twostream.rounds.pool import pool_of
+from twostream.rounds.pool import RoundPool, pool_of
 from twostream.rounds.predict import probability_of
 from twostream.rounds.propagation import propagated
-from twostream.rounds.teaching import LessonCrops, Taught, collect, lessons_of, validation_of
+from twostream.rounds.teaching import LessonCrops, Taught, collect, lessons_of, replay_of, validation_of
 from twostream.rounds.train import detail_without_s, save_training
 from twostream.rounds.windows import window_lessons
 
@@ -66,8 +66,8 @@ class _Refitting:
         self._settings = project.config.refit
         self._previous_path = project.path(round_number - 1, "checkpoint.ckpt")
         self._previous_probability = probability_of(project, round_number - 1)
-        learns = self._settings.use_answers and self._settings.propagate
-        self._pool = pool_of(project, round_number - 1, answered=True) if learns else None
+        self._replay = replay_of(project, round_number - 1)
+        self._pool = teaching_pool(project, round_number - 1)
 
     def plain(self, path: Path) -> Detail:
         """Train on all answers, and take the result."""
@@ -110,10 +110,10 @@ class _Refitting:
         """
         project, start = self._project, self._settings.start
         segmenter = Segmenter.load(project.path(0, "checkpoint.ckpt") if start == "first" else self._previous_path)
-        lessons, asked_in = self._lessons(learned)
+        lessons, asked_in = all_lessons(project, self._taught, self._pool, learned)
         training = refit(
             segmenter,
-            lessons_of(project, segmenter, lessons, self._previous_probability),
+            lessons_of(project, segmenter, lessons, self._previous_probability, self._replay),
             asked_in,
             project.config.segmentation,
             self._settings,
@@ -122,20 +122,6 @@ class _Refitting:
             validation=validation_of(project, segmenter) if start == "scratch" else None,
         )
         return segmenter, training, int((asked_in == NOBODY).sum())
-
-    def _lessons(self, learned: np.ndarray) -> tuple[list[Lesson], np.ndarray]:
-        """The scorer's lessons, then those of the answers that may be learned from; and in which round each was asked.
-
-        Args:
-            learned: (L,) bool.
-        """
-        if not self._settings.use_answers:
-            return [], np.zeros(0, np.int64)
-        hidden = set(self._taught.candidates[~learned].tolist())
-        expected = [] if self._pool is None else propagated(self._project, self._pool, hidden)
-        answered = [lesson for lesson, may in zip(self._taught.lessons, learned, strict=True) if may]
-        asked_in = np.concatenate([np.full(len(expected), NOBODY), self._taught.asked_in[learned]])
-        return expected + answered, asked_in
 
     def _newest_halves(self) -> list[np.ndarray]:
         """Rows of the newest lessons that can be tested, in two halves with about the same mixture of kinds."""
@@ -152,12 +138,37 @@ class _Refitting:
             num_objects = len(np.unique(project.task.instances(project.labels.read(project.boxes.validation)))) - 1
         binary = [i for i, name in enumerate(project.task.channels) if name not in ("distance", "contour")]
         return Evidence(
-            lessons_of(project, segmenter, self._taught.lessons),
+            lessons_of(project, segmenter, self._taught.lessons, replay=self._replay),
             [rows.tolist() for rows in halves],
             validation_of(project, segmenter),
             max(num_objects, 0),
             binary,
         )
+
+
+def teaching_pool(project: Project, round_number: int) -> RoundPool | None:
+    """The pool of a round after its batch was answered, if the scorer's expectations are to become lessons."""
+    learns = project.config.refit.use_answers and project.config.refit.propagate
+    return pool_of(project, round_number, answered=True) if learns else None
+
+
+def all_lessons(
+    project: Project, taught: Taught, pool: RoundPool | None, learned: np.ndarray
+) -> tuple[list[Lesson], np.ndarray]:
+    """The scorer's lessons, then those of the answers that may be learned from; and in which round each was asked.
+
+    Args:
+        project: the project.
+        taught: L lessons of the answers.
+        pool: see ``teaching_pool``.
+        learned: (L,) bool, the answers from which S may learn.
+    """
+    if not project.config.refit.use_answers:
+        return [], np.zeros(0, np.int64)
+    hidden = set(taught.candidates[~learned].tolist())
+    expected = [] if pool is None else propagated(project, pool, hidden)
+    answered = [lesson for lesson, may in zip(taught.lessons, learned, strict=True) if may]
+    return expected + answered, np.concatenate([np.full(len(expected), NOBODY), taught.asked_in[learned]])
 
 
 def refit(

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from twostream.base.geometry import Box, grid
+from twostream.candidates.table import from_table, read_table
 from twostream.models.segmentation.config import RefitConfig, SegmentationConfig
 from twostream.models.segmentation.labelled import known_target
 from twostream.models.segmentation.lessons import Crop, Lesson, Lessons, hide_test_box
@@ -19,6 +20,9 @@ from twostream.project.ledger import Ledger
 from twostream.project.project import Project
 from twostream.task import IGNORE, Task
 from twostream.volume import Volume, read_padded
+
+NUM_REPLAY = 200
+"""Places of replay where there are no labels: as many as the crops of a few hundred steps can show."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,7 @@ def lessons_of(
     segmenter: Segmenter,
     lessons: Sequence[Lesson] = (),
     previous_probability: Volume | None = None,
+    replay: Sequence[Box] = (),
 ) -> Lessons:
     """The training data of S in this project: the labels boxes, ``lessons``, and pseudo-labels by the previous S.
 
@@ -79,15 +84,16 @@ def lessons_of(
         segmenter: gives the shape of a crop.
         lessons: answered masks, oldest first.
         previous_probability: (C, Z, Y, X) uint8, 255 = 1, by the S of the previous round; None gives no pseudo-labels.
+        replay: see ``replay_of``.
     """
     hold = project.config.refit.hold
     return Lessons(
         project.image,
-        project.labels,
+        project.labels if project.config.labels else None,
         project.labels_ignore,
         project.task,
         labels_boxes=project.boxes.labels,
-        val_box=project.boxes.validation,
+        val_box=project.boxes.val,
         test_box=project.boxes.test,
         guarded_box=project.guarded_box,
         crop_shape_zyx=crop_shape(segmenter, project.config.segmentation),
@@ -97,7 +103,32 @@ def lessons_of(
         min_confidence=hold or 0.5,
         emphasis=project.config.refit.emphasis,
         margin_nm=project.config.refit.margin_nm,
+        replay=replay,
     )
+
+
+def replay_of(project: Project, round_number: int) -> list[Box]:
+    """Places that stand in for labels where a project has none (``Lessons``); empty where it has labels.
+
+    A share ``segmentation.foreground_share`` of ``NUM_REPLAY`` are candidates, or fewer where there are fewer; the
+    others are single voxels anywhere. None touches the guarded test box.
+
+    Args:
+        project: the project.
+        round_number: round whose candidates are taken.
+    """
+    if project.config.labels is not None:
+        return []
+    rng = np.random.default_rng(project.seed(round_number, "replay"))
+    objects = [c.box for c in from_table(read_table(project.path(round_number, "candidates.parquet")))]
+    voxels = rng.integers(project.image.shape_zyx, size=(NUM_REPLAY, 3)).tolist()
+    anywhere = [Box(tuple(voxel), (1, 1, 1)) for voxel in voxels]
+    guarded = project.guarded_box
+    if guarded is not None:
+        objects, anywhere = ([b for b in boxes if not b.intersects(guarded)] for boxes in (objects, anywhere))
+    num_objects = round(NUM_REPLAY * project.config.segmentation.foreground_share)
+    chosen = rng.permutation(len(objects))[:num_objects].tolist()
+    return [objects[row] for row in chosen] + anywhere[: max(1, NUM_REPLAY - num_objects)]
 
 
 def validation_of(project: Project, segmenter: Segmenter) -> tuple[np.ndarray, np.ndarray] | None:

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from twostream.base import progress
-from twostream.base.errors import ProjectError
+from twostream.base.errors import InputError, ProjectError
+from twostream.models.segmentation.card import Model, sha256_of
 from twostream.models.segmentation.describe import Description, describe
 from twostream.models.segmentation.labelled import grey_values
 from twostream.models.segmentation.train import Segmenter, Training, new_segmenter, train
@@ -28,6 +29,8 @@ def train_step(project: Project, round_number: int) -> Detail:
     if project.config.source:
         progress.say(f"  no S is trained: a {project.config.source.name} stands in its place")
         return detail_without_s(project)
+    if project.config.model:
+        return _take_over(project, round_number)
     config = project.config.segmentation
     segmenter = new_s(project)
     lessons = lessons_of(project, segmenter)
@@ -47,6 +50,23 @@ def train_step(project: Project, round_number: int) -> Detail:
     return save_training(segmenter, training, path)
 
 
+def _take_over(project: Project, round_number: int) -> Detail:
+    """S_0 is the finished model with which the project was made; nothing is trained.
+
+    Raises:
+        InputError: the model is gone, or another one lies in its place.
+    """
+    stored = project.config.model
+    assert stored is not None
+    model = Model(Path(project.locate("model", stored.uri)))
+    path = model.file("checkpoint")
+    if sha256_of(path) != stored.sha256:
+        raise InputError(f"{path} is not the model with which {project.root} was made: its checksum differs.")
+    Segmenter.load(path).save(project.path(round_number, "checkpoint.ckpt"))
+    progress.say(f"  S is the finished model {model.path}; nothing is trained")
+    return {"num_steps": 0, "final_loss": None, "best_step": None, "model": str(model.path)}
+
+
 def new_s(project: Project) -> Segmenter:
     """The untrained S with which round 0 starts. It normalises by the grey values of the labels boxes."""
     grey = grey_values(project.image, project.boxes.labels)
@@ -64,13 +84,15 @@ def describe_training(project: Project) -> Description:
     """The network, crops and memory of the training that `train` would do; nothing is trained.
 
     Raises:
-        ProjectError: the project has a source in place of S.
+        ProjectError: the project has a source in place of S, or began with a finished model.
     """
     if project.config.source:
         raise ProjectError(
             f"{project.root} has a {project.config.source.name} in place of S, so there is no training to describe. "
             f"Leave out --dry-run."
         )
+    if project.config.model:
+        raise ProjectError(f"S of {project.root} is a finished model, so there is no training to describe.")
     return describe(new_s(project), project.config.segmentation, project.image.voxel_size_nm)
 
 

@@ -67,19 +67,23 @@ class LabelsBoxes:
     """What the labels boxes of a project teach.
 
     Args:
-        labels: (Z, Y, X) integers in the task's convention.
+        labels: (Z, Y, X) integers in the task's convention; None only without boxes.
         ignore: non-zero where unlabelled voxels are not known to be background; None: nowhere.
         task: converts labels to targets.
         boxes: parts of ``labels`` in which every object is labelled; no two share a voxel.
-        val_box: validation box, part of one of them or the whole of it; nothing is taught there.
+        val_box: validation box, part of one of them or the whole of it; nothing is taught there. None only without
+            boxes.
 
     Attributes:
         parts: what each box teaches, without one that is the validation box.
     """
 
-    def __init__(self, labels: Volume, ignore: Volume | None, task: Task, boxes: Sequence[Box], val_box: Box) -> None:
+    def __init__(
+        self, labels: Volume | None, ignore: Volume | None, task: Task, boxes: Sequence[Box], val_box: Box | None
+    ) -> None:
         self.parts: list[LabelsBox] = []
         for box in boxes:
+            assert labels is not None and val_box is not None  # boxes belong to labels
             if box != val_box:
                 target = known_target(labels, ignore, task, box)
                 target[(slice(None), *val_box.intersection(box).relative_to(box).slices)] = IGNORE

@@ -141,12 +141,12 @@ class Lessons:
 
     Args:
         image: (Z, Y, X) uint8.
-        labels: (Z, Y, X) integers in the task's convention.
+        labels: (Z, Y, X) integers in the task's convention; None without labels boxes.
         ignore: non-zero where unlabelled voxels are not known to be background; None: nowhere.
         task: converts labels to targets.
         labels_boxes: parts of ``labels`` that S may learn from; no two share a voxel, and nothing is known between
             them. Crops are drawn in proportion to their voxels, and to their foreground voxels.
-        val_box: validation box, part of one of them or the whole of it; never trained on.
+        val_box: validation box, part of one of them or the whole of it; never trained on. None without labels boxes.
         test_box: box of which S must not even see the image; or None.
         guarded_box: test box with its guard, in which labels and answers are ignored; or None.
         crop_shape_zyx: shape of a training crop, voxels of the image.
@@ -158,17 +158,19 @@ class Lessons:
         emphasis: weight in the loss of the voxels of an answered mask and of its margin; all others weigh 1.
         margin_nm: width of this margin in plane; it also includes one section above and one below. Around lessons that
             teach "ignore", there are no pseudo-labels in mask and margin, and the weight stays 1.
+        replay: places, voxels of the image, that stand in for labels boxes where there are none: around them S is shown
+            what the previous S was confident of, so that it does not forget it.
     """
 
     def __init__(
         self,
         image: Volume,
-        labels: Volume,
+        labels: Volume | None,
         ignore: Volume | None,
         task: Task,
         *,
         labels_boxes: Sequence[Box],
-        val_box: Box,
+        val_box: Box | None,
         test_box: Box | None,
         guarded_box: Box | None,
         crop_shape_zyx: tuple[int, int, int],
@@ -178,6 +180,7 @@ class Lessons:
         min_confidence: float = 0.5,
         emphasis: int = 1,
         margin_nm: float = 0.0,
+        replay: Sequence[Box] = (),
     ) -> None:
         self._task = task
         self._excluded_boxes = [box for box in (val_box, guarded_box, test_box) if box is not None]
@@ -185,7 +188,8 @@ class Lessons:
         self.lessons = list(lessons)
         self._rim = to_voxels(rim_nm, image.voxel_size_nm)
         self._labels = LabelsBoxes(labels, ignore, task, labels_boxes, val_box)
-        self._image = hide_test_box(image, test_box, int(grey_values(image, labels_boxes).mean()))
+        self._replay = list(replay)
+        self._image = hide_test_box(image, test_box, int(grey_values(image, labels_boxes or self._replay).mean()))
         self._previous_probability, self._min_confidence = previous_probability, min_confidence
         self._emphasis = emphasis
         self._margin = (1, *to_voxels(margin_nm, image.voxel_size_nm)[1:]) if margin_nm else (0, 0, 0)
@@ -204,6 +208,7 @@ class Lessons:
         has_no_pseudo_labels = self._previous_probability is None
         settings = (self._rim, self._margin, self._emphasis, self._min_confidence, has_no_pseudo_labels)
         digest.update(repr((places, settings)).encode())
+        digest.update("".join(map(str, self._replay)).encode())
         for part in self._labels.parts:
             digest.update(part.target.tobytes())
         for lesson in self.lessons:
@@ -225,15 +230,21 @@ class Lessons:
         return crop
 
     def _any_labelled_crop(self, rng: np.random.Generator, foreground_share: float) -> Crop:
-        """A crop of a labels box, whatever it contains."""
+        """A crop of a labels box, or around a place of ``replay`` where there is none, whatever it contains."""
+        if not self._labels.parts:
+            row = int(rng.integers(len(self._replay)))
+            return self._crop_around(len(self.lessons) + row, self._replay[row], rng)
         row, center = self._labels.draw(rng, foreground_share)
         return self._crop(-1 - row, self._labels.parts[row].box, self._jittered(center, rng))
 
     def answer_crop(self, rng: np.random.Generator, row: int) -> Crop:
         """Draw a crop around ``lessons[row]``."""
-        box = self.lessons[row].box
+        return self._crop_around(row, self.lessons[row].box, rng)
+
+    def _crop_around(self, key: int, box: Box, rng: np.random.Generator) -> Crop:
+        """A crop around the middle of ``box``, whose region is kept under ``key``."""
         center = np.asarray(box.offset_zyx) + np.asarray(box.shape_zyx) // 2
-        return self._crop(row, Box(tuple(center.tolist()), (1, 1, 1)), self._jittered(center, rng))
+        return self._crop(key, Box(tuple(center.tolist()), (1, 1, 1)), self._jittered(center, rng))
 
     def held_out(self, row: int) -> tuple[np.ndarray, np.ndarray]:
         """The crop with ``lessons[row]`` in its middle, to test S on that lesson alone.

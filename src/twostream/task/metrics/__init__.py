@@ -9,7 +9,7 @@ a user.
     voxels       foreground and background IoU
     partition    variation of information, adapted Rand error
     clefts       distances between clefts, as in the CREMI challenge
-    intervals    confidence intervals of a proportion and of a total
+    intervals    confidence intervals of a proportion, of a total and of F1
     checks       of the arrays that the others are given
 """
 
@@ -25,7 +25,7 @@ from twostream.task.metrics.detection import (
     precision_recall_f1,
     roi_accuracy,
 )
-from twostream.task.metrics.intervals import weighted_poisson_interval, wilson_interval
+from twostream.task.metrics.intervals import bootstrap_f1, weighted_poisson_interval, wilson_interval
 from twostream.task.metrics.overlaps import Overlaps, hidden_voxels
 from twostream.task.metrics.partition import AdaptedRand, VariationOfInformation, adapted_rand, variation_of_information
 from twostream.task.metrics.voxels import VoxelCounts, foreground_iou
@@ -41,6 +41,7 @@ __all__ = [
     "VoxelCounts",
     "adapted_rand",
     "average_precision",
+    "bootstrap_f1",
     "candidate_recall",
     "foreground_iou",
     "found_objects",

@@ -1,4 +1,4 @@
-"""Confidence intervals of a proportion and of a total. Knows counts and weights; must not know what they count."""
+"""Confidence intervals of a proportion, a total and F1. Knows counts and weights; must not know what they count."""
 
 from __future__ import annotations
 
@@ -51,4 +51,33 @@ def weighted_poisson_interval(
         low = variance / (2 * total) * chi2.ppf(tail, 2 * total**2 / variance)
     scale = (variance + largest**2) / (2 * (total + largest))
     high = scale * chi2.ppf(1 - tail, 2 * (total + largest) ** 2 / (variance + largest**2))
+    return float(low), float(high)
+
+
+NUM_RESAMPLED = 2000
+"""Samples of a bootstrap: the ends of a 95 percent interval then vary by about 0.005 between seeds."""
+
+
+def bootstrap_f1(num_hits: int, num_candidates: int, num_truth: int, seed: int = 0) -> tuple[float, float] | None:
+    """95 percent bootstrap interval of F1 over objects (Efron 1979, percentiles).
+
+    What is drawn with replacement are the hits (a candidate with its true object), the false candidates, and the missed
+    true objects.
+
+    Args:
+        num_hits: true objects that were found.
+        num_candidates: candidates that count, hits among them.
+        num_truth: true objects that count, hits among them.
+        seed: of the drawing.
+
+    Returns:
+        Lower and upper end, in [0, 1]; None where there is nothing to draw.
+    """
+    counts = np.array([num_hits, num_candidates - num_hits, num_truth - num_hits])
+    number = int(counts.sum())
+    if number == 0:
+        return None
+    drawn = np.random.default_rng(seed).multinomial(number, counts / number, NUM_RESAMPLED)
+    hits, false, missed = drawn.T
+    low, high = np.quantile(2 * hits / (2 * hits + false + missed), (0.025, 0.975))
     return float(low), float(high)

@@ -1,0 +1,145 @@
+"""A finished model applied to an image: probability, segmentation and table of candidates in one folder.
+
+torch computes the model where it is installed, else onnxruntime. Knows cards, volumes and candidates; must not know
+projects or rounds. torch is imported only where it computes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from twostream.base import progress
+from twostream.base.atomic import write_folder
+from twostream.base.errors import InputError
+from twostream.candidates.candidate import clean, drop_low_scores, extract
+from twostream.candidates.table import to_table, write_table
+from twostream.models.segmentation.blending import WindowModel, write_probability
+from twostream.models.segmentation.card import CARD_NAME, Model
+from twostream.models.segmentation.onnx_model import EXTRA, OnnxWindows, is_installed
+from twostream.volume import Volume, create_volume
+from twostream.volume.grey import open_grey, open_values, robust_window, spread_boxes
+
+Engine = Literal["torch", "onnx"]
+NUM_SAMPLES, SAMPLE_ZYX = 64, (8, 32, 32)
+"""Boxes of the image whose grey values are compared with those of the training image."""
+FAR_FROM_MEAN = 1.0
+"""A mean grey value that is farther than this from that of training, in standard deviations, is told."""
+
+
+def open_image(uri: str, voxel_size_nm: Sequence[float] | None, window: Sequence[float] | None) -> Volume:
+    """The image as (Z, Y, X) uint8; without a window one is found out where it does not hold 8 bits.
+
+    Raises:
+        InputError: it cannot be read, or holds no grey values.
+    """
+    raw = open_values(uri, voxel_size_nm)
+    if window is None and raw.dtype != np.uint8:
+        window = robust_window(raw)
+        progress.say(f"  {uri} holds {raw.dtype}: {window[0]:g} is shown as 0 and {window[1]:g} as 255 (--window)")
+    return open_grey(uri, voxel_size_nm, window)
+
+
+def apply_model(
+    model: Model, image: Volume, output: Path, *, engine: Engine | None = None, num_threads: int | None = None
+) -> str:
+    """Predict an image and write the folder ``output``.
+
+    It holds ``probability.zarr`` ((C, Z, Y, X) uint8, 255 = 1), ``segmentation.zarr`` ((Z, Y, X) uint32, the final
+    segmentation in the task's label convention; both OME-Zarr), and ``candidates.parquet``: a row per instance of the
+    final segmentation, whose ``id`` is its number there.
+
+    Args:
+        model: card and files.
+        image: (Z, Y, X) uint8.
+        output: folder to make.
+        engine: what computes the model; None takes torch where it is installed, else onnxruntime.
+        num_threads: of the engine; None: as many as it takes by itself, one per core.
+
+    Returns:
+        A line for a terminal.
+
+    Raises:
+        InputError: the voxel size does not fit, ``output`` exists, or the model cannot be computed here.
+    """
+    model.check_fits(image)
+    if output.exists():
+        raise InputError(f"{output} exists already; choose another folder for -o.")
+    engine = engine or ("torch" if is_installed("torch") else "onnx")
+    card, task = model.card, model.task(image.voxel_size_nm)
+    windows = _windows(model, engine, num_threads)
+    _tell_grey(model, image)
+    found = 0
+
+    def fill(folder: Path) -> None:
+        nonlocal found
+        folder.mkdir(parents=True)
+        place: dict[str, Any] = {"shape_zyx": image.shape_zyx, "voxel_size_nm": image.voxel_size_nm}
+        place |= {"offset_nm": image.offset_nm}
+        probability = create_volume(
+            str(folder / "probability.zarr"), dtype=np.uint8, num_channels=len(card.channels), **place
+        )
+        write_probability(windows, image, probability, card.segmentation)
+        levels = probability.read(probability.box)
+        limits = card.thresholds
+        final = clean(task.decode(levels, limits.final_threshold), task, model.min_voxels(image.voxel_size_nm))
+        kept = drop_low_scores(final, levels[task.foreground], task, limits.min_score)
+        final = clean(kept, task, 1)
+        create_volume(str(folder / "segmentation.zarr"), dtype=np.uint32, **place).write(image.box, final)
+        candidates = [replace(c, id=c.label) for c in extract(final, levels[task.foreground], task, (0, 0, 0))]
+        write_table(to_table(candidates, task=task.name), folder / "candidates.parquet")
+        found = len(candidates)
+
+    write_folder(output, fill)
+    return f"{output}: {found} objects ({card.task}), probability, segmentation and candidates.parquet, by {engine}"
+
+
+def _windows(model: Model, engine: Engine, num_threads: int | None) -> WindowModel:
+    """The model, computed by ``engine``.
+
+    Raises:
+        InputError: neither torch nor the ONNX file is there, or a file is damaged.
+    """
+    card = model.card
+    if engine == "torch":
+        if not is_installed("torch"):
+            raise InputError("torch is not installed; leave --engine out, or pass --engine onnx.")
+        import torch
+
+        from twostream.models.segmentation.predict import TorchWindows
+        from twostream.models.segmentation.train import Segmenter
+
+        if num_threads is not None:
+            torch.set_num_threads(num_threads)
+        segmenter = Segmenter.load(model.file("checkpoint"))
+        return TorchWindows(segmenter, card.segmentation.test_time_flips, card.segmentation.average).on_device()
+    if "onnx" not in card.files:
+        raise InputError(
+            f"{model.path} has no ONNX model (it was finished without the extra `onnx`), and it would be computed by "
+            f"onnxruntime, because torch is not installed or --engine onnx says so. Install torch, or run "
+            f"`twostream finish` again where onnx is installed: {EXTRA}."
+        )
+    return OnnxWindows(
+        model.file("onnx"),
+        fold_zyx=card.fold_zyx,
+        stride_zyx=card.stride_zyx,
+        head=card.head,
+        average=card.segmentation.average,
+        num_threads=num_threads or 0,
+    )
+
+
+def _tell_grey(model: Model, image: Volume) -> None:
+    """Say so if the image is much brighter or darker than what the model was trained on."""
+    boxes = spread_boxes(image.shape_zyx, NUM_SAMPLES, SAMPLE_ZYX)
+    mean, grey = float(np.mean([image.read(box).mean() for box in boxes])), model.card.grey
+    if abs(mean - grey.mean) > FAR_FROM_MEAN * grey.std:
+        progress.say(
+            f"  {image.uri} has a mean grey value of {mean:.0f}; the model was trained on {grey.mean:.0f} (standard "
+            f"deviation {grey.std:.0f}). Look at the result before you trust it; is {CARD_NAME} that of another stain, "
+            f"or the contrast inverted?"
+        )

@@ -1,0 +1,271 @@
+"""The finished model: what `finish` writes, where it can be used, and projects that begin with it."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from conftest import LABELS_BOX, TEST_BOX, TINY
+from test_cli import call, refused
+
+from twostream.base.errors import ProjectError
+from twostream.candidates.table import from_table, read_table
+from twostream.models.segmentation import card as cards
+from twostream.models.segmentation.train import Segmenter
+from twostream.project.create import create_project
+from twostream.project.project import Project
+from twostream.rounds import finish as finishing
+from twostream.rounds.loop import run
+from twostream.rounds.teaching import replay_of
+from twostream.task.metrics import bootstrap_f1
+from twostream.volume import open_volume
+
+STREAMS = tuple(text for text in TINY if text.split(".")[0] in ("patches", "streams", "refit"))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, toy_file):
+    """A project of one answered batch, finished with a licence."""
+    root = tmp_path_factory.mktemp("finish") / "project"
+    labels = f"{toy_file}:mitochondria"
+    project = create_project(
+        root, task="mitochondria", image=f"{toy_file}:image", labels=labels, labels_box=LABELS_BOX, test_box=TEST_BOX,
+        budget=6, overrides=(*TINY, "segmentation.num_steps=30"),
+    )  # fmt: skip
+    run(project, rounds=1, truth_uri=labels)
+    result = call("finish", root, "--license", "CC BY 4.0")
+    assert result.exit_code == 0, result.output
+    assert "test box: finished F1" in result.output
+    return root
+
+
+@pytest.fixture
+def model(finished, tmp_path):
+    """A copy of the finished model without the project, which a test may damage."""
+    return shutil.copytree(finished / "finished", tmp_path / "model")
+
+
+def card_of(folder):
+    return json.loads((folder / "card.json").read_text())
+
+
+def arrays(folder):
+    volumes = (open_volume(str(folder / f"{name}.zarr")) for name in ("probability", "segmentation"))
+    return [volume.read(volume.box) for volume in volumes]
+
+
+def test_the_card_says_what_the_project_knows(finished):
+    project, card = Project(finished), card_of(finished / "finished")
+    learned = card["trained_on"]
+    assert card["license"] == "CC BY 4.0" and card["project"]["id"] == project.id
+    assert tuple(card["voxel_size_nm"]) == project.image.voxel_size_nm
+    assert learned["num_answers"] == project.ledger.spent()[0] == 6
+    assert learned["num_answers_by_annotator"] == {"simulated": 6}
+    assert sum(learned["num_answers_by_kind"].values()) == learned["num_lessons"] == 6
+    assert learned["start"] == "from scratch" and learned["num_steps"] == 30
+    assert learned["num_label_voxels"] == project.boxes.labels[0].num_voxels - project.boxes.validation.num_voxels
+    text = (finished / "finished" / "card.md").read_text()
+    assert "Licence: CC BY 4.0." in text and "6 simulated" in text and "| S_0 (labels alone) |" in text
+    assert (finished / "finished" / "dataset" / "dataset.json").is_file()
+    assert not (finished / "finishing").exists()
+    assert project.next_step() == (1, "suggest")  # the loop goes on as if nothing had been finished
+
+
+def test_the_last_s_is_scored_as_its_round_was(finished):
+    """The card's scores of the loop's S are those of `metrics.json`, so that all three models are judged alike."""
+    scores = card_of(finished / "finished")["scores"]["test_box"]
+    for who, number in (("s_0", 0), ("last_s", 1)):
+        metrics = json.loads(Project(finished).path(number, "metrics.json").read_text())
+        assert scores[who]["num_truth"] == metrics["num_truth"]
+        assert scores[who]["instance_f1"]["value"] == pytest.approx(metrics["scores"]["instance_f1"], abs=0.02)
+        assert scores[who]["foreground_iou"] == pytest.approx(metrics["scores"]["foreground_iou"], abs=0.01)
+    for who in ("s_0", "last_s", "finished"):
+        for name in ("f1", "precision", "recall"):
+            share = scores[who][f"instance_{name}"]
+            assert share["interval"][0] <= share["value"] <= share["interval"][1]
+
+
+def test_the_interval_of_f1_is_that_of_objects_drawn_again():
+    hits, false, missed = 30, 10, 15
+    objects = np.array([0] * hits + [1] * false + [2] * missed)
+    rng, values = np.random.default_rng(1), []
+    for _ in range(3000):
+        count = np.bincount(rng.choice(objects, len(objects)), minlength=3)
+        values.append(2 * count[0] / (2 * count[0] + count[1] + count[2]))
+    wanted = np.quantile(values, (0.025, 0.975))
+    np.testing.assert_allclose(bootstrap_f1(hits, hits + false, hits + missed), wanted, atol=0.02)
+    assert bootstrap_f1(0, 0, 0) is None and bootstrap_f1(0, 3, 2) == (0.0, 0.0)
+
+
+def test_torch_and_onnx_predict_the_same_elsewhere(model, toy_file, tmp_path):
+    for engine in ("torch", "onnx"):
+        words = ("--image", f"{toy_file}:image", "-o", tmp_path / engine, "--engine", engine, "--threads", 1)
+        result = call("predict", "--model", model, *words)
+        assert result.exit_code == 0, result.output
+    (one, cut), (other, also_cut) = arrays(tmp_path / "torch"), arrays(tmp_path / "onnx")
+    assert one.std() > 3 and abs(one.astype(int) - other).max() <= 1
+    assert (cut != also_cut).mean() < 0.001
+    table = pq.read_table(tmp_path / "torch" / "candidates.parquet")
+    assert table["id"].to_pylist() == list(range(1, cut.max() + 1))
+    for candidate in from_table(read_table(tmp_path / "torch" / "candidates.parquet")):
+        assert ((cut[candidate.box.slices] == candidate.id) == (candidate.mask > 0)).all()
+    assert open_volume(str(tmp_path / "torch" / "segmentation.zarr")).voxel_size_nm == (30.0, 10.0, 10.0)
+
+
+def test_prediction_needs_no_torch(model, toy_file, tmp_path):
+    code = """
+import importlib.util, sys
+class Nowhere:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("torch", "lightning", "monai"):
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Nowhere())
+found = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *rest: None if name == "torch" else found(name, *rest)
+from twostream.cli import app
+app()
+"""
+    words = [
+        "predict",
+        "--model",
+        str(model / "card.json"),
+        "--image",
+        f"{toy_file}:image",
+        "-o",
+        str(tmp_path / "out"),
+    ]
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "by onnx" in done.stdout and (tmp_path / "out" / "candidates.parquet").is_file()
+
+
+def test_what_does_not_fit_is_refused(model, toy_file, tmp_path):
+    def predict(folder=model, image=f"{toy_file}:image", output="out", *words):
+        return call("predict", "--model", folder, "--image", image, "-o", tmp_path / output, *words)
+
+    other = "synthetic://seed=0&kind=image&shape=8,64,64&voxel_size=30,8,8"
+    refused(predict(image=other), "30 x 8 x 8 nm", "30 x 10 x 10 nm", "Nothing is rescaled")
+    refused(predict(tmp_path), "there is no card at", "card.json")
+    refused(call("predict", "--model", model), "needs --image URI and -o OUT")
+    refused(call("predict"), "takes a project folder, or --model CARD")
+    refused(predict(model, f"{toy_file}:image", "out", "--engine", "tensorflow"), "expected torch or onnx")
+    (tmp_path / "taken").mkdir()
+    refused(predict(output="taken"), "exists already")
+    card = card_of(model)
+    (model / "card.json").write_text(json.dumps(card | {"card": 2}))
+    refused(predict(), "card of version 2", "Update it")
+    (model / "card.json").write_text(json.dumps(card | {"licence": "MIT"}))
+    refused(predict(), "licence", "license")
+    (model / "card.json").write_text("{}")
+    refused(predict(), "is no model card")
+    (model / "card.json").write_text(json.dumps(card))
+    with (model / "model.onnx").open("ab") as handle:
+        handle.write(b"more")
+    refused(predict(model, f"{toy_file}:image", "out", "--engine", "onnx"), "its checksum differs")
+    (model / "model.ckpt").unlink()
+    refused(predict(), "names model.ckpt, which is not beside it")
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_image_of_other_grey_values_is_questioned(model, tmp_path):
+    image = "synthetic://seed=0&kind=image&shape=8,64,64&voxel_size=30,10,10"
+    result = call("predict", "--model", model, "--image", image, "-o", tmp_path / "out", "--threads", 1)
+    assert result.exit_code == 0 and "has a mean grey value of" in result.stderr
+
+
+def test_a_project_begins_with_the_model_and_learns_from_answers(model, toy_file, tmp_path):
+    root, labels = tmp_path / "next", f"{toy_file}:mitochondria"
+    words = ["init", root, "--model", model, "--image", f"{toy_file}:image", "--test-box", TEST_BOX, "--budget", 6]
+    refused(call(*words, "--task", "cleft"), "a model for mitochondria, but --task is cleft")
+    refused(call(*words, "--task", "mitochondria", "--labels", labels), "leave out --labels")
+    for text in (*STREAMS, "num_threads=1"):
+        words += ["--set", text]
+    refused(call(*words, "--task", "mitochondria", "--set", "refit.start=scratch"), "refit.start must be warm")
+    result = call(*words, "--task", "mitochondria")
+    assert result.exit_code == 0 and "S begins as the finished model" in result.output
+    project = Project(root)
+    assert (
+        project.config.labels is None
+        and project.config.candidates.threshold == card_of(model)["thresholds"]["threshold"]
+    )
+    run(project, rounds=1, truth_uri=labels)
+    first = Segmenter.load(project.path(0, "checkpoint.ckpt"))
+    given, refitted = Segmenter.load(model / "model.ckpt"), Segmenter.load(project.path(1, "checkpoint.ckpt"))
+    for name, value in given.network.state_dict().items():
+        assert torch.equal(first.network.state_dict()[name], value)
+    change = [
+        (name, value)
+        for name, value in refitted.network.state_dict().items()
+        if not torch.equal(given.network.state_dict()[name], value)
+    ]
+    assert change
+    assert "S began as the finished model" in call("status", root).output
+    done = call("finish", root, "--truth", labels)
+    assert done.exit_code == 0, done.output
+    learned = card_of(root / "finished")["trained_on"]
+    assert learned["start"].startswith("fine-tuned") and learned["labels_boxes"] == []
+    assert learned["began_with_model"] == project.config.model.sha256
+    assert set(card_of(root / "finished")["scores"]) == {"test_box"}
+
+
+def test_another_model_in_the_same_place_is_refused(model, toy_file, tmp_path):
+    words = ("--image", f"{toy_file}:image", "--task", "mitochondria")
+    assert call("init", tmp_path / "next", "--model", model, *words).exit_code == 0
+    segmenter = Segmenter.load(model / "model.ckpt")
+    segmenter.save(model / "model.ckpt")  # without its losses: other content
+    card = card_of(model)
+    card["files"]["checkpoint"]["sha256"] = cards.sha256_of(model / "model.ckpt")
+    (model / "card.json").write_text(json.dumps(card))
+    refused(call("train", tmp_path / "next"), "is not the model with which")
+    shutil.rmtree(model)
+    refused(call("train", tmp_path / "next"), "finds no model at")
+
+
+def test_places_of_replay_lie_outside_the_guarded_test_box(model, toy_file, tmp_path):
+    words = ("--image", f"{toy_file}:image", "--task", "mitochondria", "--test-box", TEST_BOX)
+    assert call("init", tmp_path / "next", "--model", model, *words).exit_code == 0
+    project = Project(tmp_path / "next")
+    for step in ("train", "predict", "propose"):
+        assert call(step, project.root).exit_code == 0
+    places = replay_of(project, 0)
+    assert len(places) > 20 and any(box.num_voxels > 1 for box in places)
+    assert not any(box.intersects(project.guarded_box) for box in places)
+
+
+def test_finishing_again_keeps_the_model_that_was_there(finished, tmp_path, monkeypatch):
+    """Also: what fails half-way leaves no half-written model, and a licence is not stated unless it is given."""
+    root = shutil.copytree(finished, tmp_path / "project")
+    before = (root / "finished" / "card.json").read_bytes()
+
+    def fail(*_):
+        raise ProjectError("the disk is full")
+
+    monkeypatch.setattr(finishing, "export_dataset", fail)
+    refused(call("finish", root), "the disk is full")
+    assert (root / "finished" / "card.json").read_bytes() == before and (root / "finishing" / "model.resume").is_file()
+    monkeypatch.undo()
+    monkeypatch.setattr(finishing, "is_installed", lambda name: name != "onnx")
+    result = call("finish", root)
+    assert result.exit_code == 0 and "kept in" in result.output and "model.onnx will not be written" in result.stderr
+    assert (root / "finished.old" / "card.json").read_bytes() == before
+    card = card_of(root / "finished")
+    assert card["license"] == "" and list(card["files"]) == ["checkpoint"]
+    assert "Licence: not stated." in (root / "finished" / "card.md").read_text()
+    one, other = (
+        Segmenter.load(root / name / "model.ckpt").network.state_dict() for name in ("finished", "finished.old")
+    )
+    assert all(torch.equal(one[name], other[name]) for name in one)  # the same project gives the same model
+    image = "synthetic://seed=0&kind=image&shape=8,64,64&voxel_size=30,10,10"
+    words = ("--image", image, "-o", tmp_path / "out", "--engine", "onnx")
+    refused(call("predict", "--model", root / "finished", *words), "has no ONNX model")
+
+
+def test_what_cannot_be_finished_is_refused(make_project, toy_file):
+    project = make_project()
+    refused(call("finish", project.root), "has no scored round yet", "run")
+    theirs = make_project("theirs", labels=None, labels_box=None, segmentation=f"{toy_file}:mitochondria")
+    refused(call("finish", theirs.root), "in place of S, so there is no model to finish")
