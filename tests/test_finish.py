@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 
+import h5py
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -15,12 +16,14 @@ from test_cli import call, refused
 from twostream.base.errors import ProjectError
 from twostream.candidates.table import from_table, read_table
 from twostream.models.segmentation import card as cards
-from twostream.models.segmentation.train import Segmenter
+from twostream.models.segmentation.config import SegmentationConfig
+from twostream.models.segmentation.train import Segmenter, new_segmenter, stride_of
 from twostream.project.create import create_project
 from twostream.project.project import Project
 from twostream.rounds import finish as finishing
 from twostream.rounds.loop import run
 from twostream.rounds.teaching import replay_of
+from twostream.task import DecodingConfig, SynapsePolarity
 from twostream.task.metrics import bootstrap_f1
 from twostream.volume import open_volume
 
@@ -116,12 +119,42 @@ def test_torch_and_onnx_predict_the_same_elsewhere(model, toy_file, tmp_path):
     assert open_volume(str(tmp_path / "torch" / "segmentation.zarr")).voxel_size_nm == (30.0, 10.0, 10.0)
 
 
+def test_a_model_of_polarity_writes_both_sides(tmp_path):
+    """Also through a window, as the image holds 16 bits; the card is written by hand."""
+    size, config = (
+        (30.0, 8.0, 8.0),
+        SegmentationConfig(filters=(4, 8, 8), window_shape_zyx=(8, 32, 32), context_zyx=(1, 4, 4)),
+    )
+    s = new_segmenter(SynapsePolarity(size), config, voxel_size_nm=size, num_sections=8, grey=(128.0, 40.0), seed=2)
+    s.save(tmp_path / "model.ckpt")
+    card = cards.ModelCard(
+        task="polarity", voxel_size_nm=size, channels=("pre", "post", "union"), pixel_size_nm=size,
+        fold_zyx=s.network.fold_zyx, stride_zyx=stride_of(s), head=s.architecture["head"],
+        grey=cards.GreyFacts(mean=s.mean, std=s.std), segmentation=config, decoding=DecodingConfig(),
+        thresholds=cards.ThresholdFacts(threshold=0.5, final_threshold=0.5, min_score=0.0, min_object_nm3=1e4),
+        files={"checkpoint": cards.FileFact(name="model.ckpt", sha256=cards.sha256_of(tmp_path / "model.ckpt"))},
+    )  # fmt: skip
+    (tmp_path / "card.json").write_text(card.model_dump_json())
+    tissue = open_volume("synthetic://seed=0&kind=image&shape=8,64,64&voxel_size=30,8,8")
+    with h5py.File(tmp_path / "deep.h5", "w") as file:
+        file.attrs["voxel_size_nm"] = size
+        file["image"] = tissue.read(tissue.box).astype(np.uint16) * 200
+    result = call("predict", "--model", tmp_path, "--image", f"{tmp_path / 'deep.h5'}:image", "-o", tmp_path / "out")
+    assert result.exit_code == 0 and "holds uint16" in result.stderr, result.output
+    _, cut = arrays(tmp_path / "out")
+    candidates = from_table(read_table(tmp_path / "out" / "candidates.parquet"))
+    assert [c.id for c in candidates] == sorted({(value + 1) // 2 for value in np.unique(cut).tolist()} - {0}) != []
+    for c in candidates:
+        there = cut[c.box.slices]
+        assert ((there == 2 * c.id - 1) == (c.mask == 1)).all() and ((there == 2 * c.id) == (c.mask == 2)).all()
+
+
 def test_prediction_needs_no_torch(model, toy_file, tmp_path):
     code = """
 import importlib.util, sys
 class Nowhere:
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in ("torch", "lightning", "monai"):
+        if name.split(".")[0] in ("torch", "lightning", "monai", "tensorboard"):
             raise ModuleNotFoundError(name)
 sys.meta_path.insert(0, Nowhere())
 found = importlib.util.find_spec
