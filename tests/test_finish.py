@@ -92,6 +92,18 @@ def test_the_last_s_is_scored_as_its_round_was(finished):
             assert share["interval"][0] <= share["value"] <= share["interval"][1]
 
 
+def test_a_finished_model_that_is_not_the_best_is_told():
+    def scores(**f1):
+        share = {who: {"value": value, "interval": [0.0, 1.0]} for who, value in f1.items()}
+        return {"test_box": {who: {"instance_f1": one, "num_truth": 7} for who, one in share.items()}}
+
+    told = "\n".join(finishing._score_lines(scores(s_0=0.4, last_s=0.6, finished=0.5)))
+    assert "finished F1 0.500 (0.000 to 1.000), 7 true objects" in told
+    assert "the last S of the loop does better here than the finished model" in told
+    assert "S_0 does better" in "\n".join(finishing._score_lines(scores(s_0=0.6, last_s=0.5, finished=0.4)))
+    assert "does better" not in "\n".join(finishing._score_lines(scores(s_0=0.4, last_s=0.5, finished=0.5)))
+
+
 def test_the_interval_of_f1_is_that_of_objects_drawn_again():
     hits, false, missed = 30, 10, 15
     objects = np.array([0] * hits + [1] * false + [2] * missed)

@@ -266,7 +266,7 @@ def _cut_of(project: Project, final_threshold: float | None, min_score: float) -
 
 
 def _score_lines(scores: dict[str, Any]) -> list[str]:
-    """F1 of the three models on each box, as lines for a terminal."""
+    """F1 of the three models on each box, as lines for a terminal; said where the finished model is not the best."""
     lines = []
     for name, here in scores.items():
         for who, words in (("s_0", "S_0"), ("last_s", "last S"), ("finished", "finished")):
@@ -274,4 +274,11 @@ def _score_lines(scores: dict[str, Any]) -> list[str]:
             told = "no object counts" if f1["value"] is None else f"F1 {f1['value']:.3f}"
             interval = "" if f1["interval"] is None else " ({:.3f} to {:.3f})".format(*f1["interval"])
             lines.append(f"  {name.replace('_', ' ')}: {words} {told}{interval}, {here[who]['num_truth']} true objects")
+        value = {who: here[who]["instance_f1"]["value"] or 0.0 for who in ("s_0", "last_s", "finished")}
+        if value["finished"] < max(value.values()):
+            better = "the last S of the loop" if value["last_s"] == max(value.values()) else "S_0"
+            lines.append(
+                f"  {name.replace('_', ' ')}: {better} does better here than the finished model. With few objects that "
+                f"may be chance (see the intervals); or the training was too short (segmentation.num_steps)"
+            )
     return lines
