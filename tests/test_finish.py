@@ -22,8 +22,9 @@ from twostream.project.create import create_project
 from twostream.project.project import Project
 from twostream.rounds import finish as finishing
 from twostream.rounds.loop import run
-from twostream.rounds.teaching import replay_of
-from twostream.task import DecodingConfig, SynapsePolarity
+from twostream.rounds.predict import probability_of
+from twostream.rounds.teaching import lessons_of, replay_of
+from twostream.task import CERTAIN, IGNORE, DecodingConfig, SynapsePolarity
 from twostream.task.metrics import bootstrap_f1
 from twostream.volume import open_volume
 
@@ -229,7 +230,7 @@ def test_a_project_begins_with_the_model_and_learns_from_answers(model, toy_file
     refused(call(*words, "--task", "mitochondria", "--labels", labels), "leave out --labels")
     for text in (*STREAMS, "num_threads=1"):
         words += ["--set", text]
-    refused(call(*words, "--task", "mitochondria", "--set", "refit.start=scratch"), "refit.start must be warm")
+    refused(call(*words, "--task", "mitochondria", "--set", "refit.hold=null"), "refit.hold a probability")
     result = call(*words, "--task", "mitochondria")
     assert result.exit_code == 0 and "S begins as the finished model" in result.output
     project = Project(root)
@@ -239,15 +240,11 @@ def test_a_project_begins_with_the_model_and_learns_from_answers(model, toy_file
     )
     run(project, rounds=1, truth_uri=labels)
     first = Segmenter.load(project.path(0, "checkpoint.ckpt"))
-    given, refitted = Segmenter.load(model / "model.ckpt"), Segmenter.load(project.path(1, "checkpoint.ckpt"))
+    given = Segmenter.load(model / "model.ckpt")
     for name, value in given.network.state_dict().items():
         assert torch.equal(first.network.state_dict()[name], value)
-    change = [
-        (name, value)
-        for name, value in refitted.network.state_dict().items()
-        if not torch.equal(given.network.state_dict()[name], value)
-    ]
-    assert change
+    learned = project.ledger.finished_steps()[(1, "refit")]
+    assert learned["num_lessons"] == 6 and learned["judged"]["num_validation_objects"] == 0
     assert "S began as the finished model" in call("status", root).output
     done = call("finish", root, "--truth", labels)
     assert done.exit_code == 0, done.output
@@ -270,7 +267,7 @@ def test_another_model_in_the_same_place_is_refused(model, toy_file, tmp_path):
     refused(call("train", tmp_path / "next"), "finds no model at")
 
 
-def test_places_of_replay_lie_outside_the_guarded_test_box(model, toy_file, tmp_path):
+def test_replay_shows_what_s_was_confident_of_outside_the_guarded_test_box(model, toy_file, tmp_path):
     words = ("--image", f"{toy_file}:image", "--task", "mitochondria", "--test-box", TEST_BOX)
     assert call("init", tmp_path / "next", "--model", model, *words).exit_code == 0
     project = Project(tmp_path / "next")
@@ -279,6 +276,17 @@ def test_places_of_replay_lie_outside_the_guarded_test_box(model, toy_file, tmp_
     places = replay_of(project, 0)
     assert len(places) > 20 and any(box.num_voxels > 1 for box in places)
     assert not any(box.intersects(project.guarded_box) for box in places)
+    segmenter = Segmenter.load(project.path(0, "checkpoint.ckpt"))
+    lessons = lessons_of(project, segmenter, (), probability_of(project, 0), places)
+    rng, known = np.random.default_rng(0), []
+    for _ in range(20):
+        target = lessons.labelled_crop(rng, project.config.segmentation).target
+        known.append(target[target != IGNORE])
+    levels = np.concatenate(known) / CERTAIN
+    hold = project.config.refit.hold
+    assert (levels > hold - 0.01).any() and (levels < 1 - hold + 0.01).any()
+    assert not ((levels > 1 - hold + 0.01) & (levels < hold - 0.01)).any()  # what S was confident of, and nothing else
+    assert lessons.digest != lessons_of(project, segmenter, (), probability_of(project, 0), places[1:]).digest
 
 
 def test_finishing_again_keeps_the_model_that_was_there(finished, tmp_path, monkeypatch):

@@ -219,7 +219,7 @@ class ProjectConfig(Config):
         if self.model and (self.refit.start == "scratch" or self.refit.hold is None):
             raise ValueError(
                 "a project that begins with a model has no labels that S could learn again, so refit.start must be "
-                "warm, and refit.hold a probability: S is shown again what it was confident of"
+                "first or warm, and refit.hold a probability: S is shown again what it was confident of"
             )
         boxes = (self.boxes.labels, self.boxes.val)
         if any((box is None) != (self.labels is None) for box in boxes):

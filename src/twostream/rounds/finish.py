@@ -33,8 +33,8 @@ from twostream.project.curated import export_dataset
 from twostream.project.fingerprint import check_inputs
 from twostream.project.project import Project
 from twostream.project.round_files import check_files
+from twostream.rounds.box_scores import Cut, score_box
 from twostream.rounds.finished_card import card_of, card_text
-from twostream.rounds.judge import Cut, judge
 from twostream.rounds.loop import open_truth
 from twostream.rounds.predict import probability_of
 from twostream.rounds.propose import thresholds_of
@@ -227,7 +227,7 @@ def _scores(
         working: folder for probabilities.
 
     Returns:
-        {"test_box", "validation_box": {"box", "source", "finished", "s_0", "last_s": scores of ``judge``}}.
+        {"test_box", "validation_box": {"box", "source", "finished", "s_0", "last_s": scores of ``score_box``}}.
     """
     boxes = {"test_box": project.boxes.test, "validation_box": project.boxes.val}
     found = {name: box for name, box in boxes.items() if box is not None and truth is not None}
@@ -238,7 +238,7 @@ def _scores(
     def add(who: str, level: Volume | np.ndarray, cut: Cut) -> None:
         for name, box in found.items():
             part = level[(slice(None), *box.slices)] if isinstance(level, np.ndarray) else level.read(box)
-            scores[name][who] = judge(part, truth, box, cut)
+            scores[name][who] = score_box(part, truth, box, cut)
 
     add("finished", finished, _cut_of(project, thresholds.final_threshold, thresholds.min_score))
     for who, number in (("s_0", 0), ("last_s", last_round)):

@@ -1,4 +1,4 @@
-"""The final segmentation that one S gives, judged on one box: scores with intervals over objects.
+"""Scores of the final segmentation that one S gives, on one box, with intervals over objects.
 
 Knows probabilities, thresholds and the truth; must not know how S was trained or which S it is.
 """
@@ -32,7 +32,7 @@ class Cut:
     min_voxels: int
 
 
-def judge(level: np.ndarray, truth: Truth, box: Box, cut: Cut) -> dict[str, Any]:
+def score_box(level: np.ndarray, truth: Truth, box: Box, cut: Cut) -> dict[str, Any]:
     """Scores of the final segmentation in a box, as ``score`` computes those of a round on the test box.
 
     Args:
