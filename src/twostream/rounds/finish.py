@@ -138,7 +138,7 @@ def _last_round(project: Project) -> int:
 
 def _tell_what_is_left_out(project: Project) -> None:
     """Say what will be missing, before hours of training."""
-    if num_open := len(project.ledger.open_queries()):
+    if num_open := len(project.ledger.open_queries()) + len(project.ledger.open_windows()):
         progress.say(f"  {num_open} queries have no answer yet; the model does not learn from them")
     if not (is_installed("onnx") and is_installed("onnxruntime")):
         progress.say(f"  onnx or onnxruntime is not installed, so {ONNX_NAME} will not be written: {EXTRA}")
