@@ -102,7 +102,7 @@ def test_the_laptop_preset_fits_patches_to_mitochondria(tmp_path, toy_file):
         assert (config.patches.object_widths, config.streams.unsupervised.num_steps) == (widths, steps)
     assert config.streams.active_clustering.num_steps == 0
     assert preset_settings("paper", "mitochondria")["patches"] == PRESETS["paper"]["patches"]
-    assert preset_settings("laptop", "polarity") == {}
+    assert preset_settings("laptop", "polarity") == PRESETS["laptop"]
 
 
 def test_default_labels_box_stays_clear_of_the_guard(tmp_path, toy_file):
@@ -459,7 +459,7 @@ def test_a_missing_ledger_is_not_replaced(tmp_path, toy_file):
         (["--set", "segmentation.learning_rate=.inf"], "segmentation.learning_rate"),
         (["--set", "segmentation.exclusive=true"], "segmentation.exclusive is for polarity, not for mitochondria"),
         (["--set", "segmentation.loss.non_overlap=4"], "loss.non_overlap is for polarity"),
-        (["--set", "segmentation.watch.patience=3"], "set every_steps as well"),
+        (["--set", "segmentation.watch.every_steps=0"], "set every_steps as well"),
         (["--set", "segmentation.augment.rescale_range=[1.2,0.8]"], "expected the smaller factor first"),
         (["--set", "segmentation.context_zyx=[1,200,200]"], "expected at most half a window"),
         (["--set", "segmentation.patch_shape_zyx=[4,32]"], "segmentation.patch_shape_zyx has 2 values; one more"),
