@@ -101,16 +101,7 @@ export class Others {
     if (!block) return;
     this.blocks.touch(block);
     this.#findOwn(block);
-    ctx.save();
-    const path = screenPath(frame, this.#polygons(block, frame, section), block.offset);
-    ctx.strokeStyle = SHADOW;
-    ctx.lineWidth = 1.5;
-    ctx.stroke(path);
-    ctx.strokeStyle = COLOUR;
-    ctx.lineWidth = 1;
-    ctx.setLineDash(DASHES);
-    ctx.stroke(path);
-    ctx.restore();
+    strokeCandidate(ctx, screenPath(frame, this.#polygons(block, frame, section), block.offset));
   }
 
   /**
@@ -151,6 +142,25 @@ export class Others {
     ofBlock.set(plane.name, { section, numOwn: this.#own.size, polygons });
     return polygons;
   }
+}
+
+/**
+ * The outline of a candidate that is not asked about: dashed and grey, or solid in a colour.
+ * @param {CanvasRenderingContext2D} ctx in CSS pixels
+ * @param {Path2D} path
+ * @param {{colour: string, width: number}} [solid]
+ */
+export function strokeCandidate(ctx, path, solid) {
+  const width = solid?.width ?? 1;
+  ctx.save();
+  ctx.strokeStyle = SHADOW;
+  ctx.lineWidth = width + 0.5;
+  ctx.stroke(path);
+  ctx.strokeStyle = solid?.colour ?? COLOUR;
+  ctx.lineWidth = width;
+  if (!solid) ctx.setLineDash(DASHES);
+  ctx.stroke(path);
+  ctx.restore();
 }
 
 /**
