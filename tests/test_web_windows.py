@@ -246,7 +246,7 @@ class TestPage:
         num = {True: 0, False: 0}
         for candidate in table:
             inside = whole(candidate.box, candidate.mask)[section] > 0
-            rows = np.argwhere(inside & ~np.roll(inside, 1, axis=0))  # their upper edges are on the outline
+            rows = np.argwhere(~inside & np.roll(inside, 1, axis=0))  # the outline runs along their upper edges
             near = [(y, x) for y, x in rows if 0 < y - around.offset_zyx[1] < 46 and 0 < x - around.offset_zyx[2] < 47]
             if not near:
                 continue
