@@ -200,7 +200,7 @@ class Desk:
             "box": box_values(window.box),
             "view": box_values(self.windows.view(window)),
             "around": box_values(self.windows.around(window)),
-            "center_zyx": [o + (n - 1) / 2 for o, n in zip(window.box.offset_zyx, window.box.shape_zyx, strict=True)],
+            "center_zyx": self.windows.start(window),
             "neuroglancer": None,
             "card": str(html),
         }

@@ -65,13 +65,17 @@ class WindowPictures:
         return window.box.grown(margin).intersection(self._pictures.image.box)
 
     def view(self, window: Window) -> Box:
-        """The box with which the view begins: as many sections around the middle as a person can look at in seconds."""
+        """The box with which the view begins: the first sections, as many as a person can look at in seconds."""
         around = self.around(window)
-        depth, height, width = around.shape_zyx
-        num = min(depth, max(1, VIEW_VOXELS // (height * width)))
-        middle = window.box.offset_zyx[0] + window.box.shape_zyx[0] // 2
-        start = min(max(around.offset_zyx[0], middle - num // 2), around.stop_zyx[0] - num)
-        return Box((start, *around.offset_zyx[1:]), (num, height, width))
+        first, top, left = window.box.offset_zyx[0], *around.offset_zyx[1:]
+        _, height, width = around.shape_zyx
+        num = min(around.stop_zyx[0] - first, max(1, VIEW_VOXELS // (height * width)))
+        return Box((first, top, left), (num, height, width))
+
+    def start(self, window: Window) -> list[float]:
+        """Where the view begins, (z, y, x) in voxels: in the first section, so that one way through shows all."""
+        (z, y, x), (_, height, width) = window.box.offset_zyx, window.box.shape_zyx
+        return [float(z), y + (height - 1) / 2, x + (width - 1) / 2]
 
     def section(self, window: Window) -> np.ndarray:
         """(Y, X) uint8 grey values of the section through the middle of a window, with its surroundings."""

@@ -101,7 +101,8 @@ export class Others {
     if (!block) return;
     this.blocks.touch(block);
     this.#findOwn(block);
-    strokeCandidate(ctx, screenPath(frame, this.#polygons(block, frame, section), block.offset));
+    const path = screenPath(frame, this.#polygons(block, frame, section), block.offset);
+    strokeShadowed(ctx, path, { colour: COLOUR, width: 1, isDashed: true });
   }
 
   /**
@@ -145,20 +146,19 @@ export class Others {
 }
 
 /**
- * The outline of a candidate that is not asked about: dashed and grey, or solid in a colour.
+ * A line with a shadow under it.
  * @param {CanvasRenderingContext2D} ctx in CSS pixels
  * @param {Path2D} path
- * @param {{colour: string, width: number}} [solid]
+ * @param {{colour: string, width: number, isDashed: boolean}} style
  */
-export function strokeCandidate(ctx, path, solid) {
-  const width = solid?.width ?? 1;
+export function strokeShadowed(ctx, path, { colour, width, isDashed }) {
   ctx.save();
   ctx.strokeStyle = SHADOW;
-  ctx.lineWidth = width + 0.5;
+  ctx.lineWidth = 1.5 * width;
   ctx.stroke(path);
-  ctx.strokeStyle = solid?.colour ?? COLOUR;
+  ctx.strokeStyle = colour;
   ctx.lineWidth = width;
-  if (!solid) ctx.setLineDash(DASHES);
+  if (isDashed) ctx.setLineDash(DASHES);
   ctx.stroke(path);
   ctx.restore();
 }

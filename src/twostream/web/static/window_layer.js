@@ -2,12 +2,12 @@
  * A window over the image: its frame, the candidates in it, and which of its sections were on the screen.
  *
  * A section was seen when the whole frame was on the XY plane with the image in it. Candidates that were answered have
- * solid outlines, in red where nothing is there; those without an answer are dashed, as other candidates are.
+ * solid outlines, in red where nothing is there; those without an answer have dashed ones.
  * Knows boxes and masks; must not know what is decided.
  */
 
 import { contains } from "./box.js";
-import { strokeCandidate } from "./others.js";
+import { strokeShadowed } from "./others.js";
 import { screenPath } from "./overlay.js";
 
 /** @typedef {import("./block.js").Block} Block */
@@ -21,8 +21,10 @@ import { screenPath } from "./overlay.js";
 const FRAME = "rgb(255 255 255 / 90%)";
 /** What lies outside the window is dimmed, and stays visible: an object may reach into it. */
 const DIM = "rgb(0 0 0 / 40%)";
-/** Solid outlines by kind of answer; those that are not listed say nothing about what is there. */
+/** Outlines by kind of answer; those that are not listed say nothing about what is there. */
 const COLOURS = /** @type {Record<string, string>} */ ({ nothing: "#ff8377", true: "#4fcf9f", corrected: "#4fcf9f", swapped: "#4fcf9f", shape: "#eab54a" });
+const UNKNOWN = "#ffffff";
+const WIDTH = 2;
 const FILL = 0.25;
 
 export class WindowLayer {
@@ -77,8 +79,9 @@ export class WindowLayer {
       const polygons = outlines.of(mask, frame.plane, section);
       if (!polygons.length) continue;
       const path = screenPath(frame, polygons, mask.offset);
-      strokeCandidate(ctx, path, kind ? { colour: COLOURS[kind] ?? "rgb(205 208 212)", width: 1.5 } : undefined);
-      if (overlay === "fill") fill(ctx, path, COLOURS[kind] ?? "rgb(205 208 212)");
+      const colour = COLOURS[kind] ?? UNKNOWN;
+      strokeShadowed(ctx, path, { colour, width: WIDTH, isDashed: !kind });
+      if (overlay === "fill") fill(ctx, path, colour);
     }
   }
 
