@@ -12,7 +12,7 @@ from windows import BOXES, BUDGET, make_windows
 
 from twostream.base.errors import ProjectError
 from twostream.base.geometry import Box
-from twostream.candidates.table import from_table, read_table
+from twostream.candidates.table import from_table, read_table, write_table
 from twostream.project.records import Window
 from twostream.web.corrections import DrawingBody, drawing_of, mask_of
 from twostream.web.pictures import VIEW_VOXELS, Pictures
@@ -80,6 +80,23 @@ class TestRequests:
             kinds |= {asked.get(one["id"]): one["kind"] for one in found}
         assert kinds[None] == "" and {kinds.get(1, "true"), kinds.get(2, "nothing")} == {"true", "nothing"}
         assert not set(kinds) <= {None}, "a candidate that is asked lies in a window"
+
+    def test_what_is_outlined_was_proposed_or_asked(self, site, queue_project):
+        """A faint candidate is outlined only if somebody was asked about it; one that is gone stays outlined."""
+        asked = {query.candidate.id for query in queue_project.ledger.queries()}
+        window = queue_project.ledger.window(WINDOWS[0])
+
+        def outlined():
+            pictures = WindowPictures(queue_project, Pictures(queue_project))
+            return [one.id for one in pictures.proposed(window)]
+
+        first = outlined()
+        path = queue_project.path(0, "candidates.parquet")
+        table = read_table(path)
+        write_table(table.append_column("faint", [[True] * table.num_rows]), path)
+        assert asked & set(first) and set(outlined()) == asked & set(first) < set(first)
+        write_table(table.filter([i not in asked for i in table["id"].to_pylist()]), path)
+        assert sorted(outlined()) == sorted(first)
 
     def test_a_window_gets_what_can_be_said_of_a_window_and_nothing_else(self, site):
         served = site()

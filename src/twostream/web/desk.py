@@ -196,7 +196,7 @@ class Desk:
             "strategy": window.strategy,
             "score": None,
             "why": why,
-            "remarks": [f"drawn with a probability of {window.inclusion:.3g}"],
+            "remarks": [],
             "box": box_values(window.box),
             "view": box_values(self.windows.view(window)),
             "around": box_values(self.windows.around(window)),

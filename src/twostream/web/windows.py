@@ -19,7 +19,7 @@ import pyarrow as pa
 from twostream.base.errors import InputError
 from twostream.base.geometry import Box
 from twostream.candidates.candidate import Candidate
-from twostream.candidates.table import BOX_COLUMNS, from_table, read_table
+from twostream.candidates.table import BOX_COLUMNS, faint_rows, from_table, read_table
 from twostream.project.project import Project
 from twostream.project.records import Window
 from twostream.report.pictures import mask_path
@@ -46,6 +46,25 @@ class Proposed:
     mask: np.ndarray
 
 
+@dataclass(frozen=True)
+class _Round:
+    """What is outlined in the windows of a round.
+
+    Attributes:
+        number: of the round.
+        table: its candidates, without the faint ones that nobody was asked about.
+        corners: of their boxes, (N, 6): z0, y0, x0, z1, y1, x1.
+        earlier: queries about candidates that the round has no longer.
+        earlier_corners: of their boxes.
+    """
+
+    number: int
+    table: pa.Table
+    corners: np.ndarray
+    earlier: list[int]
+    earlier_corners: np.ndarray
+
+
 class WindowPictures:
     """What is shown of windows. Threads may use it at once.
 
@@ -57,7 +76,7 @@ class WindowPictures:
     def __init__(self, project: Project, pictures: Pictures) -> None:
         self._project, self._pictures = project, pictures
         self._lock = threading.Lock()
-        self._table: tuple[int, pa.Table, np.ndarray] | None = None
+        self._round: _Round | None = None
 
     def around(self, window: Window) -> Box:
         """The window and its surroundings, inside the image."""
@@ -106,7 +125,10 @@ class WindowPictures:
         return Box((middle, *around.offset_zyx[1:]), (1, *around.shape_zyx[1:]))
 
     def proposed(self, window: Window) -> list[Proposed]:
-        """The candidates of the window's round that have a voxel in its view, with what people have said of them."""
+        """What has a voxel in the view of a window, and so was not missed, with what people have said of it.
+
+        Candidates of the window's round, and all that people were asked about up to it.
+        """
         around = self.around(window)
         found = []
         for candidate in self._candidates(window.round, around):
@@ -119,20 +141,33 @@ class WindowPictures:
         return [Proposed(identity, str(kinds.get(identity, "")), box, mask) for identity, box, mask in found]
 
     def _candidates(self, round_number: int, box: Box) -> list[Candidate]:
-        """Candidates of a round whose boxes share a voxel with ``box``."""
-        table, corners = self._of_round(round_number)
-        start, stop = np.array(box.offset_zyx), np.array(box.stop_zyx)
-        near = ((corners[:, :3] < stop) & (corners[:, 3:] > start)).all(axis=1)
-        return from_table(table.take(pa.array(np.flatnonzero(near))))
+        """Candidates whose boxes share a voxel with ``box``."""
+        found = self._of_round(round_number)
+        rows, earlier = _near(found.corners, box), _near(found.earlier_corners, box)
+        asked = [self._project.ledger.query(found.earlier[i]).candidate for i in earlier]
+        return [*from_table(found.table.take(pa.array(rows))), *asked]
 
-    def _of_round(self, round_number: int) -> tuple[pa.Table, np.ndarray]:
-        """The candidates of a round and the corners of their boxes, (N, 6): z0, y0, x0, z1, y1, x1."""
+    def _of_round(self, round_number: int) -> _Round:
         with self._lock:
-            if self._table is None or self._table[0] != round_number:
-                table = read_table(self._project.path(round_number, "candidates.parquet"))
-                corners = np.stack([table[name].to_numpy() for name in BOX_COLUMNS], axis=1)
-                self._table = round_number, table, corners
-            return self._table[1], self._table[2]
+            if self._round is None or self._round.number != round_number:
+                self._round = self._read(round_number)
+            return self._round
+
+    def _read(self, round_number: int) -> _Round:
+        table = read_table(self._project.path(round_number, "candidates.parquet"))
+        asked = self._project.ledger.newest_queries(round_number + 1)
+        table = table.filter(pa.array(~faint_rows(table) | np.isin(table["id"].to_numpy(), list(asked))))
+        corners = np.stack([table[name].to_numpy() for name in BOX_COLUMNS], axis=1)
+        there = set(table["id"].to_pylist())
+        gone = [query for identity, query in asked.items() if identity not in there]
+        boxes = [(*query.candidate.box.offset_zyx, *query.candidate.box.stop_zyx) for query in gone]
+        return _Round(round_number, table, corners, [q.id for q in gone], np.array(boxes, int).reshape(-1, 6))
+
+
+def _near(corners: np.ndarray, box: Box) -> np.ndarray:
+    """Rows of the boxes with these corners, (N, 6), that share a voxel with ``box``."""
+    start, stop = np.array(box.offset_zyx), np.array(box.stop_zyx)
+    return np.flatnonzero(((corners[:, :3] < stop) & (corners[:, 3:] > start)).all(axis=1))
 
 
 def proposed_values(proposed: Sequence[Proposed]) -> list[dict[str, Any]]:
