@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from conftest import SHAPE_ZYX
-from served import answers, decide, go_to_gallery, needs_browser, set_proofreading, shown, until
+from served import answers, decide, go_to_gallery, make_queue, needs_browser, set_proofreading, shown, until
 from test_answer_tables import FAINT, blob_at
 from test_web_tools import at, go_to, painted, pixels, proposal, sent, shown_mask, whole
 from windows import BOXES, BUDGET, make_windows
@@ -15,8 +15,9 @@ from twostream.base.geometry import Box
 from twostream.candidates.table import from_table, read_table, write_table
 from twostream.project.records import Window
 from twostream.web.corrections import DrawingBody, drawing_of, mask_of
+from twostream.web.decisions import Decision, Decisions
 from twostream.web.pictures import VIEW_VOXELS, Pictures
-from twostream.web.queue import ORDERS
+from twostream.web.queue import ORDERS, Queue
 from twostream.web.running import Runner
 from twostream.web.windows import WindowPictures
 
@@ -198,6 +199,19 @@ class TestRequests:
         assert around == Box((50, 300, 300), (300, 1200, 1200))
         assert view.num_voxels <= VIEW_VOXELS and view.shape_zyx[1:] == around.shape_zyx[1:]
         assert view.offset_zyx[0] == 100 == pictures.start(window)[0], "it begins with its first section"
+
+
+def test_windows_that_a_round_has_drawn_end_its_queue(tmp_path):
+    project = make_queue(tmp_path, 12, overrides=("query.window_share=0.25", "query.window_nm=400"))
+    queue, decisions = Queue(project), Decisions(project.ledger, 600)
+    windows = [window.id for window in project.ledger.windows()]
+    given = queue.lease("ann", "score", 50)
+    assert len(given) == 12 and len(windows) == 3 and given[-3:] == windows
+    for query in given:
+        assert queue.left("ann").open > 0
+        decisions.record("ann", Decision(f"key{query:06}", query, "none_missed" if query in windows else "true"))
+    left = queue.left("ann")
+    assert (left.open, left.open_windows, left.windows) == (0, 0, 3) and queue.lease("ann", "score", 50) == []
 
 
 # -- in a real browser ------------------------------------------------------------------------------------------------

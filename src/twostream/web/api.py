@@ -258,14 +258,14 @@ def redo(request: Request, session: Writer, body: KeyBody) -> dict[str, Any]:
 
 @router.get("/history")
 def history(request: Request, session: Reader, number: Annotated[int, Query(ge=1, le=500)] = 100) -> dict[str, Any]:
-    """The person's current answers of the open round, newest first, and the queries and windows that they are about."""
+    """The person's current answers of the open round, newest first, and the queries that they are about."""
     desk = _desk(request)
     found = desk.queue.open_round()
     answers = [] if found is None else desk.decisions.history(session.annotator, found, number)
-    ids = dict.fromkeys(a.query or a.window for a in answers)
+    ids = dict.fromkeys(a.query for a in answers if a.query is not None)
     return {
         "answers": [answer_values(a) for a in answers],
-        "queries": [desk.described(i, session.annotator) for i in ids if i is not None],
+        "queries": [desk.described(i, session.annotator) for i in ids],
     }
 
 
