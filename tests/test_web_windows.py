@@ -7,7 +7,7 @@ import pytest
 from conftest import SHAPE_ZYX
 from served import answers, decide, go_to_gallery, make_queue, needs_browser, set_proofreading, shown, until
 from test_answer_tables import FAINT, blob_at
-from test_web_tools import at, go_to, painted, pixels, proposal, sent, shown_mask, whole
+from test_web_tools import at, go_to, look, painted, pixels, proposal, sent, shown_mask, whole
 from windows import BOXES, BUDGET, make_windows
 
 from twostream.base.errors import ProjectError
@@ -453,6 +453,35 @@ class TestPage:
         inside, outside = (z, y + 2.5, x + 2.5), (z, y0 - 4.5, x0 - 4.5)
         grey = pixels(page, [inside, outside])
         assert (grey == grey[:, :1]).all() and at(page, inside)[0] > 0
+
+    @pytest.mark.parametrize(("theme", "width", "height"), [("dark", 1280, 800), ("light", 820, 1180)])
+    def test_all_of_it_can_be_read_in_both_themes(self, show, theme, width, height):
+        _, page = show(width, height, has_touch=width < 1000)
+        if theme == "light":
+            page.keyboard.press("d")
+        page.emulate_media(reduced_motion="reduce")
+        to_windows(page)
+        page.keyboard.press("i")
+        look(page)
+        assert "drawn with probability 0.25" in page.inner_text("#why")
+        page.keyboard.press("i")
+        page.click("[data-action=missed]:visible")
+        go_to_section(page, FAINT[0])
+        proposal(page, FAINT[0])
+        look(page)
+        bottom = page.evaluate("document.getElementById('side').getBoundingClientRect().bottom")
+        keep = page.locator("#correction [data-action=keep-it]").bounding_box()
+        assert keep["y"] + keep["height"] <= bottom, "it can be kept without scrolling"
+        page.click("#correction [data-action=keep-it]")
+        see_all(page)
+        assert decide(page, "w") == WINDOWS[0]
+        page.keyboard.press("ArrowLeft")
+        until(page, f"twostream.focus.onScreen?.query.id === {WINDOWS[0]}")
+        assert "nothing missed" in page.inner_text("#mine")
+        assert page.locator("#decisions .is-mine").count() == 1
+        look(page)
+        go_to_gallery(page)
+        look(page)
 
     def test_a_killed_server_loses_neither_marks_nor_closed_windows(self, serve, open_page):
         served = serve()

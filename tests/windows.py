@@ -30,7 +30,12 @@ def make_windows(folder: Path) -> Project:
     ask = Ledger.ask
 
     def with_windows(self, number, queries, windows=()):
-        ask(self, number, queries, [Window(Box.parse(box), 0.25, reason={"size": 0.5}) for box in BOXES])
+        ask(
+            self,
+            number,
+            queries,
+            [Window(Box.parse(box), 0.25, reason={"faint": 12.0, "inclusion": 0.25}) for box in BOXES],
+        )
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Ledger, "ask", with_windows)
