@@ -7,7 +7,7 @@ import pytest
 from conftest import SHAPE_ZYX
 from served import answers, decide, go_to_gallery, make_queue, needs_browser, set_proofreading, shown, until
 from test_answer_tables import FAINT, blob_at
-from test_web_tools import at, go_to, look, painted, pixels, proposal, sent, shown_mask, whole
+from test_web_tools import at, drag, go_to, look, painted, pixels, proposal, sent, shown_mask, whole
 from windows import BOXES, BUDGET, make_windows
 
 from twostream.base.errors import ProjectError
@@ -332,6 +332,25 @@ class TestPage:
         page.reload()
         page.wait_for_selector("body[data-ready]")
         assert shown(page) == second, "what is closed stays closed"
+
+    def test_an_object_is_drawn_in_a_window(self, show):
+        served, page = show()
+        first = to_windows(page)
+        page.keyboard.press("a")
+        page.keyboard.press("e")
+        until(page, "twostream.correction.mode === 'mask'")
+        (y, x) = (32, 96)  # between the blobs
+        drag(page, (0.5, y + 0.5, x - 1.5), (0.5, y + 0.5, x + 2.5))
+        drawn = shown_mask(page)
+        assert drawn.any()
+        page.keyboard.press("w")
+        assert served.project.ledger.all_answers()[BUDGET:] == [], "while one draws, no window is closed"
+        page.keyboard.press("Enter")
+        until(page, "twostream.focus.viewer.marked.length === 1")
+        sent(page)
+        (mark,) = served.project.ledger.missed_objects()
+        assert mark.window == first and (whole(*mark.drawing) == drawn).all()
+        assert shown(page) == first and page.evaluate("twostream.focus.viewer.mask") is None
 
     def test_an_object_outside_the_window_is_added_and_does_not_count_for_it(self, show):
         served, page = show()
