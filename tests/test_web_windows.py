@@ -333,6 +333,27 @@ class TestPage:
         page.wait_for_selector("body[data-ready]")
         assert shown(page) == second, "what is closed stays closed"
 
+    @pytest.mark.parametrize("by", ["key", "button"])
+    def test_an_object_is_marked_at_the_crosshair_which_any_plane_moves(self, show, by):
+        served, page = show()
+        first = to_windows(page)
+        z, y, x = FAINT[0]
+        page.evaluate(f"twostream.focus.viewer.center = [2.5, {y + 0.5}, 92.5]")
+        painted(page)
+        page.mouse.click(*at(page, (z + 0.5, y + 0.5, x + 0.5), "xz"))
+        assert page.evaluate("twostream.focus.viewer.center.map(Math.floor)") == [z, y, x]
+        if by == "key":
+            page.keyboard.press("Shift+A")
+        else:
+            page.click("[data-action=missed]:visible")
+            page.click("[data-action=missed-here]")
+        until(page, "twostream.correction.missed.state === 'shown'")
+        page.keyboard.press("Enter")
+        until(page, "twostream.focus.viewer.marked.length === 1")
+        sent(page)
+        (mark,) = served.project.ledger.missed_objects()
+        assert mark.window == first and (whole(*mark.drawing) > 0).tolist() == blob_at(FAINT[0]).tolist()
+
     def test_an_object_is_drawn_in_a_window(self, show):
         served, page = show()
         first = to_windows(page)

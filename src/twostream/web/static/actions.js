@@ -143,6 +143,7 @@ export function registerActions(keys, page) {
     /** @type {any} */ ([
       ["correct", "correct the mask", "e", () => correction.begin(), () => inFocus() && ((isIdle() && !focus.isWindow) || isAdding())],
       ["missed", "add a missed object", "a", () => correction.beginMissed(), () => inFocus() && isIdle()],
+      ["missed-here", "add a missed object at the crosshair", "Shift+a", () => correction.addHere(), () => inFocus() && (isIdle() || isAdding())],
       ["why", "why it is asked", "i", toggleWhy, isIdle],
       ["neuroglancer", "open in Neuroglancer", "l", openNeuroglancer, inFocus],
       ["people", "progress of each person", "s", () => progress.drawPeople(), isIdle],

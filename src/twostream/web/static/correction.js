@@ -90,6 +90,12 @@ export class Correction {
     this.#drawPanel();
   }
 
+  /** The missed object is at the crosshair, which a click in any plane moves. */
+  addHere() {
+    if (this.mode !== "missed") this.beginMissed();
+    void this.missed.click(this.focus.viewer.center);
+  }
+
   /** @param {"mask" | "missed"} mode */
   #enter(mode) {
     const { mask, others } = this.focus.viewer;
@@ -213,7 +219,7 @@ export class Correction {
     if (this.mode === "missed") {
       panel.replaceChildren(
         element("p", { role: "status" }, this.missed.prompt),
-        element("div", { class: "buttons" }, button("narrower", "Smaller ball"), button("wider", "Larger ball"), button("correct", "Draw it")),
+        element("div", { class: "buttons" }, button("narrower", "Smaller ball"), button("wider", "Larger ball"), button("missed-here", "At the crosshair"), button("correct", "Draw it")),
         finish,
       );
       return;
