@@ -444,6 +444,8 @@ class TestPage:
         until(page, f"twostream.queue.items.filter((item) => item.mine).length === {BUDGET}")
         until(page, "twostream.outbox.unsent().length === 0")
         assert answers(served) == dict.fromkeys(range(1, BUDGET + 1), "true"), "of windows nothing was said"
+        refused = "Object.keys(localStorage).filter((key) => key.startsWith('twostream/refused/')).length"
+        assert page.evaluate(refused) == 0, "nor tried"
         until(page, "twostream.gallery.isReady")
         for _ in range(BUDGET):
             page.keyboard.press("ArrowRight")
