@@ -28,10 +28,12 @@ BUDGET = 24
 needs_browser = pytest.mark.skipif(not has_browser(), reason=NO_CHROMIUM)
 
 
-def make_queue(folder: Path, budget: int = BUDGET, level: np.ndarray | None = None) -> Project:
+def make_queue(
+    folder: Path, budget: int = BUDGET, level: np.ndarray | None = None, overrides: tuple[str, ...] = ()
+) -> Project:
     """A project of mitochondria whose queries of round 0 wait for answers; a probability stands in the place of S.
 
-    ``level`` is another probability, (Z, Y, X) uint8.
+    ``level`` is another probability, (Z, Y, X) uint8; ``overrides`` are settings, ``KEY=VALUE``.
     """
     from twostream.rounds.loop import run
 
@@ -45,7 +47,7 @@ def make_queue(folder: Path, budget: int = BUDGET, level: np.ndarray | None = No
     labels.write(labels.box, truth)
     project = create_project(
         folder / "queue", task="mitochondria", image=str(folder / "em.zarr"), probability=str(folder / "theirs.zarr"),
-        test_box=TEST_BOX, budget=budget, overrides=(*TINY, "query.audit_share=0"),
+        test_box=TEST_BOX, budget=budget, overrides=(*TINY, "query.audit_share=0", *overrides),
     )  # fmt: skip
     run(project, rounds=1)
     project.ledger.close()

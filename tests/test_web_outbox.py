@@ -137,7 +137,7 @@ def test_a_refused_decision_is_said_and_kept_apart(serve, open_page):
 
     def with_swap(route):
         values = route.fetch().json()
-        values["decisions"].append({"kind": "swapped", "reason": "", "words": "Sides swapped"})
+        values["decisions"].append({"kind": "swapped", "reason": "", "words": "Sides swapped", "about": ["candidate"]})
         route.fulfill(json=values)
 
     page.route("**/api/project", with_swap)

@@ -36,7 +36,7 @@ _STYLES = {
     "swapped": AnswerStyle("sides swapped", "■", "s", "swapped"),
     "corrected": AnswerStyle("corrected", "✚", "P", "corrected"),
     "missed": AnswerStyle("missed object", "●", "o", "missed"),
-    "none_missed": AnswerStyle("nothing missed", "○", "h", "nothing"),
+    "none_missed": AnswerStyle("nothing missed", "○", "h", "missed"),
     "unsure": AnswerStyle("unsure", "▼", "v", "unsure"),
     "skipped": AnswerStyle("skipped", "◀", "<", "skipped"),
     "disagree": AnswerStyle("annotators disagree", "▶", ">", "disagree"),

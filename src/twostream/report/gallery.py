@@ -35,6 +35,8 @@ REASONS: dict[str, Callable[[Any], str]] = {
     "covers": lambda v: f"covers {plural(v, 'candidate')}",
     "mutual_information": lambda v: f"scorers disagree by {formatted(v, 3)} nats",
     "probability": lambda v: f"scorer's probability {formatted(v, 2)}",
+    "inclusion": lambda v: f"drawn with probability {formatted(v, 3)}",
+    "faint": lambda v: f"S faintly saw {formatted(v, 0)} voxels there" if v else "S saw nothing there",
 }
 """{name of a reason: its value in words, "" where there is nothing to say}. Reasons that are not listed are shown by
 name; ``coarse`` and ``fine`` stand in the head of the group and of the card instead."""

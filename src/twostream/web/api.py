@@ -18,12 +18,13 @@ from twostream.candidates.sources import RADIUS_NM
 from twostream.project.missed_objects import MissedObjects
 from twostream.task.answers import AnswerKind
 from twostream.web.bodies import DecisionBody, DecisionsBody, KeyBody, LeaseBody, SignInBody
-from twostream.web.corrections import DrawingBody, SeedBody, drawing_of, grow_missed, marked_in, mask_of
-from twostream.web.decisions import Decision, answer_keys
+from twostream.web.corrections import DrawingBody, MarkedBody, SeedBody, drawing_of, grow_missed, marked_in, mask_of
+from twostream.web.decisions import Decision, answer_keys, asked_about
 from twostream.web.desk import Desk, answer_values
 from twostream.web.guard import Reader, Writer, check_json
 from twostream.web.progress import disagreement_values
 from twostream.web.security import SESSION_SECONDS
+from twostream.web.windows import proposed_values
 
 ERRORS: dict[int | str, dict[str, Any]] = {
     code: {"description": text}
@@ -111,7 +112,8 @@ def project(request: Request, session: Reader) -> dict[str, Any]:
         "idle_seconds": settings.idle_seconds,
         "lease_seconds": settings.lease_seconds,
         "decisions": [
-            {"kind": kind, "reason": reason, "words": words} for kind, reason, words in answer_keys(desk.num_sides)
+            {"kind": kind, "reason": reason, "words": words, "about": asked_about(kind)}
+            for kind, reason, words in answer_keys(desk.num_sides)
         ],
     }
 
@@ -130,16 +132,16 @@ def lease(request: Request, session: Writer, body: LeaseBody) -> dict[str, Any]:
 
 @router.get("/queries/{query_id}")
 def query(request: Request, session: Reader, query_id: QueryId) -> dict[str, Any]:
-    """A query."""
+    """A query or window."""
     return _found(lambda: _desk(request).described(query_id, session.annotator))
 
 
 @router.get("/queries/{query_id}/patch.png", response_class=Response, responses={200: {"content": {"image/png": {}}}})
 def patch(request: Request, session: Reader, query_id: QueryId) -> Response:
-    """The image of a query's patch, as the report shows it."""
-    found = _found(lambda: _desk(request).query(query_id))
+    """The image of a query's patch, as the report shows it, or a section through a window."""
+    found = _found(lambda: _desk(request).picture(query_id))
     kept = {"Cache-Control": "private, max-age=86400"}
-    return Response(png(found.patch.central[0]), media_type="image/png", headers=kept)
+    return Response(png(found), media_type="image/png", headers=kept)
 
 
 @router.get("/queries/{query_id}/mask", response_class=Response, responses=BINARY)
@@ -147,6 +149,14 @@ def mask(request: Request, session: Reader, query_id: QueryId) -> Response:
     """The mask of a query's candidate over its box, (Z, Y, X) uint8."""
     found = _found(lambda: _desk(request).query(query_id))
     return _binary(found.candidate.mask.tobytes())
+
+
+@router.get("/queries/{query_id}/candidates")
+def candidates(request: Request, session: Reader, query_id: QueryId) -> dict[str, Any]:
+    """The candidates in a window and around it, each with the kind of its answer, "" without one."""
+    desk = _desk(request)
+    window = _found(lambda: desk.window(query_id))
+    return {"candidates": proposed_values(desk.windows.proposed(window))}
 
 
 @router.get("/queries/{query_id}/drawing")
@@ -218,7 +228,15 @@ def _decision(desk: Desk, body: DecisionBody) -> Decision:
                 f"the drawing lies at {drawing[0]}, away from candidate {candidate.id} at {candidate.box}."
             )
     return Decision(
-        body.key, body.query, body.kind, body.reason, body.seconds, drawing, body.adjudicates, body.is_first
+        body.key,
+        body.query,
+        body.kind,
+        body.reason,
+        body.seconds,
+        drawing,
+        body.adjudicates,
+        body.is_first,
+        body.window,
     )
 
 
@@ -272,8 +290,9 @@ def grow(request: Request, session: Writer, body: SeedBody) -> Any:
 @router.get("/missed")
 def missed(
     request: Request, session: Reader, box: Annotated[str, Query(pattern=BOX, max_length=80)]
-) -> dict[str, list[DrawingBody]]:
-    """The missed objects that people have marked in a box, so that none is added twice."""
+) -> dict[str, list[MarkedBody]]:
+    """The missed objects that people have marked in a box, so that none is added twice, each with its window if it was
+    marked in one."""
     where = _understood(lambda: Box.parse(box))
     return {"objects": marked_in(where, _desk(request).project.ledger.missed_objects())}
 

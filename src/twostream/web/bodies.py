@@ -46,7 +46,7 @@ class LeaseBody(Body):
 
 class DecisionBody(Body):
     """One decision; see ``decisions.Decision``. ``split_of`` names the query from whose candidate a missed object was
-    cut off."""
+    cut off, ``window`` the window in which one was marked."""
 
     key: Annotated[str, Field(pattern=KEY)]
     query: Identity | None = None
@@ -57,6 +57,7 @@ class DecisionBody(Body):
     adjudicates: StrictBool = False
     is_first: StrictBool = False
     split_of: Identity | None = None
+    window: Identity | None = None
 
 
 class DecisionsBody(Body):

@@ -52,6 +52,12 @@ class DrawingBody(BaseModel):
     runs: Annotated[list[Whole], Field(max_length=MAX_RUNS)]
 
 
+class MarkedBody(DrawingBody):
+    """A missed object that was marked; ``window`` is the id of the window in which it was, or None."""
+
+    window: int | None = None
+
+
 class SeedBody(BaseModel):
     """A click on an object that was missed. Positions are z, y, x in voxels of the image; voxel i has its centre at i.
 
@@ -125,13 +131,13 @@ def drawing_of(box: Box, mask: np.ndarray) -> DrawingBody:
     return DrawingBody(offset_zyx=box.offset_zyx, shape_zyx=box.shape_zyx, runs=runs)
 
 
-def marked_in(box: Box, answers: Iterable[Answer]) -> list[DrawingBody]:
+def marked_in(box: Box, answers: Iterable[Answer]) -> list[MarkedBody]:
     """The drawings that share a voxel with a box, as they travel; one that is too large to travel is left out."""
     found = []
     for answer in answers:
         if answer.drawing is not None and answer.drawing[0].intersection(box).num_voxels:
             with suppress(InputError):
-                found.append(drawing_of(*answer.drawing))
+                found.append(MarkedBody(**drawing_of(*answer.drawing).model_dump(), window=answer.window))
     return found
 
 

@@ -19,7 +19,7 @@ from twostream.base.errors import InputError, LedgerError
 from twostream.base.geometry import Box
 from twostream.project.ledger import Ledger
 from twostream.project.records import Answer
-from twostream.task.answers import MEANING, RETRACTED, AnswerKind
+from twostream.task.answers import MEANING, RETRACTED, WINDOW_KINDS, AnswerKind, candidate_kinds
 
 UNDO, REDO = "undo:", "redo:"
 REACH = 20_000
@@ -32,13 +32,14 @@ class Decision:
 
     Attributes:
         key: drawn by the browser; the same decision that is sent again is recorded once.
-        query: id of the query; None for an object that was missed.
+        query: id of the query or window; None for an object that was missed.
         kind: kind of answer.
         reason: free text, or what is wrong with the shape.
         seconds: time that the decision took, without idle time.
         drawing: (box, mask) that was drawn.
         adjudicates: whether it settles a disagreement.
         is_first: whether the page knew of no answer of the person; then none that they gave elsewhere is replaced.
+        window: id of the window in which a missed object was marked.
     """
 
     key: str
@@ -49,6 +50,7 @@ class Decision:
     drawing: tuple[Box, np.ndarray] | None = None
     adjudicates: bool = False
     is_first: bool = False
+    window: int | None = None
 
 
 class Decisions:
@@ -96,6 +98,7 @@ class Decisions:
                 supersedes=earlier.id if earlier else None,
                 adjudicates=decision.adjudicates,
                 key=decision.key,
+                window=decision.window,
             )
         )
 
@@ -215,7 +218,10 @@ def is_drawn(kind: str) -> bool:
 
 
 def answer_keys(num_sides: int) -> list[tuple[str, str, str]]:
-    """The decisions that one key each stands for: (kind, reason, words), in the order of the page's buttons."""
+    """The decisions that one key each stands for: (kind, reason, words), in the order of the page's buttons.
+
+    ``asked_about`` says which of them a candidate and which a window can get.
+    """
     found = [
         (AnswerKind.TRUE, "", "True"),
         (AnswerKind.NOTHING, "", "Nothing there"),
@@ -223,9 +229,15 @@ def answer_keys(num_sides: int) -> list[tuple[str, str, str]]:
         (AnswerKind.SHAPE, "split", "Part of an object"),
         (AnswerKind.SHAPE, "boundary", "Wrong boundary"),
         (AnswerKind.SWAPPED, "", "Sides swapped"),
+        (AnswerKind.NONE_MISSED, "", "Nothing (more) was missed"),
         (AnswerKind.UNSURE, "", "Unsure"),
         (AnswerKind.SKIPPED, "", "Skip"),
     ]
     known = [(str(kind), reason, words) for kind, reason, words in found]
     others = [(str(kind), "", str(kind)) for kind in MEANING if kind not in set(AnswerKind) and not is_drawn(kind)]
     return [row for row in (*known, *others) if num_sides == 2 or MEANING[row[0]].teaches != "exchanged"]
+
+
+def asked_about(kind: str) -> list[str]:
+    """What an answer of a kind can be about: "candidate", "window", or both."""
+    return [what for what, kinds in (("candidate", candidate_kinds()), ("window", WINDOW_KINDS)) if kind in kinds]

@@ -1,5 +1,8 @@
 """The queue: which queries are left for whom, in which order, and who has answered what.
 
+The windows of a round are queries as its candidates are, and come after them in every order: whoever looks for what was
+missed knows by then what was found.
+
 The state of all answers is kept in memory and brought up to date by reading the answers that are newer than the last
 one known, so that it costs the same with a hundred answers as with a hundred thousand, and answers that other processes
 record are seen as well.
@@ -54,11 +57,13 @@ class Left:
     """What is left of a round.
 
     Attributes:
-        asked: queries of the round.
-        open: queries without any answer.
+        asked: queries of the round, windows among them.
+        open: queries without any answer, windows among them.
         mine: queries that this person could be given now.
         second: answered queries that wait for a second opinion.
         by_others: open queries that other people are looking at.
+        windows: windows of the round.
+        open_windows: windows without any answer.
     """
 
     asked: int
@@ -66,6 +71,8 @@ class Left:
     mine: int
     second: int
     by_others: int
+    windows: int
+    open_windows: int
 
 
 @dataclass
@@ -74,7 +81,8 @@ class _Round:
 
     Attributes:
         number: of the round.
-        lines: its queries.
+        lines: its queries about candidates.
+        windows: ids of its windows, in the order in which they were asked.
         wanted: {query id: how many people should answer it}; 1 for those that it lacks.
         probability: {candidate id: what the scorer believes}.
         open: queries without any answer.
@@ -84,6 +92,7 @@ class _Round:
 
     number: int
     lines: list[QueryLine]
+    windows: list[int]
     wanted: dict[int, int]
     probability: dict[int, float]
     open: set[int] = field(default_factory=set)
@@ -198,10 +207,12 @@ class Queue:
         if self._round is None or self._round.number != number:
             lines = self._project.ledger.query_lines(number)
             share, identity = self._project.config.proofreading.double_share, self._project.id
+            # Of a window nobody gives a second opinion: people would mark the same objects twice.
             wanted = {one.id: 2 for one in lines if _fraction(f"{identity}:{one.id}") < share}
-            self._round = _Round(number, lines, wanted, self._probabilities(number, lines))
-            for one in lines:
-                self._round.place(one.id, self.answered_by(one.id))
+            windows = [window.id for window in self._project.ledger.windows(number)]
+            self._round = _Round(number, lines, windows, wanted, self._probabilities(number, lines))
+            for query in (*(one.id for one in lines), *windows):
+                self._round.place(query, self.answered_by(query))
         return self._round
 
     def _probabilities(self, number: int, lines: list[QueryLine]) -> dict[int, float]:
@@ -218,7 +229,7 @@ class Queue:
         return line.score if found is None else found
 
     def order(self, name: str, annotator: str) -> list[int]:
-        """All queries of the open round in an order.
+        """All queries of the open round in an order, windows last.
 
         Args:
             name: "cluster" (alike ones follow each other), "score" (highest first), "uncertainty" (least sure first) or
@@ -236,7 +247,7 @@ class Queue:
                 return []
             key = name if name != "shuffled" else f"shuffled:{annotator}"
             if key not in found.orders:
-                found.orders[key] = [line.id for line in self._sorted(found.lines, name, annotator)]
+                found.orders[key] = [line.id for line in self._sorted(found.lines, name, annotator)] + found.windows
             return found.orders[key]
 
     def _sorted(self, lines: list[QueryLine], name: str, annotator: str) -> list[QueryLine]:
@@ -285,11 +296,13 @@ class Queue:
             self.refresh()
             found = self._lines()
             if found is None:
-                return Left(0, 0, 0, 0, 0)
+                return Left(0, 0, 0, 0, 0, 0, 0)
             by_others = self._project.ledger.leases.held_by_others(annotator, time.time())
             num_open, taken = len(found.open), len(found.open & by_others)
             mine = num_open - taken + len(self._second_for(found, annotator))
-            return Left(len(found.lines), num_open, mine, len(found.second), taken)
+            asked, num_windows = len(found.lines) + len(found.windows), len(found.windows)
+            open_windows = len(found.open & set(found.windows))
+            return Left(asked, num_open, mine, len(found.second), taken, num_windows, open_windows)
 
 
 def _fraction(text: str) -> float:

@@ -62,7 +62,7 @@ class Runner:
         with self._lock:
             if self._is_running():
                 raise ProjectError("the next round is being computed already.")
-            num_open = len(self._project.ledger.open_queries())
+            num_open = self._project.ledger.counts().open
             if num_open:
                 raise ProjectError(f"{num_open} queries wait for answers; the next round begins when there are none.")
             rounds = max(self._project.config.rounds, self._project.next_step()[0] + 2)

@@ -38,6 +38,7 @@ const KEYS = /** @type {Record<string, string>} */ ({
   "shape/split": "p",
   "shape/boundary": "b",
   swapped: "x",
+  none_missed: "w",
   unsure: "u",
   skipped: "k",
 });
@@ -134,14 +135,15 @@ export function registerActions(keys, page) {
       ["pan-down", "pan down", "Shift+ArrowDown", () => focus.viewer.panBy(0, -60), inFocus],
       ["more-contrast", "more contrast", "c", () => focus.changeContrast(1), inFocus],
       ["less-contrast", "less contrast", "v", () => focus.changeContrast(-1), inFocus],
-      ["reset", "back to the candidate", "r", () => focus.viewer.reset(), inFocus],
+      ["reset", "back to the candidate or window", "r", () => focus.viewer.reset(), inFocus],
     ]),
   );
   actions(
     "More",
     /** @type {any} */ ([
-      ["correct", "correct the mask", "e", () => correction.begin(), () => inFocus() && (isIdle() || isAdding())],
+      ["correct", "correct the mask", "e", () => correction.begin(), () => inFocus() && ((isIdle() && !focus.isWindow) || isAdding())],
       ["missed", "add a missed object", "a", () => correction.beginMissed(), () => inFocus() && isIdle()],
+      ["missed-here", "add a missed object at the crosshair", "Shift+a", () => correction.addHere(), () => inFocus() && (isIdle() || isAdding())],
       ["why", "why it is asked", "i", toggleWhy, isIdle],
       ["neuroglancer", "open in Neuroglancer", "l", openNeuroglancer, inFocus],
       ["people", "progress of each person", "s", () => progress.drawPeople(), isIdle],

@@ -2,23 +2,27 @@
 
 /** @typedef {import("./box.js").Zyx} Zyx */
 /** @typedef {{offset_zyx: Zyx, shape_zyx: Zyx}} BoxValues */
-/** @typedef {{answer: number, query: number | null, kind: string, reason: string, annotator: string, seconds: number, is_drawn: boolean}} AnswerValues */
+/** @typedef {"candidate" | "window"} Asks what a query is about: a candidate, or a window in which something may have been missed */
+/** @typedef {{answer: number, query: number | null, window: number | null, kind: string, reason: string, annotator: string, seconds: number, is_drawn: boolean}} AnswerValues */
 /**
  * @typedef {object} QueryValues
  * @property {number} id
- * @property {number} candidate
+ * @property {Asks} asks
+ * @property {string} name "candidate 5" or "window 30"
+ * @property {number | null} candidate null for a window
  * @property {string} group
  * @property {string[]} why
  * @property {BoxValues} box
  * @property {BoxValues} view
+ * @property {BoxValues} [around] a window and its surroundings
  * @property {Zyx} center_zyx
  * @property {string | null} neuroglancer
  * @property {AnswerValues | null} mine
  * @property {string} card
- * @property {number} score
+ * @property {string[]} remarks what else is known of it, in words
  * @property {string} strategy
  */
-/** @typedef {{asked: number, open: number, mine: number, second: number, by_others: number}} Left */
+/** @typedef {{asked: number, open: number, mine: number, second: number, by_others: number, windows: number, open_windows: number}} Left */
 /**
  * @typedef {object} ProjectValues
  * @property {string} id
@@ -34,7 +38,7 @@
  * @property {boolean} is_named whether people have tokens of their own
  * @property {number} idle_seconds
  * @property {number} lease_seconds
- * @property {{kind: string, reason: string, words: string}[]} decisions
+ * @property {{kind: string, reason: string, words: string, about: Asks[]}[]} decisions
  */
 
 /** The server said no; the message is its sentence. */

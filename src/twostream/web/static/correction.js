@@ -84,10 +84,16 @@ export class Correction {
   beginMissed() {
     this.leave();
     this.#enter("missed");
-    this.focus.setOthers(true);
+    if (!this.focus.isWindow) this.focus.setOthers(true); // in a window all candidates are shown
     this.missed.begin();
     this.focus.viewer.tool = this.missed.tool;
     this.#drawPanel();
+  }
+
+  /** The missed object is at the crosshair, which a click in any plane moves. */
+  addHere() {
+    if (this.mode !== "missed") this.beginMissed();
+    void this.missed.click(this.focus.viewer.center);
   }
 
   /** @param {"mask" | "missed"} mode */
@@ -150,8 +156,10 @@ export class Correction {
   /** @param {unknown} drawing */
   async #addMissed(drawing) {
     if (!drawing) return say("Nothing is drawn yet.", true);
-    await this.desk.addMissed(drawing);
-    say("The missed object is added. Undo takes it back.");
+    const { window, isInside } = this.focus.placeOf(/** @type {import("./mask.js").Drawing} */ (drawing));
+    await this.desk.addMissed(drawing, window);
+    const remark = isInside ? "" : " Its centre lies outside the window, which does not count it.";
+    say(`The missed object is added.${remark} Undo takes it back.`);
     this.#leave();
     await this.focus.showMarked();
   }
@@ -173,11 +181,11 @@ export class Correction {
   /** Keep what was drawn and not recorded, if anything was. */
   #keepDraft() {
     if (!this.#item) return;
-    const { id, candidate } = this.#item.query;
+    const { id, name } = this.#item.query;
     const { mask, others, canUndo } = this.editor;
     if (!canUndo) this.drafts.drop(id);
-    else if (this.drafts.keep(id, { mask, others })) say(`The correction of candidate ${candidate} is not recorded yet. It is kept in this browser.`);
-    else say(`The correction of candidate ${candidate} is lost: this browser's store is full.`, true);
+    else if (this.drafts.keep(id, { mask, others })) say(`The correction of ${name} is not recorded yet. It is kept in this browser.`);
+    else say(`The correction of ${name} is lost: this browser's store is full.`, true);
   }
 
   #leave() {
@@ -211,7 +219,7 @@ export class Correction {
     if (this.mode === "missed") {
       panel.replaceChildren(
         element("p", { role: "status" }, this.missed.prompt),
-        element("div", { class: "buttons" }, button("narrower", "Smaller ball"), button("wider", "Larger ball"), button("correct", "Draw it")),
+        element("div", { class: "buttons" }, button("narrower", "Smaller ball"), button("wider", "Larger ball"), button("missed-here", "At the crosshair"), button("correct", "Draw it")),
         finish,
       );
       return;

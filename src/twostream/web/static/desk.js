@@ -83,10 +83,10 @@ export class Desk {
     return true;
   }
 
-  /** Record an object that was missed. @param {unknown} drawing */
-  async addMissed(drawing) {
+  /** Record an object that was missed. @param {unknown} drawing @param {number | null} window in which it was marked */
+  async addMissed(drawing, window) {
     const [seconds] = this.clock.spend(["missed"]);
-    await this.outbox.submit([{ key: `${newKey()}/0`, query: null, kind: "missed", drawing, seconds }]);
+    await this.outbox.submit([{ key: `${newKey()}/0`, query: null, kind: "missed", drawing, seconds, window }]);
   }
 
   /** Hold enough queries; a server that is gone is asked again with the next decision. @param {number} [number] */
@@ -117,8 +117,10 @@ export class Desk {
     for (const { query, kind, reason } of answers) {
       if (query) this.queue.mark(query, which === "undo" ? null : { kind, reason });
     }
-    const queries = answers.flatMap((/** @type {any} */ a) => (a.query ? [a.query] : []));
-    if (which === "undo" && queries.length) {
+    // An object that was marked in a window is seen where it was marked.
+    const queries = answers.flatMap((/** @type {any} */ a) => a.query ?? a.window ?? []);
+    const isMark = answers.every((/** @type {any} */ a) => !a.query);
+    if ((which === "undo" || isMark) && queries.length) {
       const item = await this.queue.goTo(queries[0]);
       // An undone change leaves the answer that stood before it.
       item.mine = (await this.api.get(`queries/${queries[0]}`)).mine;
@@ -132,7 +134,7 @@ export class Desk {
     const taken = which === "undo" ? this.outbox.takeBack(newKey()) : [];
     if (!taken.length) throw new Unreachable();
     for (const { key, query } of taken) if (query) this.queue.mark(query, this.#before.get(key) ?? null);
-    const first = taken.find(({ query }) => query)?.query;
+    const [first] = taken.flatMap(({ query, window }) => query ?? window ?? []);
     if (first) await this.queue.goTo(first);
   }
 }

@@ -1,4 +1,7 @@
-/** The gallery: a page of cards, raw above overlay. A click or a key decides; what is left of the page can be True at once. */
+/**
+ * The gallery: a page of cards, raw above overlay. A click or a key decides; what is left of the page can be True at once.
+ * Of a window the card shows one section, so that nothing is decided about it here: a click opens it.
+ */
 
 import { byId, cardOf, element, say } from "./dom.js";
 import { answerText } from "./styles.js";
@@ -11,6 +14,9 @@ const SETTLE_MS = 700;
 const OVERLAYS = ["fill", "outline", "off"];
 const CARD_PX = { width: 190, height: 395 };
 const TOO_FAST = "Too fast: the page is not on the screen yet. This key did not count.";
+
+/** @param {Item} item */
+const isWindow = (item) => item.query.asks === "window";
 
 export class Gallery {
   page = 0;
@@ -45,9 +51,9 @@ export class Gallery {
     return this.queue.items.slice(this.page * this.size, (this.page + 1) * this.size);
   }
 
-  /** Items of this page without a decision. */
+  /** Candidates of this page without a decision. */
   get open_() {
-    return this.items.filter((item) => !item.mine && !this.#pending.has(item.query.id));
+    return this.items.filter((item) => !item.mine && !isWindow(item) && !this.#pending.has(item.query.id));
   }
 
   /** Whether the page and its pictures are on the screen. */
@@ -99,7 +105,7 @@ export class Gallery {
     const words = card.querySelector(".answer");
     if (words) words.textContent = answerText(said?.kind ?? "open", said?.reason);
     const slot = element("button", { class: "slot", "data-query": String(item.query.id) }, card);
-    slot.setAttribute("aria-label", `candidate ${item.query.candidate}: ${answerText(said?.kind ?? "open", said?.reason)}`);
+    slot.setAttribute("aria-label", `${item.query.name}: ${answerText(said?.kind ?? "open", said?.reason)}`);
     if (i === this.cursor) slot.setAttribute("aria-current", "true");
     slot.addEventListener("click", () => this.#click(item, i));
     slot.addEventListener("dblclick", () => {
@@ -112,6 +118,7 @@ export class Gallery {
   /** @param {Item} item @param {number} i */
   #click(item, i) {
     this.cursor = i;
+    if (isWindow(item)) return this.open(item);
     const now = this.#pending.get(item.query.id)?.said ?? item.mine;
     const [kind, reason] = /** @type {HTMLSelectElement} */ (byId("click-means")).value.split("/");
     const next = now && AFTER[now.kind] ? { kind: AFTER[now.kind], reason: "" } : { kind, reason: reason ?? "" };
@@ -147,6 +154,7 @@ export class Gallery {
     const item = this.items[this.cursor];
     if (!this.#isOnScreen(item ? [item] : [])) return say(TOO_FAST, true);
     if (!item) return;
+    if (isWindow(item)) return say("A window is decided where all of it is seen: Enter shows it. This key did not count.", true);
     this.#forget(item.query.id);
     if (await this.decide([item], said)) await this.move(1);
     this.draw();

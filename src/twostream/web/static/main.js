@@ -1,14 +1,15 @@
 /** The page: makes its parts, moves between its views, and says what its actions do. */
 
-import { decisionName, registerActions } from "./actions.js";
+import { registerActions } from "./actions.js";
 import { Api, Refused } from "./api.js";
 import { Clock } from "./clock.js";
 import { Correction } from "./correction.js";
+import { DecisionBar } from "./decision_bar.js";
 import { Desk } from "./desk.js";
-import { byId, element, say } from "./dom.js";
+import { byId, say } from "./dom.js";
 import { Focus } from "./focus.js";
 import { Gallery } from "./gallery.js";
-import { keyName, Keys } from "./keys.js";
+import { Keys } from "./keys.js";
 import { Outbox } from "./outbox.js";
 import { Pictures } from "./pictures.js";
 import { Progress } from "./progress.js";
@@ -48,6 +49,7 @@ let isFromGallery = false;
 const timings = [];
 
 const keys = new Keys();
+const bar = new DecisionBar(project.decisions, keys);
 const clock = new Clock(project.idle_seconds);
 const queue = new Queue(api, project.lease_seconds, () => {
   correction.leave();
@@ -171,8 +173,12 @@ async function decide(said) {
   if (view === "settle") return decideDispute(said);
   const item = queue.current;
   if (!item || view !== "focus") return;
+  const { asks } = item.query;
+  if (!bar.fits(said, asks)) return say(`This is a ${asks}, of which that cannot be said. This key did not count.`, true);
   if (focus.onScreen !== item) return say("Too fast: the candidate is not on the screen yet. This key did not count.", true);
   if (await isTaken()) return;
+  if (asks === "window" && correction.mode !== "off") return say("Keep the object that you add, or cancel it, before you decide about the window.", true);
+  if (said.kind === "none_missed" && !focus.isAllSeen()) return;
   correction.leave();
   const isRevised = item.mine !== null;
   if (!(await desk.decide([item], said))) return;
@@ -218,7 +224,7 @@ async function goOn(start, isRevised = false) {
   }
   if (isFromGallery) {
     queue.step(1);
-    return go("gallery");
+    return go("gallery").then(atEnd);
   }
   if (isRevised && queue.index + 1 < queue.items.length) queue.step(1);
   else queue.next();
@@ -242,15 +248,9 @@ async function step(step) {
   await draw();
 }
 
-/** Without a decision to make the buttons cannot be seen; their place stays, so that the picture does not move. */
 function showDecisions() {
-  byId("decisions").hidden = view === "end";
-  byId("decisions").classList.toggle("is-off", correction.mode === "mask");
-  const mine = view === "focus" ? queue.current?.mine : null;
-  for (const button of byId("decisions").children) {
-    const said = button.getAttribute("data-action")?.replace("decide-", "");
-    button.classList.toggle("is-mine", !!mine && said === decisionName(mine));
-  }
+  const shown = view === "focus" ? queue.current : null;
+  bar.draw({ asks: shown?.query.asks ?? "candidate", mine: shown?.mine ?? null, isHidden: view === "end", isOff: correction.mode === "mask" });
 }
 
 
@@ -300,8 +300,9 @@ function toggleWhy() {
 }
 
 function openNeuroglancer() {
-  const link = queue.current?.query.neuroglancer;
+  const { neuroglancer: link = null, asks = "candidate" } = queue.current?.query ?? {};
   if (link) window.open(link, "_blank", "noopener");
+  else if (asks === "window") say("Windows have no link to Neuroglancer.", true);
   else say("This server makes no Neuroglancer links (--neuroglancer).", true);
 }
 
@@ -341,23 +342,12 @@ registerActions(keys, {
   openNeuroglancer,
   startRound,
   signOut,
-  drawKeys,
+  drawKeys: () => bar.drawKeys(),
 });
 
 // -- buttons ----------------------------------------------------------------------------------------------------------
 
-for (const { kind, reason, words } of project.decisions) {
-  const name = decisionName({ kind, reason });
-  byId("decisions").append(element("button", { class: `kind-${kind}`, "data-action": `decide-${name}` }, words, element("kbd")));
-  if (kind === "nothing" || kind === "shape") byId("click-means").append(element("option", { value: name }, words.toLowerCase()));
-}
-function drawKeys() {
-  for (const button of byId("decisions").children) {
-    const key = button.querySelector("kbd");
-    if (key) key.textContent = keyName(keys.keyOf(button.getAttribute("data-action") ?? ""));
-  }
-}
-drawKeys();
+bar.drawKeys();
 document.addEventListener("click", (event) => {
   const button = /** @type {HTMLElement} */ (event.target).closest("[data-action]");
   const name = button?.getAttribute("data-action");

@@ -101,16 +101,8 @@ export class Others {
     if (!block) return;
     this.blocks.touch(block);
     this.#findOwn(block);
-    ctx.save();
     const path = screenPath(frame, this.#polygons(block, frame, section), block.offset);
-    ctx.strokeStyle = SHADOW;
-    ctx.lineWidth = 1.5;
-    ctx.stroke(path);
-    ctx.strokeStyle = COLOUR;
-    ctx.lineWidth = 1;
-    ctx.setLineDash(DASHES);
-    ctx.stroke(path);
-    ctx.restore();
+    strokeShadowed(ctx, path, { colour: COLOUR, width: 1, isDashed: true });
   }
 
   /**
@@ -151,6 +143,24 @@ export class Others {
     ofBlock.set(plane.name, { section, numOwn: this.#own.size, polygons });
     return polygons;
   }
+}
+
+/**
+ * A line with a shadow under it.
+ * @param {CanvasRenderingContext2D} ctx in CSS pixels
+ * @param {Path2D} path
+ * @param {{colour: string, width: number, isDashed: boolean}} style
+ */
+export function strokeShadowed(ctx, path, { colour, width, isDashed }) {
+  ctx.save();
+  ctx.strokeStyle = SHADOW;
+  ctx.lineWidth = 1.5 * width;
+  ctx.stroke(path);
+  ctx.strokeStyle = colour;
+  ctx.lineWidth = width;
+  if (isDashed) ctx.setLineDash(DASHES);
+  ctx.stroke(path);
+  ctx.restore();
 }
 
 /**

@@ -8,7 +8,7 @@
 
 import { Refused, Unreachable } from "./api.js";
 
-/** @typedef {{key: string, query: number | null, kind: string, reason?: string, seconds?: number, drawing?: unknown, adjudicates?: boolean, is_first?: boolean, split_of?: number | null}} Decision */
+/** @typedef {{key: string, query: number | null, kind: string, reason?: string, seconds?: number, drawing?: unknown, adjudicates?: boolean, is_first?: boolean, split_of?: number | null, window?: number | null}} Decision */
 /** An undo that waits for the server, because the decision before it may have arrived. @typedef {{undo: string, of: string}} Undo */
 /** @typedef {{unsent: number, isReachable: boolean, problem: string}} OutboxState */
 

@@ -8,8 +8,8 @@ import { VoxelMask } from "./mask.js";
 /** @typedef {import("./box.js").Zyx} Zyx */
 /** @typedef {import("./api.js").QueryValues} QueryValues */
 /** @typedef {import("./mask.js").Drawing} Drawing */
-/** @typedef {{block: Block, mask: VoxelMask}} Picture */
-/** @typedef {{query?: number | null, kind?: string, drawing?: unknown}} Waiting */
+/** @typedef {{block: Block, mask: VoxelMask | null}} Picture a window has no mask */
+/** @typedef {{query?: number | null, kind?: string, drawing?: unknown, window?: number | null}} Waiting */
 
 const KEPT = 24;
 
@@ -41,11 +41,17 @@ export class Pictures {
     return VoxelMask.fromRuns(/** @type {Drawing} */ (waiting?.drawing ?? (await this.api.get(`queries/${id}/drawing`))));
   }
 
-  /** Missed objects that people have marked in a box. @param {Box} box */
+  /** Missed objects that people have marked in a box, and the windows in which they have. @param {Box} box */
   async missed(box) {
-    const waiting = this.unsent().flatMap(({ kind, drawing }) => (kind === "missed" && drawing ? [drawing] : []));
+    const waiting = this.unsent().flatMap(({ kind, drawing, window = null }) => (kind === "missed" && drawing ? [{ ...drawing, window }] : []));
     const { objects } = await this.api.get(`missed?box=${boxText(box)}`);
-    return [...objects, ...waiting].map((drawing) => VoxelMask.fromRuns(drawing));
+    return [...objects, ...waiting].map((drawing) => ({ mask: VoxelMask.fromRuns(drawing), window: /** @type {number | null} */ (drawing.window) }));
+  }
+
+  /** The candidates in a window as they are answered now. @param {number} id @returns {Promise<import("./window_layer.js").Proposed[]>} */
+  async proposed(id) {
+    const { candidates } = await this.api.get(`queries/${id}/candidates`);
+    return candidates.map((/** @type {{kind: string, drawing: Drawing}} */ { kind, drawing }) => ({ kind, mask: VoxelMask.fromRuns(drawing) }));
   }
 
   /** Load a query's picture, unless it is there. @param {QueryValues} query @returns {Promise<Picture>} */
@@ -53,9 +59,10 @@ export class Pictures {
     const known = this.#kept.get(query.id);
     if (known) return known.promise;
     const box = { offset: query.view.offset_zyx, shape: query.view.shape_zyx };
-    const promise = Promise.all([this.image(box, [1, 1, 1]), this.api.bytes(`queries/${query.id}/mask`)]).then(
+    const bytes = query.asks === "window" ? null : this.api.bytes(`queries/${query.id}/mask`);
+    const promise = Promise.all([this.image(box, [1, 1, 1]), bytes]).then(
       ([block, bytes]) => {
-        const mask = new VoxelMask(query.box.offset_zyx, query.box.shape_zyx, new Uint8Array(bytes));
+        const mask = bytes && new VoxelMask(query.box.offset_zyx, query.box.shape_zyx, new Uint8Array(bytes));
         const picture = { block, mask };
         const entry = this.#kept.get(query.id);
         if (entry) entry.ready = picture;

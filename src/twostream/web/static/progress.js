@@ -46,7 +46,8 @@ export class Progress {
     if (!this.values) return;
     const { left, round, step, num_disagreements } = this.values;
     const done = left.asked - left.open;
-    byId("progress").textContent = step === "answer" ? `round ${round}: ${done} of ${left.asked} answered` : `round ${round}: ${step}`;
+    const windows = left.windows ? `, ${left.windows - left.open_windows} of ${left.windows} windows` : "";
+    byId("progress").textContent = step === "answer" ? `round ${round}: ${done} of ${left.asked} answered${windows}` : `round ${round}: ${step}`;
     byId("num-disagreements").textContent = num_disagreements ? String(num_disagreements) : "";
   }
 
@@ -93,6 +94,7 @@ export class Progress {
       parts.push(element("p", {}, `${left.open} queries of this round are with other people. They come back if they are not answered.`));
     } else {
       parts.push(element("h2", {}, "All queries of this round are answered"));
+      if (left.windows) parts.push(element("p", {}, `${left.windows} of ${left.asked} were windows.`));
       parts.push(element("p", { class: "soft" }, next));
     }
     if (left.second) parts.push(element("p", {}, `${left.second} queries wait for a second opinion by somebody else.`));

@@ -14,6 +14,7 @@
  * @property {{kind: string, reason: string} | null} mine
  * @property {boolean} adjudicates
  * @property {boolean} [isGone] on the screen, but no longer leased to the person
+ * @property {Set<number>} [seen] sections of a window that were on the screen
  */
 
 const MOST = 100;

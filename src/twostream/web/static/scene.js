@@ -1,5 +1,5 @@
 /**
- * What is drawn on a plane, from below: the image, other candidates, the mask, a proposal, crosshair, scale bar.
+ * What is drawn on a plane, from below: the image, other candidates, a window, the mask, a proposal, crosshair, scale bar.
  *
  * Knows how each looks (contrast, colours, opacity). Where the viewer looks, and what is loaded, it is told.
  */
@@ -17,6 +17,7 @@ import { drawScaleBar } from "./scale_bar.js";
 /** @typedef {import("./overlay.js").Overlay} Overlay */
 /** @typedef {import("./section_canvas.js").SectionCanvas} SectionCanvas */
 /** @typedef {import("./view.js").View} View */
+/** @typedef {import("./window_layer.js").WindowLayer} WindowLayer */
 /** @typedef {{pre: string, post: string, single: string}} Colours CSS colours */
 
 /** Where no image is. */
@@ -29,8 +30,10 @@ export class Scene {
   mask = null;
   /** @type {VoxelMask | null} a proposal, dashed */
   extra = null;
-  /** @type {VoxelMask[]} objects that people have marked as missed; seen with the other candidates, dashed */
+  /** @type {VoxelMask[]} objects that people have marked as missed; seen in windows and with the other candidates, dashed */
   marked = [];
+  /** @type {WindowLayer | null} */
+  window = null;
   /** @type {Overlay} */
   overlay = "outline";
   opacity = 0.9;
@@ -52,6 +55,12 @@ export class Scene {
       colours[name] ?? (style.getPropertyValue(`--${name}`).trim() || COLOURS[name]);
     /** @type {Record<number, string>} the colour of each value of a mask */
     this.colours = numSides === 2 ? { 1: colour("pre"), 2: colour("post") } : { 1: colour("single") };
+  }
+
+  /** Begin anew with another candidate or window. @param {{mask: VoxelMask | null, window?: WindowLayer | null}} shown */
+  show({ mask, window = null }) {
+    Object.assign(this, { mask, window, extra: null, marked: [] });
+    this.outlines.forget();
   }
 
   get contrast() {
@@ -78,9 +87,11 @@ export class Scene {
     const through = blocks.through(plane.depth, section);
     const used = visible ? canvas.drawImage(frame, through, section, visible, this.#pictures) : [];
     if (this.others) otherCandidates.draw(ctx, frame, section);
-    const { mask, extra, outlines, colours, overlay, opacity } = this;
+    const { mask, extra, window, outlines, colours, overlay, opacity } = this;
+    window?.draw(ctx, frame, section, outlines, overlay);
+    if (plane.name === "xy") window?.note(section, visible, used);
     if (mask) drawMask(ctx, frame, outlines.of(mask, plane, section), mask.offset, colours, { overlay, opacity });
-    for (const one of [...(this.others ? this.marked : []), ...(extra ? [extra] : [])]) {
+    for (const one of [...(this.others || window ? this.marked : []), ...(extra ? [extra] : [])]) {
       const style = { overlay: /** @type {Overlay} */ ("outline"), opacity: 1, dashed: true };
       drawMask(ctx, frame, outlines.of(one, plane, section), one.offset, colours, style);
     }

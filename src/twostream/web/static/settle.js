@@ -1,7 +1,7 @@
 /** Disagreements, side by side: what each person said, and the keys by which one answer settles the matter. */
 
 import { byId, cardOf, element } from "./dom.js";
-import { answerText } from "./styles.js";
+import { answerText, capitalised } from "./styles.js";
 
 /** @typedef {import("./api.js").QueryValues & {answers: import("./api.js").AnswerValues[]}} Dispute */
 
@@ -54,7 +54,7 @@ export class Settle {
       element("li", { class: `kind-${kind}` }, element("strong", {}, annotator), ` ${answerText(kind, reason)}`),
     );
     const large = element("button", { "data-action": "open" }, "Show it large");
-    const right = element("div", {}, element("p", {}, `Candidate ${dispute.candidate}`), element("ul", {}, ...said), large);
+    const right = element("div", {}, element("p", {}, capitalised(dispute.name)), element("ul", {}, ...said), large);
     const row = element("article", { class: "dispute" }, cardOf(dispute.card), right);
     row.querySelector(".words")?.remove();
     if (i === this.cursor) row.setAttribute("aria-current", "true");

@@ -23,3 +23,6 @@ export function answerText(kind, reason = "") {
   if (kind === "shape" && SHAPES[reason]) return `${glyph} ${SHAPES[reason]}`;
   return `${glyph} ${text}${reason ? `: ${reason}` : ""}`;
 }
+
+/** @param {string} text */
+export const capitalised = (text) => text.charAt(0).toUpperCase() + text.slice(1);

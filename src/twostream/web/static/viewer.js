@@ -33,7 +33,8 @@ import { clamp, View } from "./view.js";
  * @property {(box: Box, stride: Zyx, signal: AbortSignal) => Promise<Block>} loadImage
  * @property {(box: Box, signal: AbortSignal) => Promise<Block>} loadLabels
  */
-/** @typedef {{view: Box, center: ArrayLike<number>, mask: Mask | null, block?: Block | null}} Shown */
+/** @typedef {import("./window_layer.js").WindowLayer} WindowLayer */
+/** @typedef {{view: Box, center: ArrayLike<number>, mask: Mask | null, block?: Block | null, window?: WindowLayer | null}} Shown */
 
 /** @type {Zyx} */
 const FINEST = [1, 1, 1];
@@ -85,15 +86,12 @@ export class Viewer {
   }
 
   /**
-   * Show a candidate. With a block at hand it is on the screen when this returns.
+   * Show a candidate or a window. With a block at hand it is on the screen when this returns.
    * @param {Shown} shown `view` is the box of `block`, and what is loaded first without one
    */
   show(shown) {
     this.#shown = shown;
-    this.scene.mask = shown.mask;
-    this.scene.extra = null;
-    this.scene.marked = [];
-    this.scene.outlines.forget();
+    this.scene.show(shown);
     this.otherCandidates.setCandidate(shown.mask);
     this.blocks.stop();
     this.#notify("");
