@@ -69,7 +69,7 @@ SCENES = {
     "mitochondria": Scene(
         "mitochondria",
         (36, 480, 800),
-        "0:36,0:480,0:144",
+        "0:36,0:240,0:144",
         8,
         (*COMMON, "refit.num_steps=300"),
     ),
