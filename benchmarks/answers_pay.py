@@ -120,7 +120,7 @@ def scene_of(options: argparse.Namespace, name: str, seed: int, folder: Path) ->
     if not source.exists():
         write_file(source, opened)
     labels_box, test_box = boxes_of(name, seed, opened, task)
-    settings = (*COMMON, "refit.num_steps=300") if name == "synthetic" else ("num_threads=1",)
+    settings = COMMON if name == "synthetic" else ("num_threads=1",)
     fresh = ("synapses", seed + FRESH_SEED if seed < 1000 else seed + 10 * FRESH_SEED) if name == "synthetic" else None
     return Scene(
         task, f"{source}:image", f"{source}:labels", str(labels_box), test_box and str(test_box), BUDGETS[name],
@@ -235,10 +235,15 @@ def fresh_scores(project: Project, round_number: int, fresh: tuple[Volume, Volum
     )  # fmt: skip
 
 
+def rounds_of(arm: str, options: argparse.Namespace) -> list[int]:
+    """The rounds of an arm. One is enough where every refit begins with round 0 and learns nothing from answers."""
+    return list(range(1, 2 if "refit.use_answers=false" in ARMS[arm] else options.rounds + 1))
+
+
 def run_seed(options: argparse.Namespace, name: str, seed: int, records: list[dict[str, Any]], folder: Path) -> None:
     """Append the records of all rounds of all arms of one seed."""
     shared = {"set": name, "side": side_of(options, name, seed), "tag": options.tag, "seed": seed}
-    wanted = [(arm, r) for arm in options.arms for r in range(1, options.rounds + 1)] + [("S_0", 0)]
+    wanted = [(arm, r) for arm in options.arms for r in rounds_of(arm, options)] + [("S_0", 0)]
     have = {(row["arm"], row["round"]) for row in records if all(row[k] == v for k, v in shared.items())}
     if have.issuperset(wanted):
         return
@@ -274,13 +279,13 @@ def run_seed(options: argparse.Namespace, name: str, seed: int, records: list[di
 
     add("S_0", base, 0)
     for arm in options.arms:
-        if have.issuperset((arm, r) for r in range(1, options.rounds + 1)):
+        if have.issuperset((arm, r) for r in rounds_of(arm, options)):
             continue
         root = folder / arm
         if not (root / CONFIG_NAME).exists():
             fork_project(base, root, list(ARMS[arm]))
         project = Project(root)
-        for number in range(1, options.rounds + 1):  # one at a time: only the newest round keeps its probability
+        for number in rounds_of(arm, options):  # one at a time: only the newest round keeps its probability
             run(project, rounds=number, truth_uri=scene.labels)
             add(arm, project, number)
 
@@ -327,8 +332,12 @@ def summarise(results: Results, options: argparse.Namespace, name: str, records:
         if (r["set"], r["side"], r["tag"]) == (name, side, options.tag) and r["seed"] in options.seeds
     ]
     at = {(r["seed"], r["arm"], r["round"]): r for r in rows}
-    last = options.rounds
-    seeds = [s for s in options.seeds if all((s, arm, last) in at for arm in options.arms) and (s, "S_0", 0) in at]
+    last = {arm: rounds_of(arm, options)[-1] for arm in options.arms} | {"S_0": 0}
+    seeds = [
+        s
+        for s in options.seeds
+        if all((s, arm, r) in at for arm in options.arms for r in rounds_of(arm, options)) and (s, "S_0", 0) in at
+    ]
     if not seeds:
         return
     data = data_of(name, seeds, options.data)
@@ -339,7 +348,7 @@ def summarise(results: Results, options: argparse.Namespace, name: str, records:
                 continue
             values = {
                 (arm, number): np.array([value_of(at[(s, arm, number)], score, where) for s in seeds])
-                for arm, number in [("S_0", 0), *((a, r) for a in options.arms for r in range(1, last + 1))]
+                for arm, number in [("S_0", 0), *((a, r) for a in options.arms for r in rounds_of(a, options))]
             }
             for (arm, number), found in values.items():
                 mean, low, high = mean_interval(found)
@@ -350,16 +359,16 @@ def summarise(results: Results, options: argparse.Namespace, name: str, records:
                 )  # fmt: skip
             for arm in options.arms:
                 for base in ("S_0", *(a for a in ("replay", "random") if a in options.arms and a != arm)):
-                    reference = values[(base, 0 if base == "S_0" else last)]
+                    reference = values[(base, last[base])]
                     results.differences(
-                        score, values[(arm, last)].tolist(), reference.tolist(), unit, data=data, **shared, where=where,
+                        score, values[(arm, last[arm])].tolist(), reference.tolist(), unit, data=data, **shared, where=where,
                         compared=f"{arm} - {base}",
                     )  # fmt: skip
     rng = np.random.default_rng(0)
     for arm in options.arms:
         falls = 0
         for s in seeds:
-            _, _, high = f1_difference(at[(s, "S_0", 0)]["units"], at[(s, arm, last)]["units"], rng)
+            _, _, high = f1_difference(at[(s, "S_0", 0)]["units"], at[(s, arm, last[arm])]["units"], rng)
             falls += high < 0
         results.add("seeds_that_fall", falls, f"of {len(seeds)}", data=data, **shared, compared=f"{arm} - S_0")
 

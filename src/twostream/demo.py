@@ -36,6 +36,8 @@ COMMON = (
     "segmentation.patch_shape_zyx=[8,64,64]",
     "streams.supervised.num_steps=150",
     "streams.unsupervised.num_steps=200",
+    "segmentation.num_steps=1200",
+    "refit.num_steps=250",
 )
 
 
@@ -64,14 +66,14 @@ SCENES = {
         (32, 384, 640),
         "0:32,0:384,0:112",
         25,
-        (*COMMON, "refit.num_steps=300", "streams.active_clustering.num_steps=40"),
+        (*COMMON, "streams.active_clustering.num_steps=40"),
     ),
     "mitochondria": Scene(
         "mitochondria",
         (36, 480, 800),
         "0:36,0:240,0:144",
         8,
-        (*COMMON, "refit.num_steps=300"),
+        COMMON,
     ),
 }
 BESIDE: dict[str, tuple[str, ...]] = {
