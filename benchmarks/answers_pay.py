@@ -359,11 +359,9 @@ def summarise(results: Results, options: argparse.Namespace, name: str, records:
                 )  # fmt: skip
             for arm in options.arms:
                 for base in ("S_0", *(a for a in ("replay", "random") if a in options.arms and a != arm)):
-                    reference = values[(base, last[base])]
-                    results.differences(
-                        score, values[(arm, last[arm])].tolist(), reference.tolist(), unit, data=data, **shared, where=where,
-                        compared=f"{arm} - {base}",
-                    )  # fmt: skip
+                    pair = (values[(one, last[one])].tolist() for one in (arm, base))
+                    compared = f"{arm} - {base}"
+                    results.differences(score, *pair, unit, data=data, **shared, where=where, compared=compared)
     rng = np.random.default_rng(0)
     for arm in options.arms:
         falls = 0

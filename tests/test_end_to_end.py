@@ -72,6 +72,26 @@ def finished(tmp_path_factory, toy_file, truth):
     return project
 
 
+def test_every_refit_is_judged_and_it_is_said_what_became_of_it(finished):
+    scores, lines = finished.ledger.scores(), "\n".join(status_lines(finished))
+    assert "refit" not in scores[0]
+    for number in (1, 2):
+        judged = scores[number]["refit"]
+        assert judged["outcome"] in ("accepted", "blended", "kept") and len(judged["errors"]) == 5
+        assert judged["num_validation_objects"] > 0
+        taken = min(judged["errors"].values())
+        assert judged["errors"][str(judged["share"])] == pytest.approx(taken)
+        assert not list(finished.round_dir(number).glob("*.resume"))
+    assert lines.count("that of the one before") == 2
+
+
+def test_a_project_that_uses_no_answer_learns_from_none(finished, tmp_path, truth):
+    control = fork_project(finished, tmp_path / "control", ["refit.use_answers=false"])
+    run(control, rounds=1, truth_uri=truth)
+    detail = control.ledger.finished_steps()[(1, "refit")]
+    assert detail["num_propagated"] == 0 and detail["judged"]["outcome"] in ("accepted", "blended", "kept")
+
+
 def test_n_batches_give_n_plus_1_scored_rounds(finished):
     for number in range(3):
         names = {path.name for path in finished.round_dir(number).iterdir()}
