@@ -173,7 +173,8 @@ def thresholds_of(project: Project, probability: np.ndarray, before_round: int) 
 def _beliefs(project: Project, round_number: int) -> Beliefs:
     """What is believed of the candidates of a round, now that its batch was answered."""
     pool = pool_of(project, round_number, answered=True)
-    counted = ~(pool.excluded & np.isnan(pool.y))  # audits, and what was answered without saying whether it is true
+    # Left out: audits, answers that do not say whether it is true, and faint candidates, which were not proposed.
+    counted = ~(pool.excluded & np.isnan(pool.y)) & ~pool.faint
     true = np.where(np.isnan(pool.y), pool.probability, pool.y)[counted]
     candidates = [pool.candidates[row] for row in np.flatnonzero(counted)]
     return Beliefs(candidates, true, int((pool.y == 1).sum()), int((pool.y == 0).sum()))
