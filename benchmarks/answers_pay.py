@@ -354,7 +354,7 @@ def summarise(results: Results, options: argparse.Namespace, name: str, records:
                 mean, low, high = mean_interval(found)
                 enough = {"spread": [low, high], "spread_is": f"95 percent, Student's t over {len(seeds)} seeds"}
                 results.add(
-                    score, mean, unit, data=data, **shared, where=where, arm_=arm, round=number,
+                    score, mean, unit, data=data, **shared, where=where, run=arm, round=number,
                     **(enough if len(seeds) > 1 else {}),
                 )  # fmt: skip
             for arm in options.arms:
