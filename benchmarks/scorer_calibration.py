@@ -11,6 +11,8 @@ the error that the scorer expects of its own labels differs from the true one. S
 - "waits": Bayesian logistic regression that is S's score until both answers were given, with a variance of 100 for the
   intercept (the scorer of earlier versions, later than "penalised");
 - "any, V": the same from the first answer on, with variance V for the intercept;
+- "mean logit, V", "logit mean, V", "own unit, V", "predictive, V": the same with other prior means, by which S's score
+  also says how many candidates are True (see ``expected_weights``);
 - "local, V, L": the shared scorer with local terms of each stream of variance V and squared length L (Nystroem features
   of a Gaussian kernel, Williams and Seeger 2001);
 - "shared": the scorer that the project uses.
@@ -55,7 +57,7 @@ from sklearn.preprocessing import StandardScaler
 from twostream.models.training import use_threads
 from twostream.query import get_strategy
 from twostream.query.pool import check_pool
-from twostream.query.scorer import CONSTANT_VARIANCE, Columns, laplace
+from twostream.query.scorer import CONSTANT_VARIANCE, SCORE_WEIGHT, Columns, laplace
 from twostream.query.stopping import expected_right
 
 BATCH_SIZE = 10
@@ -238,12 +240,14 @@ class Bayesian:
         local: prior variance of each stream's local terms; 0 leaves them out.
         length: squared length of their kernel, in units in which two candidates are 2 apart in the mean.
         waits: whether it is S's score until both answers were given.
+        expects: which prior means score and intercept have, see ``expected_weights``.
     """
 
     constant: float
     local: float = 0.0
     length: float = 1.0
     waits: bool = False
+    expects: str = "zero"
 
     def __call__(self, pool: Pool, y: np.ndarray) -> np.ndarray:
         known = ~np.isnan(y)
@@ -253,6 +257,7 @@ class Bayesian:
         linear = np.concatenate([block for _, block in columns.blocks(np.arange(len(y)))])
         expected, precision = columns.prior()
         precision[-1] = 1 / self.constant
+        expected[0], expected[-1] = expected_weights(self.expects, pool, (linear**2 @ (1 / precision)).mean())
         if self.local:
             local = np.hstack([self.nystroem(z) for z in streams_of(columns, linear)])
             linear = np.hstack([local, linear])
@@ -273,6 +278,24 @@ class Bayesian:
         return np.exp(-cdist(a, b, "sqeuclidean") / (2 * self.length))
 
 
+def expected_weights(expects: str, pool: Pool, variance: float) -> tuple[float, float]:
+    """Prior means of the weight of the standardised log-odds of S's score, and of the intercept.
+
+    Args:
+        expects: "zero": the score tells which candidates are True, not how many; "mean logit" and "logit mean": the
+            intercept is the mean log-odds of the scores, or the log-odds of their mean; "own unit": the log-odds before
+            any answer are those of the scores; "predictive": larger than that, so that the probability before any
+            answer, a mean over the prior, is about the score.
+        pool: all its candidates are those by which the scorer standardises.
+        variance: mean prior variance of the log-odds.
+    """
+    odds = plain(pool)[:, 0]
+    if expects in ("own unit", "predictive"):
+        factor = np.sqrt(1 + np.pi / 8 * variance) if expects == "predictive" else 1.0
+        return factor * odds.std(), factor * odds.mean()
+    return SCORE_WEIGHT, {"zero": 0.0, "mean logit": odds.mean(), "logit mean": logit(pool.score.mean())}[expects]
+
+
 def streams_of(columns: Columns, linear: np.ndarray) -> list[np.ndarray]:
     """The columns of each stream."""
     widths = [len(middle) for middle, _ in columns.scales.values()]
@@ -285,6 +308,11 @@ SCORERS: dict[str, Callable[[Pool, np.ndarray], np.ndarray]] = {
     "tuned": tuned,
     "waits": Bayesian(100, waits=True),
     **{f"any, {constant}": Bayesian(constant) for constant in (100, 10, 4, 2, 1)},
+    **{
+        f"{expects}, {constant}": Bayesian(constant, expects=expects)
+        for expects in ("mean logit", "logit mean", "own unit", "predictive")
+        for constant in (100, 10, 5, 2, 1)
+    },
     **{
         f"local, {local}, {length}": Bayesian(CONSTANT_VARIANCE, local, length)
         for local in (1, 2)
