@@ -71,7 +71,7 @@ SCENES = {
     "mitochondria": Scene(
         "mitochondria",
         (36, 480, 800),
-        "0:36,0:240,0:144",
+        "0:36,0:160,0:112",
         8,
         COMMON,
     ),

@@ -96,7 +96,8 @@ def _strategy_text(project: Project) -> str:
     """A project's strategy with its settings and its budget."""
     query = project.config.query
     settings = ", ".join(f"{k} {v}" for k, v in query.settings.items())
-    return f"{query.strategy}{f' ({settings})' if settings else ''}, {query.budget} answers per round"
+    learns = "" if project.config.refit.use_answers else ", from which nothing learns"
+    return f"{query.strategy}{f' ({settings})' if settings else ''}, {query.budget} answers per round{learns}"
 
 
 def _voxel_size_nm(project: Project) -> Sequence[float] | None:
