@@ -70,7 +70,7 @@ def test_the_card_says_what_the_project_knows(finished):
     assert learned["num_answers"] == project.ledger.spent()[0] == 6
     assert learned["num_answers_by_annotator"] == {"simulated": 6}
     assert sum(learned["num_answers_by_kind"].values()) == learned["num_lessons"] == 6
-    assert learned["start"] == "from scratch" and learned["num_steps"] == 30
+    assert learned["start"] == "from the S of round 0" and learned["num_steps"] == 30
     assert learned["num_label_voxels"] == project.boxes.labels[0].num_voxels - project.boxes.validation.num_voxels
     text = (finished / "finished" / "card.md").read_text()
     assert "Licence: CC BY 4.0." in text and "6 simulated" in text and "| S_0 (labels alone) |" in text

@@ -1,7 +1,9 @@
 """The command `finish`: the model that a project ends with, trained once more on everything, judged and packed.
 
-S is trained from scratch on the labels boxes and on all answers. A project that began with a finished model has no
-labels, so its S is fine-tuned from that model on all answers. The result, ``DIR/finished``, needs no project.
+The S of round 0, which has learned from the labels boxes alone, is trained once more for as many steps, on the labels
+boxes and on all answers. (New weights needed twice the steps for a worse model: LOG.md.) A project that began with a
+finished model has no labels, so its S is fine-tuned from that model on all answers. The result, ``DIR/finished``, needs
+no project.
 
 Knows the project, its answers and the training of S; must not know strategies, streams or the order of steps.
 """
@@ -39,8 +41,7 @@ from twostream.rounds.loop import open_truth
 from twostream.rounds.predict import probability_of
 from twostream.rounds.propose import thresholds_of
 from twostream.rounds.refit import all_lessons, refit, teaching_pool
-from twostream.rounds.teaching import collect, lessons_of, replay_of, validation_of
-from twostream.rounds.train import new_s
+from twostream.rounds.teaching import collect, lessons_of, replay_of
 from twostream.volume import Volume, create_volume
 
 FINISHED, WORKING, DATASET = "finished", "finishing", "dataset"
@@ -54,7 +55,7 @@ class Taught:
     Attributes:
         lessons: labels of the scorer, then the answers, oldest first.
         training: losses.
-        start: "from scratch", or "fine-tuned from MODEL".
+        start: "from the S of round 0", or "from the model that the project began with".
     """
 
     lessons: Sequence[Lesson]
@@ -157,14 +158,13 @@ def _train(project: Project, last_round: int, working: Path) -> tuple[Segmenter,
     answers = collect(project.ledger, before_round=last_round + 1)
     every = np.ones(len(answers.lessons), bool)
     lessons, asked_in = all_lessons(project, answers, teaching_pool(project, last_round), every)
-    has_labels = project.config.labels is not None
-    if has_labels:
-        segmenter, start = new_s(project), "from scratch"
-    else:
-        segmenter = Segmenter.load(project.path(0, "checkpoint.ckpt"))
-        start = "fine-tuned from the model that the project began with"
+    segmenter = Segmenter.load(project.path(0, "checkpoint.ckpt"))
     # No round is newer than another now: all answers are drawn equally often.
-    changes = {"start": "scratch" if has_labels else "first", "judged": False, "recent_share": 0.0}
+    changes: dict[str, Any] = {"start": "first", "judged": False, "recent_share": 0.0}
+    start = "from the model that the project began with"
+    if project.config.labels is not None:
+        start = "from the S of round 0"
+        changes["num_steps"] = project.config.segmentation.num_steps
     num_expected = len(lessons) - len(answers.lessons)
     progress.say(
         f"finish: S is trained {start} on {len(answers.lessons)} answers and {num_expected} labels of the scorer"
@@ -177,7 +177,6 @@ def _train(project: Project, last_round: int, working: Path) -> tuple[Segmenter,
         project.config.refit.model_copy(update=changes),
         seed=project.seed(0, "finish"),
         resume_path=working / "model.resume",
-        validation=validation_of(project, segmenter),
     )
     return segmenter, Taught(lessons, training, start)
 
