@@ -61,9 +61,13 @@ ARMS: dict[str, tuple[str, ...]] = {
     "before": ("refit.start=warm", "refit.judged=false", "refit.propagate=0", "refit.num_steps=400"),
 }
 SCORES = {
-    "instance_f1": "F1", "average_precision": "AP", "foreground_iou": "IoU", "candidate_recall": "share",
-    "candidate_accuracy": "share", "curated_accuracy": "share",
+    "instance_f1": "F1", "average_precision": "AP", "foreground_iou": "IoU", "curated_accuracy": "share",
 }  # fmt: skip
+"""{score: unit} of the rows; the records of --raw hold all scores."""
+DECIMALS = 3
+"""Of rows: a test box holds some forty objects."""
+MIN_SEEDS = 3
+"""An interval over fewer seeds says nothing."""
 THRESHOLDS = ("threshold", "final_threshold", "min_score")
 DEMO_SETS = tuple(f"demo-{task}" for task in SCENES)
 TISSUE = (32, 480, 800)
@@ -352,16 +356,20 @@ def summarise(results: Results, options: argparse.Namespace, name: str, records:
             }
             for (arm, number), found in values.items():
                 mean, low, high = mean_interval(found)
-                enough = {"spread": [low, high], "spread_is": f"95 percent, Student's t over {len(seeds)} seeds"}
+                enough = {
+                    "spread": [round(low, DECIMALS), round(high, DECIMALS)],
+                    "spread_is": f"95 percent, Student's t over {len(seeds)} seeds",
+                }
                 results.add(
-                    score, mean, unit, data=data, **shared, where=where, run=arm, round=number,
-                    **(enough if len(seeds) > 1 else {}),
+                    score, round(mean, DECIMALS), unit, data=data, **shared, where=where, run=arm, round=number,
+                    **(enough if len(seeds) >= MIN_SEEDS else {}),
                 )  # fmt: skip
             for arm in options.arms:
                 for base in ("S_0", *(a for a in ("replay", "random") if a in options.arms and a != arm)):
-                    pair = (values[(one, last[one])].tolist() for one in (arm, base))
-                    compared = f"{arm} - {base}"
-                    results.differences(score, *pair, unit, data=data, **shared, where=where, compared=compared)
+                    better, reference = (values[(one, last[one])] for one in (arm, base))
+                    add_gain(
+                        results, score, better - reference, unit, data, shared | {"where": where}, f"{arm} - {base}"
+                    )
     rng = np.random.default_rng(0)
     for arm in options.arms:
         falls = 0
@@ -369,6 +377,21 @@ def summarise(results: Results, options: argparse.Namespace, name: str, records:
             _, _, high = f1_difference(at[(s, "S_0", 0)]["units"], at[(s, arm, last[arm])]["units"], rng)
             falls += high < 0
         results.add("seeds_that_fall", falls, f"of {len(seeds)}", data=data, **shared, compared=f"{arm} - S_0")
+
+
+def add_gain(
+    results: Results, score: str, gain: np.ndarray, unit: str, data: Data, shared: dict[str, Any], compared: str
+) -> None:
+    """Mean paired difference over seeds, with its interval where there are enough of them."""
+    mean, low, high = mean_interval(gain)
+    enough = {
+        "spread": [round(low, DECIMALS), round(high, DECIMALS)],
+        "spread_is": f"95 percent, Student's t over {len(gain)} seeds",
+    }
+    results.add(
+        f"{score}_gain", round(mean, DECIMALS), f"{unit} difference", data=data, **shared, compared=compared,
+        **(enough if len(gain) >= MIN_SEEDS else {}),
+    )  # fmt: skip
 
 
 def main() -> None:
