@@ -249,7 +249,7 @@ def test_a_project_begins_with_the_model_and_learns_from_answers(model, toy_file
     done = call("finish", root, "--truth", labels)
     assert done.exit_code == 0, done.output
     learned = card_of(root / "finished")["trained_on"]
-    assert learned["start"].startswith("fine-tuned") and learned["labels_boxes"] == []
+    assert learned["start"].startswith("from the model") and learned["labels_boxes"] == []
     assert learned["began_with_model"] == project.config.model.sha256
     assert set(card_of(root / "finished")["scores"]) == {"test_box"}
 
