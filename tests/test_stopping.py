@@ -247,7 +247,9 @@ class Rounds:
         score, size = np.full(len(ids), 0.7), np.full(len(ids), 30)
         p = Scorer().predict(X, y, score=score, num_voxels=size)
         candidates = [SimpleNamespace(id=int(i)) for i in ids]
-        return RoundPool(candidates, {"a": X}, y, excluded, p, score, size, np.zeros((len(ids), 3)))
+        return RoundPool(
+            candidates, {"a": X}, y, excluded, p, score, size, np.zeros((len(ids), 3)), np.zeros(len(ids), bool)
+        )
 
 
 def criteria_after(rounds, number, pool):

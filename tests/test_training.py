@@ -134,7 +134,7 @@ def test_where_the_loss_keeps_falling_the_learning_rate_falls_in_time_for_the_la
     s, history = fitted(world, tmp_path, config)
     assert len(history.losses) == 40
     module = SegmentationModule(s, config, 1.0, validation=None)
-    module.validate_every = 4
+    module.validate_every, module.patience = 4, 2
     assert [module.rate_factor(t, 40) for t in (0, 3, 27, 28, 34, 40)] == pytest.approx([0.25, 1, 1, 1, 0.5, 0])
 
 

@@ -107,13 +107,13 @@ def save_training(segmenter: Segmenter, training: Training, path: Path) -> Detai
 
     Args:
         segmenter: with the best weights, which go to ``path``.
-        training: if it was validated, its last weights go to ``last.ckpt`` beside ``path``.
+        training: its last weights go to ``last.ckpt`` beside ``path`` if S ended with others.
         path: the checkpoint to write.
 
     Returns:
         What the ledger records of the training.
     """
-    if training.validation_losses:
+    if training.validation_losses and training.last:
         segmenter.save(path.with_name("last.ckpt"), weights=training.last)
     segmenter.save(path, training)
     path.with_suffix(".resume").unlink(missing_ok=True)

@@ -304,7 +304,8 @@ def train(
         devices=config.optimizer.devices,
         tensorboard_dir=resume_path.parent / "tensorboard" if config.watch.tensorboard else None,
     )
-    last = {name: value.clone() for name, value in segmenter.network.state_dict().items()}
+    ends_with_last = module.patience is not None
+    last = {} if ends_with_last else {name: value.clone() for name, value in segmenter.network.state_dict().items()}
     segmenter.network.load_state_dict(best_weights(module))
     segmenter.network.eval()
     return Training(losses, module.validation_losses, last)
@@ -317,7 +318,8 @@ class Training:
     Attributes:
         losses: training loss of every step.
         validation_losses: (step, loss) of every validation check.
-        last: weights after the last step. They differ from those of S if an earlier validation check had a lower loss.
+        last: weights after the last step, which differ from those of S if an earlier validation check had a lower loss;
+            empty where the settings let S end with its last weights (``watch.patience``).
     """
 
     losses: list[float]
