@@ -28,7 +28,7 @@ Weights = Mapping[str, torch.Tensor]
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Choice:
     """Which share of a refitted S is taken, and why.
 
     Attributes:
@@ -82,7 +82,7 @@ class Evidence:
         self._validation, self._num_objects = validation, num_objects if validation else 0
         self._channels = list(channels)
 
-    def judge(self, old: Segmenter, halves: Sequence[Weights], new: Weights) -> Verdict:
+    def judge(self, old: Segmenter, halves: Sequence[Weights], new: Weights) -> Choice:
         """Choose the share of the new S.
 
         Args:
@@ -95,8 +95,8 @@ class Evidence:
         old.network.load_state_dict(before)
         num_answers = sum(map(len, self._held_out))
         if not num_answers and not self._num_objects:
-            return Verdict(1.0, (), 0, 0)
-        return Verdict(SHARES[int(np.argmin(errors))], tuple(errors), num_answers, self._num_objects)
+            return Choice(1.0, (), 0, 0)
+        return Choice(SHARES[int(np.argmin(errors))], tuple(errors), num_answers, self._num_objects)
 
     def _error(self, model: Segmenter, before: Weights, halves: Sequence[Weights], new: Weights, share: float) -> float:
         """Mean error of a blend: of each answer by the half that has not learned from it, and of the validation box,

@@ -89,13 +89,13 @@ class _Refitting:
             numbers.append(num_expected)
         new = blended(weights[0], weights[1], 0.5)
         previous = Segmenter.load(self._previous_path)
-        verdict = self._evidence(previous, newest).judge(previous, weights, new)
-        previous.network.load_state_dict(blended(previous.network.state_dict(), new, verdict.share))
+        choice = self._evidence(previous, newest).judge(previous, weights, new)
+        previous.network.load_state_dict(blended(previous.network.state_dict(), new, choice.share))
         detail = save_training(previous, Training(losses[0] + losses[1], [], {}), path)
         for name in "ab":
             path.with_suffix(f".{name}.resume").unlink(missing_ok=True)
-        progress.say(f"  the refitted S is {verdict.outcome} (share {verdict.share:g})")
-        return detail | {"num_propagated": round(float(np.mean(numbers))), "judged": verdict.detail()}
+        progress.say(f"  the refitted S is {choice.outcome} (share {choice.share:g})")
+        return detail | {"num_propagated": round(float(np.mean(numbers))), "judged": choice.detail()}
 
     def _train(self, learned: np.ndarray, resume_path: Path, purpose: str) -> tuple[Segmenter, Training, int]:
         """Train one S on some of the answers.
