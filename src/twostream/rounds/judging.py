@@ -2,8 +2,9 @@
 
 The newest answers are divided in halves; each of two models learns from one half (and from all older answers) and is
 tested on the other. The refitted S is the mean of the two. It is blended with its predecessor, S + a (new - S), and the
-share a with the lowest error is taken: 1 takes the new S, 0 keeps the old one. Equations: ``docs/segmentation.md``,
-*A refit is judged*.
+share a with the lowest error is taken: 1 takes the new S, 0 keeps the old one. An error is how often S finds a wrong
+candidate more probable than a true object, and how badly it fits the validation box. Equations:
+``docs/segmentation.md``, *A refit is judged*.
 
 Knows S, crops and targets; must not know the ledger, rounds or how S is trained.
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -23,6 +25,9 @@ from twostream.task import CERTAIN, IGNORE
 
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 """Shares of the new S that are tried; the first one keeps its predecessor."""
+IS_OBJECT = {"mask": True, "drawn": True, "background": False, "ignore": False}
+"""{what a lesson teaches: whether its mask is an object}. "ignore" is a candidate of a wrong shape. A candidate whose
+sides were exchanged is no evidence: its foreground is right, and the answer is still False."""
 Weights = Mapping[str, torch.Tensor]
 """A state dict."""
 
@@ -33,8 +38,8 @@ class Choice:
 
     Attributes:
         share: of the new S in the S of the round, in [0, 1].
-        errors: the error with each of ``SHARES``, in [0, 1]; empty without evidence.
-        num_answers: answers on which the halves were tested.
+        errors: the error with each of ``SHARES``, in [0, 1]; empty without evidence, when the predecessor stays.
+        num_answers: answers on which the halves were tested; of one kind alone they are no evidence.
         num_objects: objects of the validation box.
     """
 
@@ -64,10 +69,12 @@ class Evidence:
 
     Args:
         lessons: holds the answered masks.
-        halves: rows of the newest lessons, for each of the two models those that it has not learned from.
+        halves: rows of the newest lessons, for each of the two models those that it has not learned from. Only kinds
+            of ``IS_OBJECT``.
         validation: images (N, Z, Y, X) uint8 and target levels (N, C, Z, Y, X) uint8 of the validation box, or None.
         num_objects: objects of the validation box.
         channels: of the target, those that are probabilities of foreground.
+        foreground: the channel by which candidates are ranked.
     """
 
     def __init__(
@@ -77,10 +84,11 @@ class Evidence:
         validation: tuple[np.ndarray, np.ndarray] | None,
         num_objects: int,
         channels: Sequence[int],
+        foreground: int,
     ) -> None:
-        self._held_out = [[lessons.held_out(row) for row in rows] for rows in halves]
+        self._held_out = [_HeldOut.of(lessons, rows) for rows in halves]
         self._validation, self._num_objects = validation, num_objects if validation else 0
-        self._channels = list(channels)
+        self._channels, self._foreground = list(channels), foreground
 
     def judge(self, old: Segmenter, halves: Sequence[Weights], new: Weights) -> Choice:
         """Choose the share of the new S.
@@ -90,29 +98,59 @@ class Evidence:
             halves: weights of the two models, in the order of ``halves`` above.
             new: weights of the refitted S.
         """
+        num_answers = sum(held_out.num_pairs and len(held_out.images) for held_out in self._held_out)
+        if not num_answers and not self._num_objects:
+            return Choice(0.0, (), 0, 0)
         before = {name: value.clone() for name, value in old.network.state_dict().items()}
         errors = [self._error(old, before, halves, new, share) for share in SHARES]
         old.network.load_state_dict(before)
-        num_answers = sum(map(len, self._held_out))
-        if not num_answers and not self._num_objects:
-            return Choice(1.0, (), 0, 0)
         return Choice(SHARES[int(np.argmin(errors))], tuple(errors), num_answers, self._num_objects)
 
     def _error(self, model: Segmenter, before: Weights, halves: Sequence[Weights], new: Weights, share: float) -> float:
-        """Mean error of a blend: of each answer by the half that has not learned from it, and of the validation box,
-        which counts as many times as it has objects."""
-        errors: list[float] = []
-        for half, crops in zip(halves, self._held_out, strict=True):
-            if crops:
+        """Mean error of a blend: of the answers of each half by the model that has not learned from it, and of the
+        validation box, which counts as many times as it has objects."""
+        errors, counts = [], []
+        for half, held_out in zip(halves, self._held_out, strict=True):
+            if held_out.num_pairs:
                 model.network.load_state_dict(blended(before, half, share))
-                errors += [
-                    squared_error(probability_of(model, image), target, self._channels) for image, target in crops
+                probability = [
+                    probability_of(model, image)[self._foreground][mask].mean()
+                    for image, mask in zip(held_out.images, held_out.masks, strict=True)
                 ]
+                errors.append(ranking_error(np.array(probability), held_out.is_object))
+                counts.append(len(held_out.images))
         if self._validation is not None and self._num_objects:
             model.network.load_state_dict(blended(before, new, share))
             predicted = [probability_of(model, image) for image in self._validation[0]]
-            errors += [dice_error(predicted, self._validation[1], self._channels)] * self._num_objects
-        return float(np.mean(errors)) if errors else 0.0
+            errors.append(dice_error(predicted, self._validation[1], self._channels))
+            counts.append(self._num_objects)
+        return float(np.average(errors, weights=counts))
+
+
+@dataclass(frozen=True)
+class _HeldOut:
+    """N answers that a model has not learned from.
+
+    Attributes:
+        images: N of (Z, Y, X) uint8, crops around the answered masks.
+        masks: N of (Z, Y, X) bool, the masks in them; none is empty.
+        is_object: (N,) bool, whether the mask is an object.
+    """
+
+    images: list[np.ndarray]
+    masks: list[np.ndarray]
+    is_object: np.ndarray
+
+    @classmethod
+    def of(cls, lessons: Lessons, rows: Sequence[int]) -> _HeldOut:
+        crops = [(*lessons.held_out(row), IS_OBJECT[lessons.lessons[row].teaches]) for row in rows]
+        shown = [crop for crop in crops if crop[1].any()]
+        return cls([c[0] for c in shown], [c[1] for c in shown], np.array([c[2] for c in shown], bool))
+
+    @property
+    def num_pairs(self) -> int:
+        """Pairs of an object and a candidate that is none."""
+        return int(self.is_object.sum() * (~self.is_object).sum())
 
 
 def blended(old: Weights, new: Weights, share: float) -> dict[str, torch.Tensor]:
@@ -133,17 +171,21 @@ def probability_of(segmenter: Segmenter, image: np.ndarray) -> np.ndarray:
         return segmenter.head.probability(logit)[0].numpy()
 
 
-def squared_error(probability: np.ndarray, target: np.ndarray, channels: Sequence[int]) -> float:
-    """Mean squared error at the known voxels of some channels (Brier score), in [0, 1]; 0 where nothing is known.
+def ranking_error(probability: np.ndarray, is_object: np.ndarray) -> float:
+    """Share of the pairs of an object and a wrong candidate in which the wrong one is more probable (1 - AUC).
+
+    Only the order counts, as it does for the average precision: an S that gives less for objects and other candidates
+    alike is neither better nor worse, and of a batch of wrong candidates S cannot learn to find nothing at all.
 
     Args:
-        probability: (C, Z, Y, X) float.
-        target: (C, Z, Y, X) uint8 levels.
-        channels: which of them count.
+        probability: (N,) float, of the foreground inside each mask.
+        is_object: (N,) bool, with both values.
+
+    Returns:
+        In [0, 1]; equal probabilities count one half.
     """
-    levels, guess = target[channels], probability[channels]
-    known = levels != IGNORE
-    return float(((guess[known] - levels[known] / CERTAIN) ** 2).mean()) if known.any() else 0.0
+    pairs = product(probability[is_object], probability[~is_object])
+    return float(np.mean([(wrong > right) + 0.5 * (wrong == right) for right, wrong in pairs]))
 
 
 def dice_error(predicted: Sequence[np.ndarray], targets: np.ndarray, channels: Sequence[int]) -> float:

@@ -20,7 +20,7 @@ from twostream.models.segmentation.lessons import Lesson, Lessons
 from twostream.models.segmentation.train import Segmenter, Training, train
 from twostream.project.project import Detail, Project
 from twostream.rounds.embed import fine_tune_on_answers
-from twostream.rounds.judging import Evidence, blended
+from twostream.rounds.judging import IS_OBJECT, Evidence, blended
 from twostream.rounds.pool import RoundPool, pool_of
 from twostream.rounds.predict import probability_of
 from twostream.rounds.propagation import propagated
@@ -126,7 +126,10 @@ class _Refitting:
     def _newest_halves(self) -> list[np.ndarray]:
         """Rows of the newest lessons that can be tested, in two halves with about the same mixture of kinds."""
         lessons, asked_in = self._taught.lessons, self._taught.asked_in
-        rows = [i for i in np.flatnonzero(asked_in == self._round - 1) if lessons[i].teaches != "ignore"]
+        # A window in which nothing was missed is no candidate, and any S ranks it last.
+        is_window = (self._taught.candidates == 0) & np.array([one.teaches == "background" for one in lessons], bool)
+        newest = np.flatnonzero((asked_in == self._round - 1) & ~is_window)
+        rows = [row for row in newest if self._settings.use_answers and lessons[row].teaches in IS_OBJECT]
         order = np.random.default_rng(self._project.seed(self._round, "halves")).permutation(len(rows))
         mixed = sorted((rows[i] for i in order), key=lambda row: lessons[row].teaches)
         return [np.array(mixed[half::2], np.int64) for half in (0, 1)]
@@ -143,6 +146,7 @@ class _Refitting:
             validation_of(project, segmenter),
             max(num_objects, 0),
             binary,
+            project.task.foreground,
         )
 
 

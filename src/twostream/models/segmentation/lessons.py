@@ -250,19 +250,19 @@ class Lessons:
         """The crop with ``lessons[row]`` in its middle, to test S on that lesson alone.
 
         Returns:
-            (Z, Y, X) uint8, the image; and (C, Z, Y, X) uint8, the levels that the lesson teaches, ``IGNORE`` at all
-            other voxels.
+            (Z, Y, X) uint8, the image; and (Z, Y, X) bool, where the mask of the lesson is: not what an annotator
+            removed from it, nor the validation box or the guarded test box. It may be empty.
         """
         lesson = self.lessons[row]
         center = np.asarray(lesson.box.offset_zyx) + np.asarray(lesson.box.shape_zyx) // 2
         crop = Box(tuple((center - np.asarray(self._crop_shape) // 2).tolist()), self._crop_shape)
-        target = np.full((len(self._task.channels), *crop.shape_zyx), IGNORE, np.uint8)
+        mask = np.zeros(crop.shape_zyx, bool)
         common = crop.intersection(lesson.box)
-        painted = self._painted[row][(slice(None), *common.relative_to(lesson.box).slices)]
-        target[(slice(None), *common.relative_to(crop).slices)] = painted
+        part = lesson.mask[common.relative_to(lesson.box).slices]
+        mask[common.relative_to(crop).slices] = (part > 0) & (part != ERASED)
         for box in self._excluded_boxes:
-            target[(slice(None), *crop.intersection(box).relative_to(crop).slices)] = IGNORE
-        return read_padded(self._image, crop), target
+            mask[crop.intersection(box).relative_to(crop).slices] = False
+        return read_padded(self._image, crop), mask
 
     def _jittered(self, center: np.ndarray, rng: np.random.Generator) -> Box:
         """A random crop box with ``center`` in its middle half, moved into the image where it would stick out."""
