@@ -11,6 +11,8 @@ fresh tissue that no project has seen.
     corrections  the default; badly shaped candidates are corrected by drawing
     windows      the default; a fifth of the batch are windows
     before       refits as they were: a chain, never judged, 400 steps, nothing propagated
+    finish       the model that `twostream finish` makes of the last round of "two-stream", which must be run before it
+    ceiling      round 0 of a project whose labels are the truth of the whole pool, with twice the steps
 
 Every scored round is appended to --raw at once, and is not computed again; projects are kept in --stored, so that a
 killed run goes on where it was. Rows are means over seeds, with paired differences.
@@ -26,29 +28,29 @@ import argparse
 import json
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 from common import options as common_options
-from common.results import Data, Results, commit, file_data, mean_interval
-from common.sets import REAL_SETS, Opened, open_real, open_synthetic
+from common.results import Data, Results, commit, mean_interval
+from common.scenes import BUDGETS, DEMO_SETS, FRESH_SHAPE, Scene, data_of, project_of, scene_of, side_of
+from common.sets import open_synthetic
 
 from twostream.base.geometry import Box
 from twostream.candidates.candidate import clean, drop_low_scores, extract
 from twostream.candidates.truth import Truth
-from twostream.demo import COMMON, SCENES, write_tissue
+from twostream.models.segmentation.card import CARD_NAME, CHECKPOINT_NAME, ModelCard
 from twostream.models.segmentation.predict import predict
 from twostream.models.segmentation.train import Segmenter
 from twostream.models.training import use_threads
-from twostream.project.create import create_project, fork_project
+from twostream.project.create import fork_project
 from twostream.project.project import CONFIG_NAME, Project
-from twostream.rounds.loop import open_truth, run
+from twostream.rounds.finish import FINISHED, finish
+from twostream.rounds.loop import open_truth, run, run_step
 from twostream.rounds.predict import probability_of
 from twostream.rounds.score import Region, scores_on_test_box
-from twostream.task import DecodingConfig, get_task
 from twostream.volume import MemoryVolume, Volume
 
 ARMS: dict[str, tuple[str, ...]] = {
@@ -59,6 +61,8 @@ ARMS: dict[str, tuple[str, ...]] = {
     "corrections": ("annotator.corrects=true",),
     "windows": ("query.window_share=0.2",),
     "before": ("refit.start=warm", "refit.judged=false", "refit.propagate=0", "refit.num_steps=400"),
+    "finish": (),
+    "ceiling": (),
 }
 SCORES = {
     "instance_f1": "F1", "average_precision": "AP", "foreground_iou": "IoU", "curated_accuracy": "share",
@@ -69,229 +73,182 @@ DECIMALS = 3
 MIN_SEEDS = 3
 """An interval over fewer seeds says nothing."""
 THRESHOLDS = ("threshold", "final_threshold", "min_score")
-DEMO_SETS = tuple(f"demo-{task}" for task in SCENES)
-TISSUE = (32, 480, 800)
-FAFB_HALF = 868
-"""Rows of the development half; the confirmation half has as many."""
-BUDGETS = {"fafb": 50, "synthetic": 25, "vnc-cleft": 20, "epfl": 5}
-LABELS_SIDE_PX = {"fafb": 214, "synthetic": 190, "vnc-cleft": 460, "epfl": 230}
-"""Side of the labels box, which holds all sections."""
-MIN_OBJECTS, GUARD_PX = 10, 64
-FRESH_SHAPE = (32, 448, 640)
-"""Fresh tissue of a demonstration scene: at least 160 synapses, or mitochondria, in each."""
-FRESH_SEED = 500
-"""Added to the seed of a project, for tissue that it has not seen; below 1000 it stays development tissue."""
 NUM_RESAMPLES = 2000
 
 
 @dataclass(frozen=True)
-class Scene:
-    """How a project of one set is made.
+class Scored:
+    """An S that is scored: of a round, or the finished one.
 
     Attributes:
-        task: name of the task.
-        image, labels: URIs.
-        labels_box, test_box: as texts; None takes the default.
-        budget: answers per round.
-        overrides: settings.
-        fresh: synthetic labels and seed of fresh tissue; None without.
+        project: gives task, settings and boxes.
+        segmenter: S.
+        thresholds: {name: value} of ``THRESHOLDS``.
     """
 
-    task: str
-    image: str
-    labels: str
-    labels_box: str
-    test_box: str | None
-    budget: int
-    overrides: tuple[str, ...]
-    fresh: tuple[str, int] | None
+    project: Project
+    segmenter: Segmenter
+    thresholds: dict[str, float]
 
+    @classmethod
+    def of_round(cls, project: Project, number: int) -> Scored:
+        proposed = project.ledger.finished_steps()[(number, "propose")]
+        path = project.path(number, "checkpoint.ckpt")
+        return cls(project, Segmenter.load(path), {name: proposed[name] for name in THRESHOLDS})
 
-def scene_of(options: argparse.Namespace, name: str, seed: int, folder: Path) -> Scene:
-    """The scene of a set and seed; tissue is written into ``folder``."""
-    if name.startswith("demo-"):
-        task = name.removeprefix("demo-")
-        demo = SCENES[task]
-        uris = [write_tissue(folder, kind, seed, demo.shape_zyx) for kind in ("image", demo.labels)]
-        fresh_seed = seed + FRESH_SEED if seed < 1000 else seed + 10 * FRESH_SEED
-        return Scene(
-            task, *uris, demo.labels_box, None, demo.budget, demo.overrides,
-            (demo.labels, fresh_seed),
+    @classmethod
+    def of_finished(cls, project: Project) -> Scored:
+        folder = project.root / FINISHED
+        found = ModelCard.model_validate_json((folder / CARD_NAME).read_text()).thresholds
+        thresholds = {name: getattr(found, name) for name in THRESHOLDS}
+        return cls(project, Segmenter.load(folder / CHECKPOINT_NAME), thresholds)
+
+    def predicted(self, image: Volume) -> MemoryVolume:
+        """(C, Z, Y, X) uint8, 255 = 1."""
+        shape = len(self.project.task.channels), *image.shape_zyx
+        output = MemoryVolume(np.zeros(shape, np.uint8), image.voxel_size_nm)
+        predict(self.segmenter, image, output, self.project.config.segmentation)
+        return output
+
+    def scores(self, probability: MemoryVolume, truth: Truth, box: Box) -> dict[str, float]:
+        """Scores in a box of an image whose probability is given."""
+        task, at = self.project.task, self.thresholds
+        level = probability.read(probability.box)
+        segmentation = clean(task.decode(level, at["threshold"]), task, self.project.min_voxels)
+        candidates = extract(segmentation, level[task.foreground], task, (0, 0, 0))
+        scores = scores_on_test_box(
+            MemoryVolume(segmentation.astype(np.uint32), probability.voxel_size_nm), probability, truth, candidates,
+            box, threshold=at["final_threshold"], min_voxels=self.project.min_voxels, min_score=at["min_score"],
         )  # fmt: skip
-    task = "polarity" if name == "synthetic" else REAL_SETS[name].task
-    source = folder / "volume.h5"
-    opened = opened_of(options, name, seed)
-    if not source.exists():
-        write_file(source, opened)
-    labels_box, test_box = boxes_of(name, seed, opened, task)
-    settings = COMMON if name == "synthetic" else ("num_threads=1",)
-    fresh = ("synapses", seed + FRESH_SEED if seed < 1000 else seed + 10 * FRESH_SEED) if name == "synthetic" else None
-    return Scene(
-        task, f"{source}:image", f"{source}:labels", str(labels_box), test_box and str(test_box), BUDGETS[name],
-        settings, fresh,
-    )  # fmt: skip
+        return {name: None if value is None else round(float(value), 4) for name, value in scores.items()}
 
+    def units(self, probability: Volume, truth: Truth) -> dict[str, Any]:
+        """What the bootstrap of F1 resamples: which objects of the test box the final segmentation finds, and misses.
 
-def opened_of(options: argparse.Namespace, name: str, seed: int) -> Opened:
-    """The volumes of a set: the side of FAFB that --side names, the tissue of a seed, or all of the others."""
-    if name == "synthetic":
-        return open_synthetic(seed, TISSUE if options.full else (16, 256, 384))
-    half = Box((0, 0 if options.side == "development" else FAFB_HALF, 0), (8, FAFB_HALF, 1736))
-    return open_real(options.data, name, half if name == "fafb" else None)
-
-
-def write_file(path: Path, opened: Opened) -> None:
-    """The volumes of a set as one HDF5 file, which a project reads as it reads any other."""
-    partial = path.with_suffix(".partial")
-    with h5py.File(partial, "w") as file:
-        file.attrs["voxel_size_nm"] = opened.image.voxel_size_nm
-        for key, volume in (("image", opened.image), ("labels", opened.labels), ("labels_ignore", opened.ignore)):
-            if volume is not None:
-                file.create_dataset(key, data=volume.read(volume.box), compression="gzip", chunks=True)
-    partial.rename(path)
-
-
-def boxes_of(name: str, seed: int, opened: Opened, task_name: str) -> tuple[Box, Box | None]:
-    """A labels box with at least ``MIN_OBJECTS`` objects, at a place that the seed draws, and the test box."""
-    depth, height, width = opened.image.shape_zyx
-    test_box = Box((0, 0, width - width // 3), (depth, height, width // 3))
-    side = LABELS_SIDE_PX[name]
-    task = get_task(task_name, opened.image.voxel_size_nm, DecodingConfig())
-    rng = np.random.default_rng(seed)
-    while True:
-        corner = (
-            0,
-            int(rng.integers(0, height - side + 1)),
-            int(rng.integers(0, width - width // 3 - side - GUARD_PX)),
-        )
-        labels_box = Box(corner, (depth, side, side))
-        if len(np.unique(task.instances(opened.labels.read(labels_box)))) > MIN_OBJECTS:
-            return labels_box, test_box
-        side = min(side + 2, height)
-
-
-def data_of(name: str, seeds: Sequence[int], folder: Path | None) -> Data:
-    """What a row says of a set."""
-    if name in REAL_SETS:
-        assert folder is not None
-        return file_data(folder / REAL_SETS[name].file)
-    shape = ",".join(map(str, SCENES[name.removeprefix("demo-")].shape_zyx if name in DEMO_SETS else TISSUE))
-    named = ",".join(map(str, seeds))
-    called = f"demonstration, {name.removeprefix('demo-')}" if name in DEMO_SETS else "synthetic tissue, synapses"
-    return Data(called, f"synthetic://seed={named}&shape={shape}")
-
-
-def side_of(options: argparse.Namespace, name: str, seed: int) -> str:
-    """Whether methods may be chosen on this seed of a set."""
-    if name in ("synthetic", *DEMO_SETS):
-        return "development" if seed < 1000 else "confirmation"
-    return options.side if name == "fafb" else "confirmation"
-
-
-def project_of(scene: Scene, root: Path, seed: int, more: Sequence[str]) -> Project:
-    """The project whose round 0 all arms share, made unless it is there."""
-    if (root / CONFIG_NAME).exists():
-        return Project(root)
-    return create_project(
-        root, task=scene.task, image=scene.image, labels=scene.labels, labels_box=scene.labels_box,
-        test_box=scene.test_box, seed=seed, budget=scene.budget, overrides=(*scene.overrides, *more),
-    )  # fmt: skip
-
-
-def unit_counts(project: Project, round_number: int, truth: Truth) -> dict[str, Any]:
-    """What the bootstrap of F1 resamples: which objects of the test box the final segmentation finds, and its misses.
-
-    Returns:
-        "found": {label of a truth object: 0 or 1}; "false": number of instances that are none.
-    """
-    proposed = project.ledger.finished_steps()[(round_number, "propose")]
-    box = project.boxes.test
-    assert box is not None
-    level = probability_of(project, round_number).read(box)
-    task = project.task
-    final = clean(task.decode(level, proposed["final_threshold"]), task, project.min_voxels)
-    final = drop_low_scores(final, level[task.foreground], task, proposed["min_score"])
-    ignore = None if truth.ignore is None else truth.ignore.read(box)
-    region = Region.of(final, truth.labels.read(box), ignore, task, box, truth.labels.box)
-    detection = region.detection()
-    hits = {label for label in detection.truth_of.values() if label}
-    return {
-        "found": {str(label): int(label in hits) for label in sorted(region.truth)},
-        "false": sum(label == 0 for label in detection.truth_of.values()),
-    }
-
-
-def fresh_scores(project: Project, round_number: int, fresh: tuple[Volume, Volume]) -> dict[str, float]:
-    """Scores of S of a round on tissue that the project has not seen, by the thresholds of the round."""
-    image, labels = fresh
-    task = project.task
-    proposed = project.ledger.finished_steps()[(round_number, "propose")]
-    segmenter = Segmenter.load(project.path(round_number, "checkpoint.ckpt"))
-    output = MemoryVolume(np.zeros((len(task.channels), *image.shape_zyx), np.uint8), image.voxel_size_nm)
-    predict(segmenter, image, output, project.config.segmentation)
-    level = output.read(output.box)
-    segmentation = clean(task.decode(level, proposed["threshold"]), task, project.min_voxels)
-    candidates = extract(segmentation, level[task.foreground], task, (0, 0, 0))
-    return scores_on_test_box(
-        MemoryVolume(segmentation.astype(np.uint32), image.voxel_size_nm), output, Truth(labels, None, task),
-        candidates, image.box, threshold=proposed["final_threshold"], min_voxels=project.min_voxels,
-        min_score=proposed["min_score"],
-    )  # fmt: skip
+        Returns:
+            "found": {label of a truth object: 0 or 1}; "false": number of instances that are none.
+        """
+        task, box = self.project.task, self.project.boxes.test
+        assert box is not None
+        level = probability.read(box)
+        final = clean(task.decode(level, self.thresholds["final_threshold"]), task, self.project.min_voxels)
+        final = drop_low_scores(final, level[task.foreground], task, self.thresholds["min_score"])
+        ignore = None if truth.ignore is None else truth.ignore.read(box)
+        region = Region.of(final, truth.labels.read(box), ignore, task, box, truth.labels.box)
+        detection = region.detection()
+        hits = {label for label in detection.truth_of.values() if label}
+        return {
+            "found": {str(label): int(label in hits) for label in sorted(region.truth)},
+            "false": sum(label == 0 for label in detection.truth_of.values()),
+        }
 
 
 def rounds_of(arm: str, options: argparse.Namespace) -> list[int]:
     """The rounds of an arm. One is enough where every refit begins with round 0 and learns nothing from answers."""
+    if arm in ("finish", "ceiling"):
+        return [options.rounds if arm == "finish" else 0]
     return list(range(1, 2 if "refit.use_answers=false" in ARMS[arm] else options.rounds + 1))
 
 
-def run_seed(options: argparse.Namespace, name: str, seed: int, records: list[dict[str, Any]], folder: Path) -> None:
-    """Append the records of all rounds of all arms of one seed."""
-    shared = {"set": name, "side": side_of(options, name, seed), "tag": options.tag, "seed": seed}
-    wanted = [(arm, r) for arm in options.arms for r in rounds_of(arm, options)] + [("S_0", 0)]
-    have = {(row["arm"], row["round"]) for row in records if all(row[k] == v for k, v in shared.items())}
-    if have.issuperset(wanted):
-        return
-    scene = scene_of(options, name, seed, folder)
-    base = project_of(scene, folder / "base", seed, options.override)
-    use_threads(base.config.num_threads)
-    run(base, rounds=0, truth_uri=scene.labels)
-    truth = open_truth(base, scene.labels)
-    fresh = None
-    if scene.fresh:
-        opened = open_synthetic(scene.fresh[1], FRESH_SHAPE if options.full else (16, 256, 256), scene.fresh[0])
-        fresh = opened.image, opened.labels
+class Seed:
+    """One seed of a set: its projects, and the records of their rounds.
 
-    def add(arm: str, project: Project, round_number: int) -> None:
-        if (arm, round_number) in have:
+    Args:
+        options: of the command line.
+        name: of the set.
+        seed: of the project.
+        records: of all seeds; those of this one are appended.
+        folder: keeps the projects.
+    """
+
+    def __init__(
+        self, options: argparse.Namespace, name: str, seed: int, records: list[dict[str, Any]], folder: Path
+    ) -> None:
+        self._options, self._records, self._folder, self._seed = options, records, folder, seed
+        self._shared = {"set": name, "side": side_of(options, name, seed), "tag": options.tag, "seed": seed}
+        self._have = {
+            (row["arm"], row["round"]) for row in records if all(row[k] == v for k, v in self._shared.items())
+        }
+        self._name = name
+
+    def run(self) -> None:
+        """Append the records of all rounds of all arms that are not there yet."""
+        arms = {arm: rounds_of(arm, self._options) for arm in self._options.arms}
+        missing = {arm: rounds for arm, rounds in arms.items() if not self._have.issuperset((arm, r) for r in rounds)}
+        if not missing and ("S_0", 0) in self._have:
             return
-        metrics = project.ledger.scores()[round_number]
-        steps = project.ledger.finished_steps()
-        record = shared | {
-            "arm": arm, "round": round_number, "commit": commit(), "num_answers": metrics["num_answers"],
-            "num_truth": metrics["num_truth"], "scores": metrics["scores"],
-            "thresholds": {name: steps[(round_number, "propose")][name] for name in THRESHOLDS},
-            "units": unit_counts(project, round_number, truth),
-            "refit": steps.get((round_number, "refit"), {}).get("judged"),
-            "seconds": {s: round(d["seconds"], 1) for (r, s), d in steps.items() if r == round_number},
-        }  # fmt: skip
-        if fresh:
-            record["fresh"] = {k: round(float(v), 4) for k, v in fresh_scores(project, round_number, fresh).items()}
-        records.append(record)
-        if options.raw:
-            with options.raw.open("a") as file:
-                file.write(json.dumps(record) + "\n")
+        options = self._options
+        scene = scene_of(options, self._name, self._seed, self._folder)
+        base = project_of(scene, self._folder / "base", self._seed, options.override)
+        use_threads(base.config.num_threads)
+        run(base, rounds=0, truth_uri=scene.labels)
+        self._truth, self._fresh = open_truth(base, scene.labels), None
+        if scene.fresh:
+            kind, shape = scene.fresh, FRESH_SHAPE if options.full else (16, 256, 256)
+            opened = open_synthetic(kind[1], shape, kind[0])
+            self._fresh = opened.image, Truth(opened.labels, None, base.task)
+        self._add("S_0", base, 0)
+        for arm, rounds in missing.items():
+            if arm in ("finish", "ceiling"):
+                scored = self._finished(scene) if arm == "finish" else self._ceiling(base, scene)
+                probability, box = scored.predicted(base.image), base.boxes.test
+                assert box is not None
+                scores, units = scored.scores(probability, self._truth, box), scored.units(probability, self._truth)
+                self._append(arm, rounds[0], scored, {"scores": scores, "units": units})
+            else:
+                self._loop(arm, rounds, base, scene)
 
-    add("S_0", base, 0)
-    for arm in options.arms:
-        if have.issuperset((arm, r) for r in rounds_of(arm, options)):
-            continue
-        root = folder / arm
+    def _loop(self, arm: str, rounds: list[int], base: Project, scene: Scene) -> None:
+        root = self._folder / arm
         if not (root / CONFIG_NAME).exists():
             fork_project(base, root, list(ARMS[arm]))
         project = Project(root)
-        for number in rounds_of(arm, options):  # one at a time: only the newest round keeps its probability
+        for number in rounds:  # one at a time: only the newest round keeps its probability
             run(project, rounds=number, truth_uri=scene.labels)
-            add(arm, project, number)
+            self._add(arm, project, number)
+
+    def _ceiling(self, base: Project, scene: Scene) -> Scored:
+        """S of a project with the truth of the whole pool as labels."""
+        (depth, height, _), guarded = base.image.shape_zyx, base.guarded_box
+        assert guarded is not None
+        pool = Box((0, 0, 0), (depth, height, guarded.offset_zyx[2]))  # all test boxes lie at the right
+        taught = replace(scene, labels_box=str(pool), test_box=str(base.boxes.test))
+        steps = f"segmentation.num_steps={2 * base.config.segmentation.num_steps}"
+        project = project_of(taught, self._folder / "ceiling", self._seed, [*self._options.override, steps])
+        for step in ("train", "predict", "propose"):  # there is nothing left to ask about, so no streams
+            run_step(project, step)
+        return Scored.of_round(project, 0)
+
+    def _finished(self, scene: Scene) -> Scored:
+        project = Project(self._folder / "two-stream")
+        if not (project.root / FINISHED).exists():
+            finish(project, truth_uri=scene.labels)
+        return Scored.of_finished(project)
+
+    def _add(self, arm: str, project: Project, number: int) -> None:
+        """Record a scored round."""
+        if (arm, number) in self._have:
+            return
+        metrics, steps = project.ledger.scores()[number], project.ledger.finished_steps()
+        scored = Scored.of_round(project, number)
+        self._append(arm, number, scored, {
+            "num_answers": metrics["num_answers"], "num_truth": metrics["num_truth"], "scores": metrics["scores"],
+            "units": scored.units(probability_of(project, number), self._truth),
+            "refit": steps.get((number, "refit"), {}).get("judged"),
+            "seconds": {s: round(d["seconds"], 1) for (r, s), d in steps.items() if r == number},
+        })  # fmt: skip
+
+    def _append(self, arm: str, number: int, scored: Scored, found: dict[str, Any]) -> None:
+        named = {"arm": arm, "round": number, "commit": commit(), "thresholds": scored.thresholds}
+        record = self._shared | named | found
+        if self._fresh:
+            image, truth = self._fresh
+            record["fresh"] = scored.scores(scored.predicted(image), truth, image.box)
+        self._records.append(record)
+        self._have.add((arm, number))
+        if self._options.raw:
+            with self._options.raw.open("a") as file:
+                file.write(json.dumps(record) + "\n")
 
 
 def f1_difference(first: dict[str, Any], last: dict[str, Any], rng: np.random.Generator) -> tuple[float, float, float]:
@@ -365,11 +322,16 @@ def summarise(results: Results, options: argparse.Namespace, name: str, records:
                     **(enough if len(seeds) >= MIN_SEEDS else {}),
                 )  # fmt: skip
             for arm in options.arms:
+                end, start = values[(arm, last[arm])], values[("S_0", 0)]
                 for base in ("S_0", *(a for a in ("replay", "random") if a in options.arms and a != arm)):
-                    better, reference = (values[(one, last[one])] for one in (arm, base))
-                    add_gain(
-                        results, score, better - reference, unit, data, shared | {"where": where}, f"{arm} - {base}"
-                    )
+                    gain = end - values[(base, last[base])]
+                    add_gain(results, score, gain, unit, data, shared | {"where": where}, f"{arm} - {base}")
+                if "ceiling" in options.arms and arm != "ceiling":
+                    reached = np.mean(end - start) / np.mean(values[("ceiling", 0)] - start)
+                    results.add(
+                        f"{score}_gap_closed", round(float(reached), 2), "share of ceiling - S_0", data=data, **shared,
+                        where=where, run=arm,
+                    )  # fmt: skip
     rng = np.random.default_rng(0)
     for arm in options.arms:
         falls = 0
@@ -430,7 +392,7 @@ def main() -> None:
                 side = side_of(options, name, seed)
                 folder = (options.stored or Path(temporary)) / f"{name}-{side}-{options.tag}-{seed}"
                 folder.mkdir(parents=True, exist_ok=True)
-                run_seed(options, name, seed, records, folder)
+                Seed(options, name, seed, records, folder).run()
         if not options.only_raw:
             summarise(results, options, name, records)
 
