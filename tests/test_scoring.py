@@ -305,9 +305,10 @@ def brute_min_score(score, true, now):
     cut = min(s for s, value in f1.items() if value >= max(f1.values()) - 0.02)
     if cut == min(f1):
         return 0.0
-    lost, kept_out = sum(p for s, p, _ in rows if s < cut), 0.0
-    for n, p in sorted((n, p) for _, p, n in rows):
-        kept_out += p
+    lost, kept_out = sum(p for s, p, _ in rows if s < cut) / sum(true), 0.0
+    still_there = sorted((n, p) for _, p, n in rows if n > 0)
+    for n, p in still_there:
+        kept_out += p / sum(p for _, p in still_there)
         if kept_out > lost + 1e-9:
             return n
     return max(now)
@@ -321,6 +322,7 @@ def test_min_score_by_beliefs_equals_a_search_over_all_cuts():
         apart = rng.choice([0.0, 0.4])
         score = np.clip(0.5 + apart * (true - 0.5) + rng.normal(0, 0.1, 30), 0, 1)
         now = np.clip(np.sqrt(score) + rng.normal(0, 0.02, 30), 0, 1)  # another S, with much the same ranking
+        now[rng.random(30) < rng.choice([0.0, 0.2])] = 0.0  # which finds nothing in some places
         found = min_score_by_beliefs(score, true, now)
         assert found == pytest.approx(brute_min_score(score, true, now))
         seen.add(found > 0)
@@ -332,6 +334,15 @@ def test_min_score_rises_with_the_scores_of_a_more_confident_s():
     score = np.r_[np.linspace(0.7, 0.88, 10), np.linspace(0.4, 0.69, 10)]
     found = [min_score_by_beliefs(score, true, now) for now in (score, score + 0.1)]
     assert found[0] == pytest.approx(0.7, abs=0.01) and found[1] == pytest.approx(found[0] + 0.1)
+
+
+def test_min_score_is_not_lost_where_two_true_objects_are_no_longer_found():
+    true = np.array([1.0] * 10 + [0.0] * 10)
+    score = np.r_[np.linspace(0.7, 0.88, 10), np.linspace(0.4, 0.69, 10)]
+    now = score.copy()
+    now[[3, 5]] = 0.0
+    assert min_score_by_beliefs(score, true, now) == pytest.approx(0.7, abs=0.01)
+    assert min_score_by_beliefs(score, true, np.zeros(20)) == 0.0
 
 
 def test_thresholds_of_the_final_segmentation_stay_where_nothing_speaks_against_them():

@@ -343,6 +343,7 @@ def min_score_by_beliefs(score: np.ndarray, true: np.ndarray, score_now: np.ndar
     current scores of the same candidates are too good to choose by. Therefore two steps: the lowest cut c of the old
     scores whose expected F1, 2 sum(p_i, s_i >= c) / (number of s_i >= c + sum(p_i)), is within
     ``MIN_SCORE_F1_TOLERANCE`` of the best; then the current score that rejects the same share of what is true.
+    Candidates in whose place nothing is found any more are left out of that share: no threshold rejects them.
 
     Args:
         score: (N,) score of each candidate in the round of its mask.
@@ -362,6 +363,9 @@ def min_score_by_beliefs(score: np.ndarray, true: np.ndarray, score_now: np.ndar
     if first == 0:
         return 0.0
     rejected = true[:first].sum() / true.sum()
+    true, score_now = true[score_now > 0], score_now[score_now > 0]
+    if true.sum() == 0:
+        return 0.0
     by_now = np.argsort(score_now, kind="stable")
     reached = np.cumsum(true[by_now]) / true.sum()
     return float(score_now[by_now][min(int(np.searchsorted(reached, rejected, side="right")), len(reached) - 1)])
