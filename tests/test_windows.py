@@ -351,6 +351,26 @@ def test_recall_counts_what_is_known_and_not_proposed_any_more(searched):
     assert 0 <= found.low <= found.value <= found.high <= 1
 
 
+def test_a_faint_candidate_that_was_confirmed_was_missed(lab, toy_file, tmp_path):
+    """It is outlined in the windows of its round, so nobody marks it there, and it is no proposal."""
+    project = create_project(
+        tmp_path / "p", task="mitochondria", image=f"{toy_file}:image", probability=str(lab / "theirs.zarr"),
+        overrides=(*TINY, *WINDOWS, "query.faint_share=0.2"),
+    )  # fmt: skip
+    run(project, rounds=1)
+    ledger = project.ledger
+    dim = [q for q in ledger.open_queries() if q.strategy == "faint"]
+    ledger.tell_all([Answer(q.id, AnswerKind.NOTHING, "ann") for q in ledger.open_queries() if q.strategy != "faint"])
+    ledger.tell_all([Answer(w.id, AnswerKind.NONE_MISSED, "ann") for w in ledger.open_windows()])
+    before = recall_estimate(project)
+    assert (len(dim), before.known_missed, before.missed, before.value) == (2, 0, 0, 1)
+    one, other = dim
+    ledger.tell_all([Answer(one.id, AnswerKind.TRUE, "ann"), Answer(other.id, AnswerKind.NOTHING, "ann")])
+    found = recall_estimate(project)
+    assert (found.known_missed, found.missed, found.marked, found.found) == (1, 1, 0, before.found)
+    assert found.value == found.high == pytest.approx(before.found / (before.found + 1))
+
+
 def test_metrics_say_of_which_round_the_recall_is(searched):
     metrics = [json.loads(searched.path(i, "metrics.json").read_text()) for i in (0, 1, 2)]
     assert "recall_by_windows" not in metrics[0]
