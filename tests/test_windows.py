@@ -4,6 +4,7 @@ import csv
 import json
 import shutil
 
+import cv2
 import numpy as np
 import pytest
 from conftest import SHAPE_ZYX, TEST_BOX, TINY, VOXEL_SIZE_NM, toy_arrays
@@ -15,6 +16,7 @@ from twostream.base.geometry import Box, grid
 from twostream.candidates.candidate import clean
 from twostream.candidates.faint import faint_candidates
 from twostream.candidates.identity import found_by
+from twostream.candidates.picture import sections_picture
 from twostream.candidates.table import faint_rows, from_table, proposed, read_table
 from twostream.candidates.truth import Truth
 from twostream.models.segmentation.lessons import Lesson, Lessons
@@ -469,6 +471,52 @@ def test_every_window_has_its_picture(asked, tmp_path):
     for row in rows_of(tmp_path / "folder" / "queries.csv"):
         assert (tmp_path / "folder" / row["picture"]).exists()
     assert "none_missed" in page and all(str(one.box) in page for one in asked.ledger.open_windows())
+
+
+def test_the_picture_of_a_window_shows_all_of_it_and_what_needs_no_mark(asked, tmp_path):
+    windows = asked.ledger.open_windows()
+    free = next(one for one in windows if one.reason["faint"] > 0)
+    place = Box(free.box.offset_zyx, (1, 4, 4))
+    export(asked, "queries", tmp_path / "before", pictures=True)
+    asked.ledger.tell(
+        Answer(None, AnswerKind.MISSED, "ann", drawing=(place, np.ones((1, 4, 4), np.uint8)), window=free.id)
+    )
+    export(asked, "queries", tmp_path / "after", pictures=True)
+    yellow = (0x3F, 0xD2, 0xFF)  # OpenCV's order is blue, green, red
+    shown = {}
+    for window in windows:
+        found = cv2.imread(str(tmp_path / "before" / "pictures" / f"{window.id:03d}.png"))
+        num_sections, height, width = window.box.shape_zyx
+        tile = found[:256, : width * 16]
+        assert found.size >= num_sections * 3 * 256 * 256 * height * width / 16**2, "every section is there"
+        assert tile.shape[0] >= 16 * height
+        shown[window.id] = bool((found == yellow).all(-1).any())
+    candidates = proposed(read_table(asked.path(0, "candidates.parquet")))
+    for window in windows:
+        assert shown[window.id] == any(
+            c.mask[c.box.intersection(window.box).relative_to(c.box).slices].any()
+            for c in candidates
+            if c.box.intersects(window.box)
+        )
+    after = cv2.imread(str(tmp_path / "after" / "pictures" / f"{free.id:03d}.png"))
+    assert (after[:70, :70] == yellow).all(-1).any(), "what was marked is outlined, too"
+
+
+def test_sections_are_drawn_in_rows_with_both_sides_and_no_larger_than_a_browser_opens(monkeypatch):
+    grey = np.full((3, 8, 16), 90, np.uint8)
+    mask = np.zeros((2, 4, 12), np.uint8)
+    mask[:, :, 6:], mask[:, :, 2:6] = 1, 2
+    picture, times = sections_picture(grey, [(Box((1, 2, -6), mask.shape), mask)], 5, 10.0, 2)
+    assert times == 16 and picture.shape == (2 * 128 + 4, 2 * 256 + 4, 3)
+    orange = (0xFF, 0x9F, 0x1C)
+    tiles = picture[:128, :256], picture[:128, -256:], picture[-128:, :256]
+    assert [(tile == orange).all(-1).any() for tile in tiles] == [False, True, True]
+    edge = np.argwhere((tiles[1] == orange).all(-1)).max(0)
+    assert abs(edge[0] - 6 * 16) <= 2 and abs(edge[1] - 6 * 16) <= 2, "rows 2 to 6, columns 0 to 6"
+    assert (picture[-128:, -256:] == 255).all(), "there is no fourth section"
+    monkeypatch.setattr("twostream.candidates.picture.MAX_SECTIONS_PX", grey.size / 4)
+    small, times = sections_picture(grey, [], 0, 10.0, 1)
+    assert times == 0.5 and small.shape[:2] == (2 * 4 + 4, 2 * 8 + 4)
 
 
 # -- faint candidates -------------------------------------------------------------------------------------------------
