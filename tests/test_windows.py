@@ -27,7 +27,7 @@ from twostream.project.export import export
 from twostream.project.project import Project
 from twostream.project.recall import recall_estimate
 from twostream.project.records import Answer, Window
-from twostream.project.status import status_lines
+from twostream.project.status import answering_lines, status_lines
 from twostream.project.tables import ANSWER_COLUMNS
 from twostream.project.tiles import Tiles, tiles_of
 from twostream.report import write_report
@@ -398,6 +398,16 @@ def test_without_a_test_box_recall_is_that_of_the_windows(lab, toy_file, tmp_pat
 
 
 # -- tables -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_printed_steps_say_what_windows_are_answered_with(asked):
+    look_at = next(line for line in answering_lines(asked, 0, None) if "index.html" in line)
+    assert look_at.endswith(
+        "true, nothing, shape, unsure, skipped; of windows: none_missed, unsure, skipped (that page says how missed "
+        "objects are marked)"
+    )
+    asked.ledger.tell_all([Answer(one.id, AnswerKind.UNSURE, "ann") for one in asked.ledger.open_windows()])
+    assert not any("windows" in line for line in answering_lines(asked, 0, None))
 
 
 def rows_of(path):

@@ -117,8 +117,8 @@ def _page(
             f"proposed, asked or marked before outlined. Is an object without an outline in one of them? Add a row "
             f"with the window's number as <code>query</code>, <code>{AnswerKind.MISSED}</code> as <code>kind</code> "
             f"and its place in <code>z</code>, <code>y</code>, <code>x</code> (voxels) for each such object, and "
-            f"answer the window's own row with <code>{AnswerKind.NONE_MISSED}</code> when nothing (more) was missed, or "
-            f"with {of_windows}."
+            f"answer the window's own row with <code>{AnswerKind.NONE_MISSED}</code> when nothing (more) was missed, "
+            f"or with {of_windows}."
         )
     places = []
     for query in queries:
