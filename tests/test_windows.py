@@ -206,6 +206,24 @@ def test_windows_are_part_of_the_batch_and_never_drawn_twice(searched):
     assert searched.next_step()[0] == 2 and searched.ledger.counts().open == 0
 
 
+@pytest.mark.parametrize(
+    ("settings", "num_windows", "sentence"),
+    [
+        (("query.window_share=0.1", "query.budget=4"), 0, "query.window_share 0.1 of 4 answers is less than one"),
+        (("query.window_share=0.5", "query.budget=4", "query.window_nm=1e9"), 0, "left to search: 0, fewer than 2"),
+        (("query.window_share=0.5", "query.budget=8", "query.window_nm=960"), 1, "left to search: 1, fewer than 4"),
+    ],
+)
+def test_fewer_windows_than_their_share_are_said(lab, toy_file, tmp_path, capsys, settings, num_windows, sentence):
+    project = create_project(
+        tmp_path / "p", task="mitochondria", image=f"{toy_file}:image", probability=str(lab / "theirs.zarr"),
+        test_box=TEST_BOX, overrides=(*TINY, *settings),
+    )  # fmt: skip
+    run(project, rounds=1)
+    said = capsys.readouterr()
+    assert len(project.ledger.windows()) == num_windows and sentence in said.out + said.err
+
+
 def test_the_same_seed_draws_the_same_windows(searched, asked):
     assert [(w.box, w.inclusion) for w in asked.ledger.windows()] == [
         (w.box, w.inclusion) for w in searched.ledger.windows(0)
