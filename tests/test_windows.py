@@ -20,10 +20,12 @@ from twostream.candidates.picture import sections_picture
 from twostream.candidates.table import faint_rows, from_table, proposed, read_table
 from twostream.candidates.truth import Truth
 from twostream.models.segmentation.lessons import Lesson, Lessons
+from twostream.project.answer_sheet import read_answer_sheet
 from twostream.project.answer_tables import read_answers
 from twostream.project.create import create_project, fork_project
 from twostream.project.curated import export_dataset
 from twostream.project.export import export
+from twostream.project.missed_objects import MissedRows
 from twostream.project.project import Project
 from twostream.project.recall import recall_estimate
 from twostream.project.records import Answer, Window
@@ -33,6 +35,7 @@ from twostream.project.tiles import Tiles, tiles_of
 from twostream.report import write_report
 from twostream.rounds.annotator import SimulatedAnnotator
 from twostream.rounds.loop import open_truth, run
+from twostream.rounds.remake import remake
 from twostream.rounds.suggest import suggest_step
 from twostream.rounds.teaching import collect
 from twostream.rounds.windows import background_of, draw_systematically, drawing_sizes, sums_by_tile, window_lessons
@@ -462,6 +465,22 @@ def test_a_table_asks_windows_and_takes_their_answers(asked, tmp_path):
     assert read_answers(asked, tmp_path / "filled.csv", "ann").passed_over == len(windows) + 1
 
 
+def test_a_mark_that_its_window_does_not_count_is_said(asked, tmp_path):
+    """The middle of the blob lies in section 4, which the upper one of two windows holds."""
+    z, y, x = FAINT[0]
+    row = {"query": 7, "kind": "missed", "z": 5, "y": y, "x": x}
+    sheet = read_answer_sheet(written(tmp_path / "t.csv", [row]))
+    for box, counts in (("0:5,16:32,80:96", True), ("5:8,16:32,80:96", False)):
+        rows = MissedRows(asked, sheet, "ann", [])
+        window = Window(Box.parse(box), 0.5, id=7)
+        if counts:
+            sheet.rows[0].cells["z"] = str(z)
+        answer = rows.answer(sheet.rows[0], 0.0, window)
+        sheet.rows[0].cells["z"] = "5"
+        assert answer.window == 7 and window.holds(answer.drawing[0]) == counts
+        assert rows.notes[0].endswith("its centre lies outside window 7, which does not count it") != counts
+
+
 def test_rows_about_windows_that_do_not_fit_are_named(asked, tmp_path):
     window, query = asked.ledger.open_windows()[0], asked.ledger.open_queries()[0]
     inside = dict(zip("zyx", window.box.middle.offset_zyx, strict=True))
@@ -592,6 +611,17 @@ def test_a_faint_synapse_has_its_sides():
     assert set(np.unique(segmentation)) == {0, 1, 2}
     (dim,) = faint_candidates(level, segmentation, task, 0.5, 1)
     assert dim.label == 2 and set(np.unique(dim.mask)) >= {1, 2} and dim.box.offset_zyx[2] >= 32
+
+
+def test_lost_candidates_of_a_fork_come_back_with_the_faint_ones_of_their_origin_or_without(faint, tmp_path):
+    for origin, share in zip(faint, (0.0, 0.25), strict=True):
+        fork = fork_project(origin, tmp_path / f"fork{share}", [f"query.faint_share={share}"])
+        run(fork, rounds=1)
+        path = fork.path(0, "candidates.parquet")
+        before = read_table(path)
+        path.unlink()
+        assert remake(fork) == [f"{path} was gone: made again."]
+        assert read_table(path).equals(before) and faint_rows(before).any() == (share == 0)
 
 
 def test_scores_do_not_see_faint_candidates(faint):
