@@ -14,7 +14,7 @@ from conftest import LABELS_BOX, TEST_BOX, TINY
 from test_cli import call, refused
 
 from twostream.base.errors import ProjectError
-from twostream.candidates.table import from_table, read_table
+from twostream.candidates.table import from_table, read_table, write_table
 from twostream.models.segmentation import card as cards
 from twostream.models.segmentation.config import SegmentationConfig
 from twostream.models.segmentation.train import Segmenter, new_segmenter, stride_of
@@ -276,6 +276,11 @@ def test_replay_shows_what_s_was_confident_of_outside_the_guarded_test_box(model
     places = replay_of(project, 0)
     assert len(places) > 20 and any(box.num_voxels > 1 for box in places)
     assert not any(box.intersects(project.guarded_box) for box in places)
+    path = project.path(0, "candidates.parquet")
+    table = read_table(path)
+    write_table(table.append_column("faint", [[True] * table.num_rows]), path)
+    assert all(box.num_voxels == 1 for box in replay_of(project, 0)), "faint candidates are no places of objects"
+    write_table(table, path)
     segmenter = Segmenter.load(project.path(0, "checkpoint.ckpt"))
     lessons = lessons_of(project, segmenter, (), probability_of(project, 0), places)
     rng, known = np.random.default_rng(0), []

@@ -550,3 +550,25 @@ class TestPage:
         assert shown(page) == first
         assert decide(page, "w") == first
         assert answers(served)[first] == "none_missed"
+
+    def test_undo_leads_back_to_its_window_while_the_closing_answer_is_on_its_way(self, show):
+        """The server is slow and then gone: the page would have gone on after the undo."""
+        served, page = show()
+        first = to_windows(page)
+        sent(page)
+        see_all(page)
+        held = []
+        page.route("**/api/decisions", lambda route: held.append(route))
+        page.keyboard.press("w")
+        until(page, "twostream.outbox.unsent().length === 1")
+        page.keyboard.press("z")
+        page.wait_for_timeout(200)
+        page.route("**/api/decisions", lambda route: route.abort("connectionrefused"))
+        for route in held:
+            route.abort("connectionrefused")
+        until(page, "twostream.outbox.unsent().length === 2")
+        page.wait_for_timeout(300)
+        assert shown(page) == first and page.evaluate("twostream.queue.current.mine") is None
+        page.unroute("**/api/decisions")
+        until(page, "!twostream.outbox.unsent().length")
+        assert first in {window.id for window in served.project.ledger.open_windows()}

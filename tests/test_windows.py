@@ -4,6 +4,7 @@ import csv
 import json
 import shutil
 
+import cv2
 import numpy as np
 import pytest
 from conftest import SHAPE_ZYX, TEST_BOX, TINY, VOXEL_SIZE_NM, toy_arrays
@@ -15,22 +16,26 @@ from twostream.base.geometry import Box, grid
 from twostream.candidates.candidate import clean
 from twostream.candidates.faint import faint_candidates
 from twostream.candidates.identity import found_by
+from twostream.candidates.picture import sections_picture
 from twostream.candidates.table import faint_rows, from_table, proposed, read_table
 from twostream.candidates.truth import Truth
 from twostream.models.segmentation.lessons import Lesson, Lessons
+from twostream.project.answer_sheet import read_answer_sheet
 from twostream.project.answer_tables import read_answers
 from twostream.project.create import create_project, fork_project
 from twostream.project.curated import export_dataset
 from twostream.project.export import export
+from twostream.project.missed_objects import MissedRows
 from twostream.project.project import Project
 from twostream.project.recall import recall_estimate
 from twostream.project.records import Answer, Window
-from twostream.project.status import status_lines
+from twostream.project.status import answering_lines, status_lines
 from twostream.project.tables import ANSWER_COLUMNS
 from twostream.project.tiles import Tiles, tiles_of
 from twostream.report import write_report
 from twostream.rounds.annotator import SimulatedAnnotator
 from twostream.rounds.loop import open_truth, run
+from twostream.rounds.remake import remake
 from twostream.rounds.suggest import suggest_step
 from twostream.rounds.teaching import collect
 from twostream.rounds.windows import background_of, draw_systematically, drawing_sizes, sums_by_tile, window_lessons
@@ -204,6 +209,24 @@ def test_windows_are_part_of_the_batch_and_never_drawn_twice(searched):
     assert searched.next_step()[0] == 2 and searched.ledger.counts().open == 0
 
 
+@pytest.mark.parametrize(
+    ("settings", "num_windows", "sentence"),
+    [
+        (("query.window_share=0.1", "query.budget=4"), 0, "query.window_share 0.1 of 4 answers is less than one"),
+        (("query.window_share=0.5", "query.budget=4", "query.window_nm=1e9"), 0, "left to search: 0, fewer than 2"),
+        (("query.window_share=0.5", "query.budget=8", "query.window_nm=960"), 1, "left to search: 1, fewer than 4"),
+    ],
+)
+def test_fewer_windows_than_their_share_are_said(lab, toy_file, tmp_path, capsys, settings, num_windows, sentence):
+    project = create_project(
+        tmp_path / "p", task="mitochondria", image=f"{toy_file}:image", probability=str(lab / "theirs.zarr"),
+        test_box=TEST_BOX, overrides=(*TINY, *settings),
+    )  # fmt: skip
+    run(project, rounds=1)
+    said = capsys.readouterr()
+    assert len(project.ledger.windows()) == num_windows and sentence in said.out + said.err
+
+
 def test_the_same_seed_draws_the_same_windows(searched, asked):
     assert [(w.box, w.inclusion) for w in asked.ledger.windows()] == [
         (w.box, w.inclusion) for w in searched.ledger.windows(0)
@@ -351,6 +374,26 @@ def test_recall_counts_what_is_known_and_not_proposed_any_more(searched):
     assert 0 <= found.low <= found.value <= found.high <= 1
 
 
+def test_a_faint_candidate_that_was_confirmed_was_missed(lab, toy_file, tmp_path):
+    """It is outlined in the windows of its round, so nobody marks it there, and it is no proposal."""
+    project = create_project(
+        tmp_path / "p", task="mitochondria", image=f"{toy_file}:image", probability=str(lab / "theirs.zarr"),
+        overrides=(*TINY, *WINDOWS, "query.faint_share=0.2"),
+    )  # fmt: skip
+    run(project, rounds=1)
+    ledger = project.ledger
+    dim = [q for q in ledger.open_queries() if q.strategy == "faint"]
+    ledger.tell_all([Answer(q.id, AnswerKind.NOTHING, "ann") for q in ledger.open_queries() if q.strategy != "faint"])
+    ledger.tell_all([Answer(w.id, AnswerKind.NONE_MISSED, "ann") for w in ledger.open_windows()])
+    before = recall_estimate(project)
+    assert (len(dim), before.known_missed, before.missed, before.value) == (2, 0, 0, 1)
+    one, other = dim
+    ledger.tell_all([Answer(one.id, AnswerKind.TRUE, "ann"), Answer(other.id, AnswerKind.NOTHING, "ann")])
+    found = recall_estimate(project)
+    assert (found.known_missed, found.missed, found.marked, found.found) == (1, 1, 0, before.found)
+    assert found.value == found.high == pytest.approx(before.found / (before.found + 1))
+
+
 def test_metrics_say_of_which_round_the_recall_is(searched):
     metrics = [json.loads(searched.path(i, "metrics.json").read_text()) for i in (0, 1, 2)]
     assert "recall_by_windows" not in metrics[0]
@@ -376,6 +419,16 @@ def test_without_a_test_box_recall_is_that_of_the_windows(lab, toy_file, tmp_pat
 
 
 # -- tables -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_printed_steps_say_what_windows_are_answered_with(asked):
+    look_at = next(line for line in answering_lines(asked, 0, None) if "index.html" in line)
+    assert look_at.endswith(
+        "true, nothing, shape, unsure, skipped; of windows: none_missed, unsure, skipped (that page says how missed "
+        "objects are marked)"
+    )
+    asked.ledger.tell_all([Answer(one.id, AnswerKind.UNSURE, "ann") for one in asked.ledger.open_windows()])
+    assert not any("windows" in line for line in answering_lines(asked, 0, None))
 
 
 def rows_of(path):
@@ -410,6 +463,22 @@ def test_a_table_asks_windows_and_takes_their_answers(asked, tmp_path):
     (marked,) = asked.ledger.missed_objects()
     assert marked.window == free.id and asked.ledger.open_windows() == []
     assert read_answers(asked, tmp_path / "filled.csv", "ann").passed_over == len(windows) + 1
+
+
+def test_a_mark_that_its_window_does_not_count_is_said(asked, tmp_path):
+    """The middle of the blob lies in section 4, which the upper one of two windows holds."""
+    z, y, x = FAINT[0]
+    row = {"query": 7, "kind": "missed", "z": 5, "y": y, "x": x}
+    sheet = read_answer_sheet(written(tmp_path / "t.csv", [row]))
+    for box, counts in (("0:5,16:32,80:96", True), ("5:8,16:32,80:96", False)):
+        rows = MissedRows(asked, sheet, "ann", [])
+        window = Window(Box.parse(box), 0.5, id=7)
+        if counts:
+            sheet.rows[0].cells["z"] = str(z)
+        answer = rows.answer(sheet.rows[0], 0.0, window)
+        sheet.rows[0].cells["z"] = "5"
+        assert answer.window == 7 and window.holds(answer.drawing[0]) == counts
+        assert rows.notes[0].endswith("its centre lies outside window 7, which does not count it") != counts
 
 
 def test_rows_about_windows_that_do_not_fit_are_named(asked, tmp_path):
@@ -449,6 +518,52 @@ def test_every_window_has_its_picture(asked, tmp_path):
     for row in rows_of(tmp_path / "folder" / "queries.csv"):
         assert (tmp_path / "folder" / row["picture"]).exists()
     assert "none_missed" in page and all(str(one.box) in page for one in asked.ledger.open_windows())
+
+
+def test_the_picture_of_a_window_shows_all_of_it_and_what_needs_no_mark(asked, tmp_path):
+    windows = asked.ledger.open_windows()
+    free = next(one for one in windows if one.reason["faint"] > 0)
+    place = Box(free.box.offset_zyx, (1, 4, 4))
+    export(asked, "queries", tmp_path / "before", pictures=True)
+    asked.ledger.tell(
+        Answer(None, AnswerKind.MISSED, "ann", drawing=(place, np.ones((1, 4, 4), np.uint8)), window=free.id)
+    )
+    export(asked, "queries", tmp_path / "after", pictures=True)
+    yellow = (0x3F, 0xD2, 0xFF)  # OpenCV's order is blue, green, red
+    shown = {}
+    for window in windows:
+        found = cv2.imread(str(tmp_path / "before" / "pictures" / f"{window.id:03d}.png"))
+        num_sections, height, width = window.box.shape_zyx
+        tile = found[:256, : width * 16]
+        assert found.size >= num_sections * 3 * 256 * 256 * height * width / 16**2, "every section is there"
+        assert tile.shape[0] >= 16 * height
+        shown[window.id] = bool((found == yellow).all(-1).any())
+    candidates = proposed(read_table(asked.path(0, "candidates.parquet")))
+    for window in windows:
+        assert shown[window.id] == any(
+            c.mask[c.box.intersection(window.box).relative_to(c.box).slices].any()
+            for c in candidates
+            if c.box.intersects(window.box)
+        )
+    after = cv2.imread(str(tmp_path / "after" / "pictures" / f"{free.id:03d}.png"))
+    assert (after[:70, :70] == yellow).all(-1).any(), "what was marked is outlined, too"
+
+
+def test_sections_are_drawn_in_rows_with_both_sides_and_no_larger_than_a_browser_opens(monkeypatch):
+    grey = np.full((3, 8, 16), 90, np.uint8)
+    mask = np.zeros((2, 4, 12), np.uint8)
+    mask[:, :, 6:], mask[:, :, 2:6] = 1, 2
+    picture, times = sections_picture(grey, [(Box((1, 2, -6), mask.shape), mask)], 5, 10.0, 2)
+    assert times == 16 and picture.shape == (2 * 128 + 4, 2 * 256 + 4, 3)
+    orange = (0xFF, 0x9F, 0x1C)
+    tiles = picture[:128, :256], picture[:128, -256:], picture[-128:, :256]
+    assert [(tile == orange).all(-1).any() for tile in tiles] == [False, True, True]
+    edge = np.argwhere((tiles[1] == orange).all(-1)).max(0)
+    assert abs(edge[0] - 6 * 16) <= 2 and abs(edge[1] - 6 * 16) <= 2, "rows 2 to 6, columns 0 to 6"
+    assert (picture[-128:, -256:] == 255).all(), "there is no fourth section"
+    monkeypatch.setattr("twostream.candidates.picture.MAX_SECTIONS_PX", grey.size / 4)
+    small, times = sections_picture(grey, [], 0, 10.0, 1)
+    assert times == 0.5 and small.shape[:2] == (2 * 4 + 4, 2 * 8 + 4)
 
 
 # -- faint candidates -------------------------------------------------------------------------------------------------
@@ -496,6 +611,17 @@ def test_a_faint_synapse_has_its_sides():
     assert set(np.unique(segmentation)) == {0, 1, 2}
     (dim,) = faint_candidates(level, segmentation, task, 0.5, 1)
     assert dim.label == 2 and set(np.unique(dim.mask)) >= {1, 2} and dim.box.offset_zyx[2] >= 32
+
+
+def test_lost_candidates_of_a_fork_come_back_with_the_faint_ones_of_their_origin_or_without(faint, tmp_path):
+    for origin, share in zip(faint, (0.0, 0.25), strict=True):
+        fork = fork_project(origin, tmp_path / f"fork{share}", [f"query.faint_share={share}"])
+        run(fork, rounds=1)
+        path = fork.path(0, "candidates.parquet")
+        before = read_table(path)
+        path.unlink()
+        assert remake(fork) == [f"{path} was gone: made again."]
+        assert read_table(path).equals(before) and faint_rows(before).any() == (share == 0)
 
 
 def test_scores_do_not_see_faint_candidates(faint):

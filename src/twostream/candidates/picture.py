@@ -1,4 +1,4 @@
-"""Pictures of a candidate for a person: its patch enlarged, raw and with the outline of its mask, and a scale bar.
+"""Pictures for a person: the patch of a candidate, raw and with the outline of its mask; and all sections of a box.
 
 Knows patches and OpenCV; must not know volumes, projects or pages.
 """
@@ -10,10 +10,15 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
+from twostream.base.geometry import Box
 from twostream.candidates.patches import PatchPair
 
 MIN_TILE_PX = 256
 """Every plane of a patch is enlarged to at least this width, so that a person can judge it."""
+MAX_SECTIONS_PX = 32_000_000
+"""Pixels of all sections of a box together; larger boxes are shown smaller, so that a browser can open the picture."""
+MAX_ROW_PX = 1600
+"""A row of sections is no wider, unless one section is."""
 GAP_PX = 4
 COLOURS = {"pre": "#ff9f1c", "post": "#35a7ff", "single": "#ffd23f"}
 """Colour of the outline of a presynaptic side, a postsynaptic side, and a mask without sides. The report's style sheet
@@ -69,21 +74,61 @@ def candidate_picture(patch: PatchPair, pixel_nm: float, num_sides: int) -> np.n
     return stacked([stacked(raw, 1), stacked(drawn, 1)], 0)
 
 
-def _enlarged(plane: np.ndarray, times: int) -> np.ndarray:
-    """A (W, W) uint8 plane, ``times`` as wide, as (H, W, 3) grey."""
-    side = plane.shape[0] * times
-    large = cv2.resize(np.ascontiguousarray(plane), (side, side), interpolation=cv2.INTER_CUBIC)
+def sections_picture(
+    grey: np.ndarray, objects: Sequence[tuple[Box, np.ndarray]], first: int, pixel_nm: float, num_sides: int
+) -> tuple[np.ndarray, float]:
+    """All sections of a box in rows, each with its number and the outlines of objects, and a scale bar on the last.
+
+    Args:
+        grey: (Z, Y, X) uint8.
+        objects: boxes in voxels of ``grey``, which may reach beyond it, and masks as of candidates.
+        first: number of the first section.
+        pixel_nm: size of a voxel in plane, in nm.
+        num_sides: as in ``candidate_picture``.
+
+    Returns:
+        (H, W, 3) uint8 red, green, blue; and how many pixels of the picture a voxel is wide.
+    """
+    times = min(max(1.0, -(-MIN_TILE_PX // grey.shape[2])), np.sqrt(MAX_SECTIONS_PX / grey.size))
+    tiles = [_enlarged(plane, times) for plane in grey]
+    for box, mask in objects:
+        common = box.intersection(Box.whole(grey.shape))
+        shown = mask[common.relative_to(box).slices]
+        place = common.offset_zyx[2] * times, common.offset_zyx[1] * times
+        for z, section in enumerate(np.where(shown == 2, -1, shown > 0), start=common.offset_zyx[0]):
+            _draw_outlines(tiles[z], section, times, num_sides, place)
+    for z, tile in enumerate(tiles, start=first):
+        draw_text(tile, f"z {z}", (6, 18))
+    draw_scale_bar(tiles[-1], pixel_nm / times)
+    in_a_row = max(1, min(int(np.ceil(np.sqrt(len(tiles)))), MAX_ROW_PX // tiles[0].shape[1]))
+    tiles += [np.full_like(tiles[0], 255)] * (-len(tiles) % in_a_row)
+    rows = [stacked(tiles[i : i + in_a_row], 1) for i in range(0, len(tiles), in_a_row)]
+    return stacked(rows, 0), float(times)
+
+
+def _enlarged(plane: np.ndarray, times: float) -> np.ndarray:
+    """An (H, W) uint8 plane, ``times`` as wide and high, as (H, W, 3) grey."""
+    size = [max(1, round(length * times)) for length in plane.shape[::-1]]
+    how = cv2.INTER_CUBIC if times >= 1 else cv2.INTER_AREA
+    large = cv2.resize(np.ascontiguousarray(plane), size, interpolation=how)
     return np.repeat(large[..., None], 3, axis=-1)
 
 
-def _outlined(tile: np.ndarray, mask: np.ndarray, times: int, num_sides: int) -> np.ndarray:
+def _outlined(tile: np.ndarray, mask: np.ndarray, times: float, num_sides: int) -> np.ndarray:
     """A copy of an (H, W, 3) tile with the outlines of its mask, (W, W) int8 as in ``PatchPair``."""
     result = tile.copy()
+    _draw_outlines(result, mask, times, num_sides)
+    return result
+
+
+def _draw_outlines(
+    tile: np.ndarray, mask: np.ndarray, times: float, num_sides: int, left_top: tuple[float, float] = (0.0, 0.0)
+) -> None:
+    """Draw the outlines of a mask, (H, W) with signs as in ``PatchPair``, into a tile, from a place (x, y) on."""
     inside, outside = ("pre", "post") if num_sides == 2 else ("single", "single")
     for side, name in ((mask > 0, inside), (mask < 0, outside)):
-        corners = [np.round(points * times * 16).astype(np.int32) for points in outlines(side)]
-        cv2.polylines(result, corners, True, _rgb(COLOURS[name]), 2, cv2.LINE_AA, 4)  # 4: in sixteenths of a pixel
-    return result
+        corners = [np.round((points * times + left_top) * 16).astype(np.int32) for points in outlines(side)]
+        cv2.polylines(tile, corners, True, _rgb(COLOURS[name]), 2, cv2.LINE_AA, 4)  # 4: in sixteenths of a pixel
 
 
 def draw_scale_bar(tile: np.ndarray, pixel_nm: float) -> None:

@@ -176,7 +176,10 @@ class MissedRows:
         except InputError as error:
             raise self._refusal(row, seed, str(error)) from None
         size = self._objects.segmentation.voxel_size_nm
-        self.notes.append(f"{self.sheet.unit} {row.number}: missed object of {grown.describe(size)}")
+        remark = ""
+        if window is not None and not window.holds(grown.box):
+            remark = f"; its centre lies outside window {window.id}, which does not count it"
+        self.notes.append(f"{self.sheet.unit} {row.number}: missed object of {grown.describe(size)}{remark}")
         answer = Answer(
             None,
             AnswerKind.MISSED,

@@ -1,7 +1,7 @@
 """The folder that `twostream export --what queries --pictures` writes: the open queries, each with a picture beside it.
 
     queries.csv        the table to fill in; the column `picture` names each row's picture
-    pictures/NNN.png   the patch, raw above and outlined below, by the query's number; of a window its middle section
+    pictures/NNN.png   the patch, raw above and outlined below, by the query's number; of a window all its sections
     index.html         all pictures in the order of the table, for a browser
 
 Knows the ledger and how a patch is drawn; must not import torch.
@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 
 from twostream.base.atomic import write_folder, write_text
-from twostream.base.geometry import Box
-from twostream.candidates.picture import COLOURS, candidate_picture, png
+from twostream.candidates.picture import COLOURS, candidate_picture, png, sections_picture
 from twostream.candidates.sampling import patch_pixel_nm
 from twostream.project.answer_tables import table_kinds
+from twostream.project.outlined import Outlined
 from twostream.project.project import Project
 from twostream.project.records import Query, Window
 from twostream.project.tables import latest_round, write_rows
@@ -70,23 +70,35 @@ def write_query_folder(
             pixel_nm = patch_pixel_nm(query.candidate, patches, segmentation.voxel_size_nm, usual_nm)
             image = candidate_picture(query.patch, pixel_nm, num_sides)
             (folder / name).write_bytes(png(image))
+        outlined = {number: Outlined(project, number) for number in {window.round for window in windows}}
+        enlarged = []
         for window, name in zip(windows, names[len(queries) :], strict=True):
-            (folder / name).write_bytes(png(_middle_section(project, window)))
-        write_text(folder / "index.html", _page(project, queries, windows, names))
+            image, times = _window_picture(project, window, outlined[window.round])
+            (folder / name).write_bytes(png(image))
+            enlarged.append(times)
+        write_text(folder / "index.html", _page(project, queries, windows, enlarged, names))
 
     write_folder(output, fill)
 
 
-def _middle_section(project: Project, window: Window) -> np.ndarray:
-    """(Y, X, 3) uint8, the middle section of a window."""
-    z0, y0, x0 = window.box.offset_zyx
-    _, height, width = window.box.shape_zyx
-    grey = project.image.read(Box((z0 + window.box.shape_zyx[0] // 2, y0, x0), (1, height, width)))[0]
-    return np.repeat(grey[..., None], 3, axis=2)
+def _window_picture(project: Project, window: Window, outlined: Outlined) -> tuple[np.ndarray, float]:
+    """All sections of a window with what needs no mark outlined, and how many pixels a voxel is wide."""
+    shown = [(candidate.box, candidate.mask) for candidate in outlined.near(window.box)]
+    marked = [a.drawing for a in project.ledger.missed_objects() if a.drawing and a.drawing[0].intersects(window.box)]
+    objects = [(box.relative_to(window.box), mask) for box, mask in (*shown, *marked)]
+    grey, pixel_nm = project.image.read(window.box), project.image.voxel_size_nm[2]
+    num_sides = TASKS[project.config.task].num_sides
+    return sections_picture(grey, objects, window.box.offset_zyx[0], pixel_nm, num_sides)
 
 
-def _page(project: Project, queries: Sequence[Query], windows: Sequence[Window], names: Sequence[str]) -> str:
-    """A page with all pictures."""
+def _page(
+    project: Project,
+    queries: Sequence[Query],
+    windows: Sequence[Window],
+    enlarged: Sequence[float],
+    names: Sequence[str],
+) -> str:
+    """A page with all pictures; ``enlarged`` says how many pixels a voxel of each window is wide."""
     two = TASKS[project.config.task].num_sides == 2
     colours = {"pre": "presynaptic side", "post": "postsynaptic side"} if two else {"single": "proposed object"}
     legend = " ".join(
@@ -99,17 +111,23 @@ def _page(project: Project, queries: Sequence[Query], windows: Sequence[Window],
         f"Answer in the column <code>kind</code> of queries.csv: {kinds}."
     )
     if windows:
-        of_windows = ", ".join(f"<code>{kind}</code>" for kind in WINDOW_KINDS)
+        of_windows = " or ".join(f"<code>{kind}</code>" for kind in WINDOW_KINDS if kind != AnswerKind.NONE_MISSED)
         explained += (
-            f" The last {len(windows)} are windows, of which the picture is the middle section: was anything missed in "
-            f"the box? Add a row with the window's number as <code>query</code>, <code>{AnswerKind.MISSED}</code> and "
-            f"z, y, x for each object that no candidate shows, and answer the window's own row with {of_windows}."
+            f" The last {len(windows)} are windows, boxes of which all sections are shown, row by row, with what was "
+            f"proposed, asked or marked before outlined. Is an object without an outline in one of them? Add a row "
+            f"with the window's number as <code>query</code>, <code>{AnswerKind.MISSED}</code> as <code>kind</code> "
+            f"and its place in <code>z</code>, <code>y</code>, <code>x</code> (voxels) for each such object, and "
+            f"answer the window's own row with <code>{AnswerKind.NONE_MISSED}</code> when nothing (more) was missed, "
+            f"or with {of_windows}."
         )
     places = []
     for query in queries:
         z, y, x = query.candidate.center_zyx.tolist()
         places.append((query.id, f"candidate {query.candidate.id}, at z, y, x = {z:.1f}, {y:.1f}, {x:.1f}"))
-    places += [(window.id, f"window at {window.box} (Z, Y, X voxels)") for window in windows]
+    for window, times in zip(windows, enlarged, strict=True):
+        _, y, x = window.box.offset_zyx
+        corner = f"the upper left corner of each section is y = {y}, x = {x}; {times:.3g} pixels a voxel"
+        places.append((window.id, f"window at {window.box} (Z, Y, X voxels); {corner}"))
     figures = [
         f'<figure id="{number}"><img src="{name}" alt=""><figcaption>query {number}, {place}</figcaption></figure>'
         for (number, place), name in zip(places, names, strict=True)

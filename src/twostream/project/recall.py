@@ -40,7 +40,8 @@ class RecallEstimate:
             errs about ``found``.
         found: expected number of true candidates: those answered True, and the scorer's probability of the others.
         missed: estimated number of objects that no candidate finds.
-        known_missed: how many of ``missed`` people had confirmed or drawn before the windows were searched.
+        known_missed: how many of ``missed`` people had confirmed or drawn in earlier rounds, or confirmed as faint
+            candidates of the round.
         marked: objects that were marked in the windows.
         windows: windows that were searched to their end.
         drawn: windows that were drawn; the others wait, were skipped, or nobody was sure.
@@ -152,10 +153,15 @@ def _distinct(objects: Sequence[Drawing]) -> list[Drawing]:
 
 
 def _known_unfound(ledger: Ledger, round_number: int, tiles: Tiles, candidates: Sequence[Candidate]) -> list[Drawing]:
-    """Objects in the tiles that people confirmed or drew in earlier rounds, and that no candidate of a round finds."""
+    """Objects in the tiles that people confirmed or drew in earlier rounds, and that no candidate of a round finds.
+
+    Faint candidates that were confirmed in the round itself are among them: they are outlined in its windows, so nobody
+    marks them there.
+    """
     verdicts = ledger.verdicts()
     earlier = ledger.newest_queries(round_number)
-    known = [(q.candidate.box, q.candidate.mask) for i, q in earlier.items() if verdicts[i].y == 1]
+    asked = ledger.newest_queries(round_number + 1)
+    known = [(q.candidate.box, q.candidate.mask) for i, q in asked.items() if verdicts[i].y == 1]
     known += [_drawn(verdicts[i].answer) for i in earlier if verdicts[i].teaches == "drawn"]
     known += [_drawn(a) for a in ledger.missed_objects() if a.round < round_number]
     known = [one for one in known if tiles.tile_of(one[0])]

@@ -24,6 +24,7 @@ from twostream.query.stopping import (
     is_right_enough,
     recent_agreement,
 )
+from twostream.task.answers import WINDOW_KINDS
 
 SHOWN = (
     "candidate_recall",
@@ -140,6 +141,8 @@ def answering_lines(project: Project, round_number: int, rounds: int | None) -> 
     """
     folder = Path(f"{project.root.resolve().name}_queries_round_{round_number}")
     kinds = ", ".join(table_kinds(project.config.task))
+    if project.ledger.open_windows():
+        kinds += f"; of windows: {', '.join(WINDOW_KINDS)} (that page says how missed objects are marked)"
     more = () if rounds is None else ("--rounds", str(rounds))
     by_table = [
         project.command("export", "--what", "queries", "--pictures", "-o", str(folder)),

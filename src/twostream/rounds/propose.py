@@ -145,9 +145,15 @@ def _decode_probability(project: Project, round_number: int) -> Proposal:
             f"voxels each). {advice} candidates.threshold or candidates.min_object_nm3 lower."
         )
     faint: list[Candidate] = []
-    if project.config.query.faint_share:
+    if _wants_faint(project, round_number):
         faint = faint_candidates(everything, segmentation, task, threshold, min_voxels)
     return Proposal(segmentation, proposed, found, faint=faint)
+
+
+def _wants_faint(project: Project, round_number: int) -> bool:
+    """Whether the round has faint candidates. Made again, it has them if it had them, whatever a fork has set since."""
+    before = project.ledger.finished_steps().get((round_number, "propose"))
+    return bool(project.config.query.faint_share if before is None else before.get("num_faint"))
 
 
 def thresholds_of(project: Project, probability: np.ndarray, before_round: int) -> Thresholds:

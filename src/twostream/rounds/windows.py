@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import ndimage
 
+from twostream.base import progress
 from twostream.base.geometry import Box, to_voxels
 from twostream.candidates.growing import MIN_PEAK
 from twostream.candidates.table import DEFAULT_VOLUME, from_table, read_table
@@ -36,11 +37,19 @@ def draw_windows(project: Project, round_number: int) -> list[Window]:
     config = project.config.query
     number = round(config.window_share * config.budget)
     if number == 0:
+        if config.window_share:
+            progress.say(
+                f"  no window is asked: query.window_share {config.window_share:g} of {config.budget} answers is less "
+                f"than one"
+            )
         return []
     grid = tiles_of(project)
     tiles = _unsearched(grid.boxes(), [box for _, box in project.ledger.closed_boxes()])
     shown = {row for row, grey in read_windows(project.image, tiles) if np.ptp(grey) > 0}
     tiles = [tile for row, tile in enumerate(tiles) if row in shown]
+    if len(tiles) < number:
+        z, y, x = grid.shape_zyx
+        progress.say(f"  windows of {z} x {y} x {x} voxels that are left to search: {len(tiles)}, fewer than {number}")
     if not tiles:
         return []
     faint = _faint(project, round_number, grid, tiles)

@@ -14,12 +14,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from twostream.base.errors import InputError
 from twostream.base.geometry import Box
-from twostream.candidates.candidate import Candidate
-from twostream.candidates.table import BOX_COLUMNS, faint_rows, from_table, read_table
+from twostream.project.outlined import Outlined
 from twostream.project.project import Project
 from twostream.project.records import Window
 from twostream.report.pictures import mask_path
@@ -46,25 +44,6 @@ class Proposed:
     mask: np.ndarray
 
 
-@dataclass(frozen=True)
-class _Round:
-    """What is outlined in the windows of a round.
-
-    Attributes:
-        number: of the round.
-        table: its candidates, without the faint ones that nobody was asked about.
-        corners: of their boxes, (N, 6): z0, y0, x0, z1, y1, x1.
-        earlier: queries about candidates that the round has no longer.
-        earlier_corners: of their boxes.
-    """
-
-    number: int
-    table: pa.Table
-    corners: np.ndarray
-    earlier: list[int]
-    earlier_corners: np.ndarray
-
-
 class WindowPictures:
     """What is shown of windows. Threads may use it at once.
 
@@ -76,7 +55,7 @@ class WindowPictures:
     def __init__(self, project: Project, pictures: Pictures) -> None:
         self._project, self._pictures = project, pictures
         self._lock = threading.Lock()
-        self._round: _Round | None = None
+        self._outlined: Outlined | None = None
 
     def around(self, window: Window) -> Box:
         """The window and its surroundings, inside the image."""
@@ -131,7 +110,7 @@ class WindowPictures:
         """
         around = self.around(window)
         found = []
-        for candidate in self._candidates(window.round, around):
+        for candidate in self._of_round(window.round).near(around):
             shared = candidate.box.intersection(around)
             mask = candidate.mask[shared.relative_to(candidate.box).slices]
             if mask.any():
@@ -140,34 +119,11 @@ class WindowPictures:
         kinds = {identity: verdict.kind or "" for identity, verdict in verdicts.items()}
         return [Proposed(identity, str(kinds.get(identity, "")), box, mask) for identity, box, mask in found]
 
-    def _candidates(self, round_number: int, box: Box) -> list[Candidate]:
-        """Candidates whose boxes share a voxel with ``box``."""
-        found = self._of_round(round_number)
-        rows, earlier = _near(found.corners, box), _near(found.earlier_corners, box)
-        asked = [self._project.ledger.query(found.earlier[i]).candidate for i in earlier]
-        return [*from_table(found.table.take(pa.array(rows))), *asked]
-
-    def _of_round(self, round_number: int) -> _Round:
+    def _of_round(self, round_number: int) -> Outlined:
         with self._lock:
-            if self._round is None or self._round.number != round_number:
-                self._round = self._read(round_number)
-            return self._round
-
-    def _read(self, round_number: int) -> _Round:
-        table = read_table(self._project.path(round_number, "candidates.parquet"))
-        asked = self._project.ledger.newest_queries(round_number + 1)
-        table = table.filter(pa.array(~faint_rows(table) | np.isin(table["id"].to_numpy(), list(asked))))
-        corners = np.stack([table[name].to_numpy() for name in BOX_COLUMNS], axis=1)
-        there = set(table["id"].to_pylist())
-        gone = [query for identity, query in asked.items() if identity not in there]
-        boxes = [(*query.candidate.box.offset_zyx, *query.candidate.box.stop_zyx) for query in gone]
-        return _Round(round_number, table, corners, [q.id for q in gone], np.array(boxes, int).reshape(-1, 6))
-
-
-def _near(corners: np.ndarray, box: Box) -> np.ndarray:
-    """Rows of the boxes with these corners, (N, 6), that share a voxel with ``box``."""
-    start, stop = np.array(box.offset_zyx), np.array(box.stop_zyx)
-    return np.flatnonzero(((corners[:, :3] < stop) & (corners[:, 3:] > start)).all(axis=1))
+            if self._outlined is None or self._outlined.round != round_number:
+                self._outlined = Outlined(self._project, round_number)
+            return self._outlined
 
 
 def proposed_values(proposed: Sequence[Proposed]) -> list[dict[str, Any]]:

@@ -100,7 +100,10 @@ export class Desk {
 
   /** Undo or redo, after what is being recorded. @param {"undo" | "redo"} which */
   async travel(which) {
-    while (this.#work) await this.#work.catch(() => {});
+    while (this.#work) {
+      await this.#work.catch(() => {});
+      await new Promise((done) => setTimeout(done)); // the page goes on first, and then back
+    }
     try {
       await this.#alone(this.#travel(which));
     } catch (error) {
