@@ -295,23 +295,22 @@ def test_the_final_threshold_has_the_best_foreground_iou():
     assert 90 / 255 <= final_threshold(probability, labels, None, Mitochondria(SIZE)) < 180 / 255
 
 
-def brute_min_score(score, true, now):
-    """The lowest old score that is nearly best in expected F1, then the new one that loses as much of what is true."""
+def brute_min_score(score, true, now, near):
+    """Old scores that are nearly best in expected F1, and for each the new one that loses as much of what is true."""
     rows = list(zip(score, true, now, strict=True))
-    f1 = {}
+    still_there = sorted((n, p) for _, p, n in rows if n > 0)
+    f1, new = {}, {}
     for cut in {s for s, _, _ in rows}:
         kept = [p for s, p, _ in rows if s >= cut]
         f1[cut] = 2 * sum(kept) / (len(kept) + sum(true))
-    cut = min(s for s, value in f1.items() if value >= max(f1.values()) - 0.02)
-    if cut == min(f1):
-        return 0.0
-    lost, kept_out = sum(p for s, p, _ in rows if s < cut) / sum(true), 0.0
-    still_there = sorted((n, p) for _, p, n in rows if n > 0)
-    for n, p in still_there:
-        kept_out += p / sum(p for _, p in still_there)
-        if kept_out > lost + 1e-9:
-            return n
-    return max(now)
+        lost, kept_out = sum(p for s, p, _ in rows if s < cut) / sum(true), 0.0
+        new[cut] = 0.0 if cut == min(score) else max(now)
+        for n, p in still_there if cut > min(score) else []:
+            kept_out += p / sum(p for _, p in still_there)
+            if kept_out > lost + 1e-9:
+                new[cut] = n
+                break
+    return min((abs(new[c] - near), new[c]) for c, value in f1.items() if value >= max(f1.values()) - 0.01)[1]
 
 
 def test_min_score_by_beliefs_equals_a_search_over_all_cuts():
@@ -320,11 +319,12 @@ def test_min_score_by_beliefs_equals_a_search_over_all_cuts():
     for _ in range(50):
         true = rng.choice([0.0, 1.0, 0.25, 0.75], 30, p=[0.3, 0.3, 0.2, 0.2])
         apart = rng.choice([0.0, 0.4])
-        score = np.clip(0.5 + apart * (true - 0.5) + rng.normal(0, 0.1, 30), 0, 1)
+        score = np.clip(0.5 + apart * (true - 0.5) + rng.normal(0, 0.1, 30), 0, 1).round(rng.choice([2, 9]))  # ties
         now = np.clip(np.sqrt(score) + rng.normal(0, 0.02, 30), 0, 1)  # another S, with much the same ranking
         now[rng.random(30) < rng.choice([0.0, 0.2])] = 0.0  # which finds nothing in some places
-        found = min_score_by_beliefs(score, true, now)
-        assert found == pytest.approx(brute_min_score(score, true, now))
+        near = rng.choice([0.0, 0.7, 0.9])
+        found = min_score_by_beliefs(score, true, now, near=near)
+        assert found == pytest.approx(brute_min_score(score, true, now, near))
         seen.add(found > 0)
     assert seen == {True, False}
 
@@ -334,6 +334,14 @@ def test_min_score_rises_with_the_scores_of_a_more_confident_s():
     score = np.r_[np.linspace(0.7, 0.88, 10), np.linspace(0.4, 0.69, 10)]
     found = [min_score_by_beliefs(score, true, now) for now in (score, score + 0.1)]
     assert found[0] == pytest.approx(0.7, abs=0.01) and found[1] == pytest.approx(found[0] + 0.1)
+
+
+def test_min_score_stays_near_that_of_the_round_before():
+    """Ten wrong candidates with one score: every cut between them and the true ones is equally good."""
+    true = np.array([1.0] * 200 + [0.0] * 10)
+    score = np.r_[np.linspace(0.8, 0.9, 200), np.full(10, 0.4)]
+    found = [min_score_by_beliefs(score, true, score, near=near) for near in (0.0, 0.801, 0.95)]
+    assert found[0] == 0.8 and found[1] == pytest.approx(0.801, abs=0.001) and 0.8 < found[2] < 0.82
 
 
 def test_min_score_is_not_lost_where_two_true_objects_are_no_longer_found():
