@@ -377,3 +377,11 @@ def test_what_became_of_a_refit_is_said_with_its_errors() -> None:
     assert "nothing to judge it by" in refit_sentence({"refit": judged | {"outcome": "accepted", "errors": {}}})
     rows = refit_rows(["a"], [{0: {}, 1: {"refit": judged}}])
     assert [(row["round"], row["text"]) for row in rows] == [(1, said)]
+
+
+def test_the_report_and_the_docs_name_the_error_by_which_a_refit_is_judged() -> None:
+    """The report once called it a squared error, which the judge had given up."""
+    here = Path(__file__).parent.parent
+    for path in ("src/twostream/report/templates/report.html", "docs/segmentation.md"):
+        text = (here / path).read_text().replace("−", "-")
+        assert "1 - AUC" in text and "1 - Dice" in text and "mean squared error on answers" not in text
