@@ -106,7 +106,7 @@ def refit_sentence(metrics: Mapping[str, Any]) -> str:
     outcome, share, errors = judged["outcome"], judged["share"], judged["errors"]
     what = REFIT_OUTCOMES[outcome] + (f" (a share of {share:g})" if outcome == "blended" else "")
     if not errors:
-        return f"{what}: there was nothing to judge it by"
+        return f"{what}: there was nothing to judge it by (neither a validation box nor both true and false answers)"
     old, new, taken = errors["0.0"], errors["1.0"], errors[str(float(share))]
     mixed = f", blended {taken:.3f}" if outcome == "blended" else ""
     return (
