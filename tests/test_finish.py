@@ -13,7 +13,7 @@ import torch
 from conftest import LABELS_BOX, TEST_BOX, TINY
 from test_cli import call, refused
 
-from twostream.base.errors import ProjectError
+from twostream.base.errors import ConfigError, ProjectError
 from twostream.candidates.table import from_table, read_table, write_table
 from twostream.models.segmentation import card as cards
 from twostream.models.segmentation.config import SegmentationConfig
@@ -21,6 +21,7 @@ from twostream.models.segmentation.train import Segmenter, new_segmenter, stride
 from twostream.project.create import create_project
 from twostream.project.project import Project
 from twostream.rounds import finish as finishing
+from twostream.rounds.finished_card import card_text
 from twostream.rounds.loop import run
 from twostream.rounds.predict import probability_of
 from twostream.rounds.teaching import lessons_of, replay_of
@@ -76,7 +77,50 @@ def test_the_card_says_what_the_project_knows(finished):
     assert "Licence: CC BY 4.0." in text and "6 simulated" in text and "| S_0 (labels alone) |" in text
     assert (finished / "finished" / "dataset" / "dataset.json").is_file()
     assert not (finished / "finishing").exists()
+    assert "- 6 of them were shown to the model, each with its surroundings: " in text
     assert project.next_step() == (1, "suggest")  # the loop goes on as if nothing had been finished
+    status = call("status", finished).output
+    assert f"finished model of {card['date']}: {finished / 'finished'}\n" in status
+
+
+def test_status_tells_the_answers_that_a_finished_model_has_not_seen(finished, tmp_path):
+    root = shutil.copytree(finished, tmp_path / "project")
+    card = card_of(root / "finished")
+    card["trained_on"]["num_answers"] -= 2
+    (root / "finished" / "card.json").write_text(json.dumps(card))
+    assert "2 answers were given since, and `twostream finish" in call("status", root).output
+    (root / "finished" / "card.json").write_text("{}")
+    assert "its card cannot be read" in call("status", root).output
+
+
+def test_a_licence_of_several_lines_stays_in_its_sentence(model):
+    card = cards.Model(model).card.model_copy(update={"license": "MIT\n\n# Heading"})
+    assert "Licence: MIT # Heading." in card_text(card)
+
+
+def test_a_card_without_answers_says_so(model):
+    card = cards.Model(model).card
+    learned = card.trained_on | {"num_answers_by_kind": {}, "num_answers_by_annotator": {}, "num_answers": 0}
+    text = card_text(card.model_copy(update={"trained_on": learned}))
+    assert "- answers: none\n" in text and "0 answers" not in text
+
+
+def test_a_card_whose_entries_contradict_each_other_is_refused(model):
+    card = card_of(model)
+    for changes, *words in (
+        ({"task": "polarity"}, "channels is foreground", "pre, post, union"),
+        ({"channels": ["foreground", "contour"]}, "channels is foreground, contour", "it is foreground."),
+        ({"decoding": card["decoding"] | {"channels": ["foreground", "contour"]}}, "it is foreground, contour"),
+        ({"head": {}}, "head.form is None", "independent or exclusive"),
+        ({"head": {"form": "linear"}}, "head.form is 'linear'"),
+        ({"fold_zyx": [0, 1, 1]}, "fold_zyx", "greater than 0"),
+        ({"stride_zyx": [1, 0, 4]}, "stride_zyx", "greater than 0"),
+        ({"voxel_size_nm": [0, 10, 10]}, "voxel_size_nm", "greater than 0"),
+    ):
+        (model / "card.json").write_text(json.dumps(card | changes))
+        with pytest.raises(ConfigError) as error:
+            cards.Model(model)
+        assert all(word in str(error.value) for word in words), str(error.value)
 
 
 def test_the_last_s_is_scored_as_its_round_was(finished):
@@ -196,6 +240,9 @@ def test_what_does_not_fit_is_refused(model, toy_file, tmp_path):
     other = "synthetic://seed=0&kind=image&shape=8,64,64&voxel_size=30,8,8"
     refused(predict(image=other), "30 x 8 x 8 nm", "30 x 10 x 10 nm", "Nothing is rescaled")
     refused(predict(tmp_path), "there is no card at", "card.json")
+    (tmp_path / "project").mkdir()
+    shutil.copytree(model, tmp_path / "project" / "finished")
+    refused(predict(tmp_path / "project"), "there is no card at", f"Pass {tmp_path / 'project' / 'finished'}.")
     refused(call("predict", "--model", model), "needs --image URI and -o OUT")
     refused(call("predict"), "takes a project folder, or --model CARD")
     refused(predict(model, f"{toy_file}:image", "out", "--engine", "tensorflow"), "expected torch or onnx")
@@ -228,6 +275,7 @@ def test_a_project_begins_with_the_model_and_learns_from_answers(model, toy_file
     words = ["init", root, "--model", model, "--image", f"{toy_file}:image", "--test-box", TEST_BOX, "--budget", 6]
     refused(call(*words, "--task", "cleft"), "a model for mitochondria, but --task is cleft")
     refused(call(*words, "--task", "mitochondria", "--labels", labels), "leave out --labels")
+    refused(call(*words, "--task", "mitochondria", "--labels-box", LABELS_BOX), "leave them out, as --model has no")
     for text in (*STREAMS, "num_threads=1"):
         words += ["--set", text]
     refused(call(*words, "--task", "mitochondria", "--set", "refit.hold=null"), "refit.hold a probability")
@@ -252,6 +300,8 @@ def test_a_project_begins_with_the_model_and_learns_from_answers(model, toy_file
     assert learned["start"].startswith("from the model") and learned["labels_boxes"] == []
     assert learned["began_with_model"] == project.config.model.sha256
     assert set(card_of(root / "finished")["scores"]) == {"test_box"}
+    text = (root / "finished" / "card.md").read_text()
+    assert "| S_0 (the model that the project began with) |" in text and "labels alone" not in text
 
 
 def test_another_model_in_the_same_place_is_refused(model, toy_file, tmp_path):
@@ -327,3 +377,11 @@ def test_what_cannot_be_finished_is_refused(make_project, toy_file):
     refused(call("finish", project.root), "has no scored round yet", "run")
     theirs = make_project("theirs", labels=None, labels_box=None, segmentation=f"{toy_file}:mitochondria")
     refused(call("finish", theirs.root), "in place of S, so there is no model to finish")
+
+
+def test_truth_without_a_box_to_score_is_refused(model, toy_file, tmp_path):
+    words = ("--image", f"{toy_file}:image", "--task", "mitochondria")
+    assert call("init", tmp_path / "next", "--model", model, *words).exit_code == 0
+    project = Project(tmp_path / "next")
+    with pytest.raises(ProjectError, match="no test box, so there is nothing to score"):
+        finishing._truth(project, f"{toy_file}:mitochondria")

@@ -374,6 +374,15 @@ def test_what_became_of_a_refit_is_said_with_its_errors() -> None:
     assert "blended with the one before (a share of 0.5)" in said and "error 0.400" in said and "before 0.300" in said
     assert "blended 0.200" in said and "12 answers and 6 objects" in said
     assert refit_sentence({}) == ""
-    assert "nothing to judge it by" in refit_sentence({"refit": judged | {"outcome": "accepted", "errors": {}}})
+    unknown = refit_sentence({"refit": judged | {"outcome": "kept", "share": 0.0, "errors": {}}})
+    assert "nothing to judge it by (neither a validation box nor both true and false answers)" in unknown
     rows = refit_rows(["a"], [{0: {}, 1: {"refit": judged}}])
     assert [(row["round"], row["text"]) for row in rows] == [(1, said)]
+
+
+def test_the_report_and_the_docs_name_the_error_by_which_a_refit_is_judged() -> None:
+    """The report once called it a squared error, which the judge had given up."""
+    here = Path(__file__).parent.parent
+    for path in ("src/twostream/report/templates/report.html", "docs/segmentation.md"):
+        text = (here / path).read_text().replace("−", "-")
+        assert "1 - AUC" in text and "1 - Dice" in text and "mean squared error on answers" not in text

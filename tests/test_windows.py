@@ -34,6 +34,7 @@ from twostream.project.tables import ANSWER_COLUMNS
 from twostream.project.tiles import Tiles, tiles_of
 from twostream.report import write_report
 from twostream.rounds.annotator import SimulatedAnnotator
+from twostream.rounds.finish import finish
 from twostream.rounds.loop import open_truth, run
 from twostream.rounds.remake import remake
 from twostream.rounds.suggest import suggest_step
@@ -318,7 +319,7 @@ def test_a_searched_window_weighs_as_much_as_any_background():
     assert (found[False].target[0] == 0).any()
 
 
-def test_s_is_refitted_to_searched_windows(make_project, toy_file):
+def test_s_is_refitted_to_searched_windows_and_finished_with_them(make_project, toy_file):
     settings = ("query.window_share=0.4", "query.faint_share=0.2")
     project = make_project(budget=10, overrides=settings)
     run(project, rounds=1, truth_uri=f"{toy_file}:mitochondria")
@@ -330,6 +331,9 @@ def test_s_is_refitted_to_searched_windows(make_project, toy_file):
     steps = project.ledger.finished_steps()
     assert steps[(1, "refit")]["num_lessons"] == len(plain) + len(searched) >= len(marks) + len(searched)
     assert json.loads(project.path(1, "metrics.json").read_text())["recall_by_windows"]["windows"] == 4
+    finish(project)
+    learned = json.loads((project.root / "finished" / "card.json").read_text())["trained_on"]
+    assert learned["num_lessons"] == len(plain) + len(searched)
 
 
 # -- recall -----------------------------------------------------------------------------------------------------------

@@ -107,7 +107,8 @@ def create_project(
             "train S on labels, leave out --model."
         )
     if labels is None and (labels_box or val_box):
-        raise InputError("--labels-box and --val-box are regions of labels, but there are none; pass --labels URI.")
+        advice = "leave them out, as --model has no labels" if model is not None else "pass --labels URI"
+        raise InputError(f"--labels-box and --val-box are regions of labels, but there are none; {advice}.")
     given = Given(image, labels, labels_post, size, window, labels_kind, ignore_value, _label_settings(overrides))
     inputs = read_inputs(given, task)
     if on_inputs is not None:

@@ -9,7 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from twostream.base.errors import InputError
 from twostream.candidates.table import faint_rows, read_table
+from twostream.models.segmentation.card import CARD_NAME, FINISHED, Model
 from twostream.project.answer_tables import table_kinds
 from twostream.project.lock import is_locked
 from twostream.project.project import Project
@@ -67,7 +69,21 @@ def status_lines(project: Project) -> list[str]:
         lines += stopping_lines(scored, done)
     if estimate := recall_estimate(project):
         lines.append(said(estimate.row()))
-    return [*lines, next_line(project)]
+    return [*lines, *_finished_lines(project, num_answers), next_line(project)]
+
+
+def _finished_lines(project: Project, num_answers: int) -> list[str]:
+    """Which model was finished, and how many answers were given since, as a line; empty where none was."""
+    folder = project.root / FINISHED
+    if not (folder / CARD_NAME).is_file():
+        return []
+    try:
+        card = Model(folder).card
+    except InputError as error:
+        return [f"finished model: its card cannot be read: {error}"]
+    since = num_answers - card.trained_on.get("num_answers", num_answers)
+    news = f"; {since} answers were given since, and `{project.command('finish')}` takes them in" if since > 0 else ""
+    return [f"finished model of {card.date}: {folder}{news}"]
 
 
 REFIT_OUTCOMES = {
@@ -90,7 +106,7 @@ def refit_sentence(metrics: Mapping[str, Any]) -> str:
     outcome, share, errors = judged["outcome"], judged["share"], judged["errors"]
     what = REFIT_OUTCOMES[outcome] + (f" (a share of {share:g})" if outcome == "blended" else "")
     if not errors:
-        return f"{what}: there was nothing to judge it by"
+        return f"{what}: there was nothing to judge it by (neither a validation box nor both true and false answers)"
     old, new, taken = errors["0.0"], errors["1.0"], errors[str(float(share))]
     mixed = f", blended {taken:.3f}" if outcome == "blended" else ""
     return (
@@ -115,7 +131,8 @@ def next_line(project: Project) -> str:
         return f"no candidate is left to ask in round {round_number}; next: {_dataset_command(project)}"
     if step == "suggest" and round_number >= project.config.rounds:
         another = project.command("run", "--rounds", str(round_number + 1))
-        return f"all {round_number} rounds are done; `{another}` asks another batch"
+        final = "" if project.config.source else f", `{project.command('finish')}` trains the final model"
+        return f"all {round_number} rounds are done; `{another}` asks another batch{final}"
     if is_locked(project.root):
         return f"next: {step} of round {round_number}; another process is at work in the project"
     return f"next: {step} of round {round_number}; `{project.command('run')}` does it"

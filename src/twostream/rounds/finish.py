@@ -25,7 +25,7 @@ from twostream.base.errors import ProjectError
 from twostream.base.geometry import Box
 from twostream.candidates.thresholds import Thresholds
 from twostream.candidates.truth import Truth
-from twostream.models.segmentation.card import CARD_NAME, CHECKPOINT_NAME, ONNX_NAME
+from twostream.models.segmentation.card import CARD_NAME, CHECKPOINT_NAME, FINISHED, ONNX_NAME
 from twostream.models.segmentation.lessons import Lesson
 from twostream.models.segmentation.onnx_model import EXTRA, is_installed
 from twostream.models.segmentation.predict import predict
@@ -42,10 +42,11 @@ from twostream.rounds.predict import probability_of
 from twostream.rounds.propose import thresholds_of
 from twostream.rounds.refit import all_lessons, refit, teaching_pool
 from twostream.rounds.teaching import collect, lessons_of, replay_of
+from twostream.rounds.windows import window_lessons
 from twostream.volume import Volume, create_volume
 
-FINISHED, WORKING, DATASET = "finished", "finishing", "dataset"
-"""Folders: the result, what is needed until it is written, and the curated data set in the result."""
+WORKING, DATASET = "finishing", "dataset"
+"""Folders: what is needed until the result is written, and the curated data set in the result."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def finish(project: Project, *, license_: str = "", truth_uri: str | None = None
         Lines for a terminal.
 
     Raises:
-        ProjectError: the project has a source in place of S, or no scored round yet.
+        ProjectError: the project has a source in place of S, no scored round yet, or no box for ``truth_uri`` to score.
         TrainingError: the loss is no longer a finite number.
     """
     with project.locked():
@@ -147,15 +148,22 @@ def _tell_what_is_left_out(project: Project) -> None:
 
 def _truth(project: Project, truth_uri: str | None) -> Truth | None:
     if truth_uri is not None:
+        if project.boxes.test is None and project.boxes.val is None:
+            raise ProjectError(
+                f"{project.root} has no test box, so there is nothing to score; leave out --truth. A test box is fixed "
+                f"when a project is made (init --test-box)."
+            )
         return open_truth(project, truth_uri)
     if project.config.labels is None:
+        if project.boxes.test is not None:
+            progress.say("  the test box is not scored, as the project has no labels; --truth URI names them")
         return None
     return Truth(project.labels, project.labels_ignore, project.task)
 
 
 def _train(project: Project, last_round: int, working: Path) -> tuple[Segmenter, Taught]:
     """The final S, trained on the labels boxes and on the answers to all rounds."""
-    answers = collect(project.ledger, before_round=last_round + 1)
+    answers = collect(project.ledger, last_round + 1, window_lessons(project, last_round + 1))
     every = np.ones(len(answers.lessons), bool)
     lessons, asked_in = all_lessons(project, answers, teaching_pool(project, last_round), every)
     segmenter = Segmenter.load(project.path(0, "checkpoint.ckpt"))

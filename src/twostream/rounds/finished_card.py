@@ -30,8 +30,16 @@ if TYPE_CHECKING:
 
 EXPECTED = "expected"
 """What a label of the scorer teaches (``lessons.Lesson``)."""
-NAMES = {"finished": "finished model", "last_s": "last S of the loop", "s_0": "S_0 (labels alone)"}
-"""{model in the scores: its name for people}."""
+NAMES = {"finished": "finished model", "last_s": "last S of the loop", "s_0": "S_0 ({})"}
+"""{model in the scores: its name for people}; what S_0 had learned from is filled in."""
+TAUGHT = {
+    "mask": "confirmed masks",
+    "exchanged": "masks with exchanged sides",
+    "drawn": "drawn masks",
+    "background": "masks or windows that hold no object",
+    "ignore": "wrong shapes, whose voxels teach nothing",
+}
+"""{what a lesson teaches: in words}."""
 
 
 def card_of(
@@ -132,23 +140,20 @@ def card_text(card: ModelCard) -> str:
         "",
         f"A segmentation model (S) for {card.task} in electron microscopy with voxels of {size} nm (Z, Y, X), finished "
         f"on {card.date} with twostream {card.software.get('twostream-connectomics', '')}. "
-        f"Licence: {card.license or 'not stated'}.",
+        f"Licence: {' '.join(card.license.split()) or 'not stated'}.",
         "",
         "    twostream predict --model card.json --image URI -o OUT",
         "",
         "## Trained on",
         "",
-        f"- {learned['start']}, {learned['num_steps']} steps",
+        f"- {learned['num_steps']} steps of training, {_told_start(learned)}",
         f"- labels: {_told_labels(learned)}",
-        f"- {learned['num_answers']} answers by kind: {_told(learned['num_answers_by_kind'])}",
-        f"- answers by annotator: {_told(learned['num_answers_by_annotator'])} "
-        f"({learned['annotation_seconds'] / 3600:.2f} hours)",
+        *_told_answers(learned),
         f"- {learned['num_scorer_labels']} labels of the scorer, of candidates that nobody was asked about",
-        f"- {learned['num_lessons']} answers taught the model: {_told(learned['num_lessons_by_what_they_teach'])}",
         "",
         "## Scores",
         "",
-        *(_score_table(card.scores) or ["Nothing was scored: the project has no labels to compare with."]),
+        *(_score_table(card) or ["Nothing was scored: the project has no labels of a test box to compare with."]),
         "",
         "## How it is used",
         "",
@@ -165,6 +170,26 @@ def card_text(card: ModelCard) -> str:
 
 def _told(counts: dict[str, int]) -> str:
     return ", ".join(f"{number} {name}" for name, number in counts.items()) or "none"
+
+
+def _told_start(learned: dict[str, Any]) -> str:
+    """Which weights the training began with."""
+    if sha256 := learned["began_with_model"]:
+        return f"{learned['start']} (SHA-256 of its checkpoint: {sha256})"
+    return f"{learned['start']}, which had learned from the labels alone"
+
+
+def _told_answers(learned: dict[str, Any]) -> list[str]:
+    """Answers by kind and by annotator, and which of them S learned from, as items of a list."""
+    if not learned["num_answers_by_kind"]:
+        return ["- answers: none"]
+    taught = {TAUGHT.get(name, name): number for name, number in learned["num_lessons_by_what_they_teach"].items()}
+    return [
+        f"- {learned['num_answers']} answers by kind: {_told(learned['num_answers_by_kind'])}",
+        f"- answers by annotator: {_told(learned['num_answers_by_annotator'])} "
+        f"({learned['annotation_seconds'] / 3600:.2f} hours)",
+        f"- {learned['num_lessons']} of them were shown to the model, each with its surroundings: {_told(taught)}",
+    ]
 
 
 def _told_labels(learned: dict[str, Any]) -> str:
@@ -185,10 +210,11 @@ def _told_window(card: ModelCard) -> str:
     )
 
 
-def _score_table(scores: dict[str, Any]) -> list[str]:
+def _score_table(card: ModelCard) -> list[str]:
     """Tables of scores, one for each box; with 95 percent intervals (bootstrap over objects)."""
     lines: list[str] = []
-    for here in scores.values():
+    s_0 = "the model that the project began with" if card.trained_on["began_with_model"] else "labels alone"
+    for here in card.scores.values():
         lines += [
             f"{here['source'].capitalize()} ({here['box']}, {here['finished']['num_truth']} true objects).",
             "",
@@ -199,7 +225,7 @@ def _score_table(scores: dict[str, Any]) -> list[str]:
             one = here[who]
             shares = [_told_share(one[f"instance_{score}"]) for score in ("f1", "precision", "recall")]
             iou = one["foreground_iou"]
-            lines.append(f"| {name} | {' | '.join(shares)} | {'-' if iou is None else f'{iou:.3f}'} |")
+            lines.append(f"| {name.format(s_0)} | {' | '.join(shares)} | {'-' if iou is None else f'{iou:.3f}'} |")
         lines += [
             "",
             "In brackets: 95 percent intervals, of F1 by bootstrap over objects, of the others after Wilson.",

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from twostream.base.config import Config, parse_config
 from twostream.base.errors import InputError
@@ -22,12 +22,16 @@ from twostream.task import DecodingConfig, Task, get_task
 from twostream.volume import Volume
 
 CARD_NAME, CHECKPOINT_NAME, ONNX_NAME = "card.json", "model.ckpt", "model.onnx"
+FINISHED = "finished"
+"""Folder of a project that holds the card and what lies beside it."""
 VERSION = 1
 VOXEL_TOLERANCE = 0.05
 """How far the voxel size of an image may be from that of the training image, along each axis, as a share. Two scans of
 one instrument differ by less, and training varies the scale by more (``AugmentConfig.rescale_range``)."""
-Triple = tuple[int, int, int]
-Size = tuple[float, float, float]
+Triple = tuple[PositiveInt, PositiveInt, PositiveInt]
+Size = tuple[PositiveFloat, PositiveFloat, PositiveFloat]
+HEADS = ("independent", "exclusive")
+"""Forms of a head (``heads.Head.description``)."""
 
 
 class FileFact(Config):
@@ -115,6 +119,18 @@ class ModelCard(Config):
     date: str = ""
     license: str = ""
 
+    @model_validator(mode="after")
+    def _entries_agree(self) -> ModelCard:
+        expected = get_task(self.task, self.voxel_size_nm, self.decoding).channels
+        if self.channels != expected:
+            raise ValueError(
+                f"channels is {', '.join(self.channels) or 'empty'}; with this task and decoding.channels it is "
+                f"{', '.join(expected)}. Take the card that `twostream finish` wrote"
+            )
+        if self.head.get("form") not in HEADS:
+            raise ValueError(f"head.form is {self.head.get('form')!r}; expected {' or '.join(HEADS)}")
+        return self
+
 
 class Model:
     """A card with the folder that it lies in.
@@ -134,8 +150,10 @@ class Model:
     def __init__(self, path: Path) -> None:
         self.path = path / CARD_NAME if path.is_dir() else path
         if not self.path.is_file():
+            finished = self.path.parent / FINISHED / CARD_NAME
+            hint = f" Pass {finished.parent}." if finished.is_file() else ""
             raise InputError(
-                f"there is no card at {self.path}; expected card.json of `twostream finish`, or its folder."
+                f"there is no card at {self.path}; expected card.json of `twostream finish`, or its folder.{hint}"
             )
         try:
             values = json.loads(self.path.read_text(encoding="utf-8"))
