@@ -41,13 +41,13 @@ from common.sets import open_synthetic
 from twostream.base.geometry import Box
 from twostream.candidates.candidate import clean, drop_low_scores, extract
 from twostream.candidates.truth import Truth
-from twostream.models.segmentation.card import CARD_NAME, CHECKPOINT_NAME, ModelCard
+from twostream.models.segmentation.card import CARD_NAME, CHECKPOINT_NAME, FINISHED, ModelCard
 from twostream.models.segmentation.predict import predict
 from twostream.models.segmentation.train import Segmenter
 from twostream.models.training import use_threads
 from twostream.project.create import fork_project
 from twostream.project.project import CONFIG_NAME, Project
-from twostream.rounds.finish import FINISHED, finish
+from twostream.rounds.finish import finish
 from twostream.rounds.loop import open_truth, run, run_step
 from twostream.rounds.predict import probability_of
 from twostream.rounds.score import Region, scores_on_test_box
