@@ -66,7 +66,7 @@ def scene_of(options: argparse.Namespace, name: str, seed: int, folder: Path) ->
         uris = [write_tissue(folder, kind, seed, demo.shape_zyx) for kind in ("image", demo.labels)]
         fresh_seed = seed + FRESH_SEED if seed < 1000 else seed + 10 * FRESH_SEED
         return Scene(
-            task, *uris, demo.labels_box, None, demo.budget, demo.overrides,
+            task, *uris, demo.labels_box, demo.test_box, demo.budget, demo.overrides,
             (demo.labels, fresh_seed),
         )  # fmt: skip
     task = "polarity" if name == "synthetic" else REAL_SETS[name].task
