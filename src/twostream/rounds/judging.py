@@ -184,6 +184,7 @@ def ranking_error(probability: np.ndarray, is_object: np.ndarray) -> float:
     Returns:
         In [0, 1]; equal probabilities count one half.
     """
+    # Pairs are counted, because two S with the same order must have exactly the same error: then the predecessor stays.
     pairs = product(probability[is_object], probability[~is_object])
     return float(np.mean([(wrong > right) + 0.5 * (wrong == right) for right, wrong in pairs]))
 
