@@ -1,5 +1,6 @@
 """Nothing that a request holds is believed: paths, bodies, numbers, and decisions about what is not one's own."""
 
+import socket
 import sqlite3
 import tracemalloc
 from dataclasses import replace
@@ -75,6 +76,17 @@ class TestBodies:
         answer = one_site.client("").post("api/sign-in", content=endless(), headers=JSON)
         assert answer.status_code == 413
         assert sent < 4 * MAX_BODY
+
+    def test_a_refusal_reaches_who_reads_only_after_sending(self, one_site):
+        # Without reading on, the connection is reset and the answer is lost with it, now and then.
+        head = b"POST /api/decisions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: %d\r\n\r\n" % (MAX_BODY + 1)
+        host, port = one_site.address.removeprefix("http://").rstrip("/").split(":")
+        for _ in range(20):
+            with socket.create_connection((host, int(port)), 20) as connection:
+                connection.sendall(head + b" " * (MAX_BODY + 1))
+                answer = b"".join(iter(lambda: connection.recv(65536), b""))
+            assert status(answer) == 413
+            assert answer.endswith(b"bytes are taken.\"}")
 
     def test_a_body_that_never_ends(self, site, monkeypatch):
         monkeypatch.setattr(guard, "BODY_SECONDS", 0.2)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -21,6 +22,8 @@ MAX_BODY = 4 << 20
 """Bytes of a request's body: a batch of decisions, or a drawing with 400,000 runs."""
 BODY_SECONDS = 60.0
 """Within which a body must have come: a sender that never ends must not hold a place."""
+DRAIN_BYTES, DRAIN_SECONDS = 8 << 20, 5.0
+"""How much of a refused body is read and thrown away, and for how long."""
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; "
     "form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
@@ -122,19 +125,19 @@ class BodyLimit:
             return
         stated = dict(scope["headers"]).get(b"content-length", b"0")
         if not stated.isdigit() or len(stated) > 12 or int(stated) > MAX_BODY:
-            await _too_large()(scope, receive, send)
+            await _refuse_size(receive, send)
             return
         # The body is read here, so that a body of unknown length is refused before any of it is used.
         try:
             async with asyncio.timeout(BODY_SECONDS):
                 body = await _body(receive)
         except TimeoutError:
-            await _ending(408, f"the request has not come within {BODY_SECONDS:g} seconds.")(scope, receive, send)
+            await _refuse(408, f"the request has not come within {BODY_SECONDS:g} seconds.", receive, send)
             return
         if body is None:
             return  # the sender has gone
         if len(body) > MAX_BODY:
-            await _too_large()(scope, receive, send)
+            await _refuse_size(receive, send)
             return
         is_read = False
 
@@ -160,13 +163,26 @@ async def _body(receive: Receive) -> bytes | None:
     return bytes(body)
 
 
-def _too_large() -> Response:
-    return _ending(413, f"the request is too large; at most {MAX_BODY} bytes are taken.")
+async def _refuse_size(receive: Receive, send: Send) -> None:
+    await _refuse(413, f"the request is too large; at most {MAX_BODY} bytes are taken.", receive, send)
 
 
-def _ending(status: int, detail: str) -> Response:
-    """A refusal after which the connection ends, because what is left of the body is not read."""
-    return JSONResponse({"detail": detail}, status, {"Connection": "close"})
+async def _refuse(status: int, detail: str, receive: Receive, send: Send) -> None:
+    """Answers before the body has come whole, reads on for a while, and ends the connection.
+
+    A connection that is closed while bytes still arrive is reset, and a reset can take the answer with it.
+    """
+    answer = JSONResponse({"detail": detail}, status, {"Connection": "close"})
+    await send({"type": "http.response.start", "status": status, "headers": answer.raw_headers})
+    await send({"type": "http.response.body", "body": answer.body, "more_body": True})
+    left, more = DRAIN_BYTES, True
+    with suppress(TimeoutError):
+        async with asyncio.timeout(DRAIN_SECONDS):
+            while more and left > 0:
+                message = await receive()
+                left -= len(message.get("body", b""))
+                more = message.get("more_body", False)  # a sender that has gone has no more either
+    await send({"type": "http.response.body", "body": b""})
 
 
 def _security(request: Request) -> Security:
