@@ -79,8 +79,8 @@ def test_every_refit_is_judged_and_it_is_said_what_became_of_it(finished):
         judged = scores[number]["refit"]
         assert judged["outcome"] in ("accepted", "blended", "kept") and len(judged["errors"]) == 5
         assert judged["num_validation_objects"] > 0
-        taken = min(judged["errors"].values())
-        assert judged["errors"][str(judged["share"])] == pytest.approx(taken)
+        share = str(judged["share"])
+        assert judged["errors"][share] - min(judged["errors"].values()) <= judged["chances"][share] + 1e-4
         assert not list(finished.round_dir(number).glob("*.resume"))
     assert lines.count("that of the one before") == 2
 

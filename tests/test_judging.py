@@ -12,7 +12,16 @@ from twostream.models.segmentation.config import SegmentationConfig
 from twostream.models.segmentation.lessons import Lesson, Lessons
 from twostream.models.segmentation.train import new_segmenter
 from twostream.models.training import use_threads
-from twostream.rounds.judging import SHARES, Evidence, blended, dice_error, probability_of, ranking_error
+from twostream.rounds.judging import (
+    SHARES,
+    Evidence,
+    Spread,
+    blended,
+    chosen,
+    dice_error,
+    probability_of,
+    ranking_error,
+)
 from twostream.task import CERTAIN, IGNORE, Mitochondria
 from twostream.volume import MemoryVolume
 
@@ -81,7 +90,7 @@ def test_errors_equal_plain_loops():
         cells = [(g, t) for g, t in zip(guess[1].ravel(), target[1].ravel(), strict=True) if t != IGNORE]
         shared = sum(2 * g * t / CERTAIN for g, t in cells)
         total = sum(g + t / CERTAIN for g, t in cells)
-        assert dice_error([guess], target[None], [1]) == pytest.approx(1 - shared / total, abs=1e-5)
+        assert dice_error([guess], target[None], [1]).error == pytest.approx(1 - shared / total, abs=1e-5)
 
 
 def test_the_ranking_error_is_one_minus_auc():
@@ -89,8 +98,85 @@ def test_the_ranking_error_is_one_minus_auc():
     for _ in range(10):
         is_object = rng.permutation(np.arange(12) < 5)
         probability = rng.integers(0, 6, 12) / 5  # with ties
-        assert ranking_error(probability, is_object) == pytest.approx(1 - roc_auc_score(is_object, probability))
-        assert ranking_error(probability / 3, is_object) == ranking_error(probability, is_object)
+        found = ranking_error(probability, is_object).error
+        assert found == pytest.approx(1 - roc_auc_score(is_object, probability))
+        assert ranking_error(probability / 3, is_object).error == found
+
+
+def test_the_variance_of_a_difference_of_two_auc_is_that_of_delong_and_of_the_bootstrap():
+    rng = np.random.default_rng(0)
+    is_object = np.arange(300) < 120
+    first = is_object + rng.normal(size=300)
+    second = 0.7 * first + rng.normal(size=300)
+    found = ranking_error(first, is_object).variance_beside(ranking_error(second, is_object))
+
+    def kernels(score):  # the structural components, one pair at a time
+        pairs = [[float(w > r) + 0.5 * float(w == r) for w in score[~is_object]] for r in score[is_object]]
+        return np.mean(pairs, 1), np.mean(pairs, 0)
+
+    (x1, y1), (x2, y2) = kernels(first), kernels(second)
+    plain = np.var(x1 - x2, ddof=1) / len(x1) + np.var(y1 - y2, ddof=1) / len(y1)
+    assert found == pytest.approx(plain)
+    draws = []
+    for _ in range(400):
+        rows = np.concatenate([rng.choice(np.flatnonzero(is_object == k), (is_object == k).sum()) for k in (0, 1)])
+        draws.append(np.subtract(*(roc_auc_score(is_object[rows], s[rows]) for s in (first, second))))
+    assert np.var(draws) == pytest.approx(found, rel=0.3)
+
+
+def test_the_variance_of_a_difference_of_two_dice_errors_is_that_of_the_jackknife():
+    rng = np.random.default_rng(0)
+    targets = rng.choice(np.array([0, CERTAIN, IGNORE], np.uint8), (40, 2, 2, 4, 4))
+    targets[3] = IGNORE  # it says nothing
+    first, second = (rng.random((40, 2, 2, 4, 4)).astype(np.float32) for _ in range(2))
+    found = dice_error(first, targets, [0, 1]).variance_beside(dice_error(second, targets, [0, 1]))
+    known = [row for row in range(40) if row != 3]
+    without = []
+    for row in known:
+        rest = [r for r in known if r != row]
+        without.append(np.subtract(*(dice_error(g[rest], targets[rest], [0, 1]).error for g in (first, second))))
+    n = len(known)
+    jackknife = (n - 1) / n * np.sum((without - np.mean(without)) ** 2)
+    assert found == pytest.approx(jackknife, rel=0.1)
+
+
+def test_one_observation_alone_shows_no_spread():
+    alone, other = Spread(0.2, (np.array([0.2]), np.array([0.1, 0.3]))), Spread(0.1, (np.array([0.1]), np.full(2, 0.1)))
+    assert alone.variance_beside(other) == pytest.approx(1 + 0.01)
+
+
+def spreads(*errors, noise=0.0):
+    """An error for each share, without a validation box: every two of them differ by chance as ``noise`` says."""
+    rng = np.random.default_rng(0)
+    return [(Spread(error, (error + noise * rng.normal(size=20),)), Spread()) for error in errors]
+
+
+@pytest.mark.parametrize(
+    "errors, noise, share",
+    [
+        ((0.3, 0.2, 0.2, 0.2, 0.1), 0.0, 1.0),  # without chance the lowest error counts
+        ((0.1, 0.2, 0.2, 0.2, 0.3), 0.0, 0.0),
+        ((0.1, 0.1, 0.2, 0.2, 0.3), 0.0, 0.25),  # what is as good as the best lies nearer to a half
+        ((0.2, 0.2, 0.2, 0.2, 0.2), 0.0, 0.5),
+        ((0.2, 0.19, 0.21, 0.19, 0.2), 1.0, 0.5),  # with chance the middle is as good
+        ((0.1, 0.5, 0.9, 0.9, 0.9), 0.1, 0.0),  # and not where the difference is beyond it
+        ((0.9, 0.9, 0.9, 0.5, 0.1), 0.1, 1.0),
+        ((0.9, 0.1, 0.9, 0.1, 0.9), 0.0, 0.75),  # of two as near, that of the newer S
+    ],
+)
+def test_of_what_chance_does_not_tell_from_the_best_the_middle_is_taken(errors, noise, share):
+    assert chosen(spreads(*errors, noise=noise), np.array([1.0, 0.0]), 20, 0).share == share
+
+
+def test_both_tests_add_their_chance_as_their_weights_say():
+    rng = np.random.default_rng(0)
+    ranked = [Spread(0.1 * k, (rng.random(8), rng.random(5))) for k in range(5)]
+    fitted = [Spread(0.1 * k, (rng.random(6),)) for k in range(5)]
+    found = chosen(list(zip(ranked, fitted, strict=True)), np.array([0.7, 0.3]), 13, 6)
+    for k in range(1, 5):
+        by_hand = 0.49 * ranked[k].variance_beside(ranked[0]) + 0.09 * fitted[k].variance_beside(fitted[0])
+        assert found.chances[k] == pytest.approx(by_hand**0.5)
+    assert found.chances[0] == 0 and found.errors == pytest.approx([0.1 * k for k in range(5)])
 
 
 def test_a_blend_lies_between_two_models_and_keeps_counters():
@@ -110,8 +196,11 @@ def test_the_better_model_is_taken_and_a_worse_one_is_not(kinds, better):
     taken = evidence.judge(bad, [weights(good)] * 2, weights(good))
     # Half of the way the log-odds are equal everywhere; beyond it all pairs are in order.
     assert (taken.share, taken.num_answers, taken.errors) == (0.75, 4, (1.0, 1.0, 0.5, 0.0, 0.0))
-    kept = evidence.judge(good, [weights(bad)] * 2, weights(bad))
-    assert (kept.outcome, kept.share) == ("kept", 0.0)
+    left = evidence.judge(good, [weights(bad)] * 2, weights(bad))
+    assert (left.share, left.errors) == (
+        0.25,
+        (0.0, 0.0, 0.5, 1.0, 1.0),
+    )  # a quarter of the way leaves the order as it is
 
 
 def test_an_s_that_finds_nothing_any_more_is_no_better_for_a_batch_of_wrong_candidates():
@@ -119,7 +208,8 @@ def test_an_s_that_finds_nothing_any_more_is_no_better_for_a_batch_of_wrong_cand
     kinds = [("mask", 140), *[("background", 130)] * 3, ("mask", 140), *[("background", 130)] * 3]
     evidence = evidence_of(lessons_of(*kinds), [list(range(4)), list(range(4, 8))])
     sees, blind = by_grey(5.0), by_grey(-5.0, -8.0)
-    assert evidence.judge(sees, [weights(blind)] * 2, weights(blind)).outcome == "kept"
+    found = evidence.judge(sees, [weights(blind)] * 2, weights(blind))
+    assert found.share <= 0.25 and found.errors[int(found.share * 4)] == 0  # only as far as it still sees
     fainter = by_grey(5.0, -8.0)
     assert evidence.judge(sees, [weights(fainter)] * 2, weights(fainter)).errors == (0.0,) * len(SHARES)
 
@@ -157,6 +247,16 @@ def test_the_validation_box_counts_as_many_times_as_it_has_objects():
         p = 1 / (1 + np.exp(-3))
         plain = (4 * 1.0 + number * (1 - 2 * p / (1 + p))) / (4 + number)
         assert found.num_objects == number and found.errors[-1] == pytest.approx(plain, abs=1e-4)
+
+
+def test_a_half_counts_as_many_times_as_it_would_hold_answers_of_both_kinds():
+    """One object and three wrong candidates order as surely as 1.5 of each."""
+    evidence = evidence_of(
+        lessons_of(*BRIGHT_IS_TRUE, ("mask", 50), *[("background", 200)] * 3), [[0, 1, 2, 3], [4, 5, 6, 7]]
+    )
+    blank, bright = by_grey(0), by_grey(1)
+    found = evidence.judge(blank, [weights(bright)] * 2, weights(bright))
+    assert found.errors[-1] == pytest.approx((4 * 0.0 + 3 * 1.0) / 7) and found.num_answers == 8
 
 
 @pytest.mark.parametrize("kinds", [(), (("mask", 200), ("mask", 220)), (("background", 50), ("ignore", 50))])

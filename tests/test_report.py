@@ -367,14 +367,14 @@ def test_gains_show_the_first_and_the_last_round_and_a_control_learns_no_answer(
 
 def test_what_became_of_a_refit_is_said_with_its_errors() -> None:
     judged = {
-        "outcome": "blended", "share": 0.5, "errors": {"0.0": 0.3, "0.5": 0.2, "1.0": 0.4}, "num_held_out": 12,
-        "num_validation_objects": 6,
+        "outcome": "blended", "share": 0.5, "errors": {"0.0": 0.3, "0.5": 0.2, "1.0": 0.4},
+        "chances": {"0.0": 0.05, "0.5": 0.0, "1.0": 0.06}, "num_held_out": 12, "num_validation_objects": 6,
     }  # fmt: skip
     said = refit_sentence({"refit": judged})
     assert "blended with the one before (a share of 0.5)" in said and "error 0.400" in said and "before 0.300" in said
-    assert "blended 0.200" in said and "12 answers and 6 objects" in said
+    assert "blended 0.200, give or take 0.060" in said and "12 answers and 6 objects" in said
     assert refit_sentence({}) == ""
-    unknown = refit_sentence({"refit": judged | {"outcome": "kept", "share": 0.0, "errors": {}}})
+    unknown = refit_sentence({"refit": judged | {"outcome": "kept", "share": 0.0, "errors": {}, "chances": {}}})
     assert "nothing to judge it by (neither a validation box nor both true and false answers)" in unknown
     rows = refit_rows(["a"], [{0: {}, 1: {"refit": judged}}])
     assert [(row["round"], row["text"]) for row in rows] == [(1, said)]

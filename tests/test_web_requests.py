@@ -86,7 +86,7 @@ class TestBodies:
                 connection.sendall(head + b" " * (MAX_BODY + 1))
                 answer = b"".join(iter(lambda: connection.recv(65536), b""))
             assert status(answer) == 413
-            assert answer.endswith(b"bytes are taken.\"}")
+            assert answer.endswith(b'bytes are taken."}')
 
     def test_a_body_that_never_ends(self, site, monkeypatch):
         monkeypatch.setattr(guard, "BODY_SECONDS", 0.2)

@@ -109,8 +109,10 @@ def refit_sentence(metrics: Mapping[str, Any]) -> str:
         return f"{what}: there was nothing to judge it by (neither a validation box nor both true and false answers)"
     old, new, taken = errors["0.0"], errors["1.0"], errors[str(float(share))]
     mixed = f", blended {taken:.3f}" if outcome == "blended" else ""
+    chance = max(judged.get("chances", {}).values(), default=None)
+    give = "" if chance is None else f", give or take {chance:.3f}"
     return (
-        f"{what}: error {new:.3f}, that of the one before {old:.3f}{mixed} ({judged['num_held_out']} answers and "
+        f"{what}: error {new:.3f}, that of the one before {old:.3f}{mixed}{give} ({judged['num_held_out']} answers and "
         f"{judged['num_validation_objects']} objects of the validation box that it had not learned from)"
     )
 

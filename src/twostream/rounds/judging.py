@@ -1,10 +1,10 @@
 """Whether a refitted S is better than its predecessor, by what neither of them has learned from.
 
 The newest answers are divided in halves; each of two models learns from one half (and from all older answers) and is
-tested on the other. The refitted S is the mean of the two. It is blended with its predecessor, S + a (new - S), and the
-share a with the lowest error is taken: 1 takes the new S, 0 keeps the old one. An error is how often S finds a wrong
-candidate more probable than a true object, and how badly it fits the validation box. Equations:
-``docs/segmentation.md``, *A refit is judged*.
+tested on the other. The refitted S is the mean of the two. It is blended with its predecessor, S + a (new - S): a = 1
+takes the new S, 0 keeps the old one. An error is how often S finds a wrong candidate more probable than a true object,
+and how badly it fits the validation box. Of the shares whose error is the lowest but for chance, the one nearest to a
+half is taken. Equations: ``docs/segmentation.md``, *A refit is judged*.
 
 Knows S, crops and targets; must not know the ledger, rounds or how S is trained.
 """
@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
 from typing import Any
 
 import numpy as np
@@ -25,6 +24,8 @@ from twostream.task import CERTAIN, IGNORE
 
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 """Shares of the new S that are tried; the first one keeps its predecessor."""
+MIDDLE = 0.5
+"""The share that is taken where evidence is silent: the mean of two weights was rarely worse than either (LOG.md)."""
 IS_OBJECT = {"mask": True, "drawn": True, "background": False, "ignore": False}
 """{what a lesson teaches: whether its mask is an object}. "ignore" is a candidate of a wrong shape. A candidate whose
 sides were exchanged is no evidence: its foreground is right, and the answer is still False."""
@@ -39,12 +40,14 @@ class Choice:
     Attributes:
         share: of the new S in the S of the round, in [0, 1].
         errors: the error with each of ``SHARES``, in [0, 1]; empty without evidence, when the predecessor stays.
+        chances: standard error of the difference of each error and the lowest one.
         num_answers: answers on which the halves were tested; of one kind alone they are no evidence.
         num_objects: objects of the validation box.
     """
 
     share: float
     errors: tuple[float, ...]
+    chances: tuple[float, ...]
     num_answers: int
     num_objects: int
 
@@ -59,6 +62,7 @@ class Choice:
             "outcome": self.outcome,
             "share": self.share,
             "errors": {str(share): round(error, 4) for share, error in zip(SHARES, self.errors, strict=False)},
+            "chances": {str(share): round(chance, 4) for share, chance in zip(SHARES, self.chances, strict=False)},
             "num_held_out": self.num_answers,
             "num_validation_objects": self.num_objects,
         }
@@ -98,18 +102,21 @@ class Evidence:
             halves: weights of the two models, in the order of ``halves`` above.
             new: weights of the refitted S.
         """
-        num_answers = sum(held_out.num_pairs and len(held_out.images) for held_out in self._held_out)
-        if not num_answers and not self._num_objects:
-            return Choice(0.0, (), 0, 0)
+        tested = [held_out for held_out in self._held_out if held_out.num_pairs]
+        weights = np.array([sum(half.num_balanced for half in tested), self._num_objects], float)
+        if not weights.any():
+            return Choice(0.0, (), (), 0, 0)
         before = {name: value.clone() for name, value in old.network.state_dict().items()}
-        errors = [self._error(old, before, halves, new, share) for share in SHARES]
+        found = [self._errors(old, before, halves, new, share) for share in SHARES]
         old.network.load_state_dict(before)
-        return Choice(SHARES[int(np.argmin(errors))], tuple(errors), num_answers, self._num_objects)
+        return chosen(found, weights / weights.sum(), sum(len(half.images) for half in tested), self._num_objects)
 
-    def _error(self, model: Segmenter, before: Weights, halves: Sequence[Weights], new: Weights, share: float) -> float:
-        """Mean error of a blend: of the answers of each half by the model that has not learned from it, and of the
-        validation box, which counts as many times as it has objects."""
-        errors, counts = [], []
+    def _errors(
+        self, model: Segmenter, before: Weights, halves: Sequence[Weights], new: Weights, share: float
+    ) -> tuple[Spread, Spread]:
+        """Errors of a blend: of the answers of each half by the model that has not learned from it, and of the
+        validation box."""
+        ranked, weights = [], []
         for half, held_out in zip(halves, self._held_out, strict=True):
             if held_out.num_pairs:
                 model.network.load_state_dict(blended(before, half, share))
@@ -117,14 +124,66 @@ class Evidence:
                     probability_of(model, image)[self._foreground][mask].mean()
                     for image, mask in zip(held_out.images, held_out.masks, strict=True)
                 ]
-                errors.append(ranking_error(np.array(probability), held_out.is_object))
-                counts.append(len(held_out.images))
+                ranked.append(ranking_error(np.array(probability), held_out.is_object))
+                weights.append(held_out.num_balanced)
+        fitted = Spread()
         if self._validation is not None and self._num_objects:
             model.network.load_state_dict(blended(before, new, share))
             predicted = [probability_of(model, image) for image in self._validation[0]]
-            errors.append(dice_error(predicted, self._validation[1], self._channels))
-            counts.append(self._num_objects)
-        return float(np.average(errors, weights=counts))
+            fitted = dice_error(predicted, self._validation[1], self._channels)
+        return Spread.pooled(ranked, weights), fitted
+
+
+@dataclass(frozen=True)
+class Spread:
+    """An error, and what each observation says of it.
+
+    Attributes:
+        error: in [0, 1]; 0 without observations.
+        samples: independent samples, each of M independent observations, (M,) float: the error of each. An error that
+            hangs on two samples (objects and wrong candidates) has the sum of the variances of their means.
+    """
+
+    error: float = 0.0
+    samples: tuple[np.ndarray, ...] = ()
+
+    @classmethod
+    def pooled(cls, errors: Sequence[Spread], weights: Sequence[float]) -> Spread:
+        """The weighted mean of errors; the observations of all of them are one sample of each kind."""
+        if not errors:
+            return cls()
+        samples = zip(*(one.samples for one in errors), strict=True)
+        mean = float(np.average([one.error for one in errors], weights=weights))
+        return cls(mean, tuple(np.concatenate(parts) for parts in samples))
+
+    def variance_beside(self, other: Spread) -> float:
+        """Variance of the difference of two errors of the same observations.
+
+        One observation alone shows no spread; it counts as 1, the most that it can be.
+        """
+        differences = [a - b for a, b in zip(self.samples, other.samples, strict=True)]
+        return float(sum(d.var(ddof=1) / len(d) if len(d) > 1 else 1.0 for d in differences))
+
+
+def chosen(found: Sequence[Sequence[Spread]], weights: np.ndarray, num_answers: int, num_objects: int) -> Choice:
+    """The share that is taken: of those within one standard error of the best, the one nearest to ``MIDDLE``.
+
+    Args:
+        found: for each of ``SHARES``, the errors of the answers and of the validation box.
+        weights: (2,) float, of these; they add up to 1.
+        num_answers, num_objects: of the result.
+    """
+    errors = [float(weights @ [one.error for one in tests]) for tests in found]
+    lowest = int(np.argmin(errors))
+    chances = [
+        0.0
+        if share == lowest
+        else float(np.sqrt(weights**2 @ [a.variance_beside(b) for a, b in zip(tests, found[lowest], strict=True)]))
+        for share, tests in enumerate(found)
+    ]
+    likely = [i for i, error in enumerate(errors) if error - errors[lowest] <= chances[i]]
+    share = SHARES[min(likely, key=lambda i: (abs(SHARES[i] - MIDDLE), errors[i], -i))]
+    return Choice(share, tuple(errors), tuple(chances), num_answers, num_objects)
 
 
 @dataclass(frozen=True)
@@ -152,6 +211,11 @@ class _HeldOut:
         """Pairs of an object and a candidate that is none."""
         return int(self.is_object.sum() * (~self.is_object).sum())
 
+    @property
+    def num_balanced(self) -> float:
+        """Answers of both kinds in equal number that would order as surely: twice the harmonic mean of the two."""
+        return 4 * self.num_pairs / len(self.is_object)
+
 
 def blended(old: Weights, new: Weights, share: float) -> dict[str, torch.Tensor]:
     """The weights old + share (new - old), entry by entry; counters are the old ones.
@@ -171,7 +235,7 @@ def probability_of(segmenter: Segmenter, image: np.ndarray) -> np.ndarray:
         return segmenter.head.probability(logit)[0].numpy()
 
 
-def ranking_error(probability: np.ndarray, is_object: np.ndarray) -> float:
+def ranking_error(probability: np.ndarray, is_object: np.ndarray) -> Spread:
     """Share of the pairs of an object and a wrong candidate in which the wrong one is more probable (1 - AUC).
 
     Only the order counts, as it does for the average precision: an S that gives less for objects and other candidates
@@ -182,26 +246,35 @@ def ranking_error(probability: np.ndarray, is_object: np.ndarray) -> float:
         is_object: (N,) bool, with both values.
 
     Returns:
-        In [0, 1]; equal probabilities count one half.
+        Equal probabilities count one half. Its samples are the objects and the wrong candidates (DeLong 1988).
     """
-    # Pairs are counted, because two S with the same order must have exactly the same error: then the predecessor stays.
-    pairs = product(probability[is_object], probability[~is_object])
-    return float(np.mean([(wrong > right) + 0.5 * (wrong == right) for right, wrong in pairs]))
+    right, wrong = probability[is_object][:, None], probability[~is_object][None]
+    reversed_ = (wrong > right) + 0.5 * (wrong == right)
+    error = float(reversed_.mean())
+    return Spread(error, (reversed_.mean(1), reversed_.mean(0)))
 
 
-def dice_error(predicted: Sequence[np.ndarray], targets: np.ndarray, channels: Sequence[int]) -> float:
+def dice_error(predicted: Sequence[np.ndarray], targets: np.ndarray, channels: Sequence[int]) -> Spread:
     """1 - Dice coefficient of probability and target over all known voxels, mean over channels, in [0, 1].
 
     Args:
         predicted: N of (C, Z, Y, X) float.
         targets: (N, C, Z, Y, X) uint8 levels.
         channels: which of them count.
+
+    Returns:
+        Its sample are the crops that have known voxels, each with its part in a ratio of sums (Cochran 1977, 6.4).
     """
-    shared, total = np.zeros(len(channels)), np.zeros(len(channels))
-    for guess, levels in zip(predicted, targets, strict=True):
+    shared, total = np.zeros((len(predicted), len(channels))), np.zeros((len(predicted), len(channels)))
+    for row, (guess, levels) in enumerate(zip(predicted, targets, strict=True)):
         known = levels[channels] != IGNORE
         wanted = np.where(known, levels[channels] / CERTAIN, 0)
         seen = np.where(known, guess[channels], 0)
-        shared += 2 * (seen * wanted).sum((1, 2, 3))
-        total += (seen + wanted).sum((1, 2, 3))
-    return float(np.mean(1 - shared / np.maximum(total, 1e-9)))
+        shared[row] = 2 * (seen * wanted).sum((1, 2, 3))
+        total[row] = (seen + wanted).sum((1, 2, 3))
+    whole = np.maximum(total.sum(0), 1e-9)
+    dice = shared.sum(0) / whole
+    is_known = (targets[:, channels] != IGNORE).any((1, 2, 3, 4))
+    error = float(np.mean(1 - dice))
+    part = error - is_known.sum() * ((shared - dice * total) / whole).mean(1)[is_known]
+    return Spread(error, (part,))
