@@ -3,8 +3,8 @@
 The newest answers are divided in halves; each of two models learns from one half (and from all older answers) and is
 tested on the other. The refitted S is the mean of the two. It is blended with its predecessor, S + a (new - S): a = 1
 takes the new S, 0 keeps the old one. An error is how often S finds a wrong candidate more probable than a true object,
-and how badly it fits the validation box. Of the shares whose error is the lowest but for chance, the one nearest to a
-half is taken. Equations: ``docs/segmentation.md``, *A refit is judged*.
+and how badly it fits the validation box. The largest share is taken whose error is the lowest but for chance.
+Equations: ``docs/segmentation.md``, *A refit is judged*.
 
 Knows S, crops and targets; must not know the ledger, rounds or how S is trained.
 """
@@ -24,8 +24,8 @@ from twostream.task import CERTAIN, IGNORE
 
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 """Shares of the new S that are tried; the first one keeps its predecessor."""
-MIDDLE = 0.5
-"""The share that is taken where evidence is silent: the mean of two weights was rarely worse than either (LOG.md)."""
+MIN_OF_A_KIND = 2
+"""Objects, and wrong candidates, from which on their order is evidence: one alone shows nothing of chance."""
 IS_OBJECT = {"mask": True, "drawn": True, "background": False, "ignore": False}
 """{what a lesson teaches: whether its mask is an object}. "ignore" is a candidate of a wrong shape. A candidate whose
 sides were exchanged is no evidence: its foreground is right, and the answer is still False."""
@@ -90,7 +90,11 @@ class Evidence:
         channels: Sequence[int],
         foreground: int,
     ) -> None:
-        self._held_out = [_HeldOut.of(lessons, rows) for rows in halves]
+        held_out = {row: _HeldOut.of(lessons, rows) for row, rows in enumerate(halves)}
+        tested = {row: half for row, half in held_out.items() if half.num_pairs}
+        num_objects_answered = sum(int(half.is_object.sum()) for half in tested.values())
+        num_wrong = sum(len(half.images) for half in tested.values()) - num_objects_answered
+        self._tested = tested if min(num_objects_answered, num_wrong) >= MIN_OF_A_KIND else {}
         self._validation, self._num_objects = validation, num_objects if validation else 0
         self._channels, self._foreground = list(channels), foreground
 
@@ -102,14 +106,16 @@ class Evidence:
             halves: weights of the two models, in the order of ``halves`` above.
             new: weights of the refitted S.
         """
-        tested = [held_out for held_out in self._held_out if held_out.num_pairs]
-        weights = np.array([sum(half.num_balanced for half in tested), self._num_objects], float)
+        tested = self._tested.values()
+        weights = np.array([sum(held_out.num_balanced for held_out in tested), self._num_objects], float)
         if not weights.any():
             return Choice(0.0, (), (), 0, 0)
         before = {name: value.clone() for name, value in old.network.state_dict().items()}
         found = [self._errors(old, before, halves, new, share) for share in SHARES]
         old.network.load_state_dict(before)
-        return chosen(found, weights / weights.sum(), sum(len(half.images) for half in tested), self._num_objects)
+        return chosen(
+            found, weights / weights.sum(), sum(len(held_out.images) for held_out in tested), self._num_objects
+        )
 
     def _errors(
         self, model: Segmenter, before: Weights, halves: Sequence[Weights], new: Weights, share: float
@@ -117,15 +123,14 @@ class Evidence:
         """Errors of a blend: of the answers of each half by the model that has not learned from it, and of the
         validation box."""
         ranked, weights = [], []
-        for half, held_out in zip(halves, self._held_out, strict=True):
-            if held_out.num_pairs:
-                model.network.load_state_dict(blended(before, half, share))
-                probability = [
-                    probability_of(model, image)[self._foreground][mask].mean()
-                    for image, mask in zip(held_out.images, held_out.masks, strict=True)
-                ]
-                ranked.append(ranking_error(np.array(probability), held_out.is_object))
-                weights.append(held_out.num_balanced)
+        for row, held_out in self._tested.items():
+            model.network.load_state_dict(blended(before, halves[row], share))
+            probability = [
+                probability_of(model, image)[self._foreground][mask].mean()
+                for image, mask in zip(held_out.images, held_out.masks, strict=True)
+            ]
+            ranked.append(ranking_error(np.array(probability), held_out.is_object))
+            weights.append(held_out.num_balanced)
         fitted = Spread()
         if self._validation is not None and self._num_objects:
             model.network.load_state_dict(blended(before, new, share))
@@ -159,14 +164,15 @@ class Spread:
     def variance_beside(self, other: Spread) -> float:
         """Variance of the difference of two errors of the same observations.
 
-        One observation alone shows no spread; it counts as 1, the most that it can be.
+        One observation alone, as of a validation box that is a single crop, shows no spread: its difference counts as
+        it stands.
         """
         differences = [a - b for a, b in zip(self.samples, other.samples, strict=True)]
-        return float(sum(d.var(ddof=1) / len(d) if len(d) > 1 else 1.0 for d in differences))
+        return float(sum(d.var(ddof=1) / len(d) for d in differences if len(d) > 1))
 
 
 def chosen(found: Sequence[Sequence[Spread]], weights: np.ndarray, num_answers: int, num_objects: int) -> Choice:
-    """The share that is taken: of those within one standard error of the best, the one nearest to ``MIDDLE``.
+    """The share that is taken: the largest one within one standard error of the best.
 
     Args:
         found: for each of ``SHARES``, the errors of the answers and of the validation box.
@@ -182,8 +188,7 @@ def chosen(found: Sequence[Sequence[Spread]], weights: np.ndarray, num_answers: 
         for share, tests in enumerate(found)
     ]
     likely = [i for i, error in enumerate(errors) if error - errors[lowest] <= chances[i]]
-    share = SHARES[min(likely, key=lambda i: (abs(SHARES[i] - MIDDLE), errors[i], -i))]
-    return Choice(share, tuple(errors), tuple(chances), num_answers, num_objects)
+    return Choice(SHARES[max(likely)], tuple(errors), tuple(chances), num_answers, num_objects)
 
 
 @dataclass(frozen=True)
