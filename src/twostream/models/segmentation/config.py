@@ -278,7 +278,7 @@ class RefitConfig(Config):
     use_answers: bool = True
     num_steps: int = Field(400, ge=0)
     learning_rate: float = Field(3e-3, gt=0)
-    replay_share: Chance = 0.5
+    replay_share: Chance = 0.75
     rim_nm: float = Field(20.0, ge=0)
     recent_share: Chance = 0.5
     propagate: Chance = 0.5
