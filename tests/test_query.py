@@ -60,6 +60,10 @@ class TestClaspPeExam(StrategyExam):
     name = "clasp-pe"
 
 
+class TestLookAheadExam(StrategyExam):
+    name = "look-ahead"
+
+
 class TestCoreSetExam(StrategyExam):
     name = "core-set"
 

@@ -6,6 +6,7 @@ Knows numpy, scipy and scikit-learn; must not know disks, models, people or roun
 from twostream.query.adapters import SkActiveML, SubSampling
 from twostream.query.baselines import Random, RandomSpace
 from twostream.query.diversity import Badge, CoreSet, KMeans, ProbCover, TypiClust, WeightedKMeans
+from twostream.query.look_ahead import LookAhead
 from twostream.query.scorer import Scorer
 from twostream.query.strategy import STRATEGIES, Selection, Strategy, get_strategy, register_strategy
 from twostream.query.two_stream import TwoStream
@@ -20,6 +21,7 @@ __all__ = [
     "Entropy",
     "KMeans",
     "LeastConfident",
+    "LookAhead",
     "Margin",
     "ProbCover",
     "Random",

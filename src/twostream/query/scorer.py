@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
@@ -150,6 +150,12 @@ class Scorer:
             return Columns.of(_checked(X, y, score, num_voxels, excluded), score, num_voxels).posterior()
 
 
+def log_odds(probability: np.ndarray) -> np.ndarray:
+    """Of probabilities, which are clipped to a finite range."""
+    found: np.ndarray = logit(np.clip(probability, CERTAIN, 1 - CERTAIN))
+    return found
+
+
 def has_answers(y: np.ndarray) -> bool:
     """Whether ``y``, (N,) 1, 0, or NaN, holds an answer; until it does, the scorer has learned nothing."""
     return bool((~np.isnan(y)).any())
@@ -176,11 +182,11 @@ def _checked(
 
 @dataclass(frozen=True)
 class Columns:
-    """The columns of the model: log-odds of the score, log of the size, the streams, and 1 for the intercept.
+    """The columns of the model: plain ones (log-odds of the score, log of the size), the streams, 1 for the intercept.
 
     Attributes:
         pool: rows in their own order.
-        plain: (N, 2) float, standardised.
+        plain: (N, P) float, standardised.
         scales: {stream: ((D,) middle, (D,) divisor)}.
     """
 
@@ -190,9 +196,13 @@ class Columns:
 
     @classmethod
     def of(cls, pool: Pool, score: np.ndarray, num_voxels: np.ndarray) -> Columns:
+        return cls.beside(pool, np.stack([log_odds(score), np.log(num_voxels)], axis=1))
+
+    @classmethod
+    def beside(cls, pool: Pool, plain: np.ndarray) -> Columns:
+        """Columns of the streams beside (N, P) ``plain`` ones, which are not standardised yet."""
         # Rows are in hash order, so that the first ones are a random sample.
         rows = np.concatenate([pool.answered, pool.askable[:SAMPLE_ROWS]])
-        plain = np.stack([logit(np.clip(score, CERTAIN, 1 - CERTAIN)), np.log(num_voxels)], axis=1)
         middle, width = _middle_and_width(lambda: [(slice(None), plain[rows])])
         scales = {}
         for name, array in pool.streams.items():
@@ -201,20 +211,24 @@ class Columns:
         return cls(pool, (plain - middle) / width, scales)
 
     def blocks(self, rows: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
-        """Slices of ``rows``, and their (n, 2 + D + 1) float64 columns."""
-        size = rows_per_block(3 + sum(len(middle) for middle, _ in self.scales.values()))
+        """Slices of ``rows``, and their (n, P + D + 1) float64 columns."""
+        size = rows_per_block(len(self.variances))
         for start in range(0, len(rows), size):
             part = slice(start, min(start + size, len(rows)))
             streams = [(self.pool.take(rows[part], name) - m) / w for name, (m, w) in self.scales.items()]
             yield part, np.hstack([self.plain[rows[part]], *streams, np.ones((len(rows[part]), 1))])
 
+    @cached_property
+    def variances(self) -> np.ndarray:
+        """(D,) prior variance of the weight of each column."""
+        num_plain, num_streams = self.plain.shape[1], sum(len(middle) for middle, _ in self.scales.values())
+        return np.repeat([PLAIN_VARIANCE, STREAM_VARIANCE, CONSTANT_VARIANCE], [num_plain, num_streams, 1])
+
     def prior(self) -> tuple[np.ndarray, np.ndarray]:
-        """Prior of the weights: (D,) means and (D,) inverse variances."""
-        variance = np.full(3 + sum(len(middle) for middle, _ in self.scales.values()), STREAM_VARIANCE)
-        variance[:2], variance[-1] = PLAIN_VARIANCE, CONSTANT_VARIANCE
-        expected = np.zeros(len(variance))
+        """Prior of the weights of the scorer: (D,) means and (D,) inverse variances."""
+        expected = np.zeros(len(self.variances))
         expected[0] = SCORE_WEIGHT
-        return expected, 1 / variance
+        return expected, 1 / self.variances
 
     def posterior(self) -> Posterior:
         """The posterior of the weights given the answers; without answers it is the prior."""
