@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from twostream.base.errors import ConfigError, ProjectError
 from twostream.base.geometry import Box
+from twostream.bench.candidates import Candidates
 from twostream.candidates.candidate import Candidate
 from twostream.candidates.table import from_table, read_table
 from twostream.cli import app
@@ -83,6 +84,64 @@ def test_every_refit_is_judged_and_it_is_said_what_became_of_it(finished):
         assert judged["errors"][share] - min(judged["errors"].values()) <= judged["chances"][share] + 1e-4
         assert not list(finished.round_dir(number).glob("*.resume"))
     assert lines.count("that of the one before") == 2
+
+
+def bench(*words):
+    """Standard output, standard error and status of `twostream bench efficiency`."""
+    done = CliRunner().invoke(app, ["bench", "efficiency", *map(str, words)])
+    return done.stdout, done.stderr, done.exit_code
+
+
+def test_strategies_are_compared_on_the_candidates_of_round_0(finished, tmp_path, truth):
+    rows = tmp_path / "rows.jsonl"
+    asked = (finished.root, "--truth", truth, "--rows", rows, "--budget", "2", "--rounds", "2", "--seeds", "2")
+    said, error, status = bench(*asked, "--strategies", "random,look-ahead")
+    assert status == 0, error
+    lines = [json.loads(line) for line in rows.read_text().splitlines()]
+    assert len(lines) == 2 * 2 * 3 and {line["set"] for line in lines} == {finished.root.name}
+    found = Candidates.of_round(finished, open_truth(finished, truth))
+    assert found.is_held_out.any() and not found.is_held_out.all() and set(np.unique(found.y)) == {0, 1}
+    first = lines[0]
+    assert first["accuracy"] == pytest.approx(((found.score >= 0.5) == found.y)[~found.is_held_out].mean())
+    assert "look-ahead" in said and "12 rows in" in said
+    before = rows.read_bytes()
+    again, _, status = bench(*asked, "--strategies", "random,look-ahead")
+    assert (status, again) == (0, said) and rows.read_bytes() == before
+    _, error, status = bench(*asked, "--strategies", "random", "--name", "other")
+    assert status == 0 and len(rows.read_text().splitlines()) == 12 + 6
+
+
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (("--strategies", "random,randon"), "strategy is 'randon'"),
+        (("--strategies", ","), "--strategies is ','"),
+        (("--score", "f1"), "--score is 'f1'; expected one of accuracy"),
+        (("--set", "entropy.x=1", "--strategies", "random"), "--set names 'entropy'"),
+        (("--set", "random.x=1", "--strategies", "random"), "has no setting 'x'"),
+        (("--set", "random=1", "--strategies", "random"), "settings of random"),
+        (("--budget", "500"), "candidates: all strategies would ask about all of them"),
+        (("--truth", "nowhere.h5:x"), "nowhere.h5"),
+    ],
+)
+def test_a_benchmark_that_cannot_be_run_says_why(finished, tmp_path, truth, words, said):
+    more = [] if "--truth" in words else ["--truth", truth]
+    _, error, status = bench(finished.root, "--rows", tmp_path / "rows.jsonl", *more, *words)
+    assert status == 1 and said in error, error
+    assert not (tmp_path / "rows.jsonl").exists()
+
+
+def test_a_project_without_round_0_cannot_be_compared_on(tmp_path, toy_file, truth):
+    from conftest import LABELS_BOX, TEST_BOX, TINY
+
+    from twostream.project.create import create_project
+
+    create_project(
+        tmp_path / "p", task="mitochondria", image=f"{toy_file}:image", labels=truth, labels_box=LABELS_BOX,
+        test_box=TEST_BOX, budget=6, overrides=TINY,
+    )  # fmt: skip
+    _, error, status = bench(tmp_path / "p", "--truth", truth, "--rows", tmp_path / "rows.jsonl")
+    assert status == 1 and "round 0" in error and "twostream run" in error
 
 
 def test_a_project_that_uses_no_answer_learns_from_none(finished, tmp_path, truth):

@@ -19,9 +19,9 @@ from twostream.cli.app import app
 
 # isort: off
 # `--help` lists the commands in the order in which they are imported: as a user meets them.
-from twostream.cli import making, running, serving, answering, choosing
+from twostream.cli import making, running, serving, answering, choosing, benching
 
-__all__ = ["answering", "app", "choosing", "making", "running", "serving"]
+__all__ = ["answering", "app", "benching", "choosing", "making", "running", "serving"]
 
 
 @app.callback(invoke_without_command=True)

@@ -1,0 +1,80 @@
+"""Candidates of a fixed S with their true answers: what strategies are compared on.
+
+Knows a project's round and the truth; must not know strategies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from twostream.base.atomic import read_array
+from twostream.base.errors import InputError
+from twostream.candidates.table import from_table, read_table
+from twostream.candidates.truth import Truth
+from twostream.project.project import Project
+from twostream.rounds.asking import may_be_asked
+from twostream.rounds.embed import STREAMS
+from twostream.task.answers import MEANING
+
+Streams = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """N candidates of one round.
+
+    Attributes:
+        streams: {"supervised": (N, Ds), "unsupervised": (N, Du)} float.
+        score: (N,) float in [0, 1], mean probability by S inside the mask.
+        num_voxels: (N,) int.
+        position_nm: (N, 3) float, (z, y, x) in nm.
+        y: (N,) float, 1 or 0, what an expert who knows the truth would answer.
+        is_held_out: (N,) bool, True for those in the test box, which are never asked about.
+    """
+
+    streams: Streams
+    score: np.ndarray
+    num_voxels: np.ndarray
+    position_nm: np.ndarray
+    y: np.ndarray
+    is_held_out: np.ndarray
+
+    @classmethod
+    def of_round(cls, project: Project, truth: Truth, round_number: int = 0) -> Candidates:
+        """The candidates of a round that may be asked about, and those in the test box.
+
+        Those of which the truth says nothing, faint ones, and those near the test box or in the labels boxes are left
+        out.
+
+        Raises:
+            InputError: the round has no latents yet, or fewer than two candidates of either answer may be asked about.
+        """
+        paths = {name: project.path(round_number, f"latents_{name}.npy") for name in STREAMS}
+        if not all(path.exists() for path in paths.values()):
+            raise InputError(f"round {round_number} of {project.root} has no latents yet; `twostream run` makes them.")
+        table = read_table(project.path(round_number, "candidates.parquet"))
+        found = from_table(table)
+        askable, test = np.array(may_be_asked(project, round_number), bool), project.boxes.test
+        held_out = np.array([test is not None and test.contains(c.box.middle) for c in found], bool)
+        y = np.array([MEANING[truth.judge(c).kind].y for c in found], float)
+        rows = np.flatnonzero((askable | held_out) & ~np.isnan(y))
+        members = [found[row] for row in rows]
+        corners = np.array([(c.box.offset_zyx, c.box.stop_zyx) for c in members], float).reshape(-1, 2, 3)
+        made = cls(
+            {name: read_array(path)[rows] for name, path in paths.items()},
+            np.array([c.score for c in members]),
+            np.array([c.num_voxels for c in members]),
+            corners.mean(1) * project.image.voxel_size_nm,
+            y[rows],
+            held_out[rows],
+        )
+        asked = made.y[~made.is_held_out]
+        if min((asked == 1).sum(), (asked == 0).sum()) < 2:
+            raise InputError(
+                f"{project.root} has {int((asked == 1).sum())} true and {int((asked == 0).sum())} wrong candidates to "
+                f"ask about; expected two of each, else there is nothing to choose between."
+            )
+        return made
