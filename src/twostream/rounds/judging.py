@@ -3,8 +3,8 @@
 The newest answers are divided in halves; each of two models learns from one half (and from all older answers) and is
 tested on the other. The refitted S is the mean of the two. It is blended with its predecessor, S + a (new - S): a = 1
 takes the new S, 0 keeps the old one. An error is how often S finds a wrong candidate more probable than a true object,
-and how badly it fits the validation box. The largest share is taken whose error is the lowest but for chance.
-Equations: ``docs/segmentation.md``, *A refit is judged*.
+and how badly it fits the validation box. Of the shares whose error is the lowest but for chance, the one is taken that
+lets all refits so far count alike. Equations: ``docs/segmentation.md``, *A refit is judged*.
 
 Knows S, crops and targets; must not know the ledger, rounds or how S is trained.
 """
@@ -98,13 +98,14 @@ class Evidence:
         self._validation, self._num_objects = validation, num_objects if validation else 0
         self._channels, self._foreground = list(channels), foreground
 
-    def judge(self, old: Segmenter, halves: Sequence[Weights], new: Weights) -> Choice:
+    def judge(self, old: Segmenter, halves: Sequence[Weights], new: Weights, *, num_refits: int = 1) -> Choice:
         """Choose the share of the new S.
 
         Args:
             old: the predecessor; its weights are exchanged meanwhile.
             halves: weights of the two models, in the order of ``halves`` above.
             new: weights of the refitted S.
+            num_refits: refits so far, with this one.
         """
         tested = self._tested.values()
         weights = np.array([sum(held_out.num_balanced for held_out in tested), self._num_objects], float)
@@ -113,9 +114,9 @@ class Evidence:
         before = {name: value.clone() for name, value in old.network.state_dict().items()}
         found = [self._errors(old, before, halves, new, share) for share in SHARES]
         old.network.load_state_dict(before)
-        return chosen(
-            found, weights / weights.sum(), sum(len(held_out.images) for held_out in tested), self._num_objects
-        )
+        num_answers = sum(len(held_out.images) for held_out in tested)
+        preferred = max(1 / num_refits, SHARES[1])  # however many they are, the newest one has learned from most
+        return chosen(found, weights / weights.sum(), preferred, num_answers, self._num_objects)
 
     def _errors(
         self, model: Segmenter, before: Weights, halves: Sequence[Weights], new: Weights, share: float
@@ -171,12 +172,15 @@ class Spread:
         return float(sum(d.var(ddof=1) / len(d) for d in differences if len(d) > 1))
 
 
-def chosen(found: Sequence[Sequence[Spread]], weights: np.ndarray, num_answers: int, num_objects: int) -> Choice:
-    """The share that is taken: the largest one within one standard error of the best.
+def chosen(
+    found: Sequence[Sequence[Spread]], weights: np.ndarray, preferred: float, num_answers: int, num_objects: int
+) -> Choice:
+    """The share that is taken: of those within one standard error of the best, the one nearest to ``preferred``.
 
     Args:
         found: for each of ``SHARES``, the errors of the answers and of the validation box.
         weights: (2,) float, of these; they add up to 1.
+        preferred: share where evidence is silent; of two shares as near to it, the larger one is taken.
         num_answers, num_objects: of the result.
     """
     errors = [float(weights @ [one.error for one in tests]) for tests in found]
@@ -188,7 +192,8 @@ def chosen(found: Sequence[Sequence[Spread]], weights: np.ndarray, num_answers: 
         for share, tests in enumerate(found)
     ]
     likely = [i for i, error in enumerate(errors) if error - errors[lowest] <= chances[i]]
-    return Choice(SHARES[max(likely)], tuple(errors), tuple(chances), num_answers, num_objects)
+    share = SHARES[min(likely, key=lambda i: (abs(SHARES[i] - preferred), -i))]
+    return Choice(share, tuple(errors), tuple(chances), num_answers, num_objects)
 
 
 @dataclass(frozen=True)
