@@ -3,8 +3,8 @@
 The newest answers are divided in halves; each of two models learns from one half (and from all older answers) and is
 tested on the other. The refitted S is the mean of the two. It is blended with its predecessor, S + a (new - S): a = 1
 takes the new S, 0 keeps the old one. An error is how often S finds a wrong candidate more probable than a true object,
-and how badly it fits the validation box. Of the shares whose error is the lowest but for chance, the one is taken that
-lets all refits so far count alike. Equations: ``docs/segmentation.md``, *A refit is judged*.
+and how badly it fits the validation box. The share is taken that lets all refits so far count alike, unless another one
+is better by more than chance. Equations: ``docs/segmentation.md``, *A refit is judged*.
 
 Knows S, crops and targets; must not know the ledger, rounds or how S is trained.
 """
@@ -175,12 +175,12 @@ class Spread:
 def chosen(
     found: Sequence[Sequence[Spread]], weights: np.ndarray, preferred: float, num_answers: int, num_objects: int
 ) -> Choice:
-    """The share that is taken: of those within one standard error of the best, the one nearest to ``preferred``.
+    """The share that is taken: the preferred one, or the best if it is better by more than a standard error.
 
     Args:
         found: for each of ``SHARES``, the errors of the answers and of the validation box.
         weights: (2,) float, of these; they add up to 1.
-        preferred: share where evidence is silent; of two shares as near to it, the larger one is taken.
+        preferred: share where evidence is silent; the nearest one of ``SHARES`` stands for it.
         num_answers, num_objects: of the result.
     """
     errors = [float(weights @ [one.error for one in tests]) for tests in found]
@@ -191,9 +191,9 @@ def chosen(
         else float(np.sqrt(weights**2 @ [a.variance_beside(b) for a, b in zip(tests, found[lowest], strict=True)]))
         for share, tests in enumerate(found)
     ]
-    likely = [i for i, error in enumerate(errors) if error - errors[lowest] <= chances[i]]
-    share = SHARES[min(likely, key=lambda i: (abs(SHARES[i] - preferred), -i))]
-    return Choice(share, tuple(errors), tuple(chances), num_answers, num_objects)
+    first = min(range(len(SHARES)), key=lambda i: abs(SHARES[i] - preferred))
+    taken = first if errors[first] - errors[lowest] <= chances[first] else lowest
+    return Choice(SHARES[taken], tuple(errors), tuple(chances), num_answers, num_objects)
 
 
 @dataclass(frozen=True)
