@@ -22,8 +22,9 @@ MAX_BODY = 4 << 20
 """Bytes of a request's body: a batch of decisions, or a drawing with 400,000 runs."""
 BODY_SECONDS = 60.0
 """Within which a body must have come: a sender that never ends must not hold a place."""
-DRAIN_BYTES, DRAIN_SECONDS = 8 << 20, 5.0
-"""How much of a refused body is read and thrown away, and for how long."""
+DRAIN_BYTES, DRAIN_SECONDS = MAX_BODY + (1 << 20), 5.0
+"""How much of a refused body is read in all, and for how long it is read on: a body that is a little too large comes to
+its end, and one that never ends is not waited for."""
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; "
     "form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
@@ -125,19 +126,19 @@ class BodyLimit:
             return
         stated = dict(scope["headers"]).get(b"content-length", b"0")
         if not stated.isdigit() or len(stated) > 12 or int(stated) > MAX_BODY:
-            await _refuse_size(receive, send)
+            await _refuse_size(receive, send, 0)
             return
         # The body is read here, so that a body of unknown length is refused before any of it is used.
         try:
             async with asyncio.timeout(BODY_SECONDS):
                 body = await _body(receive)
         except TimeoutError:
-            await _refuse(408, f"the request has not come within {BODY_SECONDS:g} seconds.", receive, send)
+            await _refuse(408, f"the request has not come within {BODY_SECONDS:g} seconds.", receive, send, 0)
             return
         if body is None:
             return  # the sender has gone
         if len(body) > MAX_BODY:
-            await _refuse_size(receive, send)
+            await _refuse_size(receive, send, len(body))
             return
         is_read = False
 
@@ -163,19 +164,21 @@ async def _body(receive: Receive) -> bytes | None:
     return bytes(body)
 
 
-async def _refuse_size(receive: Receive, send: Send) -> None:
-    await _refuse(413, f"the request is too large; at most {MAX_BODY} bytes are taken.", receive, send)
+async def _refuse_size(receive: Receive, send: Send, num_read: int) -> None:
+    await _refuse(413, f"the request is too large; at most {MAX_BODY} bytes are taken.", receive, send, num_read)
 
 
-async def _refuse(status: int, detail: str, receive: Receive, send: Send) -> None:
+async def _refuse(status: int, detail: str, receive: Receive, send: Send, num_read: int) -> None:
     """Answers before the body has come whole, reads on for a while, and ends the connection.
+
+    ``num_read`` bytes of the body have been read already.
 
     A connection that is closed while bytes still arrive is reset, and a reset can take the answer with it.
     """
     answer = JSONResponse({"detail": detail}, status, {"Connection": "close"})
     await send({"type": "http.response.start", "status": status, "headers": answer.raw_headers})
     await send({"type": "http.response.body", "body": answer.body, "more_body": True})
-    left, more = DRAIN_BYTES, True
+    left, more = DRAIN_BYTES - num_read, True
     with suppress(TimeoutError):
         async with asyncio.timeout(DRAIN_SECONDS):
             while more and left > 0:
