@@ -21,6 +21,7 @@ from twostream.query import get_strategy
 from twostream.rounds.loop import open_truth
 
 IDENTITY = ("set", "project", "strategy", "settings", "batch_size", "num_rounds", "error_rate", "seed")
+"""Columns that tell runs apart."""
 REFERENCE = "random"
 """The strategy to which all others are compared."""
 SCORES = ("accuracy", "average_precision", "held_out_accuracy", "held_out_auc")

@@ -13,9 +13,7 @@ from sklearn.metrics import average_precision_score, log_loss, roc_auc_score
 
 from twostream.bench.candidates import Candidates
 from twostream.query import Scorer, get_strategy
-
-NUM_MEMBERS = 20
-"""Scorers of the committee that some strategies ask for."""
+from twostream.rounds.pool import NUM_MEMBERS
 
 
 def curve(
