@@ -35,10 +35,10 @@ from typing import Any
 import numpy as np
 from common import options as common_options
 from common.results import Data, Results, commit, mean_interval
-from common.scenes import BUDGETS, DEMO_SETS, FRESH_SHAPE, Scene, data_of, project_of, scene_of, side_of
-from common.sets import open_synthetic
+from common.scenes import DEMO_SETS, data_of, fresh, scene, side_of
 
 from twostream.base.geometry import Box
+from twostream.bench.recipes import RECIPES, Scene
 from twostream.candidates.candidate import clean, drop_low_scores, extract
 from twostream.candidates.truth import Truth
 from twostream.models.segmentation.card import CARD_NAME, CHECKPOINT_NAME, FINISHED, ModelCard
@@ -178,51 +178,49 @@ class Seed:
         if not missing and ("S_0", 0) in self._have:
             return
         options = self._options
-        scene = scene_of(options, self._name, self._seed, self._folder)
-        base = project_of(scene, self._folder / "base", self._seed, options.override)
+        made = scene(options, self._name, self._seed, self._folder)
+        base = made.project(self._folder / "base", self._seed, options.override)
         use_threads(base.config.num_threads)
-        run(base, rounds=0, truth_uri=scene.labels)
-        self._truth, self._fresh = open_truth(base, scene.labels), None
-        if scene.fresh:
-            kind, shape = scene.fresh, FRESH_SHAPE if options.full else (16, 256, 256)
-            opened = open_synthetic(kind[1], shape, kind[0])
+        run(base, rounds=0, truth_uri=made.labels)
+        self._truth, self._fresh = open_truth(base, made.labels), None
+        if (opened := fresh(options, self._name, self._seed)) is not None:
             self._fresh = opened.image, Truth(opened.labels, None, base.task)
         self._add("S_0", base, 0)
         for arm, rounds in missing.items():
             if arm in ("finish", "ceiling"):
-                scored = self._finished(scene) if arm == "finish" else self._ceiling(base, scene)
+                scored = self._finished(made) if arm == "finish" else self._ceiling(base, made)
                 probability, box = scored.predicted(base.image), base.boxes.test
                 assert box is not None
                 scores, units = scored.scores(probability, self._truth, box), scored.units(probability, self._truth)
                 self._append(arm, rounds[0], scored, {"scores": scores, "units": units})
             else:
-                self._loop(arm, rounds, base, scene)
+                self._loop(arm, rounds, base, made)
 
-    def _loop(self, arm: str, rounds: list[int], base: Project, scene: Scene) -> None:
+    def _loop(self, arm: str, rounds: list[int], base: Project, made: Scene) -> None:
         root = self._folder / arm
         if not (root / CONFIG_NAME).exists():
             fork_project(base, root, list(ARMS[arm]))
         project = Project(root)
         for number in rounds:  # one at a time: only the newest round keeps its probability
-            run(project, rounds=number, truth_uri=scene.labels)
+            run(project, rounds=number, truth_uri=made.labels)
             self._add(arm, project, number)
 
-    def _ceiling(self, base: Project, scene: Scene) -> Scored:
+    def _ceiling(self, base: Project, made: Scene) -> Scored:
         """S of a project with the truth of the whole pool as labels."""
         (depth, height, _), guarded = base.image.shape_zyx, base.guarded_box
         assert guarded is not None
         pool = Box((0, 0, 0), (depth, height, guarded.offset_zyx[2]))  # all test boxes lie at the right
-        taught = replace(scene, labels_box=str(pool), test_box=str(base.boxes.test))
+        taught = replace(made, labels_box=str(pool), test_box=str(base.boxes.test))
         steps = f"segmentation.num_steps={2 * base.config.segmentation.num_steps}"
-        project = project_of(taught, self._folder / "ceiling", self._seed, [*self._options.override, steps])
+        project = taught.project(self._folder / "ceiling", self._seed, [*self._options.override, steps])
         for step in ("train", "predict", "propose"):  # there is nothing left to ask about, so no streams
             run_step(project, step)
         return Scored.of_round(project, 0)
 
-    def _finished(self, scene: Scene) -> Scored:
+    def _finished(self, made: Scene) -> Scored:
         project = Project(self._folder / "two-stream")
         if not (project.root / FINISHED).exists():
-            finish(project, truth_uri=scene.labels)
+            finish(project, truth_uri=made.labels)
         return Scored.of_finished(project)
 
     def _add(self, arm: str, project: Project, number: int) -> None:
@@ -358,7 +356,7 @@ def add_gain(
 
 def main() -> None:
     parser = common_options.parser(__doc__)
-    parser.add_argument("--sets", nargs="+", choices=[*DEMO_SETS, *BUDGETS], default=["demo-polarity"])
+    parser.add_argument("--sets", nargs="+", choices=[*DEMO_SETS, *RECIPES], default=["demo-polarity"])
     parser.add_argument("--side", choices=["development", "confirmation"], default="development", help="of FAFB")
     common_options.add_overrides(parser)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])

@@ -9,12 +9,15 @@ import time
 
 import numpy as np
 import pytest
+from conftest import TINY
 from scipy import ndimage
 from typer.testing import CliRunner
 
 from twostream.base.errors import ConfigError, ProjectError
 from twostream.base.geometry import Box
 from twostream.bench.candidates import Candidates
+from twostream.bench.pools import hours, pools_of_recipe
+from twostream.bench.recipes import Recipe
 from twostream.candidates.candidate import Candidate
 from twostream.candidates.table import from_table, read_table
 from twostream.cli import app
@@ -111,17 +114,56 @@ def test_strategies_are_compared_on_the_candidates_of_round_0(finished, tmp_path
     assert status == 0 and len(rows.read_text().splitlines()) == 12 + 6
 
 
+def test_strategies_are_compared_in_the_loop(finished, tmp_path, truth):
+    words = (finished.root, "--truth", truth, "--rows", tmp_path / "rows.jsonl", "--pools", tmp_path / "pools")
+    words += ("--level", "loop", "--budget", "3", "--rounds", "1", "--strategies", "random,entropy")
+    said, error, status = bench(*words)
+    assert status == 0, error
+    lines = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+    assert [(row["strategy"], row["round"], row["num_answers"]) for row in lines] == [
+        ("random", 0, 0), ("random", 1, 3), ("entropy", 0, 0), ("entropy", 1, 3)
+    ]  # fmt: skip
+    forks = {path.name: Project(path) for path in (tmp_path / "pools" / finished.id).iterdir()}
+    assert sorted(forks) == ["loop-entropy-3-0", "loop-random-3-0"]
+    for row in lines:
+        metrics = forks[f"loop-{row['strategy']}-3-0"].ledger.scores()[row["round"]]
+        assert row["instance_f1"] == pytest.approx(metrics["scores"]["instance_f1"], abs=1e-6)
+        assert sum(row["told"].values()) == row["num_answers"]
+    assert "S and the scorer learn; area under the curve of instance_f1" in said
+    before = (tmp_path / "rows.jsonl").read_bytes()
+    assert bench(*words)[0].splitlines()[-4:] == said.splitlines()[-4:]
+    assert (tmp_path / "rows.jsonl").read_bytes() == before
+
+
+def test_a_recipe_makes_its_project_once(tmp_path, toy_file):
+    tiny = Recipe("tiny", "", "mitochondria", 64, 2, toy_file.name, "mitochondria", settings=TINY)
+    (opened,) = pools_of_recipe(tiny, "confirmation", 1, tmp_path / "pools", toy_file.parent)
+    found = opened.opened()
+    assert opened.opened() is found and found.project.root == tmp_path / "pools" / "tiny-confirmation-0" / "base"
+    assert (0, "score") in found.project.ledger.finished_steps()
+    before = found.project.ledger.finished_steps()
+    (again,) = pools_of_recipe(tiny, "confirmation", 1, tmp_path / "pools", None)
+    assert again.opened().project.ledger.finished_steps() == before
+    assert hours([found.project]) == pytest.approx(sum(d["seconds"] for d in before.values()) / 3600)
+
+
 @pytest.mark.parametrize(
     "words, said",
     [
         (("--strategies", "random,randon"), "strategy is 'randon'"),
         (("--strategies", ","), "--strategies is ','"),
-        (("--score", "f1"), "--score is 'f1'; expected one of accuracy"),
+        (("--score", "f1"), "--score is 'f1'; of --level candidates expected one of accuracy"),
         (("--set", "entropy.x=1", "--strategies", "random"), "--set names 'entropy'"),
         (("--set", "random.x=1", "--strategies", "random"), "has no setting 'x'"),
         (("--set", "random=1", "--strategies", "random"), "settings of random"),
         (("--budget", "500"), "candidates: all strategies would ask about all of them"),
         (("--truth", "nowhere.h5:x"), "nowhere.h5"),
+        (("--level", "both"), "--level is 'both'; expected candidates or loop"),
+        (("--level", "loop", "--score", "accuracy"), "of --level loop expected one of instance_f1"),
+        (("--level", "loop", "--seeds", "2"), "--seeds is 2; S of a project is trained from one seed"),
+        (("--seconds", "tru=1"), "--seconds names 'tru'"),
+        (("--recipe", "synthetic"), "both of DIR and --recipe is given"),
+        (("--quick",), "--quick belongs to --recipe"),
     ],
 )
 def test_a_benchmark_that_cannot_be_run_says_why(finished, tmp_path, truth, words, said):

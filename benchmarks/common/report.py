@@ -8,6 +8,8 @@ order of the files:
   only in "repetition" by ", ";
 - a spread follows its number in brackets; a count out of 20 reads "19 of 20"; differences have their sign.
 
+Tables and plots of ``twostream bench efficiency`` are made as well (``efficiency.py``).
+
     python -m common.report            # in benchmarks/: rewrites the tables
 """
 
@@ -19,6 +21,7 @@ from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from pathlib import Path
 
+from common import efficiency
 from common.results import FOLDER, ROOT, Row, read
 
 MARKED = re.compile(r"(<!-- results: (?P<name>\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -138,10 +141,12 @@ def main() -> None:
     groups = all_rows()
     for path in texts():
         before = path.read_text(encoding="utf-8")
-        after = filled(before, groups)
+        after = efficiency.filled(filled(before, groups))
         if after != before:
             path.write_text(after, encoding="utf-8")
             print(f"{path.relative_to(ROOT)}: {len(names_in(after))} tables", file=sys.stderr)
+        for name, score in efficiency.names_in(after):
+            print(efficiency.plot(name, score).relative_to(ROOT), file=sys.stderr)
 
 
 if __name__ == "__main__":

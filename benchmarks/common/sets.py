@@ -9,6 +9,7 @@ import numpy as np
 
 from common.results import Data, file_data
 from twostream.base.geometry import Box
+from twostream.bench.recipes import RECIPES
 from twostream.task import Task
 from twostream.volume import MemoryVolume, Volume, open_ignore_mask, open_volume
 
@@ -28,13 +29,11 @@ class RealSet:
     task: str
 
 
-EPFL = "epfl_hippocampus_{}_10nm.h5"
 REAL_SETS = {
-    "fafb": RealSet("fafb_mito_8slices.h5", "mitochondria", "mitochondria"),
-    "epfl": RealSet(EPFL.format("train"), "mitochondria", "mitochondria"),
-    "epfl-test": RealSet(EPFL.format("test"), "mitochondria", "mitochondria"),
-    "vnc": RealSet("vnc_stack1.h5", "mitochondria", "mitochondria"),
-    "vnc-cleft": RealSet("vnc_stack1.h5", "synapses", "cleft"),
+    name + ending: RealSet(file, recipe.labels, recipe.task)
+    for name, recipe in RECIPES.items()
+    for ending, file in (("", recipe.file), ("-test", recipe.test_file))
+    if file is not None
 }
 
 

@@ -5,7 +5,7 @@ Knows a project's round and the truth; must not know strategies.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,24 +30,43 @@ class Candidates:
         streams: {"supervised": (N, Ds), "unsupervised": (N, Du)} float.
         score: (N,) float in [0, 1], mean probability by S inside the mask.
         num_voxels: (N,) int.
+        num_sections: (N,) int, sections through the object.
         position_nm: (N, 3) float, (z, y, x) in nm.
-        y: (N,) float, 1 or 0, what an expert who knows the truth would answer.
+        answer: (N,) text, the kind of answer that an expert who knows the truth would give (``AnswerKind``).
+        y: (N,) float, 1 or 0, what that answer says.
         is_held_out: (N,) bool, True for those in the test box, which are never asked about.
+        kind: (N,) text, what the candidate shows, where that is known; no strategy sees it.
     """
 
     streams: Streams
     score: np.ndarray
     num_voxels: np.ndarray
+    num_sections: np.ndarray
     position_nm: np.ndarray
+    answer: np.ndarray
     y: np.ndarray
     is_held_out: np.ndarray
+    kind: np.ndarray | None = None
 
     @classmethod
-    def of_round(cls, project: Project, truth: Truth, round_number: int = 0) -> Candidates:
+    def of_round(
+        cls,
+        project: Project,
+        truth: Truth,
+        round_number: int = 0,
+        *,
+        kinds_at: Callable[[np.ndarray], np.ndarray | None] = lambda position_nm: None,
+    ) -> Candidates:
         """The candidates of a round that may be asked about, and those in the test box.
 
         Those of which the truth says nothing, faint ones, and those near the test box or in the labels boxes are left
         out.
+
+        Args:
+            project: with a finished round.
+            truth: of the whole image.
+            round_number: the round.
+            kinds_at: what lies at positions, (N, 3) in nm, as (N,) text.
 
         Raises:
             InputError: the round has no latents yet, or fewer than two candidates of either answer may be asked about.
@@ -59,17 +78,22 @@ class Candidates:
         found = from_table(table)
         askable, test = np.array(may_be_asked(project, round_number), bool), project.boxes.test
         held_out = np.array([test is not None and test.contains(c.box.middle) for c in found], bool)
-        y = np.array([MEANING[truth.judge(c).kind].y for c in found], float)
+        answer = np.array([str(truth.judge(c).kind) for c in found])
+        y = np.array([MEANING[kind].y for kind in answer], float)
         rows = np.flatnonzero((askable | held_out) & ~np.isnan(y))
         members = [found[row] for row in rows]
         corners = np.array([(c.box.offset_zyx, c.box.stop_zyx) for c in members], float).reshape(-1, 2, 3)
+        position_nm = corners.mean(1) * project.image.voxel_size_nm
         made = cls(
             {name: read_array(path)[rows] for name, path in paths.items()},
             np.array([c.score for c in members]),
             np.array([c.num_voxels for c in members]),
-            corners.mean(1) * project.image.voxel_size_nm,
+            np.array([c.box.shape_zyx[0] for c in members]),
+            position_nm,
+            answer[rows],
             y[rows],
             held_out[rows],
+            kinds_at(position_nm),
         )
         asked = made.y[~made.is_held_out]
         if min((asked == 1).sum(), (asked == 0).sum()) < 2:

@@ -1,137 +1,185 @@
-"""Every strategy on the candidates of a project, and what came out of all runs, as a table.
+"""Every strategy on every pool, and what came out of all runs, as tables.
 
-Knows projects, candidates, curves and rows; must not know the command line.
+Knows pools, curves and rows; must not know the command line.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from twostream import __version__
 from twostream.base import progress
 from twostream.base.errors import InputError
-from twostream.bench.candidates import Candidates
+from twostream.bench.cost import Cost
 from twostream.bench.efficiency import curve
+from twostream.bench.loop import loop_curve
+from twostream.bench.pools import OpenedPool, Pool
 from twostream.bench.runs import Row, RowsFile
-from twostream.bench.summary import areas, compare, holm, mean_ranks
-from twostream.project.project import Project
+from twostream.bench.summary import (
+    EXPERIMENT,
+    RUN,
+    areas,
+    compare,
+    curves,
+    foreground_rate,
+    holm,
+    mean_ranks,
+    share_needed,
+)  # fmt: skip
 from twostream.query import get_strategy
-from twostream.rounds.loop import open_truth
 
-IDENTITY = ("set", "project", "strategy", "settings", "batch_size", "num_rounds", "error_rate", "seed")
+IDENTITY = (*RUN, "strategy", "settings")
 """Columns that tell runs apart."""
 REFERENCE = "random"
 """The strategy to which all others are compared."""
-SCORES = ("accuracy", "average_precision", "held_out_accuracy", "held_out_auc")
-"""Scores of which the larger is the better."""
+SCORES = {
+    "candidates": ("accuracy", "average_precision", "held_out_accuracy", "held_out_auc", "kinds_seen"),
+    "loop": ("instance_f1", "average_precision", "foreground_iou", "candidate_recall", "curated_accuracy"),
+}
+"""{level: scores by which strategies can be compared, of which the larger is the better; the first is the default}."""
 
 
 def run_missing(
-    project: Project,
-    truth_uri: str,
+    pools: Sequence[Pool],
     rows: RowsFile,
     *,
-    set_name: str,
+    level: str = "candidates",
     strategies: Sequence[str],
     settings: Mapping[str, Mapping[str, Any]],
     batch_size: int,
     num_rounds: int,
-    num_seeds: int,
     error_rate: float = 0.0,
 ) -> None:
-    """Run every strategy with every seed on the candidates of round 0, unless ``rows`` has the run already.
+    """Run every strategy on every pool, unless ``rows`` has the run already.
 
     Args:
-        project: with a finished round 0.
-        truth_uri: labels of the whole image.
+        pools: what is asked about, with the seeds of the strategies.
         rows: to which runs are added.
-        set_name: of the data set, in the rows.
+        level: "candidates": S is fixed and the scorer learns; "loop": S and the streams learn as well.
         strategies: names.
         settings: {strategy: its settings}.
-        batch_size, num_rounds, error_rate: see ``curve``.
-        num_seeds: seeds 0, 1, ... of every strategy.
+        batch_size, num_rounds, error_rate: see ``efficiency.curve`` and ``loop.loop_curve``.
 
     Raises:
         InputError: a strategy is not known, the round has no latents, or there is nothing to choose between.
     """
     for name in strategies:
         get_strategy(name, settings.get(name))
-    wanted: list[Row] = [
-        {
-            "set": set_name, "project": project.id, "strategy": name,
-            "settings": json.dumps(settings.get(name, {}), sort_keys=True), "batch_size": batch_size,
-            "num_rounds": num_rounds, "error_rate": error_rate, "seed": seed,
-        }
-        for seed in range(num_seeds)
+    wanted: list[tuple[Pool, Row]] = [
+        (pool, {
+            "level": level, "set": pool.set_name, "side": pool.side, "project": pool.name, "batch_size": batch_size,
+            "num_rounds": num_rounds, "error_rate": error_rate, "seed": pool.seed, "strategy": name,
+            "settings": json.dumps(settings.get(name, {}), sort_keys=True),
+        })
+        for pool in pools
         for name in strategies
     ]  # fmt: skip
-    missing = [one for one in wanted if not rows.has(one)]
+    missing = [(pool, run) for pool, run in wanted if not rows.has(run)]
     if not missing:
         return
-    candidates = Candidates.of_round(project, open_truth(project, truth_uri))
-    num_asked = batch_size * num_rounds
-    if num_asked > (num_pool := int((~candidates.is_held_out).sum())):
-        raise InputError(
-            f"{num_rounds} batches of {batch_size} are {num_asked} answers, and {project.root} has {num_pool} "
-            f"candidates: all strategies would ask about all of them. Ask fewer (--budget, --rounds)."
-        )
-    with progress.task(f"{set_name}: runs", len(missing)) as advance:
-        for one in missing:
-            points = curve(
-                candidates, one["strategy"], settings.get(one["strategy"]), batch_size=batch_size,
-                num_rounds=num_rounds, seed=one["seed"], error_rate=error_rate,
-            )  # fmt: skip
-            rows.add([one | {"version": __version__} | point for point in points])
+    with progress.task(f"{pools[0].set_name}: runs", len(missing)) as advance:
+        for pool, run in missing:
+            points = _points(pool.opened(), run, settings.get(run["strategy"]))
+            rows.add([run | {"version": __version__} | _rounded(point) for point in points])
             advance(1)
 
 
-def table(rows: Sequence[Row], score: str) -> list[dict[str, Any]]:
+def _points(pool: OpenedPool, run: Row, settings: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+    """The curve of one run."""
+    asked = {name: run[name] for name in ("batch_size", "num_rounds", "error_rate")}
+    if run["level"] == "loop":
+        return loop_curve(pool, run["strategy"], settings, **asked)
+    num_asked, num_pool = run["batch_size"] * run["num_rounds"], int((~pool.candidates.is_held_out).sum())
+    if num_asked > num_pool:
+        raise InputError(
+            f"{run['num_rounds']} batches of {run['batch_size']} are {num_asked} answers, and {pool.project.root} has "
+            f"{num_pool} candidates: all strategies would ask about all of them. Ask fewer (--budget, --rounds)."
+        )
+    return curve(pool.candidates, run["strategy"], settings, seed=run["seed"], **asked)
+
+
+def _rounded(point: Mapping[str, Any]) -> dict[str, Any]:
+    """Six digits: more say nothing, and the rows are kept."""
+    return {name: float(f"{value:.6g}") if isinstance(value, float) else value for name, value in point.items()}
+
+
+def experiments(rows: Iterable[Mapping[str, Any]]) -> dict[tuple[Any, ...], list[Mapping[str, Any]]]:
+    """{values of ``EXPERIMENT``: rows}: within each, strategies are compared."""
+    found: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
+    for row in rows:
+        found.setdefault(tuple(row[column] for column in EXPERIMENT), []).append(row)
+    return found
+
+
+def table(rows: Sequence[Mapping[str, Any]], score: str, cost: Cost | None = None) -> list[dict[str, Any]]:
     """One line for each strategy, the best first.
 
     Args:
-        rows: of any number of runs.
+        rows: of one experiment.
         score: one of ``SCORES``.
+        cost: of answers, in seconds.
 
     Returns:
         ``strategy``; ``area``: mean over its runs of the score's mean over rounds; where there are runs of
         ``REFERENCE``: ``gain`` beside it with ``low`` and ``high``, ``p`` after Holm's correction, ``wins`` and
-        ``num_pairs``; where several strategies have the same runs: ``rank``, the mean one.
+        ``num_pairs``, ``answers`` and ``seconds``: what it spends as a share of what ``REFERENCE`` spends
+        (``summary.share_needed``), ``foreground``: the same of ``summary.foreground_rate``, of scores with a ceiling
+        of 1 where S is fixed; where several strategies have the same runs: ``rank``, the mean one.
 
     Raises:
         InputError: no row has the score.
     """
-    found = areas(rows, score)
+    found = curves(rows, score)
     if not found:
         raise InputError(f"no row has the score {score!r}; without a test box there is nothing that is held out.")
+    sizes, priced = areas(found, score), cost or Cost()
     lines: dict[str, dict[str, Any]] = {
         name: {"strategy": name, "num_runs": len(runs), "area": sum(runs.values()) / len(runs)}
-        for name, runs in found.items()
+        for name, runs in sizes.items()
     }
     others = [name for name in found if name != REFERENCE and set(found[name]) & set(found.get(REFERENCE, {}))]
-    compared = {name: compare(found[name], found[REFERENCE]) for name in others}
+    compared = {name: compare(sizes[name], sizes[REFERENCE]) for name in others}
     corrected = holm({name: one.p for name, one in compared.items()})
     for name, one in compared.items():
         lines[name] |= {
             "gain": one.mean, "low": one.low, "high": one.high, "p": corrected[name], "wins": one.wins,
             "num_pairs": one.num_pairs,
+            "answers": share_needed(found[name], found[REFERENCE], score, lambda row: row["num_answers"]),
+            "seconds": share_needed(
+                found[name], found[REFERENCE], score, lambda row: priced.of(row["told"], row["further_sections"])
+            ),
         }  # fmt: skip
-    if len(found) > 1 and set.intersection(*(set(runs) for runs in found.values())):
-        for name, rank in mean_ranks(found).items():
+        if rows[0]["level"] == "candidates":
+            pairs = set(found[name]) & set(found[REFERENCE])
+            rates = [foreground_rate([found[n][run] for run in sorted(pairs)], score) for n in (name, REFERENCE)]
+            lines[name]["foreground"] = rates[0] / rates[1]
+    if len(sizes) > 1 and set.intersection(*(set(runs) for runs in sizes.values())):
+        for name, rank in mean_ranks(sizes).items():
             lines[name]["rank"] = rank
     return sorted(lines.values(), key=lambda line: -line["area"])
 
 
-def as_text(lines: Sequence[Mapping[str, Any]], score: str) -> list[str]:
+def title(rows: Sequence[Mapping[str, Any]], score: str) -> str:
+    """What a table compares, in one line."""
+    level, name, side, batch_size, num_rounds, error_rate = (rows[0][column] for column in EXPERIMENT)
+    where = f"{name}, {side}" if side else str(name)
+    wrong = f", {error_rate:.0%} of the answers wrong" if error_rate else ""
+    learns = "S and the scorer learn" if level == "loop" else "the scorer learns"
+    return f"{where}: {num_rounds} batches of {batch_size}{wrong}; {learns}; area under the curve of {score}"
+
+
+def as_text(lines: Sequence[Mapping[str, Any]]) -> list[str]:
     """The table for a terminal."""
-    said = [f"{'strategy':<28}{'runs':>5}{score:>20}{f'minus {REFERENCE}':>28}{'p (Holm)':>10}{'wins':>7}{'rank':>7}"]
+    head = f"{'strategy':<24}{'runs':>5}{'area':>8}{f'minus {REFERENCE}':>27}{'p (Holm)':>9}{'wins':>6}{'rank':>6}"
+    said = [f"{head}{'answers':>9}{'seconds':>9}"]
     for line in lines:
         gain = f"{line['gain']:+.4f} [{line['low']:+.4f}, {line['high']:+.4f}]" if "gain" in line else ""
         p = f"{line['p']:.3f}" if "p" in line else ""
         wins = f"{line['wins']:.0%}" if "wins" in line else ""
         rank = f"{line['rank']:.2f}" if "rank" in line else ""
-        said.append(
-            f"{line['strategy']:<28}{line['num_runs']:>5}{line['area']:>20.4f}{gain:>28}{p:>10}{wins:>7}{rank:>7}"
-        )
+        answers, seconds = (f"{line[n][0]:.0%}" if line.get(n) else "" for n in ("answers", "seconds"))
+        first = f"{line['strategy']:<24}{line['num_runs']:>5}{line['area']:>8.4f}{gain:>27}{p:>9}{wins:>6}{rank:>6}"
+        said.append(f"{first}{answers:>9}{seconds:>9}")
     return said

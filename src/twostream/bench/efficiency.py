@@ -14,6 +14,7 @@ from sklearn.metrics import average_precision_score, log_loss, roc_auc_score
 from twostream.bench.candidates import Candidates
 from twostream.query import Scorer, get_strategy
 from twostream.rounds.pool import NUM_MEMBERS
+from twostream.task.answers import AnswerKind
 
 
 def curve(
@@ -25,7 +26,7 @@ def curve(
     num_rounds: int,
     seed: int,
     error_rate: float = 0.0,
-) -> list[dict[str, float | int]]:
+) -> list[dict[str, Any]]:
     """Let a strategy ask ``num_rounds`` batches, and score what is known before the first and after each.
 
     Args:
@@ -37,17 +38,22 @@ def curve(
         error_rate: probability that an answer is wrong.
 
     Returns:
-        For each number of answers, ``round``, ``num_answers`` and the scores (``scores``).
+        For each number of answers, ``round``, what was ``spent`` on them and the scores (``scores``).
     """
     rng = np.random.default_rng(seed)
     asked_about = ~candidates.is_held_out
-    told = np.where(rng.random(len(candidates.y)) < error_rate, 1 - candidates.y, candidates.y)
+    is_wrong = rng.random(len(candidates.y)) < error_rate
+    told = np.where(is_wrong, 1 - candidates.y, candidates.y)
+    kinds = np.where(is_wrong, np.where(candidates.y == 1, AnswerKind.NOTHING, AnswerKind.TRUE), candidates.answer)
     y = np.full(len(told), np.nan)
     seeds = np.random.SeedSequence(seed).generate_state(num_rounds).tolist()
     rows = []
     for number in range(num_rounds + 1):
         p = _probability(candidates, y)
-        rows.append({"round": number, "num_answers": int((~np.isnan(y)).sum())} | scores(candidates, y, p))
+        had = ~np.isnan(y)
+        foreground = int(candidates.num_voxels[had & (candidates.y == 1)].sum())
+        row = {"round": number} | spent(kinds[had], candidates.num_sections[had], foreground)
+        rows.append(row | _coverage(candidates, had) | scores(candidates, y, p))
         if number == num_rounds or not np.isnan(y[asked_about]).any():
             return rows
         chooser = get_strategy(strategy, settings, random_state=seeds[number])
@@ -62,6 +68,27 @@ def curve(
         )
         y[shown[chosen]] = told[shown[chosen]]
     raise AssertionError
+
+
+def spent(told: np.ndarray, num_sections: np.ndarray, foreground_voxels: int) -> dict[str, Any]:
+    """What was asked about, from which costs follow.
+
+    Args:
+        told: (A,) text, kinds of the answers given.
+        num_sections: (A,) sections of their objects.
+        foreground_voxels: of the objects that are right, together.
+
+    Returns:
+        ``num_answers``; ``told``: {kind: number}; ``further_sections``: without the first of each object;
+        ``foreground_voxels``.
+    """
+    kinds, counts = np.unique(told, return_counts=True)
+    return {
+        "num_answers": len(told),
+        "told": dict(zip(kinds.tolist(), counts.tolist(), strict=True)),
+        "further_sections": int((num_sections - 1).sum()),
+        "foreground_voxels": foreground_voxels,
+    }
 
 
 def scores(candidates: Candidates, y: np.ndarray, probability: np.ndarray) -> dict[str, float]:
@@ -91,6 +118,14 @@ def scores(candidates: Candidates, y: np.ndarray, probability: np.ndarray) -> di
         if len(np.unique(truth[outside])) == 2:
             found["held_out_auc"] = float(roc_auc_score(truth[outside], probability[outside]))
     return found
+
+
+def _coverage(candidates: Candidates, answered: np.ndarray) -> dict[str, float]:
+    """``kinds_seen``: share of the kinds in the pool of which one was answered; nothing where kinds are not known."""
+    if candidates.kind is None:
+        return {}
+    there = set(candidates.kind[~candidates.is_held_out].tolist())
+    return {"kinds_seen": len(set(candidates.kind[answered].tolist())) / len(there)}
 
 
 def _probability(candidates: Candidates, y: np.ndarray) -> np.ndarray:
