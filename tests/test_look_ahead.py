@@ -6,7 +6,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import expit, log_expit
 
 from twostream.query import LookAhead, Scorer
-from twostream.query.look_ahead import Answer, Outlook, greedy
+from twostream.query.look_ahead import Answer, Outlook, Rooms, greedy
 from twostream.query.pool import check_pool
 from twostream.query.scorer import log_odds
 
@@ -130,6 +130,24 @@ def test_each_choice_has_the_largest_gain_once_those_before_it_are_answered():
         plain.ask(position)
         left.remove(position)
     assert len({position for position, _ in found}) == 15
+
+
+def test_no_cluster_gets_more_than_its_room():
+    pool = pool_of(80, 10)
+    cluster, room = np.random.default_rng(2).integers(0, 4, len(pool.askable)), np.array([3, 0, 9, 5])
+    outlook = Outlook(pool, every_target(pool))
+    gains = outlook.all_gains()
+    found = greedy(outlook, gains, 17, Rooms(cluster, room))
+    assert np.bincount(cluster[[position for position, _ in found]], minlength=4).tolist() == room.tolist()
+    plain, left, taken = Outlook(pool, every_target(pool)), room.copy(), set()
+    for position, gain in found:
+        rivals = [i for i in range(len(cluster)) if i not in taken and left[cluster[i]]]
+        assert gain >= plain.gains(np.array(rivals)).max() * 0.999
+        plain.ask(position)
+        taken.add(position)
+        left[cluster[position]] -= 1
+    free, outlook = Rooms(cluster, np.full(4, 80)), Outlook(pool, every_target(pool))
+    assert greedy(outlook, gains, 9, free) == greedy(Outlook(pool, every_target(pool)), gains, 9)
 
 
 def test_copies_of_one_candidate_are_not_asked_twice_while_others_are_as_doubtful():

@@ -234,6 +234,12 @@ class TestScorer:
             {"random_share": "abc", "variant": "adaptive"},
             "random_share is 'abc'; expected a number from 0",
         ),
+        (
+            "two-stream",
+            {"variant": "adaptive", "pick": "look-ahead", "share": "error"},
+            "share is a setting of pick='medoids'",
+        ),
+        ("two-stream", {"pick": "look-ahead"}, "pick is a setting of variant='adaptive'"),
         ("two-stream", {"num_clusters": (np.inf, 2)}, "expected two whole numbers"),
         ("two-stream", {"num_clusters": (True, 2)}, "expected two whole numbers"),
         ("sub-sampling", {"strategy": [1]}, r"strategy is \[1\]; expected one of"),

@@ -10,7 +10,7 @@ from threadpoolctl import threadpool_limits
 
 from twostream.base.errors import InputError
 from twostream.query import TwoStream
-from twostream.query.budget import apportion
+from twostream.query.budget import apportion, most_of_batch
 from twostream.testing import StrategyExam
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
@@ -64,6 +64,11 @@ class TestAdaptiveBySpread(StrategyExam):
 class TestAdaptiveByError(StrategyExam):
     name = "two-stream"
     settings: ClassVar = SMALL | {"variant": "adaptive", "share": "error", "weight": "uncertainty"}
+
+
+class TestAdaptiveLooksAhead(StrategyExam):
+    name = "two-stream"
+    settings: ClassVar = SMALL | {"variant": "adaptive", "pick": "look-ahead"}
 
 
 class TestAdaptiveOnAShare(StrategyExam):
@@ -259,6 +264,30 @@ def test_large_pools_are_clustered_on_a_share_and_say_so(tmp_path):
 )
 def test_apportion(weights, sizes, batch, expected):
     assert apportion(np.array(weights, float), sizes, batch) == expected
+
+
+def test_before_any_answer_coarse_clusters_share_the_batch_by_size():
+    assert most_of_batch([60, 30, 10], None, 10).tolist() == [6, 3, 1]
+
+
+def test_later_no_cluster_gets_more_than_twice_its_share_by_error():
+    assert most_of_batch([60, 30, 10], [1.0, 3.0, 0.0], 10).tolist() == [5, 15, 0]
+    assert most_of_batch([60, 3, 10], [1.0, 3.0, 0.0], 10).tolist() == [60, 3, 10]  # 5 and 3 would not be a batch
+    assert most_of_batch([6, 5], [0.0, 0.0], 10).tolist() == [6, 5]
+
+
+def test_looking_ahead_takes_from_every_coarse_cluster_at_first_and_says_which():
+    X, y = streams(300), np.full(300, np.nan)  # noqa: N806
+    strategy = TwoStream(num_clusters=(5, 4), variant="adaptive", pick="look-ahead")
+    found = strategy.suggest(X, y, batch_size=20, probability=np.full(300, 0.8))
+    counts = np.bincount([reason["coarse"] for reason in found.reasons], minlength=5)
+    assert (counts > 0).all() and set(found.reasons[0]) == {"coarse", "gain", "probability_before"}
+    medoids = TwoStream(num_clusters=(5, 4), variant="adaptive")
+    medoids = medoids.suggest(X, y, batch_size=20, probability=np.full(300, 0.8))  # p decides the order of the rows
+    assert np.bincount([reason["coarse"] for reason in medoids.reasons], minlength=5).tolist() == counts.tolist()
+    y[found.rows] = np.arange(20) % 2
+    again = strategy.suggest(X, y, batch_size=20, probability=np.full(300, 0.8))
+    assert not set(again.rows) & set(found.rows) and np.isfinite(again.utilities).sum() == 280
 
 
 def test_apportion_never_fails_to_share_out_everything():

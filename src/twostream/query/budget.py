@@ -60,3 +60,25 @@ def apportion(weights: np.ndarray, sizes: list[int], batch_size: int) -> list[in
             order = np.argsort(-(ideal - whole), kind="stable")
             budget[order[free[order] & (budget[order] < size[order])][:rest]] += 1
     return [int(b) for b in budget]
+
+
+def most_of_batch(sizes: list[int], errors: list[float] | None, batch_size: int) -> np.ndarray:
+    """How many queries each coarse cluster may get at most, where they compete for the batch.
+
+    Before any answer nobody knows where the error is, and a batch that covers the pool shares it out by size; later a
+    cluster gets at most twice its share by expected error.
+
+    Args:
+        sizes: members that may be asked, per cluster; their sum is at least ``batch_size``.
+        errors: expected error, per cluster; None before any answer.
+        batch_size: queries in all.
+
+    Returns:
+        (K,) int, together at least ``batch_size``.
+    """
+    size = np.asarray(sizes)
+    if errors is None:
+        return np.asarray(apportion(size.astype(float), sizes, batch_size))
+    share = np.asarray(errors) / max(sum(errors), np.finfo(float).tiny)
+    most = np.minimum(np.ceil(2 * batch_size * share).astype(int), size)
+    return most if most.sum() >= batch_size else size

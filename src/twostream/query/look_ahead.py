@@ -31,6 +31,7 @@ expected to decide about the whole pool, and streams would not count."""
 UNDECIDED = 0.5
 """Probability of a True until somebody has answered. S's score is not believed before: it is high for nearly all of its
 own proposals, and a batch that follows it sees only the few that S doubts."""
+NUM_TARGETS = 256
 MAX_NEWTON = 50
 """Steps in which the log-odds after an answer are found; a handful are enough."""
 NEWTON_TOLERANCE = 1e-10
@@ -52,21 +53,49 @@ class LookAhead(Strategy):
 
     needs_probability = True
 
-    def __init__(self, *, num_targets: int = 256, random_state: int = 0) -> None:
+    def __init__(self, *, num_targets: int = NUM_TARGETS, random_state: int = 0) -> None:
         super().__init__(random_state=random_state)
         self.num_targets = whole("num_targets", num_targets)
 
     def _select(self, pool: Pool, batch_size: int, rng: np.random.Generator) -> Selection:
-        targets = rng.choice(len(pool.askable), min(self.num_targets, len(pool.askable)), replace=False)
-        with threadpool_limits(limits=1):  # with several threads the order of sums would vary
-            outlook = Outlook(pool, targets)
-            gains = outlook.all_gains()
-            chosen = greedy(outlook, gains, batch_size)
-        reasons = [
-            {"gain": round(gain, 6), "probability_before": round(float(pool.mean_probability[pool.askable[i]]), 6)}
-            for i, gain in chosen
-        ]
-        return Selection(pool.askable[[i for i, _ in chosen]], spread_out(pool, gains), reasons)
+        return look_ahead(pool, batch_size, self.num_targets, rng)
+
+
+@dataclass(frozen=True)
+class Rooms:
+    """Clusters of the askable candidates, and how many of each may be chosen.
+
+    Attributes:
+        cluster: (A,) int, in 0..K-1.
+        room: (K,) int, together at least the batch.
+    """
+
+    cluster: np.ndarray
+    room: np.ndarray
+
+
+def look_ahead(
+    pool: Pool, batch_size: int, num_targets: int, rng: np.random.Generator, rooms: Rooms | None = None
+) -> Selection:
+    """Choose a batch one after another (``greedy``), with reasons; utilities are the gains before the first choice.
+
+    Args:
+        pool: with probabilities.
+        batch_size: candidates to choose.
+        num_targets: see ``LookAhead``.
+        rng: of the targets.
+        rooms: how many may be chosen of each cluster; None for as many as there are.
+    """
+    targets = rng.choice(len(pool.askable), min(num_targets, len(pool.askable)), replace=False)
+    with threadpool_limits(limits=1):  # with several threads the order of sums would vary
+        outlook = Outlook(pool, targets)
+        gains = outlook.all_gains()
+        chosen = greedy(outlook, gains, batch_size, rooms)
+    reasons = [
+        {"gain": round(gain, 6), "probability_before": round(float(pool.mean_probability[pool.askable[i]]), 6)}
+        for i, gain in chosen
+    ]
+    return Selection(pool.askable[[i for i, _ in chosen]], spread_out(pool, gains), reasons)
 
 
 @dataclass(frozen=True)
@@ -191,7 +220,7 @@ class Outlook:
                 yield slice(start + part.start, start + part.stop), features
 
 
-def greedy(outlook: Outlook, gains: np.ndarray, number: int) -> list[tuple[int, float]]:
+def greedy(outlook: Outlook, gains: np.ndarray, number: int, rooms: Rooms | None = None) -> list[tuple[int, float]]:
     """One candidate after another, each with the largest gain once those before it are supposed to be answered.
 
     Gains shrink from choice to choice, so those of earlier choices are taken as upper bounds, and only candidates at
@@ -201,10 +230,13 @@ def greedy(outlook: Outlook, gains: np.ndarray, number: int) -> list[tuple[int, 
         outlook: changed by every choice.
         gains: (A,) float, of all askable candidates before the first choice.
         number: of candidates, at most A.
+        rooms: a cluster whose room is taken gives no more candidates.
 
     Returns:
         Positions in ``pool.askable``, and the gain of each when it was chosen.
     """
+    cluster = np.zeros(len(gains), int) if rooms is None else rooms.cluster
+    room = np.array([number]) if rooms is None else rooms.room.copy()
     order = np.argsort(-gains, kind="stable")
     unseen = 0  # candidates of ``order`` from here on still have their first gain
     known: list[tuple[float, int, int]] = []  # heap of (-gain, position, number of choices when it was computed)
@@ -215,6 +247,10 @@ def greedy(outlook: Outlook, gains: np.ndarray, number: int) -> list[tuple[int, 
         while True:
             stale: list[int] = []
             while len(stale) < RECHECKED:
+                while unseen < len(order) and not room[cluster[order[unseen]]]:
+                    unseen += 1
+                while known and not room[cluster[known[0][1]]]:
+                    heapq.heappop(known)
                 best_unseen = gains[order[unseen]] if unseen < len(order) else -np.inf
                 if known and -known[0][0] >= best_unseen:
                     if known[0][2] == choice:
@@ -231,6 +267,7 @@ def greedy(outlook: Outlook, gains: np.ndarray, number: int) -> list[tuple[int, 
                 heapq.heappush(known, (-gain, position, choice))
         negative, position, _ = heapq.heappop(known)
         chosen.append((position, -negative))
+        room[cluster[position]] -= 1
         outlook.ask(position)
     raise AssertionError
 

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from twostream.base.errors import InputError
-from twostream.query.budget import apportion, cluster_numbers, share_budget
+from twostream.query.budget import apportion, cluster_numbers, most_of_batch, share_budget
 from twostream.query.kmeans import EXACT_ROWS, Solution, distance_to_nearest, medoids, rows_wanted, solve
+from twostream.query.look_ahead import NUM_TARGETS, Rooms, look_ahead
 from twostream.query.pool import Pool, rows_by_label
 from twostream.query.strategy import Selection, Strategy, register_strategy
 from twostream.query.stream_features import Members, StreamFeatures
@@ -85,6 +86,9 @@ class TwoStream(Strategy):
         weight: adaptive: what a candidate counts in step 4: "none" (all alike) or "uncertainty" (entropy).
         random_share: adaptive: part of the batch that is drawn at random, in [0, 1).
         standardise: adaptive: every column gets mean 0 and deviation 1.
+        pick: adaptive: "medoids", or "look-ahead" in place of steps 2 to 5: the largest expected reduction of the error
+            over the pool (``look_ahead.py``), where no coarse cluster gets more than its share of the first batch by
+            size, or later more than twice its share by expected error.
         random_state: seed of both levels.
 
     X must be {"supervised": (N, Ds), "unsupervised": (N, Du)}.
@@ -101,19 +105,20 @@ class TwoStream(Strategy):
         weight: str = "none",
         random_share: float = 0.0,
         standardise: bool = True,
+        pick: str = "medoids",
         random_state: int = 0,
     ) -> None:
         super().__init__(random_state=random_state)
         self.num_clusters = check_settings(
             num_clusters, first, variant, exact,
-            share=share, weight=weight, random_share=random_share, standardise=standardise,
+            share=share, weight=weight, random_share=random_share, standardise=standardise, pick=pick,
         )  # fmt: skip
         self.first, self.second = first, STREAMS[first == STREAMS[0]]
         self.variant, self.exact, self.is_adaptive = variant, exact, variant == "adaptive"
         self.share, self.weight, self.random_share = share, weight, random_share
-        self.standardise = standardise
+        self.standardise, self.pick = standardise, pick
         self.keeps_row_order = not self.is_adaptive
-        self.needs_probability = share == "error" or weight == "uncertainty"
+        self.needs_probability = share == "error" or weight == "uncertainty" or pick == "look-ahead"
 
     def _select(self, pool: Pool, batch_size: int, rng: np.random.Generator) -> Selection:
         if missing := set(STREAMS) - set(pool.streams):
@@ -121,11 +126,37 @@ class TwoStream(Strategy):
                 f"two-stream got the streams {sorted(pool.streams)} and lacks {sorted(missing)}; expected X = "
                 "{'supervised': (N, Ds), 'unsupervised': (N, Du)}."
             )
+        if self.pick == "look-ahead":
+            return self._look_ahead(pool, batch_size, rng)
         drawn = rng.choice(pool.askable, round(self.random_share * batch_size), replace=False)
         picked, notes = self._cluster(pool, drawn, batch_size) if len(drawn) < batch_size else ([], ())
         picked += [(int(row), dict(DRAWN)) for row in drawn]
         rows = np.array([row for row, _ in picked], np.int64)
         return Selection(rows, np.full(len(pool.y), np.nan), [reason for _, reason in picked], notes)
+
+    def _look_ahead(self, pool: Pool, batch_size: int, rng: np.random.Generator) -> Selection:
+        """Step 1, and look-ahead with as much room for every coarse cluster as it may have of the batch."""
+        known = np.concatenate([pool.askable, pool.answered])
+        exact = len(known) <= EXACT_ROWS if self.exact is None else self.exact
+        num_coarse, _ = cluster_numbers(self.num_clusters, batch_size)
+        with Workers() as workers:
+            features = StreamFeatures(pool, known, exact=exact, standardise=STREAMS if self.standardise else ())
+            clusters = self._coarse_clusters(features, pool.askable, known, num_coarse, workers)
+        number_of = np.full(len(pool.y), -1)
+        for number, cluster in enumerate(clusters):
+            number_of[cluster.rows] = number
+        p = pool.mean_probability
+        errors = [float((p[cluster.rows] * (1 - p[cluster.rows])).sum()) for cluster in clusters]
+        room = most_of_batch(
+            [len(cluster.rows) for cluster in clusters], errors if len(pool.answered) else None, batch_size
+        )
+        found = look_ahead(pool, batch_size, NUM_TARGETS, rng, Rooms(number_of[pool.askable], room))
+        names = [clusters[number].name for number in number_of[found.rows]]
+        reasons = [{"coarse": name} | reason for name, reason in zip(names, found.reasons, strict=True)]
+        notes = (
+            (f"{len(known)} candidates: {SUBSAMPLED}",) if not exact and len(known) > rows_wanted(num_coarse) else ()
+        )
+        return Selection(found.rows, found.utilities, reasons, notes)
 
     def _cluster(self, pool: Pool, drawn: np.ndarray, batch_size: int) -> tuple[Queries, tuple[str, ...]]:
         """The five steps, without the rows that were drawn at random; and notes."""

@@ -11,7 +11,8 @@ STREAMS = ("supervised", "unsupervised")
 VARIANTS = ("corrected", "published", "adaptive")
 SHARES = ("size", "even", "spread", "error")
 WEIGHTS = ("none", "uncertainty")
-ADAPTIVE = {"share": "size", "weight": "none", "random_share": 0.0, "standardise": True}
+PICKS = ("medoids", "look-ahead")
+ADAPTIVE = {"share": "size", "weight": "none", "random_share": 0.0, "standardise": True, "pick": "medoids"}
 """Settings of the adaptive variant alone, with their defaults."""
 
 
@@ -26,7 +27,7 @@ def check_settings(num_clusters: Any, first: str, variant: str, exact: bool | No
         ``num_clusters`` as two whole numbers.
     """
     known: dict[str, tuple[Any, ...]] = {"first": STREAMS, "variant": VARIANTS, "share": SHARES, "weight": WEIGHTS}
-    known |= {"exact": (None, True, False), "standardise": (True, False)}
+    known |= {"exact": (None, True, False), "standardise": (True, False), "pick": PICKS}
     for name, value in ({"first": first, "variant": variant, "exact": exact} | adaptive).items():
         if name in known and value not in known[name]:
             raise InputError(f"{name} is {value!r}; expected {' or '.join(map(repr, known[name]))}.")
@@ -35,6 +36,8 @@ def check_settings(num_clusters: Any, first: str, variant: str, exact: bool | No
     changed = [name for name, default in ADAPTIVE.items() if adaptive[name] != default]
     if changed and variant != "adaptive":
         raise InputError(f"{changed[0]} is a setting of variant='adaptive'; the variant is {variant!r}.")
+    if adaptive["pick"] == "look-ahead" and (unused := sorted({*changed} - {"pick", "standardise"})):
+        raise InputError(f"{unused[0]} is a setting of pick='medoids'; with pick='look-ahead' leave it out.")
     if variant == "published" and exact is False:
         raise InputError("exact is False, but the variant 'published' is exact at every size; leave exact out.")
     try:
