@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
-from twostream import __version__
-from twostream.base import progress
 from twostream.base.errors import InputError
 from twostream.bench.cost import Cost
 from twostream.bench.efficiency import curve
 from twostream.bench.loop import loop_curve
-from twostream.bench.pools import OpenedPool, Pool
+from twostream.bench.pools import Pool
 from twostream.bench.runs import Row, RowsFile
 from twostream.bench.summary import (
     EXPERIMENT,
@@ -37,6 +36,7 @@ REFERENCE = "random"
 SCORES = {
     "candidates": ("accuracy", "average_precision", "held_out_accuracy", "held_out_auc", "kinds_seen"),
     "loop": ("instance_f1", "average_precision", "foreground_iou", "candidate_recall", "curated_accuracy"),
+    "images": ("test_accuracy",),
 }
 """{level: scores by which strategies can be compared, of which the larger is the better; the first is the default}."""
 
@@ -76,18 +76,12 @@ def run_missing(
         for pool in pools
         for name in strategies
     ]  # fmt: skip
-    missing = [(pool, run) for pool, run in wanted if not rows.has(run)]
-    if not missing:
-        return
-    with progress.task(f"{pools[0].set_name}: runs", len(missing)) as advance:
-        for pool, run in missing:
-            points = _points(pool.opened(), run, settings.get(run["strategy"]))
-            rows.add([run | {"version": __version__} | _rounded(point) for point in points])
-            advance(1)
+    rows.add_missing([(run, partial(_points, pool, run, settings)) for pool, run in wanted], pools[0].set_name)
 
 
-def _points(pool: OpenedPool, run: Row, settings: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+def _points(asked_about: Pool, run: Row, all_settings: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The curve of one run."""
+    pool, settings = asked_about.opened(), all_settings.get(run["strategy"])
     asked = {name: run[name] for name in ("batch_size", "num_rounds", "error_rate")}
     if run["level"] == "loop":
         return loop_curve(pool, run["strategy"], settings, **asked)
@@ -98,11 +92,6 @@ def _points(pool: OpenedPool, run: Row, settings: Mapping[str, Any] | None) -> l
             f"{num_pool} candidates: all strategies would ask about all of them. Ask fewer (--budget, --rounds)."
         )
     return curve(pool.candidates, run["strategy"], settings, seed=run["seed"], **asked)
-
-
-def _rounded(point: Mapping[str, Any]) -> dict[str, Any]:
-    """Six digits: more say nothing, and the rows are kept."""
-    return {name: float(f"{value:.6g}") if isinstance(value, float) else value for name, value in point.items()}
 
 
 def experiments(rows: Iterable[Mapping[str, Any]]) -> dict[tuple[Any, ...], list[Mapping[str, Any]]]:
@@ -147,10 +136,11 @@ def table(rows: Sequence[Mapping[str, Any]], score: str, cost: Cost | None = Non
             "gain": one.mean, "low": one.low, "high": one.high, "p": corrected[name], "wins": one.wins,
             "num_pairs": one.num_pairs,
             "answers": share_needed(found[name], found[REFERENCE], score, lambda row: row["num_answers"]),
-            "seconds": share_needed(
-                found[name], found[REFERENCE], score, lambda row: priced.of(row["told"], row["further_sections"])
-            ),
         }  # fmt: skip
+        if rows[0]["level"] != "images":
+            lines[name]["seconds"] = share_needed(
+                found[name], found[REFERENCE], score, lambda row: priced.of(row["told"], row["further_sections"])
+            )
         if rows[0]["level"] == "candidates":
             pairs = set(found[name]) & set(found[REFERENCE])
             rates = [foreground_rate([found[n][run] for run in sorted(pairs)], score) for n in (name, REFERENCE)]
@@ -166,8 +156,8 @@ def title(rows: Sequence[Mapping[str, Any]], score: str) -> str:
     level, name, side, batch_size, num_rounds, error_rate = (rows[0][column] for column in EXPERIMENT)
     where = f"{name}, {side}" if side else str(name)
     wrong = f", {error_rate:.0%} of the answers wrong" if error_rate else ""
-    learns = "S and the scorer learn" if level == "loop" else "the scorer learns"
-    return f"{where}: {num_rounds} batches of {batch_size}{wrong}; {learns}; area under the curve of {score}"
+    learns = {"candidates": "the scorer learns", "loop": "S and the scorer learn", "images": "the classifier learns"}
+    return f"{where}: {num_rounds} batches of {batch_size}{wrong}; {learns[level]}; area under the curve of {score}"
 
 
 def as_text(lines: Sequence[Mapping[str, Any]]) -> list[str]:

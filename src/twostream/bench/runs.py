@@ -7,10 +7,12 @@ run is made of.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from twostream import __version__
+from twostream.base import progress
 from twostream.base.errors import InputError
 
 Row = dict[str, Any]
@@ -24,6 +26,7 @@ class RowsFile:
         identity: names of the columns that tell runs apart.
 
     Attributes:
+        path: the file.
         rows: all rows that are there.
 
     Raises:
@@ -31,7 +34,7 @@ class RowsFile:
     """
 
     def __init__(self, path: Path, identity: Iterable[str]) -> None:
-        self._path, self._identity = path, tuple(identity)
+        self.path, self._identity = path, tuple(identity)
         self.rows: list[Row] = []
         whole = path.read_bytes() if path.exists() else b""
         self._seen = len(whole)
@@ -72,10 +75,10 @@ class RowsFile:
         """
         made = [row | {"of": len(rows)} for row in rows]
         text = "".join(json.dumps(row, allow_nan=False) + "\n" for row in made).encode()
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        if (self._path.stat().st_size if self._path.exists() else 0) != self._seen:
-            raise InputError(f"another process has written to {self._path}; give each a file of its own (--rows).")
-        with self._path.open("r+b" if self._path.exists() else "w+b") as file:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        if (self.path.stat().st_size if self.path.exists() else 0) != self._seen:
+            raise InputError(f"another process has written to {self.path}; give each a file of its own (--rows).")
+        with self.path.open("r+b" if self.path.exists() else "w+b") as file:
             file.truncate(self._size)
             file.seek(self._size)
             file.write(text)
@@ -83,3 +86,23 @@ class RowsFile:
         self._seen = self._size
         self.rows += made
         self._done.add(self.identity_of(rows[0]))
+
+    def add_missing(self, wanted: Sequence[tuple[Row, Callable[[], list[Row]]]], description: str) -> None:
+        """Run what is not there yet, one run after the other, and write each when it is done.
+
+        Args:
+            wanted: identity of each run, and what makes its rows.
+            description: for the progress bar.
+        """
+        missing = [(run, make) for run, make in wanted if not self.has(run)]
+        if not missing:
+            return
+        with progress.task(f"{description}: runs", len(missing)) as advance:
+            for run, make in missing:
+                self.add([run | {"version": __version__} | _rounded(point) for point in make()])
+                advance(1)
+
+
+def _rounded(point: Row) -> Row:
+    """Six digits: more say nothing, and the rows are kept."""
+    return {name: float(f"{value:.6g}") if isinstance(value, float) else value for name, value in point.items()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Any, Optional
 
 import typer
 
@@ -38,9 +38,9 @@ def efficiency(
     data: Annotated[
         Optional[Path], typer.Option("--data", metavar="FOLDER", help="Of --recipe: where its files lie.")
     ] = None,
-    pools: Annotated[
-        Path, typer.Option("--pools", metavar="FOLDER", help="Keeps the projects that are made.")
-    ] = Path("pools"),
+    pools: Annotated[Path, typer.Option("--pools", metavar="FOLDER", help="Keeps the projects that are made.")] = Path(
+        "pools"
+    ),
     side: Annotated[str, typer.Option("--side", help="Of --recipe: development or confirmation.")] = "development",
     quick: Annotated[bool, typer.Option("--quick", help="Of --recipe: little tissue, little training.")] = False,
     level: Annotated[
@@ -55,9 +55,7 @@ def efficiency(
     budget: Annotated[
         Optional[int], typer.Option("--budget", min=1, help="Answers in each batch (default: 10; --quick: 3).")
     ] = None,
-    rounds: Annotated[
-        Optional[int], typer.Option("--rounds", min=1, help="Batches (default: 6; --quick: 3).")
-    ] = None,
+    rounds: Annotated[Optional[int], typer.Option("--rounds", min=1, help="Batches (default: 6; --quick: 3).")] = None,
     error_rate: Annotated[float, typer.Option("--error-rate", min=0, max=1, help="Share of wrong answers.")] = 0.0,
     name: Annotated[
         Optional[str], typer.Option("--name", help="Of the data set, in the rows (default: name of the folder).")
@@ -79,7 +77,6 @@ def efficiency(
     debug: Debug = False,
 ) -> None:
     """Let every strategy ask where the truth is known, and say what each gains beside asking at random."""
-    from twostream.base.config import apply_overrides
     from twostream.bench.compare import IDENTITY, SCORES, as_text, experiments, run_missing, table, title
     from twostream.bench.cost import Cost
     from twostream.bench.pools import hours, pools_of_project, pools_of_recipe
@@ -87,48 +84,30 @@ def efficiency(
     from twostream.bench.runs import RowsFile
     from twostream.project.project import Project
 
-    if level not in SCORES:
-        raise InputError(f"--level is {level!r}; expected {' or '.join(SCORES)}.")
+    if level not in ("candidates", "loop"):
+        raise InputError(f"--level is {level!r}; expected candidates or loop.")
     score = score or SCORES[level][0]
     if score not in SCORES[level]:
         raise InputError(f"--score is {score!r}; of --level {level} expected one of {', '.join(SCORES[level])}.")
-    names = list(dict.fromkeys(part.strip() for part in strategies.split(",") if part.strip()))
-    if not names:
-        raise InputError(f"--strategies is {strategies!r}; expected names with commas between them.")
-    settings = apply_overrides({}, set_ or [])
-    unknown = sorted(set(settings) - set(names))
-    if unknown:
-        raise InputError(f"--set names {unknown[0]!r}, which is none of the strategies; expected {', '.join(names)}.")
-    cost = Cost()
-    if seconds_of is not None:
-        cost = cost.measured(Project(seconds_of).ledger)
+    names, settings = _chosen(strategies, set_ or [])
+    cost = Cost() if seconds_of is None else Cost().measured(Project(seconds_of).ledger)
     cost = cost.overridden(seconds or [])
     if (directory is None) == (recipe is None):
         given = "both" if recipe else "neither"
         raise InputError(f"{given} of DIR and --recipe is given; name a project of yours, or a recipe.")
-    if recipe is not None and (truth is not None or name is not None):
-        raise InputError("--truth and --name belong to DIR; a recipe knows its truth and its name.")
-    if quick and recipe is None:
-        raise InputError("--quick belongs to --recipe; a project of yours is as large as it is.")
-    if level == "loop" and recipe is None:
-        if (seeds or 1) > 1:
-            raise InputError(
-                f"--seeds is {seeds}; S of a project is trained from one seed, so --level loop runs each strategy once "
-                "in it. More seeds need --recipe."
-            )
-        seeds = 1
-    num_seeds, batch_size, num_rounds = (
-        given or usual for given, usual in zip((seeds, budget, rounds), (3, 3, 3) if quick else (20, 10, 6), strict=True)
-    )
+    usual = (3, 3, 3) if quick else (20, 10, 6)
+    num_seeds, batch_size, num_rounds = (a or b for a, b in zip((seeds, budget, rounds), usual, strict=True))
     kept = RowsFile(rows, IDENTITY)
     if recipe is not None:
+        if truth is not None or name is not None:
+            raise InputError("--truth and --name belong to DIR; a recipe knows its truth and its name.")
         asked = pools_of_recipe(get_recipe(recipe), side, num_seeds, pools, data, quick=quick)
     else:
         assert directory is not None
-        if truth is None:
-            raise InputError("--truth is missing: the labels of the whole image, by which an expert is simulated.")
+        _check_options_of_project(truth, quick, level, seeds)
         project = Project(directory)
-        asked = pools_of_project(project, truth, name or project.root.name, num_seeds, pools)
+        num_seeds = 1 if level == "loop" else num_seeds
+        asked = pools_of_project(project, str(truth), name or project.root.name, num_seeds, pools)
     run_missing(
         asked, kept, level=level, strategies=names, settings=settings, batch_size=batch_size,
         num_rounds=num_rounds, error_rate=error_rate,
@@ -140,3 +119,83 @@ def efficiency(
         made = [Project(path.parent) for path in sorted(pools.glob("*/base/twostream.yaml"))]
         print(f"{len(made)} pools in {pools}; their rounds 0 took {hours(made):.1f} hours")
     print(f"{len(kept.rows)} rows in {rows}")
+
+
+@bench.command()
+@errors_as_sentences
+def images(
+    data: Annotated[Path, typer.Option("--data", metavar="FOLDER", help="Holds CIFAR-10 (docs/benchmarks.md).")],
+    rows: Annotated[
+        Path,
+        typer.Option("--rows", metavar="FILE.jsonl", help="Keeps every run; runs that it holds are not run again."),
+    ],
+    classifier: Annotated[
+        str,
+        typer.Option("--classifier", help="probe: a small network on frozen features. resnet: ResNet-18, on a GPU."),
+    ] = "probe",
+    unsupervised: Annotated[
+        str, typer.Option("--unsupervised", help="Network of the unsupervised stream: simclr or vae.")
+    ] = "simclr",
+    strategies: Annotated[
+        str, typer.Option("--strategies", metavar="NAME,NAME", help="docs/extending.md lists them.")
+    ] = "random,entropy,core-set,two-stream",
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Runs of every strategy.")] = 5,
+    start: Annotated[int, typer.Option("--start", min=1, help="Labels that are there at first.")] = 1000,
+    budget: Annotated[int, typer.Option("--budget", min=1, help="Labels in each batch.")] = 1000,
+    rounds: Annotated[int, typer.Option("--rounds", min=1, help="Batches.")] = 9,
+    steps: Annotated[int, typer.Option("--steps", min=1, help="Steps of training without labels.")] = 4000,
+    quick: Annotated[bool, typer.Option("--quick", help="2,000 images, little training.")] = False,
+    set_: Annotated[
+        Optional[list[str]],
+        typer.Option("--set", metavar="STRATEGY.NAME=VALUE", help="A setting of a strategy; may be repeated."),
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Choose labels of CIFAR-10 with every strategy, and say what each gains beside choosing at random."""
+    from twostream.bench.compare import IDENTITY, as_text, experiments, table, title
+    from twostream.bench.images import run_images
+    from twostream.bench.runs import RowsFile
+
+    for option, given, known in (
+        ("--classifier", classifier, ("probe", "resnet")),
+        ("--unsupervised", unsupervised, ("simclr", "vae")),
+    ):
+        if given not in known:
+            raise InputError(f"{option} is {given!r}; expected {' or '.join(known)}.")
+    names, settings = _chosen(strategies, set_ or [])
+    kept = RowsFile(rows, IDENTITY)
+    run_images(
+        data, kept, classifier=classifier, unsupervised=unsupervised, strategies=names, settings=settings,
+        num_seeds=seeds, start=start, batch_size=budget, num_rounds=rounds, num_steps=steps, quick=quick,
+    )  # fmt: skip
+    for found in experiments(row for row in kept.rows if row["level"] == "images").values():
+        print(title(found, "test_accuracy"))
+        print("\n".join(as_text(table(found, "test_accuracy"))), end="\n\n")
+    print(f"{len(kept.rows)} rows in {rows}")
+
+
+def _check_options_of_project(truth: str | None, quick: bool, level: str, seeds: int | None) -> None:
+    """Raise InputError for options that a project, in place of a recipe, lacks or cannot have."""
+    if truth is None:
+        raise InputError("--truth is missing: the labels of the whole image, by which an expert is simulated.")
+    if quick:
+        raise InputError("--quick belongs to --recipe; a project of yours is as large as it is.")
+    if level == "loop" and (seeds or 1) > 1:
+        raise InputError(
+            f"--seeds is {seeds}; S of a project is trained from one seed, so --level loop runs each strategy once in "
+            "it. More seeds need --recipe."
+        )
+
+
+def _chosen(strategies: str, overrides: list[str]) -> tuple[list[str], dict[str, Any]]:
+    """Names of strategies, and {name: its settings}."""
+    from twostream.base.config import apply_overrides
+
+    names = list(dict.fromkeys(part.strip() for part in strategies.split(",") if part.strip()))
+    if not names:
+        raise InputError(f"--strategies is {strategies!r}; expected names with commas between them.")
+    settings = apply_overrides({}, overrides)
+    unknown = sorted(set(settings) - set(names))
+    if unknown:
+        raise InputError(f"--set names {unknown[0]!r}, which is none of the strategies; expected {', '.join(names)}.")
+    return names, settings
