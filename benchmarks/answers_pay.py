@@ -309,6 +309,8 @@ def summarise(results: Results, options: argparse.Namespace, name: str, records:
                 (arm, number): np.array([value_of(at[(s, arm, number)], score, where) for s in seeds])
                 for arm, number in [("S_0", 0), *((a, r) for a in options.arms for r in rounds_of(a, options))]
             }
+            # A finished model and a ceiling have no pool that could be curated.
+            values = {key: found for key, found in values.items() if not np.isnan(found).any()}
             for (arm, number), found in values.items():
                 mean, low, high = mean_interval(found)
                 enough = {
@@ -319,12 +321,13 @@ def summarise(results: Results, options: argparse.Namespace, name: str, records:
                     score, round(mean, DECIMALS), unit, data=data, **shared, where=where, run=arm, round=number,
                     **(enough if len(seeds) >= MIN_SEEDS else {}),
                 )  # fmt: skip
-            for arm in options.arms:
+            scored = [arm for arm in options.arms if (arm, last[arm]) in values]
+            for arm in scored:
                 end, start = values[(arm, last[arm])], values[("S_0", 0)]
-                for base in ("S_0", *(a for a in ("replay", "random") if a in options.arms and a != arm)):
+                for base in ("S_0", *(a for a in ("replay", "random") if a in scored and a != arm)):
                     gain = end - values[(base, last[base])]
                     add_gain(results, score, gain, unit, data, shared | {"where": where}, f"{arm} - {base}")
-                if "ceiling" in options.arms and arm != "ceiling":
+                if "ceiling" in scored and arm != "ceiling":
                     reached = np.mean(end - start) / np.mean(values[("ceiling", 0)] - start)
                     results.add(
                         f"{score}_gap_closed", round(float(reached), 2), "share of ceiling - S_0", data=data, **shared,
