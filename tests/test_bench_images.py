@@ -153,11 +153,10 @@ def bench_images(*words):
     return done.stdout, done.stderr, done.exit_code
 
 
-def test_the_command_compares_and_goes_on(tmp_path, monkeypatch):
-    monkeypatch.setattr("twostream.bench.images.QUICK_STEPS", 2)
+def test_the_command_compares_and_goes_on(tmp_path):
     write_binary(tmp_path, small_images(200, 50))
     usual = {"--data": tmp_path, "--rows": tmp_path / "rows.jsonl", "--start": 20, "--budget": 10, "--rounds": 2}
-    usual |= {"--strategies": "random,entropy", "--seeds": 1}
+    usual |= {"--strategies": "random,entropy", "--steps": 2}
 
     def called(**changed):
         words = usual | {f"--{name}": value for name, value in changed.items()}

@@ -210,3 +210,40 @@ def test_real_sets_need_their_folder():
     command = [sys.executable, BENCHMARKS / "segmentation_quality.py", "--sets", "fafb"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode and "--sets names fafb; give the folder of the real sets with --data." in done.stderr
+
+
+# -- tables and plots of `twostream bench efficiency` ------------------------------------------------------------------
+
+
+@pytest.fixture
+def efficiency(tmp_path, monkeypatch):
+    """The module, with rows of two strategies in a folder of its own."""
+    from common import efficiency
+    from test_bench import run_of
+
+    rows = [
+        row
+        for seed in range(4)
+        for name, v in (("random", 0.5), ("look-ahead", 0.7))
+        for row in run_of(name, seed, (v, v))
+    ]
+    rows += run_of(batch_size=9)
+    (tmp_path / "toy.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    monkeypatch.setattr(efficiency, "ROWS", tmp_path)
+    monkeypatch.setattr(efficiency, "IMAGES", tmp_path)
+    return efficiency
+
+
+def test_tables_of_strategies_are_made_from_the_rows(efficiency):
+    text = "before\n<!-- efficiency: toy accuracy -->\n\nold\n\n<!-- end -->\nafter"
+    found = efficiency.filled(text)
+    assert "s: 2 batches of 5; the scorer learns" in found and "s: 2 batches of 9" in found and "old" not in found
+    assert "| look-ahead | 4 | 0.700 | +0.200 [+0.200, +0.200] |" in found
+    assert "| look-ahead | 100% |  |" in found and "| random |  | 0% |" in found
+    assert found.startswith("before\n<!-- efficiency") and found.endswith("<!-- end -->\nafter")
+    assert efficiency.filled(found) == found and efficiency.names_in(found) == [("toy", "accuracy")]
+
+
+def test_the_same_rows_give_the_same_plot(efficiency):
+    first = efficiency.plot("toy", "accuracy").read_bytes()
+    assert efficiency.plot("toy", "accuracy").read_bytes() == first and b"<svg" in first

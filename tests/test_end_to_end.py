@@ -136,7 +136,7 @@ def test_strategies_are_compared_in_the_loop(finished, tmp_path, truth):
 
 
 def test_a_recipe_makes_its_project_once(tmp_path, toy_file):
-    tiny = Recipe("tiny", "", "mitochondria", 64, 2, toy_file.name, "mitochondria", settings=TINY)
+    tiny = Recipe("tiny", "mitochondria", 64, 2, toy_file.name, "mitochondria", settings=TINY)
     (opened,) = pools_of_recipe(tiny, "confirmation", 1, tmp_path / "pools", toy_file.parent)
     found = opened.opened()
     assert opened.opened() is found and found.project.root == tmp_path / "pools" / "tiny-confirmation-0" / "base"

@@ -15,23 +15,23 @@ import numpy as np
 
 from common.results import FOLDER, ROOT, mean_interval, read
 from twostream.bench.compare import experiments, table, title
-from twostream.bench.summary import curves
+from twostream.bench.summary import areas, curves, win_matrix
 
 ROWS = FOLDER / "efficiency"
 IMAGES = ROOT / "docs" / "images"
-MARKED = re.compile(r"(<!-- efficiency: (?P<name>\S+) (?P<score>\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
+MARKED = re.compile(r"(<!-- efficiency: (?P<name>\S+) (?P<score>\S+) -->\n).*?(?P<end><!-- end -->)", re.DOTALL)
 COLUMNS = ("strategy", "runs", "area", "minus random", "p (Holm)", "wins", "rank", "answers", "seconds", "foreground")
 COLOURS = {
     "random": "#666666", "look-ahead": "#c1272d", "two-stream": "#0000a7", "clasp-pe": "#008176", "entropy": "#eecc16",
 }  # fmt: skip
-"""Of the strategies that every plot shows; colour-blind readers tell them apart."""
+"""Of the strategies that every plot shows."""
 
 Row = Mapping[str, Any]
 
 
 def filled(text: str) -> str:
     """``text`` with every marked table made from the rows."""
-    return MARKED.sub(lambda found: f"{found[1]}\n{tables(found['name'], found['score'])}\n\n{found[3]}", text)
+    return MARKED.sub(lambda found: f"{found[1]}\n{tables(found['name'], found['score'])}\n\n{found['end']}", text)
 
 
 def rows_of(name: str) -> list[Row]:
@@ -45,8 +45,16 @@ def tables(name: str, score: str) -> str:
     for rows in experiments(rows_of(name)).values():
         lines = [_cells(line) for line in table(rows, score)]
         body = "\n".join("| " + " | ".join(cells) + " |" for cells in [COLUMNS, ["---"] * len(COLUMNS), *lines])
-        parts.append(f"{title(rows, score)}\n\n{body}")
+        parts.append(f"{title(rows, score)}\n\n{body}\n\n{_wins(rows, score)}")
     return "\n\n".join(parts)
+
+
+def _wins(rows: list[Row], score: str) -> str:
+    """Markdown: in which share of their pairs the strategy of a line is ahead of that of a column."""
+    found = win_matrix(areas(curves(rows, score), score))
+    lines = [["ahead of", *found], ["---"] * (len(found) + 1)]
+    lines += [[one, *(f"{row[other]:.0%}" if other in row else "" for other in found)] for one, row in found.items()]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
 
 
 def _cells(line: Mapping[str, Any]) -> list[str]:

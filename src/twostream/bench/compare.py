@@ -26,7 +26,7 @@ from twostream.bench.summary import (
     holm,
     mean_ranks,
     share_needed,
-)  # fmt: skip
+)
 from twostream.query import get_strategy
 
 IDENTITY = (*RUN, "strategy", "settings")

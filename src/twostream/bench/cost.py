@@ -26,10 +26,11 @@ MIN_MEASURED = 5
 
 def _assumed() -> dict[str, float]:
     # Three seconds to look and press a key; two more to see what is wrong with a shape, or with the sides of a synapse.
-    quick, slow = 3.0, 5.0
+    # A drawing takes as long as the simulated annotator's (``annotator.seconds_per_correction``).
+    quick, slow, drawing = 3.0, 5.0, 30.0
     return {
         AnswerKind.TRUE: quick, AnswerKind.NOTHING: quick, AnswerKind.SHAPE: slow, AnswerKind.SWAPPED: slow,
-        AnswerKind.UNSURE: slow,
+        AnswerKind.UNSURE: slow, AnswerKind.CORRECTED: drawing,
     }  # fmt: skip
 
 

@@ -29,8 +29,8 @@ JPEG_FILE = "cifar10_jpeg.npz"
 """Every image one JPEG: the bytes ``header`` and those of ``scan`` between two ``offsets``."""
 BINARY_FILES = tuple(f"data_batch_{number}.bin" for number in range(1, 6)), "test_batch.bin"
 """Of the official binary version of CIFAR-10: one byte of label and 3 x 32 x 32 bytes of colour for each image."""
-QUICK_IMAGES, QUICK_STEPS = (4000, 1000), 60
-"""Training and test images of the quick form, and its steps of training without labels."""
+QUICK_IMAGES = (4000, 1000)
+"""Training and test images of the quick form."""
 SIDE_PX = 32
 NUM_CLASSES = 10
 YES_OR_NO = ("look-ahead", "clasp-pe")
@@ -187,12 +187,11 @@ def run_images(
         num_seeds: seeds 0, 1, ... of every strategy.
         start, batch_size, num_rounds: see ``image_curve``.
         num_steps: of the training without labels.
-        quick: a part of the images, and ``QUICK_STEPS``.
+        quick: the first ``QUICK_IMAGES`` alone.
     """
     for name in strategies:
         check_strategy(name, settings.get(name))
     called = f"cifar10{'-quick' if quick else ''}-{classifier}-{unsupervised}-{start}"
-    num_steps = QUICK_STEPS if quick else num_steps
 
     @cache
     def opened() -> tuple[Images, np.ndarray, Classifier]:

@@ -35,7 +35,7 @@ QUICK = (
     "streams.unsupervised.num_steps=40", "streams.active_clustering.num_steps=5",
 )  # fmt: skip
 """Settings of the quick form: everything runs, and S finds something."""
-# The same network and steps as the demonstration's: a round 0 takes four minutes on one core.
+# The same network and steps as the demonstration's.
 SYNTHETIC = (
     "num_threads=1", "segmentation.max_pixel_size_nm=16", "segmentation.filters=[8,16,32,48]",
     "segmentation.patch_shape_zyx=[8,64,64]", "segmentation.num_steps=1200", "refit.num_steps=250",
@@ -57,7 +57,6 @@ class Recipe:
 
     Attributes:
         name: on the command line.
-        about: one line.
         task: name of the task.
         labels_side_px: side of the labels box in plane; it holds all sections, and grows until it holds
             ``MIN_OBJECTS``.
@@ -71,7 +70,6 @@ class Recipe:
     """
 
     name: str
-    about: str
     task: str
     labels_side_px: int
     batch_size: int
@@ -93,7 +91,9 @@ class Recipe:
             InputError: the set does not have the side.
         """
         if side not in self.sides:
-            raise InputError(f"--side is {side!r}; {self.name} has {' and '.join(self.sides)}.")
+            raise InputError(
+                f"--side is {side!r}; {self.name} has {' and '.join(self.sides)}. Pass --side {self.sides[0]}."
+            )
         first = FIRST_CONFIRMATION_SEED if self.file is None and side == "confirmation" else 0
         return list(range(first, first + number))
 
@@ -102,25 +102,12 @@ EPFL = "epfl_hippocampus_{}_10nm.h5"
 RECIPES = {
     recipe.name: recipe
     for recipe in (
+        Recipe("synthetic", "polarity", 190, 25, settings=SYNTHETIC),
+        Recipe("fafb", "mitochondria", 214, 50, "fafb_mito_8slices.h5", "mitochondria", development_rows=868),
+        Recipe("vnc", "mitochondria", 460, 10, "vnc_stack1.h5", "mitochondria"),
+        Recipe("vnc-cleft", "cleft", 460, 20, "vnc_stack1.h5", "synapses"),
         Recipe(
-            "synthetic", "synapses with polarity in synthetic tissue, among contacts of 9 kinds", "polarity", 190, 25,
-            settings=SYNTHETIC,
-        ),
-        Recipe(
-            "fafb", "mitochondria of the adult fly, ssTEM, 658 of them", "mitochondria", 214, 50,
-            "fafb_mito_8slices.h5", "mitochondria", development_rows=868,
-        ),
-        Recipe(
-            "vnc", "mitochondria of the fly larva, ssTEM, 48 of them", "mitochondria", 460, 10, "vnc_stack1.h5",
-            "mitochondria",
-        ),
-        Recipe(
-            "vnc-cleft", "synaptic clefts of the fly larva, ssTEM, 50 of them", "cleft", 460, 20, "vnc_stack1.h5",
-            "synapses",
-        ),
-        Recipe(
-            "epfl", "mitochondria of mouse hippocampus, FIB-SEM; trained on one volume, tested on the other",
-            "mitochondria", 230, 5, EPFL.format("train"), "mitochondria", EPFL.format("test"),
+            "epfl", "mitochondria", 230, 5, EPFL.format("train"), "mitochondria", EPFL.format("test"),
         ),
     )
 }  # fmt: skip

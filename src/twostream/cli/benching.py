@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
 from twostream.base.errors import InputError
 from twostream.cli.app import App, Debug, app, errors_as_sentences, uri_option
 
+if TYPE_CHECKING:
+    from twostream.bench.cost import Cost
+    from twostream.bench.runs import RowsFile
+
+Rows = Annotated[
+    Path, typer.Option("--rows", metavar="FILE.jsonl", help="Keeps every run; runs that it holds are not run again.")
+]
+Settings = Annotated[
+    Optional[list[str]],
+    typer.Option("--set", metavar="STRATEGY.NAME=VALUE", help="A setting of a strategy; may be repeated."),
+]
 bench = App(no_args_is_help=True, rich_markup_mode=None, help="Compare strategies where the truth is known.")
 app.add_typer(bench, name="bench")
 
@@ -22,10 +33,7 @@ def _bench() -> None:
 @bench.command()
 @errors_as_sentences
 def efficiency(
-    rows: Annotated[
-        Path,
-        typer.Option("--rows", metavar="FILE.jsonl", help="Keeps every run; runs that it holds are not run again."),
-    ],
+    rows: Rows,
     directory: Annotated[
         Optional[Path], typer.Argument(metavar="[DIR]", help="A project whose round 0 is done.")
     ] = None,
@@ -70,14 +78,11 @@ def efficiency(
     seconds_of: Annotated[
         Optional[Path], typer.Option("--seconds-of", metavar="DIR", help="Costs as people took them in a project.")
     ] = None,
-    set_: Annotated[
-        Optional[list[str]],
-        typer.Option("--set", metavar="STRATEGY.NAME=VALUE", help="A setting of a strategy; may be repeated."),
-    ] = None,
+    set_: Settings = None,
     debug: Debug = False,
 ) -> None:
     """Let every strategy ask where the truth is known, and say what each gains beside asking at random."""
-    from twostream.bench.compare import IDENTITY, SCORES, as_text, experiments, run_missing, table, title
+    from twostream.bench.compare import IDENTITY, SCORES, run_missing
     from twostream.bench.cost import Cost
     from twostream.bench.pools import hours, pools_of_project, pools_of_recipe
     from twostream.bench.recipes import get_recipe
@@ -112,9 +117,7 @@ def efficiency(
         asked, kept, level=level, strategies=names, settings=settings, batch_size=batch_size,
         num_rounds=num_rounds, error_rate=error_rate,
     )  # fmt: skip
-    for found in experiments(row for row in kept.rows if row["level"] == level).values():
-        print(title(found, score))
-        print("\n".join(as_text(table(found, score, cost))), end="\n\n")
+    _print_tables(kept, level, score, cost)
     if recipe is not None:
         made = [Project(path.parent) for path in sorted(pools.glob("*/base/twostream.yaml"))]
         print(f"{len(made)} pools in {pools}; their rounds 0 took {hours(made):.1f} hours")
@@ -125,10 +128,7 @@ def efficiency(
 @errors_as_sentences
 def images(
     data: Annotated[Path, typer.Option("--data", metavar="FOLDER", help="Holds CIFAR-10 (docs/benchmarks.md).")],
-    rows: Annotated[
-        Path,
-        typer.Option("--rows", metavar="FILE.jsonl", help="Keeps every run; runs that it holds are not run again."),
-    ],
+    rows: Rows,
     classifier: Annotated[
         str,
         typer.Option("--classifier", help="probe: a small network on frozen features. resnet: ResNet-18, on a GPU."),
@@ -139,20 +139,26 @@ def images(
     strategies: Annotated[
         str, typer.Option("--strategies", metavar="NAME,NAME", help="docs/extending.md lists them.")
     ] = "random,entropy,core-set,two-stream",
-    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Runs of every strategy.")] = 5,
-    start: Annotated[int, typer.Option("--start", min=1, help="Labels that are there at first.")] = 1000,
-    budget: Annotated[int, typer.Option("--budget", min=1, help="Labels in each batch.")] = 1000,
-    rounds: Annotated[int, typer.Option("--rounds", min=1, help="Batches.")] = 9,
-    steps: Annotated[int, typer.Option("--steps", min=1, help="Steps of training without labels.")] = 4000,
-    quick: Annotated[bool, typer.Option("--quick", help="2,000 images, little training.")] = False,
-    set_: Annotated[
-        Optional[list[str]],
-        typer.Option("--set", metavar="STRATEGY.NAME=VALUE", help="A setting of a strategy; may be repeated."),
+    seeds: Annotated[
+        Optional[int], typer.Option("--seeds", min=1, help="Runs of every strategy (default: 5; --quick: 1).")
     ] = None,
+    start: Annotated[
+        Optional[int],
+        typer.Option("--start", min=1, help="Labels that are there at first (default: 1000; --quick: 200)."),
+    ] = None,
+    budget: Annotated[
+        Optional[int], typer.Option("--budget", min=1, help="Labels in each batch (default: 1000; --quick: 100).")
+    ] = None,
+    rounds: Annotated[Optional[int], typer.Option("--rounds", min=1, help="Batches (default: 9; --quick: 3).")] = None,
+    steps: Annotated[
+        Optional[int], typer.Option("--steps", min=1, help="Of training without labels (default: 4000; --quick: 60).")
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="4,000 images, little training.")] = False,
+    set_: Settings = None,
     debug: Debug = False,
 ) -> None:
     """Choose labels of CIFAR-10 with every strategy, and say what each gains beside choosing at random."""
-    from twostream.bench.compare import IDENTITY, as_text, experiments, table, title
+    from twostream.bench.compare import IDENTITY
     from twostream.bench.images import run_images
     from twostream.bench.runs import RowsFile
 
@@ -163,15 +169,27 @@ def images(
         if given not in known:
             raise InputError(f"{option} is {given!r}; expected {' or '.join(known)}.")
     names, settings = _chosen(strategies, set_ or [])
+    usual = (1, 200, 100, 3, 60) if quick else (5, 1000, 1000, 9, 4000)
+    num_seeds, num_first, batch_size, num_rounds, num_steps = (
+        given or number for given, number in zip((seeds, start, budget, rounds, steps), usual, strict=True)
+    )
     kept = RowsFile(rows, IDENTITY)
     run_images(
         data, kept, classifier=classifier, unsupervised=unsupervised, strategies=names, settings=settings,
-        num_seeds=seeds, start=start, batch_size=budget, num_rounds=rounds, num_steps=steps, quick=quick,
+        num_seeds=num_seeds, start=num_first, batch_size=batch_size, num_rounds=num_rounds, num_steps=num_steps,
+        quick=quick,
     )  # fmt: skip
-    for found in experiments(row for row in kept.rows if row["level"] == "images").values():
-        print(title(found, "test_accuracy"))
-        print("\n".join(as_text(table(found, "test_accuracy"))), end="\n\n")
+    _print_tables(kept, "images", "test_accuracy")
     print(f"{len(kept.rows)} rows in {rows}")
+
+
+def _print_tables(kept: RowsFile, level: str, score: str, cost: Cost | None = None) -> None:
+    """A table for every experiment of a level."""
+    from twostream.bench.compare import as_text, experiments, table, title
+
+    for found in experiments(row for row in kept.rows if row["level"] == level).values():
+        print(title(found, score))
+        print("\n".join(as_text(table(found, score, cost))), end="\n\n")
 
 
 def _check_options_of_project(truth: str | None, quick: bool, level: str, seeds: int | None) -> None:
