@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from twostream.base.errors import ConfigError, ProjectError
 from twostream.base.geometry import Box
 from twostream.bench.candidates import Candidates
-from twostream.bench.pools import hours, pools_of_recipe
+from twostream.bench.pools import pools_of_recipe, seconds_of_rounds_0
 from twostream.bench.recipes import Recipe
 from twostream.candidates.candidate import Candidate
 from twostream.candidates.table import from_table, read_table
@@ -144,7 +144,7 @@ def test_a_recipe_makes_its_project_once(tmp_path, toy_file):
     before = found.project.ledger.finished_steps()
     (again,) = pools_of_recipe(tiny, "confirmation", 1, tmp_path / "pools", None)
     assert again.opened().project.ledger.finished_steps() == before
-    assert hours([found.project]) == pytest.approx(sum(d["seconds"] for d in before.values()) / 3600)
+    assert seconds_of_rounds_0([found.project]) == pytest.approx(sum(d["seconds"] for d in before.values()))
 
 
 @pytest.mark.parametrize(

@@ -91,7 +91,7 @@ def pools_of_recipe(
     return [Pool(name, side, str(seed), seed, partial(opened, seed)) for seed in recipe.seeds(side, num_seeds)]
 
 
-def hours(projects: Sequence[Project]) -> float:
-    """Hours that the rounds 0 of projects took."""
+def seconds_of_rounds_0(projects: Sequence[Project]) -> float:
+    """Seconds that the rounds 0 of projects took, together."""
     steps = (project.ledger.finished_steps() for project in projects)
-    return sum(float(d["seconds"]) for found in steps for (number, _), d in found.items() if number == 0) / 3600
+    return sum(float(d["seconds"]) for found in steps for (number, _), d in found.items() if number == 0)

@@ -84,10 +84,11 @@ def efficiency(
     """Let every strategy ask where the truth is known, and say what each gains beside asking at random."""
     from twostream.bench.compare import IDENTITY, SCORES, run_missing
     from twostream.bench.cost import Cost
-    from twostream.bench.pools import hours, pools_of_project, pools_of_recipe
+    from twostream.bench.pools import pools_of_project, pools_of_recipe, seconds_of_rounds_0
     from twostream.bench.recipes import get_recipe
     from twostream.bench.runs import RowsFile
     from twostream.project.project import Project
+    from twostream.report.words import duration
 
     if level not in ("candidates", "loop"):
         raise InputError(f"--level is {level!r}; expected candidates or loop.")
@@ -120,7 +121,7 @@ def efficiency(
     _print_tables(kept, level, score, cost)
     if recipe is not None:
         made = [Project(path.parent) for path in sorted(pools.glob("*/base/twostream.yaml"))]
-        print(f"{len(made)} pools in {pools}; their rounds 0 took {hours(made):.1f} hours")
+        print(f"{len(made)} pools in {pools}; their rounds 0 took {duration(seconds_of_rounds_0(made))}")
     print(f"{len(kept.rows)} rows in {rows}")
 
 
