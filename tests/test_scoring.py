@@ -302,8 +302,10 @@ def brute_min_score(score, true, now, near):
     f1, new = {}, {}
     for cut in {s for s, _, _ in rows}:
         kept = [p for s, p, _ in rows if s >= cut]
-        f1[cut] = 2 * sum(kept) / (len(kept) + sum(true))
         lost, kept_out = sum(p for s, p, _ in rows if s < cut) / sum(true), 0.0
+        if lost > 0.1:
+            continue
+        f1[cut] = 2 * sum(kept) / (len(kept) + sum(true))
         new[cut] = 0.0 if cut == min(score) else max(now)
         for n, p in still_there if cut > min(score) else []:
             kept_out += p / sum(p for _, p in still_there)
@@ -342,6 +344,16 @@ def test_min_score_stays_near_that_of_the_round_before():
     score = np.r_[np.linspace(0.8, 0.9, 200), np.full(10, 0.4)]
     found = [min_score_by_beliefs(score, true, score, near=near) for near in (0.0, 0.801, 0.95)]
     assert found[0] == 0.8 and found[1] == pytest.approx(0.801, abs=0.001) and 0.8 < found[2] < 0.82
+
+
+def test_min_score_rejects_at_most_a_tenth_of_what_is_true():
+    """A weak S: few of its instances are true, and these have the scores of the others."""
+    score = np.linspace(0.7, 0.9, 200)
+    true = np.where(np.arange(200) % 5 == 0, 1.0, 0.0)
+    true[190:] = 1.0  # the best expected F1 by far is at these ten
+    found = min_score_by_beliefs(score, true, score, near=0.9)
+    assert 0.7 < found < 0.75 and (score < found)[true == 1].mean() <= 0.1
+    assert min_score_by_beliefs(score, np.zeros(200), score) == 0.0
 
 
 def test_min_score_is_not_lost_where_two_true_objects_are_no_longer_found():

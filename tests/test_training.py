@@ -124,6 +124,7 @@ def test_the_learning_rate_falls_after_patience_checks_without_a_lower_loss_and_
     _, history = fitted(world, tmp_path, config)
     # Two checks in vain at step 16; 24 is the next check after 16 / 0.7.
     assert [step for step, _ in history.validation_losses] == [4, 8, 12, 16, 20, 24] and len(history.losses) == 24
+    assert not history.is_cut_short
     assert rates[9:17] == pytest.approx([1.0] * 8) and rates[17:] == pytest.approx([n / 8 for n in range(7, 0, -1)])
 
 
@@ -132,7 +133,7 @@ def test_where_the_loss_keeps_falling_the_learning_rate_falls_in_time_for_the_la
     monkeypatch.setattr(SegmentationModule, "validation_loss", lambda module: float(next(losses)))
     config = CONFIG.model_copy(update={"watch": WatchConfig(every_steps=4, patience=2), "num_steps": 40})
     s, history = fitted(world, tmp_path, config)
-    assert len(history.losses) == 40
+    assert len(history.losses) == 40 and history.is_cut_short
     module = SegmentationModule(s, config, 1.0, validation=None)
     module.validate_every, module.patience = 4, 2
     assert [module.rate_factor(t, 40) for t in (0, 3, 27, 28, 34, 40)] == pytest.approx([0.25, 1, 1, 1, 0.5, 0])
@@ -157,6 +158,7 @@ def test_a_training_that_stopped_early_is_not_continued(world, tmp_path, monkeyp
         and same_history.validation_losses == history.validation_losses
         and same_history.losses == history.losses
     )
+    assert history.is_cut_short == same_history.is_cut_short is False
     assert same(weights(s), weights(again)) and same(history.last, same_history.last)
 
 

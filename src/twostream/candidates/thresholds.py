@@ -304,6 +304,10 @@ development tissue (LOG.md)."""
 BELIEFS_F1_TOLERANCE = 0.01
 """Expected F1 that ``min_score`` may lose against the best where answers and scorer choose it. Chosen on development
 tissue out of six rules (LOG.md)."""
+MAX_REJECTED = 0.1
+"""Share of what is believed true that ``min_score`` may reject where answers and scorer choose it. The scores of a weak S
+lie close together and differ from tissue to tissue, so a cut that rejects more can reject nearly all elsewhere. Chosen on
+development tissue out of six values (LOG.md)."""
 MIN_OF_EACH = 5
 """``min_score`` is chosen by labels, or by answers and scorer, only if at least this many are true and this many are
 false."""
@@ -345,10 +349,11 @@ def min_score_by_beliefs(score: np.ndarray, true: np.ndarray, score_now: np.ndar
 
     On the labels boxes S is right about nearly everything, so only answers show how far its score can be trusted
     elsewhere, and the scorer carries them to the candidates that nobody answered. S has learned from them since, so its
-    current scores of the same candidates are too good to choose by. Therefore two steps: the cuts c of the old scores
-    whose expected F1, 2 sum(p_i, s_i >= c) / (number of s_i >= c + sum(p_i)), is within ``BELIEFS_F1_TOLERANCE`` of the
-    best; then, for each, the current score that rejects the same share of what is true. Candidates in whose place
-    nothing is found any more are left out of that share: no threshold rejects them.
+    current scores of the same candidates are too good to choose by. Therefore two steps: of the cuts c of the old scores
+    that reject at most ``MAX_REJECTED`` of what is true, those whose expected F1, 2 sum(p_i, s_i >= c) / (number of
+    s_i >= c + sum(p_i)), is within ``BELIEFS_F1_TOLERANCE`` of their best; then, for each, the current score that rejects
+    the same share of what is true. Candidates in whose place nothing is found any more are left out of that share: no
+    threshold rejects them.
 
     Args:
         score: (N,) score of each candidate in the round of its mask.
@@ -360,16 +365,18 @@ def min_score_by_beliefs(score: np.ndarray, true: np.ndarray, score_now: np.ndar
     Returns:
         In [0, 1]: of these current scores the one nearest to ``near``; 0 keeps all.
     """
+    if true[score_now > 0].sum() == 0:  # nothing by which to choose
+        return 0.0
     order = np.argsort(score, kind="stable")
     score, true, score_now = score[order], true[order], score_now[order]
     firsts = np.flatnonzero(np.diff(score, prepend=-1.0) > 0)  # equal scores stay together
     kept = len(score) - firsts  # instances with at least the score of each
     f1 = 2 * np.cumsum(true[::-1])[::-1][firsts] / (kept + true.sum())
-    firsts = firsts[f1 >= f1.max() - BELIEFS_F1_TOLERANCE]
     rejected = np.concatenate([[0.0], np.cumsum(true)])[firsts] / true.sum()
+    allowed = rejected <= MAX_REJECTED
+    allowed &= f1 >= f1[allowed].max() - BELIEFS_F1_TOLERANCE
+    firsts, rejected = firsts[allowed], rejected[allowed]
     true, score_now = true[score_now > 0], score_now[score_now > 0]
-    if true.sum() == 0:
-        return 0.0
     by_now = np.argsort(score_now, kind="stable")
     reached = np.cumsum(true[by_now]) / true.sum()
     rows = np.minimum(np.searchsorted(reached, rejected, side="right"), len(reached) - 1)

@@ -47,7 +47,12 @@ def train_step(project: Project, round_number: int) -> Detail:
         validation=validation_of(project, segmenter) if config.watch.every_steps else None,
         fingerprint={"lessons": lessons.digest},
     )
-    return save_training(segmenter, training, path)
+    if training.is_cut_short:
+        progress.say(
+            f"  the {config.num_steps} steps were spent before the validation box said that S is trained to its end; "
+            f"more may make it better (segmentation.num_steps)"
+        )
+    return save_training(segmenter, training, path) | {"is_cut_short": training.is_cut_short}
 
 
 def _take_over(project: Project, round_number: int) -> Detail:

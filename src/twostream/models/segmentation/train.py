@@ -308,7 +308,8 @@ def train(
     last = {} if ends_with_last else {name: value.clone() for name, value in segmenter.network.state_dict().items()}
     segmenter.network.load_state_dict(best_weights(module))
     segmenter.network.eval()
-    return Training(losses, module.validation_losses, last)
+    is_cut_short = ends_with_last and bool(module.validation_losses) and module.cools_from is None
+    return Training(losses, module.validation_losses, last, is_cut_short)
 
 
 @dataclass(frozen=True)
@@ -320,8 +321,10 @@ class Training:
         validation_losses: (step, loss) of every validation check.
         last: weights after the last step, which differ from those of S if an earlier validation check had a lower loss;
             empty where the settings let S end with its last weights (``watch.patience``).
+        is_cut_short: whether the steps were spent before validation, which the settings let end the training, did.
     """
 
     losses: list[float]
     validation_losses: list[tuple[int, float]]
     last: dict[str, torch.Tensor]
+    is_cut_short: bool = False
