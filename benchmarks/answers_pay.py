@@ -12,6 +12,7 @@ fresh tissue that no project has seen.
     windows      the default; a fifth of the batch are windows
     before       refits as they were: a chain, never judged, 400 steps, nothing propagated
     finish       the model that `twostream finish` makes of the last round of "two-stream", which must be run before it
+    finish-drawn the same of the last round of "corrections"
     ceiling      round 0 of a project whose labels are the truth of the whole pool, with twice the steps
 
 Every scored round is appended to --raw at once, and is not computed again; projects are kept in --stored, so that a
@@ -62,8 +63,11 @@ ARMS: dict[str, tuple[str, ...]] = {
     "windows": ("query.window_share=0.2",),
     "before": ("refit.start=warm", "refit.judged=false", "refit.propagate=0", "refit.num_steps=400"),
     "finish": (),
+    "finish-drawn": (),
     "ceiling": (),
 }
+FINISHED_ARM = {"finish": "two-stream", "finish-drawn": "corrections"}
+"""{arm: the arm whose last round is finished}."""
 SCORES = {
     "instance_f1": "F1", "average_precision": "AP", "foreground_iou": "IoU", "curated_accuracy": "share",
 }  # fmt: skip
@@ -145,8 +149,10 @@ class Scored:
 
 def rounds_of(arm: str, options: argparse.Namespace) -> list[int]:
     """The rounds of an arm. One is enough where every refit begins with round 0 and learns nothing from answers."""
-    if arm in ("finish", "ceiling"):
-        return [options.rounds if arm == "finish" else 0]
+    if arm in FINISHED_ARM:
+        return [options.rounds]
+    if arm == "ceiling":
+        return [0]
     return list(range(1, 2 if "refit.use_answers=false" in ARMS[arm] else options.rounds + 1))
 
 
@@ -187,8 +193,8 @@ class Seed:
             self._fresh = opened.image, Truth(opened.labels, None, base.task)
         self._add("S_0", base, 0)
         for arm, rounds in missing.items():
-            if arm in ("finish", "ceiling"):
-                scored = self._finished(made) if arm == "finish" else self._ceiling(base, made)
+            if arm in FINISHED_ARM or arm == "ceiling":
+                scored = self._ceiling(base, made) if arm == "ceiling" else self._finished(arm, made)
                 probability, box = scored.predicted(base.image), base.boxes.test
                 assert box is not None
                 scores, units = scored.scores(probability, self._truth, box), scored.units(probability, self._truth)
@@ -217,8 +223,8 @@ class Seed:
             run_step(project, step)
         return Scored.of_round(project, 0)
 
-    def _finished(self, made: Scene) -> Scored:
-        project = Project(self._folder / "two-stream")
+    def _finished(self, arm: str, made: Scene) -> Scored:
+        project = Project(self._folder / FINISHED_ARM[arm])
         if not (project.root / FINISHED).exists():
             finish(project, truth_uri=made.labels)
         return Scored.of_finished(project)
