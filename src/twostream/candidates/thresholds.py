@@ -305,9 +305,9 @@ BELIEFS_F1_TOLERANCE = 0.01
 """Expected F1 that ``min_score`` may lose against the best where answers and scorer choose it. Chosen on development
 tissue out of six rules (LOG.md)."""
 MAX_REJECTED = 0.1
-"""Share of what is believed true that ``min_score`` may reject where answers and scorer choose it. The scores of a weak S
-lie close together and differ from tissue to tissue, so a cut that rejects more can reject nearly all elsewhere. Chosen on
-development tissue out of six values (LOG.md)."""
+"""Share of what is believed true that ``min_score`` may reject where answers and scorer choose it. The scores of a weak
+S lie close together and differ from tissue to tissue, so a cut that rejects more can reject nearly all elsewhere.
+Chosen on development tissue out of six values (LOG.md)."""
 MIN_OF_EACH = 5
 """``min_score`` is chosen by labels, or by answers and scorer, only if at least this many are true and this many are
 false."""
@@ -349,11 +349,11 @@ def min_score_by_beliefs(score: np.ndarray, true: np.ndarray, score_now: np.ndar
 
     On the labels boxes S is right about nearly everything, so only answers show how far its score can be trusted
     elsewhere, and the scorer carries them to the candidates that nobody answered. S has learned from them since, so its
-    current scores of the same candidates are too good to choose by. Therefore two steps: of the cuts c of the old scores
-    that reject at most ``MAX_REJECTED`` of what is true, those whose expected F1, 2 sum(p_i, s_i >= c) / (number of
-    s_i >= c + sum(p_i)), is within ``BELIEFS_F1_TOLERANCE`` of their best; then, for each, the current score that rejects
-    the same share of what is true. Candidates in whose place nothing is found any more are left out of that share: no
-    threshold rejects them.
+    current scores of the same candidates are too good to choose by. Therefore two steps: of the cuts c of the old
+    scores that reject at most ``MAX_REJECTED`` of what is true, those whose expected F1, 2 sum(p_i, s_i >= c) / (number
+    of s_i >= c + sum(p_i)), is within ``BELIEFS_F1_TOLERANCE`` of their best; then, for each, the current score that
+    rejects the same share of what is true. Candidates in whose place nothing is found any more are left out of that
+    share: no threshold rejects them.
 
     Args:
         score: (N,) score of each candidate in the round of its mask.
