@@ -59,9 +59,23 @@ def until(page, expression: str, seconds: float = 30.0):
     policy forbids."""
     end = time.monotonic() + seconds
     while not (value := page.evaluate(expression)):
-        assert time.monotonic() < end, f"{expression} did not become true"
+        assert time.monotonic() < end, f"{expression} did not become true; the page: {state_of(page)}"
         page.wait_for_timeout(20)
     return value
+
+
+def state_of(page) -> object:
+    """What the page shows and holds, for the message of a test that waited in vain."""
+    return page.evaluate("""({
+        unsent: document.getElementById('unsent')?.textContent,
+        message: document.getElementById('message')?.textContent,
+        kept: window.twostream?.outbox.unsent().map(({ drawing, ...entry }) => entry),
+        outbox: window.twostream?.outbox.state,
+        current: window.twostream?.queue.current?.query.id,
+        onScreen: window.twostream?.focus.onScreen?.query.id,
+        hasFocus: document.hasFocus(),
+        active: document.activeElement?.outerHTML.slice(0, 200),
+    })""")
 
 
 def set_proofreading(project: Project, **values: float) -> None:
