@@ -6,8 +6,8 @@ with a low mean probability. Each is taken from the settings if they fix it, els
 chosen by what the scorer believes of the candidates once there are enough answers.
 
 The final segmentation is what a lab takes home, and a threshold that jumps from round to round makes it worse without
-any change of S. Therefore both of its thresholds move only as far as the evidence asks for: each is the one nearest to
-that of the round before, among those that are nearly as good as the best.
+any change of S. Therefore, among the values that are nearly as good as the best, ``final_threshold`` is the one nearest
+to that of the round before, and ``min_score`` the lowest.
 
 Knows arrays, labels and the truth rule; must not know projects, rounds or models.
 """
@@ -149,9 +149,8 @@ def choose_thresholds(
     elif believed is not None and believed.are_enough:
         segmentation = clean(task.decode(probability, final), task, min_voxels)
         now = mean_scores_at(believed.candidates, segmentation, probability[task.foreground], task)
-        before = 0.0 if previous is None else previous.min_score
         score = np.array([c.score for c in believed.candidates])
-        min_score = min_score_by_beliefs(score, believed.true, now, near=before)
+        min_score = min_score_by_beliefs(score, believed.true, now)
     return Thresholds(threshold, final, min_score, recall)
 
 
@@ -301,13 +300,12 @@ def final_threshold(
 MIN_SCORE_F1_TOLERANCE = 0.02
 """F1 that ``min_score`` may lose against the best: a smaller gain does not justify dropping instances. Chosen on
 development tissue (LOG.md)."""
-BELIEFS_F1_TOLERANCE = 0.01
-"""Expected F1 that ``min_score`` may lose against the best where answers and scorer choose it. Chosen on development
-tissue out of six rules (LOG.md)."""
+BELIEFS_F1_TOLERANCE = 0.02
+"""Expected F1 that ``min_score`` may lose against the best where answers and scorer choose it."""
 MAX_REJECTED = 0.1
 """Share of what is believed true that ``min_score`` may reject where answers and scorer choose it. The scores of a weak
 S lie close together and differ from tissue to tissue, so a cut that rejects more can reject nearly all elsewhere.
-Chosen on development tissue out of six values (LOG.md)."""
+Chosen on development data together with ``BELIEFS_F1_TOLERANCE`` (LOG.md)."""
 MIN_OF_EACH = 5
 """``min_score`` is chosen by labels, or by answers and scorer, only if at least this many are true and this many are
 false."""
@@ -344,26 +342,26 @@ def min_score_by_labels(
     return float(tried[np.argmax(f1 >= f1.max() - MIN_SCORE_F1_TOLERANCE)])
 
 
-def min_score_by_beliefs(score: np.ndarray, true: np.ndarray, score_now: np.ndarray, *, near: float = 0.0) -> float:
+def min_score_by_beliefs(score: np.ndarray, true: np.ndarray, score_now: np.ndarray) -> float:
     """Choose ``min_score`` by answers and scorer.
 
     On the labels boxes S is right about nearly everything, so only answers show how far its score can be trusted
     elsewhere, and the scorer carries them to the candidates that nobody answered. S has learned from them since, so its
     current scores of the same candidates are too good to choose by. Therefore two steps: of the cuts c of the old
     scores that reject at most ``MAX_REJECTED`` of what is true, those whose expected F1, 2 sum(p_i, s_i >= c) / (number
-    of s_i >= c + sum(p_i)), is within ``BELIEFS_F1_TOLERANCE`` of their best; then, for each, the current score that
+    of s_i >= c + sum(p_i)), is within ``BELIEFS_F1_TOLERANCE`` of their best, the lowest; then the current score that
     rejects the same share of what is true. Candidates in whose place nothing is found any more are left out of that
-    share: no threshold rejects them.
+    share: no threshold rejects them. The lowest, because F1 falls slowly below the best cut and steeply above it, and
+    the current scores are still higher here than where S has learned nothing.
 
     Args:
         score: (N,) score of each candidate in the round of its mask.
         true: (N,) probability that it is true.
         score_now: (N,) mean probability of the instance that the current final segmentation has in the place of each
             candidate (``mean_scores_at``). Not that of the candidate's own mask, which had another threshold.
-        near: ``min_score`` of the round before.
 
     Returns:
-        In [0, 1]: of these current scores the one nearest to ``near``; 0 keeps all.
+        In [0, 1]: that current score; 0 keeps all.
     """
     if true[score_now > 0].sum() == 0:  # nothing by which to choose
         return 0.0
@@ -375,13 +373,14 @@ def min_score_by_beliefs(score: np.ndarray, true: np.ndarray, score_now: np.ndar
     rejected = np.concatenate([[0.0], np.cumsum(true)])[firsts] / true.sum()
     allowed = rejected <= MAX_REJECTED
     allowed &= f1 >= f1[allowed].max() - BELIEFS_F1_TOLERANCE
-    firsts, rejected = firsts[allowed], rejected[allowed]
+    lowest = int(np.argmax(allowed))
+    if lowest == 0:
+        return 0.0
     true, score_now = true[score_now > 0], score_now[score_now > 0]
     by_now = np.argsort(score_now, kind="stable")
     reached = np.cumsum(true[by_now]) / true.sum()
-    rows = np.minimum(np.searchsorted(reached, rejected, side="right"), len(reached) - 1)
-    cuts = np.where(firsts == 0, 0.0, score_now[by_now][rows])
-    return float(min(cuts, key=lambda cut: (round(abs(cut - near), 6), cut)))
+    row = min(int(np.searchsorted(reached, rejected[lowest], side="right")), len(reached) - 1)
+    return float(score_now[by_now][row])
 
 
 def mean_scores_at(
