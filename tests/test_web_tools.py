@@ -179,12 +179,12 @@ def test_brush_and_eraser_by_mouse_are_recorded_voxel_by_voxel_and_seen_after_a_
     assert (answer.query, str(answer.kind)) == (query, "corrected") and answer.seconds > 0
     assert (whole(*answer.drawing) == erased).all()
     page.keyboard.press("ArrowLeft")
-    until(page, f"twostream.focus.item.query.id === {query}")
-    page.evaluate("twostream.focus.show()")
+    until(page, f"twostream.focus.onScreen?.query.id === {query}")
     assert (shown_mask(page) == erased).all()
     page.reload()
     page.wait_for_selector("body[data-ready]")
     page.evaluate(f"twostream.queue.goTo({query}).then(() => twostream.focus.show())")
+    until(page, f"twostream.focus.onScreen?.query.id === {query}")
     assert (shown_mask(page) == erased).all() and "corrected" in page.inner_text("#mine").lower()
     # S learns these voxels, and that what was erased is background.
     lessons = collect(served.project.ledger, 1).lessons
@@ -423,8 +423,7 @@ class TestTouching:
         page.evaluate("(look) => void Object.assign(twostream.focus.viewer, look)", look)
         for _ in range(3):
             query = served.project.ledger.query(current(page))
-            until(page, f"twostream.focus.item.query.id === {query.id}")
-            page.evaluate("twostream.focus.show()")
+            until(page, f"twostream.focus.onScreen?.query.id === {query.id}")
             painted(page)
             own = whole(query.candidate.box, query.candidate.mask) > 0
             assert (shown_mask(page) > 0).tolist() == own.tolist()
