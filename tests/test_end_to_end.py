@@ -135,6 +135,21 @@ def test_strategies_are_compared_in_the_loop(finished, tmp_path, truth):
     assert (tmp_path / "rows.jsonl").read_bytes() == before
 
 
+@pytest.mark.parametrize(("patience", "is_said"), [(50, True), (1, False)])
+def test_train_says_that_the_steps_were_spent_before_validation_ended_it(
+    make_project, capfd, monkeypatch, patience, is_said
+):
+    from twostream.models.segmentation.train import SegmentationModule
+
+    losses = iter([1.0, 2.0, 3.0, 4.0])
+    monkeypatch.setattr(SegmentationModule, "validation_loss", lambda module: next(losses))
+    short = ("segmentation.num_steps=8", "segmentation.watch.every_steps=2", f"segmentation.watch.patience={patience}")
+    project = make_project(overrides=short)
+    run_step(project, "train")
+    assert project.ledger.finished_steps()[(0, "train")]["is_cut_short"] is is_said
+    assert ("the 8 steps were spent before the validation box" in capfd.readouterr().err) is is_said
+
+
 def test_a_recipe_makes_its_project_once(tmp_path, toy_file):
     tiny = Recipe("tiny", "mitochondria", 64, 2, toy_file.name, "mitochondria", settings=TINY)
     (opened,) = pools_of_recipe(tiny, "confirmation", 1, tmp_path / "pools", toy_file.parent)

@@ -348,7 +348,7 @@ def test_min_score_rejects_at_most_a_tenth_of_what_is_true():
     """A weak S: few of its instances are true, and these have the scores of the others."""
     score = np.linspace(0.7, 0.9, 200)
     true = np.where(np.arange(200) % 5 == 0, 1.0, 0.0)
-    true[190:] = 1.0  # the best expected F1 by far is at these ten
+    true[180:] = 1.0  # the best F1 by far is that of these twenty alone: 0.57; 0.45 where nearly all true ones are kept
     true[:30] = 0.0
     found = min_score_by_beliefs(score, true, score)
     assert 0.7 < found < 0.76 and (score < found)[true == 1].mean() <= 0.1

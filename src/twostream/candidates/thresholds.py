@@ -298,14 +298,12 @@ def final_threshold(
 # -- the lowest mean probability of an instance -----------------------------------------------------------------------
 
 MIN_SCORE_F1_TOLERANCE = 0.02
-"""F1 that ``min_score`` may lose against the best: a smaller gain does not justify dropping instances. Chosen on
-development tissue (LOG.md)."""
-BELIEFS_F1_TOLERANCE = 0.02
-"""Expected F1 that ``min_score`` may lose against the best where answers and scorer choose it."""
+"""F1, or expected F1, that ``min_score`` may lose against the best: a smaller gain does not justify dropping instances.
+Chosen on development tissue (LOG.md)."""
 MAX_REJECTED = 0.1
 """Share of what is believed true that ``min_score`` may reject where answers and scorer choose it. The scores of a weak
 S lie close together and differ from tissue to tissue, so a cut that rejects more can reject nearly all elsewhere.
-Chosen on development data together with ``BELIEFS_F1_TOLERANCE`` (LOG.md)."""
+Chosen on development data together with the tolerance (LOG.md)."""
 MIN_OF_EACH = 5
 """``min_score`` is chosen by labels, or by answers and scorer, only if at least this many are true and this many are
 false."""
@@ -349,14 +347,14 @@ def min_score_by_beliefs(score: np.ndarray, true: np.ndarray, score_now: np.ndar
     elsewhere, and the scorer carries them to the candidates that nobody answered. S has learned from them since, so its
     current scores of the same candidates are too good to choose by. Therefore two steps: of the cuts c of the old
     scores that reject at most ``MAX_REJECTED`` of what is true, those whose expected F1, 2 sum(p_i, s_i >= c) / (number
-    of s_i >= c + sum(p_i)), is within ``BELIEFS_F1_TOLERANCE`` of their best, the lowest; then the current score that
+    of s_i >= c + sum(p_i)), is within ``MIN_SCORE_F1_TOLERANCE`` of their best, the lowest; then the current score that
     rejects the same share of what is true. Candidates in whose place nothing is found any more are left out of that
     share: no threshold rejects them. The lowest, because F1 falls slowly below the best cut and steeply above it, and
     the current scores are still higher here than where S has learned nothing.
 
     Args:
         score: (N,) score of each candidate in the round of its mask.
-        true: (N,) probability that it is true.
+        true: (N,) probability that it is true, in [0, 1].
         score_now: (N,) mean probability of the instance that the current final segmentation has in the place of each
             candidate (``mean_scores_at``). Not that of the candidate's own mask, which had another threshold.
 
@@ -372,7 +370,7 @@ def min_score_by_beliefs(score: np.ndarray, true: np.ndarray, score_now: np.ndar
     f1 = 2 * np.cumsum(true[::-1])[::-1][firsts] / (kept + true.sum())
     rejected = np.concatenate([[0.0], np.cumsum(true)])[firsts] / true.sum()
     allowed = rejected <= MAX_REJECTED
-    allowed &= f1 >= f1[allowed].max() - BELIEFS_F1_TOLERANCE
+    allowed &= f1 >= f1[allowed].max() - MIN_SCORE_F1_TOLERANCE
     lowest = int(np.argmax(allowed))
     if lowest == 0:
         return 0.0
