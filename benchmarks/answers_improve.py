@@ -185,7 +185,7 @@ def thresholds(
         true = y[known]
         believed = Beliefs([asked[row] for row in known], true, int((true == 1).sum()), int((true == 0).sum()))
     return choose_thresholds(
-        output.read(output.box), world.task, config, min_voxels, labels=[world.labelled(world.labels_box)],
+        output, world.task, config, min_voxels, labels=[world.labelled(world.labels_box)],
         validation=world.labelled(world.val_box), believed=believed,
     )  # fmt: skip
 

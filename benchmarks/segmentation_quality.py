@@ -147,7 +147,7 @@ def fit(
     known, probability = labels.read(val_box), output.read(val_box)
     unknown = None if ignore is None else ignore.read(val_box)
     threshold, _ = proposing_threshold(
-        probability, [LabelledBox(Box.whole(known.shape), known, unknown)], task, CandidateConfig(), min_voxels
+        output, [LabelledBox(val_box, known, unknown)], task, CandidateConfig(), min_voxels
     )
     best = tune(probability, known, unknown, task, min_voxels)[0]  # what `twostream tune --write` would write
     tuned = get_task(case.task, image.voxel_size_nm, task.decoding.model_copy(update=best.decoding))

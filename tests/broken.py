@@ -18,7 +18,7 @@ from twostream.project.ledger import Ledger
 from twostream.project.records import Verdict
 from twostream.query import Selection, Strategy, register_strategy
 from twostream.query.pool import spread_out
-from twostream.task import Judgement, Mitochondria, SynapsePolarity
+from twostream.task import DecodingConfig, Judgement, Mitochondria, SynapsePolarity
 from twostream.task.answers import AnswerKind
 from twostream.testing import ExecutorExam, LedgerExam, StrategyExam, TaskExam, VolumeExam
 from twostream.volume import Volume, register_format
@@ -712,6 +712,33 @@ class Swells(Mitochondria):
 
 class TestSwells(BrokenTask):
     kind, fails = Swells, "test_decoding_repeats_itself_and_keeps_to_the_threshold"
+
+
+class LargestOnly(Mitochondria):
+    """What it keeps of an object depends on the others."""
+
+    def decode(self, probability, threshold):
+        instance = super().decode(probability, threshold)
+        size = np.bincount(instance.ravel())
+        size[0] = 0
+        return np.where(size[instance] >= size.max() / 20, instance, 0).astype(np.uint32)
+
+
+class TestLargestOnly(BrokenTask):
+    kind, fails = LargestOnly, "test_islands_are_decoded_by_themselves"
+
+
+class JoinsFarther(SynapsePolarity):
+    """Joins sides across gaps that it does not state."""
+
+    joins_within_voxels = (1, 1, 1)
+
+    def __init__(self, voxel_size_nm, decoding=None):
+        super().__init__(voxel_size_nm, DecodingConfig(join_nm=150))
+
+
+class TestJoinsFarther(BrokenTask):
+    kind, fails = JoinsFarther, "test_islands_are_decoded_by_themselves"
 
 
 class Forgiving(Mitochondria):

@@ -27,8 +27,7 @@ from twostream.rounds.loop import run
 from twostream.task import CERTAIN, IGNORE
 from twostream.task.kinds import Mitochondria
 from twostream.task.metrics import FOUND_IOU
-from twostream.volume import open_volume
-from twostream.volume._memory import MemoryVolume
+from twostream.volume import MemoryVolume, open_volume
 
 LEFT, RIGHT = "0:8,0:96,0:48", "0:8,0:64,112:144"
 SIZE = (30.0, 10.0, 10.0)
@@ -246,16 +245,17 @@ def test_threshold_and_recall_count_over_all_boxes():
     task = Mitochondria((30.0, 8.0, 8.0))
     places = [Box((0, 0, 0), (1, 10, 20)), Box((0, 0, 20), (1, 10, 5)), Box((0, 0, 40), (1, 10, 20))]
     boxes = [LabelledBox(box, truth[box.slices], None) for box in places]
+    volume = MemoryVolume(probability, (30.0, 8.0, 8.0))
     # Five objects, one of them cut in half by the face of a box: it counts with the part inside.
-    assert proposing_threshold(probability, boxes, task, CandidateConfig(threshold=0.7), 1) == (
+    assert proposing_threshold(volume, boxes, task, CandidateConfig(threshold=0.7), 1) == (
         0.7,
         pytest.approx(2 / 5),
     )
-    assert proposing_threshold(probability, boxes, task, CandidateConfig(threshold=0.5), 1) == (
+    assert proposing_threshold(volume, boxes, task, CandidateConfig(threshold=0.5), 1) == (
         0.5,
         pytest.approx(3 / 5),
     )
-    assert proposing_threshold(probability, boxes, task, CandidateConfig(min_recall=1.0), 1)[1] == 1.0
+    assert proposing_threshold(volume, boxes, task, CandidateConfig(min_recall=1.0), 1)[1] == 1.0
     found = np.where(probability[0] > 178, truth, 0)
     assert recall_on_labels(found, boxes, task) == pytest.approx(2 / 5)
     assert recall_on_labels(found, [LabelledBox(places[0], np.zeros((1, 10, 20), np.uint32), None)], task) is None

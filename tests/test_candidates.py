@@ -1,5 +1,7 @@
 """Candidates: from a segmentation, as a table, their identity from round to round, and the threshold for proposing."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -10,6 +12,11 @@ from twostream.candidates.identity import identify
 from twostream.candidates.table import from_table, read_table, to_table, write_table
 from twostream.candidates.thresholds import CandidateConfig, LabelledBox, mean_scores_at, proposing_threshold
 from twostream.task import Mitochondria, SynapsePolarity
+from twostream.volume import MemoryVolume
+
+
+def volume(probability):
+    return MemoryVolume(probability, (30.0, 8.0, 8.0))
 
 
 def bar(start, stop, identity=0, side=1):
@@ -47,18 +54,13 @@ def test_instances_with_a_low_mean_probability_are_dropped_with_both_sides():
 
 def test_mean_scores_at_takes_the_instance_that_covers_most_of_a_candidate():
     """Candidates and final segmentation have different thresholds, so their masks differ."""
-    segmentation = np.zeros((1, 1, 40), np.uint32)
-    segmentation[..., 2:12], segmentation[..., 12:15], segmentation[..., 30:32] = 5, 6, 7
-    probability = np.zeros(segmentation.shape, np.uint8)
-    probability[..., 2:12], probability[..., 4:8], probability[..., 12:15], probability[..., 30:32] = 51, 255, 204, 255
+    now = [replace(bar(*span), score=score) for *span, score in ((2, 12, 0.52), (12, 15, 0.8), (30, 32, 1.0))]
     asked = [bar(4, 8), bar(8, 15), bar(20, 25), bar(29, 31)]
-    found = mean_scores_at(asked, segmentation, probability, Mitochondria((30, 8, 8)))
-    assert found == pytest.approx([(6 * 0.2 + 4) / 10, (6 * 0.2 + 4) / 10, 0.0, 1.0])
-    sides = np.zeros((1, 1, 10), np.uint32)
-    sides[..., 1:4], sides[..., 4:8] = 1, 2  # one synapse: 3 voxels before, 4 after
-    level = np.zeros(sides.shape, np.uint8)
-    level[..., 1:4], level[..., 4:8] = 255, 0
-    assert mean_scores_at([bar(1, 4)], sides, level, SynapsePolarity((30, 8, 8))) == pytest.approx([3 / 7])
+    assert mean_scores_at(asked, now).tolist() == [0.52, 0.52, 0.0, 1.0]
+    # Of two instances that cover as much of it, the first in raster order.
+    assert mean_scores_at([bar(10, 14)], now[::1]).tolist() == [0.52]
+    sides = replace(bar(1, 8), mask=np.array([[[1, 1, 1, 2, 2, 2, 2]]], np.uint8), score=0.4)
+    assert mean_scores_at([bar(1, 4)], [sides]).tolist() == [0.4]
 
 
 def test_extract_gives_box_mask_and_score():
@@ -171,11 +173,11 @@ def test_proposing_threshold_reaches_the_recall_first():
         probability[0, 0, 2:8, 10 * i + 2 : 10 * i + 8] = level
     task = Mitochondria((30.0, 8.0, 8.0))
     boxes = [LabelledBox(Box.whole(truth.shape), truth, None)]
-    chosen = proposing_threshold(probability, boxes, task, CandidateConfig(min_recall=0.9), 1)
+    chosen = proposing_threshold(volume(probability), boxes, task, CandidateConfig(min_recall=0.9), 1)
     assert chosen[0] < 60 / 255 and chosen[1] == 1.0
     # With a lower min_recall the low threshold is still the best, because it has more good candidates.
-    assert proposing_threshold(probability, boxes, task, CandidateConfig(min_recall=0.6), 1) == chosen
-    fixed = proposing_threshold(probability, boxes, task, CandidateConfig(threshold=0.77), 1)
+    assert proposing_threshold(volume(probability), boxes, task, CandidateConfig(min_recall=0.6), 1) == chosen
+    fixed = proposing_threshold(volume(probability), boxes, task, CandidateConfig(threshold=0.77), 1)
     assert fixed == (0.77, pytest.approx(1 / 3))
 
 
@@ -187,5 +189,5 @@ def test_of_equally_good_proposing_thresholds_the_one_nearest_to_one_half_is_cho
         probability[0, 0, 2:8, 10 * i + 2 : 10 * i + 8] = 250 if i else 20  # one object is found below 0.1 only
     task = Mitochondria((30.0, 8.0, 8.0))
     boxes = [LabelledBox(Box.whole(truth.shape), truth, None)]
-    assert proposing_threshold(probability, boxes, task, CandidateConfig(), 1) == (0.5, pytest.approx(29 / 30))
-    assert proposing_threshold(probability, boxes, task, CandidateConfig(min_recall=1.0), 1) == (0.05, 1.0)
+    assert proposing_threshold(volume(probability), boxes, task, CandidateConfig(), 1) == (0.5, pytest.approx(29 / 30))
+    assert proposing_threshold(volume(probability), boxes, task, CandidateConfig(min_recall=1.0), 1) == (0.05, 1.0)

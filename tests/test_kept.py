@@ -15,6 +15,7 @@ from conftest import LABELS_BOX, TEST_BOX, TO_SCHEMA_2
 from test_cli import call, init, refused
 
 from twostream.base.errors import LedgerError, ProjectError
+from twostream.base.geometry import Box
 from twostream.candidates.candidate import clean, extract, to_segmentation
 from twostream.candidates.table import read_table
 from twostream.project.answer_log import AnswerLog
@@ -380,7 +381,7 @@ def test_candidates_give_their_segmentation_again(task):
     segmentation = clean(small, task, 1)
     found = extract(segmentation, np.full(small.shape, 200, np.uint8), task, (0, 0, 0))
     assert len(found) > 1
-    np.testing.assert_array_equal(to_segmentation(found[::-1], small.shape, task), segmentation, strict=True)
+    np.testing.assert_array_equal(to_segmentation(found[::-1], Box.whole(small.shape), task), segmentation, strict=True)
 
 
 GONE = {

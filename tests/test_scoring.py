@@ -382,7 +382,7 @@ def test_few_answers_do_not_choose_min_score():
     box = LabelledBox(Box.whole(labels.shape), bars((10, 20)), None)
     chosen = [
         choose_thresholds(
-            level[None], task, CandidateConfig(), 1, labels=[box], validation=box,
+            volume(level[None]), task, CandidateConfig(), 1, labels=[box], validation=box,
             believed=Beliefs(found, np.array([1.0, 0.0]), number, 5),
         ).min_score
         for number in (4, 5)

@@ -13,10 +13,10 @@ from test_answer_tables import FAINT, blob_at
 
 from twostream.base.errors import InputError
 from twostream.base.geometry import Box, grid
-from twostream.candidates.candidate import clean
 from twostream.candidates.faint import faint_candidates
 from twostream.candidates.identity import found_by
 from twostream.candidates.picture import sections_picture
+from twostream.candidates.proposing import propose
 from twostream.candidates.table import faint_rows, from_table, proposed, read_table
 from twostream.candidates.truth import Truth
 from twostream.models.segmentation.lessons import Lesson, Lessons
@@ -611,9 +611,10 @@ def test_a_faint_synapse_has_its_sides():
     level = np.minimum(target, 254) / 254 * 240
     level[..., 32:] *= 0.4  # the second one is faint
     level = level.astype(np.uint8)
-    segmentation = clean(task.decode(level, 0.5), task, 1)
-    assert set(np.unique(segmentation)) == {0, 1, 2}
-    (dim,) = faint_candidates(level, segmentation, task, 0.5, 1)
+    volume = MemoryVolume(level, task.voxel_size_nm)
+    bright = propose(volume, task, 0.5, 1)
+    assert len(bright) == 1
+    (dim,) = faint_candidates(volume, bright, task, 0.5, 1)
     assert dim.label == 2 and set(np.unique(dim.mask)) >= {1, 2} and dim.box.offset_zyx[2] >= 32
 
 

@@ -198,6 +198,29 @@ def cells(box: Box, cell_zyx: Sequence[int]) -> Iterator[Vector]:
     return ((z, y, x) for z in spans[0] for y in spans[1] for x in spans[2])
 
 
+CELL_ZYX = (32, 128, 128)
+"""Cells of the spatial index in voxels; larger than most objects, so that each lies in few cells."""
+
+
+def overlapping(boxes: Sequence[Box], others: Sequence[Box]) -> list[tuple[int, int]]:
+    """Pairs (row in ``boxes``, row in ``others``) of boxes that intersect, sorted.
+
+    A spatial index of cells avoids comparing all pairs.
+    """
+    rows_in: dict[tuple[int, ...], list[int]] = {}
+    for other, box in enumerate(others):
+        for cell in cells(box, CELL_ZYX):
+            rows_in.setdefault(cell, []).append(other)
+    pairs = {
+        (row, other)
+        for row, box in enumerate(boxes)
+        for cell in cells(box, CELL_ZYX)
+        for other in rows_in.get(cell, ())
+        if box.intersects(others[other])
+    }
+    return sorted(pairs)
+
+
 def to_voxels(distance_nm: float | Sequence[float], voxel_size_nm: Sequence[float]) -> Vector:
     """Convert a distance from nanometres to voxels, rounded up.
 

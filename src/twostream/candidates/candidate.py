@@ -13,8 +13,9 @@ from dataclasses import dataclass
 import cc3d
 import numpy as np
 
-from twostream.base.geometry import Box
+from twostream.base.geometry import Box, grid, overlapping
 from twostream.task import Task
+from twostream.volume import Volume
 
 
 @dataclass(frozen=True)
@@ -122,23 +123,53 @@ def extract(
     return result
 
 
-def to_segmentation(candidates: Sequence[Candidate], shape_zyx: Sequence[int], task: Task) -> np.ndarray:
-    """The segmentation from which ``extract`` has made candidates.
+def to_segmentation(candidates: Sequence[Candidate], box: Box, task: Task) -> np.ndarray:
+    """The segmentation of a box that candidates stand for.
 
     Args:
-        candidates: all candidates of a round.
-        shape_zyx: shape of the image.
+        candidates: all that touch the box; others are overlooked.
+        box: in voxels of the image.
         task: gives the convention.
 
     Returns:
-        (Z, Y, X) uint32 in the task's label convention.
+        (Z, Y, X) uint32 over ``box``, in the task's label convention.
     """
-    segmentation = np.zeros(tuple(shape_zyx), np.uint32)
+    segmentation = np.zeros(box.shape_zyx, np.uint32)
     for candidate in candidates:
-        inside, label = candidate.mask > 0, np.uint32(candidate.label)
-        values = label if task.num_sides == 1 else 2 * label - (2 - candidate.mask[inside].astype(np.uint32))
-        segmentation[candidate.box.slices][inside] = values
+        part = candidate.box.intersection(box)
+        mask, label = candidate.mask[part.relative_to(candidate.box).slices], np.uint32(candidate.label)
+        inside = mask > 0
+        values = label if task.num_sides == 1 else 2 * label - (2 - mask[inside].astype(np.uint32))
+        segmentation[part.relative_to(box).slices][inside] = values
     return segmentation
+
+
+BLOCK_ZYX = (64, 1024, 1024)
+"""Voxels that are painted at once."""
+
+
+def write_segmentation(candidates: Sequence[Candidate], output: Volume, task: Task) -> None:
+    """Write the segmentation that candidates stand for into a volume of the image's extent.
+
+    Args:
+        candidates: all that are painted.
+        output: (Z, Y, X) uint32.
+        task: gives the convention.
+    """
+    blocks = [block.write_box for block in grid(output.box, BLOCK_ZYX)]
+    touching: dict[int, list[Candidate]] = {}
+    for number, row in overlapping(blocks, [candidate.box for candidate in candidates]):
+        touching.setdefault(number, []).append(candidates[row])
+    for number, box in enumerate(blocks):
+        output.write(box, to_segmentation(touching.get(number, ()), box, task))
+
+
+def shared_voxels(a: Candidate, b: Candidate) -> tuple[int, int]:
+    """Number of voxels that lie in both masks on the same side, and number that lie in both masks."""
+    common = a.box.intersection(b.box)
+    mask_a, mask_b = a.mask[common.relative_to(a.box).slices], b.mask[common.relative_to(b.box).slices]
+    both = (mask_a > 0) & (mask_b > 0)
+    return int((both & (mask_a == mask_b)).sum()), int(both.sum())
 
 
 def sides_swapped(mask: np.ndarray) -> np.ndarray:

@@ -1,30 +1,32 @@
 """Faint candidates: instances below the threshold of the candidates, of which some may be asked about.
 
 S proposes nothing where it is unsure, so nobody is asked about what it overlooks. A second, lower threshold shows some
-of it. Knows arrays and decoding; must not know projects, rounds or who is asked.
+of it. Knows candidates and decoding; must not know projects, rounds or who is asked.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
-import numpy as np
-
-from twostream.candidates.candidate import Candidate, clean, extract
+from twostream.base.geometry import overlapping
+from twostream.candidates.candidate import Candidate, shared_voxels
+from twostream.candidates.proposing import propose
 from twostream.task import Task
+from twostream.volume import Volume
 
 FAINT_SHARE = 0.5
 """The lower threshold, as a share of that of the candidates; the same by which missed objects are grown."""
 
 
 def faint_candidates(
-    probability: np.ndarray, segmentation: np.ndarray, task: Task, threshold: float, min_voxels: int
+    probability: Volume, candidates: Sequence[Candidate], task: Task, threshold: float, min_voxels: int
 ) -> list[Candidate]:
     """Instances at ``FAINT_SHARE`` of the threshold that share no voxel with a candidate.
 
     Args:
         probability: (C, Z, Y, X) uint8 over the whole image, 255 = 1.
-        segmentation: (Z, Y, X) uint32, the candidates in the task's label convention, numbered 1, 2, ...
+        candidates: labelled 1, 2, ...
         task: gives decoding and convention.
         threshold: of the candidates, in (0, 1).
         min_voxels: smaller instances are dropped.
@@ -32,9 +34,8 @@ def faint_candidates(
     Returns:
         In raster order, without ids. Their labels continue those of the candidates, and stand in no segmentation.
     """
-    found = clean(task.decode(probability, threshold * FAINT_SHARE), task, min_voxels)
-    instance = task.instances(found)
-    taken = set(np.unique(instance[segmentation > 0]).tolist())
-    first = int(task.instances(segmentation).max(initial=0)) + 1
-    alone = [c for c in extract(found, probability[task.foreground], task, (0, 0, 0)) if c.label not in taken]
-    return [replace(c, label=first + number) for number, c in enumerate(alone)]
+    found = propose(probability, task, threshold * FAINT_SHARE, min_voxels)
+    pairs = overlapping([c.box for c in found], [c.box for c in candidates])
+    taken = {row for row, other in pairs if shared_voxels(found[row], candidates[other])[1]}
+    alone = (candidate for row, candidate in enumerate(found) if row not in taken)
+    return [replace(c, label=number) for number, c in enumerate(alone, start=len(candidates) + 1)]

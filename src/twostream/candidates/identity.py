@@ -12,15 +12,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from twostream.base.geometry import Box, cells
-from twostream.candidates.candidate import Candidate
+from twostream.base.geometry import Box, overlapping
+from twostream.candidates.candidate import Candidate, shared_voxels
 
 SAME_IOU = 0.7
 """A candidate keeps its id if its IoU with the earlier mask is at least this."""
 PARENT_SHARE = 0.25
 """An earlier candidate is a parent of a new one if they share at least this part of the smaller of the two masks."""
-CELL_ZYX = (32, 128, 128)
-"""Cells of the spatial index in voxels; larger than most candidates, so that each lies in few cells."""
 
 
 def identify(candidates: Sequence[Candidate], known: Sequence[Candidate], next_id: int) -> list[Candidate]:
@@ -42,9 +40,9 @@ def identify(candidates: Sequence[Candidate], known: Sequence[Candidate], next_i
     best_known: dict[int, tuple[float, int]] = {}  # row -> (IoU, -id of the best known candidate)
     best_row: dict[int, tuple[float, int]] = {}  # id of a known candidate -> (IoU, -row of its best candidate)
     parents: dict[int, list[int]] = {}
-    for row, known_row in _overlapping([c.box for c in candidates], [c.box for c in known]):
+    for row, known_row in overlapping([c.box for c in candidates], [c.box for c in known]):
         known_id = known[known_row].id
-        same_side, shared = _shared_voxels(candidates[row], known[known_row])
+        same_side, shared = shared_voxels(candidates[row], known[known_row])
         sizes = candidates[row].num_voxels, known[known_row].num_voxels
         iou = same_side / (sizes[0] + sizes[1] - shared)
         # With negative ids and rows, of equal IoUs the smaller id or row is the larger pair: order does not matter.
@@ -79,37 +77,10 @@ def found_by(
         (N,) bool.
     """
     found = np.zeros(len(objects), bool)
-    for row, other_row in _overlapping([box for box, _ in objects], [box for box, _ in others]):
+    for row, other_row in overlapping([box for box, _ in objects], [box for box, _ in others]):
         (box, mask), (where, other) = objects[row], others[other_row]
         common = box.intersection(where)
         inside = mask[common.relative_to(box).slices] > 0
         shared = np.count_nonzero(inside & (other[common.relative_to(where).slices] > 0))
         found[row] |= shared > min_iou * (np.count_nonzero(mask) + np.count_nonzero(other) - shared)
     return found
-
-
-def _overlapping(boxes: Sequence[Box], known: Sequence[Box]) -> list[tuple[int, int]]:
-    """Pairs (row in ``boxes``, row in ``known``) that intersect, sorted.
-
-    A spatial index of cells avoids comparing all pairs.
-    """
-    rows_in: dict[tuple[int, ...], list[int]] = {}
-    for known_row, box in enumerate(known):
-        for cell in cells(box, CELL_ZYX):
-            rows_in.setdefault(cell, []).append(known_row)
-    pairs = {
-        (row, known_row)
-        for row, box in enumerate(boxes)
-        for cell in cells(box, CELL_ZYX)
-        for known_row in rows_in.get(cell, ())
-        if box.intersects(known[known_row])
-    }
-    return sorted(pairs)
-
-
-def _shared_voxels(a: Candidate, b: Candidate) -> tuple[int, int]:
-    """Number of voxels that lie in both masks on the same side, and number that lie in both masks."""
-    common = a.box.intersection(b.box)
-    mask_a, mask_b = a.mask[common.relative_to(a.box).slices], b.mask[common.relative_to(b.box).slices]
-    both = (mask_a > 0) & (mask_b > 0)
-    return int((both & (mask_a == mask_b)).sum()), int(both.sum())

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import cc3d
 import numpy as np
 from scipy import ndimage
 
 from twostream.base.errors import InputError
 from twostream.base.geometry import Box, grid
 from twostream.volume import Volume
+from twostream.volume.components import components
 
 MAX_CLEFT_NM = 50.0
 """Sides farther apart are no synapse: a cleft is 10 to 30 nm wide, and labels leave a rim free."""
@@ -76,7 +76,7 @@ def _by_nearness(pre: np.ndarray, post: np.ndarray, voxel_size_nm: Sequence[floa
     """(Z, Y, X) number, from 1, of the group of sides that lie within ``MAX_CLEFT_NM`` of each other."""
     inside = (pre > 0) | (post > 0)
     away_nm = ndimage.distance_transform_edt(~inside, sampling=voxel_size_nm)
-    return cc3d.connected_components(away_nm <= MAX_CLEFT_NM / 2, connectivity=26, out_dtype=np.uint32).astype(np.int64)
+    return components(away_nm <= MAX_CLEFT_NM / 2).astype(np.int64)
 
 
 def check_sides_lie_together(volume: Volume, box: Box, option: str) -> None:

@@ -9,7 +9,7 @@ The final segmentation is what a lab takes home, and a threshold that jumps from
 any change of S. Therefore, among the values that are nearly as good as the best, ``final_threshold`` is the one nearest
 to that of the round before, and ``min_score`` the lowest.
 
-Knows arrays, labels and the truth rule; must not know projects, rounds or models.
+Knows volumes, labels and the truth rule; must not know projects, rounds or models.
 """
 
 from __future__ import annotations
@@ -22,10 +22,12 @@ import numpy as np
 from pydantic import Field
 
 from twostream.base.config import Config
-from twostream.base.geometry import Box
-from twostream.candidates.candidate import Candidate, clean
+from twostream.base.geometry import Box, overlapping
+from twostream.candidates.candidate import Candidate, clean, shared_voxels
+from twostream.candidates.proposing import propose
 from twostream.task import FOUND_IOU, Task
 from twostream.task.metrics import Overlaps, foreground_iou, found_objects, hidden_voxels
+from twostream.volume import Volume
 
 DEFAULT_THRESHOLD = 0.5
 """Used for candidates and the final segmentation if there are no labels and the settings fix none."""
@@ -111,7 +113,7 @@ class Beliefs:
 
 
 def choose_thresholds(
-    probability: np.ndarray,
+    probability: Volume,
     task: Task,
     config: CandidateConfig,
     min_voxels: int,
@@ -139,7 +141,7 @@ def choose_thresholds(
         final, recall, min_score = config.final_threshold or threshold, None, 0.0
     else:
         threshold, recall = proposing_threshold(probability, labels, task, config, min_voxels)
-        level = probability[(slice(None), *validation.box.slices)]
+        level = probability.read(validation.box)
         truth, ignore = validation.labels, validation.ignore
         final = config.final_threshold or final_threshold(level, truth, ignore, task, near=near)
         segmentation = clean(task.decode(level, final), task, min_voxels)
@@ -147,8 +149,7 @@ def choose_thresholds(
     if config.min_score is not None:
         min_score = config.min_score
     elif believed is not None and believed.are_enough:
-        segmentation = clean(task.decode(probability, final), task, min_voxels)
-        now = mean_scores_at(believed.candidates, segmentation, probability[task.foreground], task)
+        now = mean_scores_at(believed.candidates, propose(probability, task, final, min_voxels))
         score = np.array([c.score for c in believed.candidates])
         min_score = min_score_by_beliefs(score, believed.true, now)
     return Thresholds(threshold, final, min_score, recall)
@@ -219,7 +220,7 @@ def recall_on_labels(segmentation: np.ndarray, boxes: Sequence[LabelledBox], tas
 
 
 def proposing_threshold(
-    probability: np.ndarray, boxes: Sequence[LabelledBox], task: Task, config: CandidateConfig, min_voxels: int
+    probability: Volume, boxes: Sequence[LabelledBox], task: Task, config: CandidateConfig, min_voxels: int
 ) -> tuple[float, float]:
     """Choose the threshold of the candidates on the labels boxes: recall first, then F1.
 
@@ -237,7 +238,7 @@ def proposing_threshold(
     Returns:
         The threshold, and the candidate recall with it on the labels boxes; both in [0, 1].
     """
-    levels = [probability[(slice(None), *one.box.slices)] for one in boxes]
+    levels = [probability.read(one.box) for one in boxes]
     rows = []
     for threshold in PROPOSING_THRESHOLDS if config.threshold is None else [config.threshold]:
         decoded = (clean(task.decode(level, threshold), task, min_voxels) for level in levels)
@@ -381,25 +382,23 @@ def min_score_by_beliefs(score: np.ndarray, true: np.ndarray, score_now: np.ndar
     return float(score_now[by_now][row])
 
 
-def mean_scores_at(
-    candidates: Sequence[Candidate], segmentation: np.ndarray, probability: np.ndarray, task: Task
-) -> np.ndarray:
-    """Mean probability of the instances that a segmentation has in the place of candidates.
+def mean_scores_at(candidates: Sequence[Candidate], instances: Sequence[Candidate]) -> np.ndarray:
+    """Scores of the instances that lie in the place of candidates.
 
     Args:
-        candidates: with boxes relative to the first voxel of both arrays.
-        segmentation: (Z, Y, X) in the task's label convention.
-        probability: (Z, Y, X) uint8 foreground probability, 255 = 1.
-        task: gives the convention; both sides of a synapse are one instance.
+        candidates: N candidates.
+        instances: of another segmentation of the same image.
 
     Returns:
-        (N,) float in [0, 1]: for each candidate, the mean probability of the instance that covers most of it; 0 if it
-        overlaps none.
+        (N,) float in [0, 1]: for each candidate, the score of the instance that covers most of it; 0 if it overlaps
+        none.
     """
-    instance = task.instances(segmentation)
-    mean = _mean_probabilities(instance, probability)
-    inside = [np.bincount(instance[c.box.slices][c.mask > 0], minlength=1) for c in candidates]
-    return np.array([mean[1 + int(n[1:].argmax())] if n[1:].any() else 0.0 for n in inside])
+    score, covered = np.zeros(len(candidates)), np.zeros(len(candidates), int)
+    for row, other in overlapping([c.box for c in candidates], [c.box for c in instances]):
+        shared = shared_voxels(candidates[row], instances[other])[1]
+        if shared > covered[row]:
+            score[row], covered[row] = instances[other].score, shared
+    return score
 
 
 def _mean_probabilities(instances: np.ndarray, probability: np.ndarray) -> np.ndarray:

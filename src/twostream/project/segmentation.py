@@ -7,12 +7,13 @@ Knows candidates and volumes; must not import torch.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from twostream.base.atomic import write_folder
-from twostream.candidates.candidate import to_segmentation
+from twostream.candidates.candidate import Candidate, write_segmentation
 from twostream.candidates.table import proposed, read_table
 from twostream.project.project import Project
 from twostream.volume import Volume, create_volume, open_volume
@@ -20,18 +21,18 @@ from twostream.volume import Volume, create_volume, open_volume
 SEGMENTATION_NAME = "segmentation.zarr"
 
 
-def write_segmentation(project: Project, round_number: int, segmentation: np.ndarray) -> None:
-    """Write ``segmentation.zarr`` of a round, (Z, Y, X) uint32 labels."""
+def write_candidates(project: Project, round_number: int, candidates: Sequence[Candidate]) -> None:
+    """Write ``segmentation.zarr`` of a round, (Z, Y, X) uint32 labels, from its candidates without the faint ones."""
 
     def fill(path: Path) -> None:
         output = create_volume(
             str(path),
-            shape_zyx=segmentation.shape,
+            shape_zyx=project.image.shape_zyx,
             dtype=np.uint32,
             voxel_size_nm=project.image.voxel_size_nm,
             offset_nm=project.image.offset_nm,
         )
-        output.write(output.box, segmentation)
+        write_segmentation(candidates, output, project.task)
 
     write_folder(project.path(round_number, SEGMENTATION_NAME), fill)
 
@@ -41,5 +42,5 @@ def segmentation_of(project: Project, round_number: int) -> Volume:
     path = project.path(round_number, SEGMENTATION_NAME)
     if not path.exists():
         candidates = proposed(read_table(project.path(round_number, "candidates.parquet")))
-        write_segmentation(project, round_number, to_segmentation(candidates, project.image.shape_zyx, project.task))
+        write_candidates(project, round_number, candidates)
     return open_volume(str(path))

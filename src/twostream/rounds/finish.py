@@ -91,9 +91,8 @@ def finish(project: Project, *, license_: str = "", truth_uri: str | None = None
         working.mkdir(exist_ok=True)
         segmenter, taught = _train(project, last_round, working)
         probability = _predicted(project, segmenter, working / "probability.zarr", None)
-        everything = probability.read(probability.box)
-        thresholds = thresholds_of(project, everything, before_round=last_round + 1)
-        scores = _scores(project, last_round, truth, everything, thresholds, working)
+        thresholds = thresholds_of(project, probability, before_round=last_round + 1)
+        scores = _scores(project, last_round, truth, probability, thresholds, working)
         lines: list[str] = []
 
         def fill(folder: Path) -> None:
@@ -219,7 +218,7 @@ def _scores(
     project: Project,
     last_round: int,
     truth: Truth | None,
-    finished: np.ndarray,
+    finished: Volume,
     thresholds: Thresholds,
     working: Path,
 ) -> dict[str, Any]:
@@ -242,17 +241,16 @@ def _scores(
         return {}
     scores: dict[str, Any] = {name: {"box": str(box), "source": SOURCES[name]} for name, box in found.items()}
 
-    def add(who: str, level: Volume | np.ndarray, cut: Cut) -> None:
+    def add(who: str, level: Volume, cut: Cut) -> None:
         for name, box in found.items():
-            part = level[(slice(None), *box.slices)] if isinstance(level, np.ndarray) else level.read(box)
-            scores[name][who] = score_box(part, truth, box, cut)
+            scores[name][who] = score_box(level.read(box), truth, box, cut)
 
     add("finished", finished, _cut_of(project, thresholds.final_threshold, thresholds.min_score))
     for who, number in (("s_0", 0), ("last_s", last_round)):
         proposed = project.ledger.finished_steps()[(number, "propose")]
         cut = _cut_of(project, proposed["final_threshold"], proposed.get("min_score", 0.0))
         if number == last_round:
-            level: Volume = probability_of(project, number)
+            level = probability_of(project, number)
         else:
             segmenter = Segmenter.load(project.path(number, "checkpoint.ckpt"))
             level = _predicted(project, segmenter, working / f"probability_{number}.zarr", list(found.values()))

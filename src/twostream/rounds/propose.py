@@ -15,20 +15,22 @@ import numpy as np
 from twostream.base import progress
 from twostream.base.errors import ProjectError
 from twostream.base.geometry import Box
-from twostream.candidates.candidate import Candidate, clean, extract
+from twostream.candidates.candidate import Candidate, extract
 from twostream.candidates.faint import faint_candidates
 from twostream.candidates.identity import identify
 from twostream.candidates.objects import UNKNOWN_SCORE
 from twostream.candidates.padding import on_padding
 from twostream.candidates.pose import candidate_angle
+from twostream.candidates.proposing import propose
 from twostream.candidates.sources import instances
 from twostream.candidates.table import from_table, read_table, to_table, write_table
 from twostream.candidates.thresholds import Beliefs, LabelledBox, Thresholds, choose_thresholds, recall_on_labels
 from twostream.project.project import Detail, Project
-from twostream.project.segmentation import SEGMENTATION_NAME, write_segmentation
+from twostream.project.segmentation import SEGMENTATION_NAME, write_candidates
 from twostream.rounds.asking import is_outside_boxes
 from twostream.rounds.pool import pool_of
 from twostream.rounds.predict import PROBABILITY_NAME, probability_of
+from twostream.volume import Volume
 
 
 @dataclass(frozen=True)
@@ -36,14 +38,12 @@ class Proposal:
     """What a round proposes, before ids are given.
 
     Attributes:
-        segmentation: (Z, Y, X) uint32 labels in the task's convention.
         candidates: the N candidates, in raster order of their first voxels, without ids.
         thresholds: what was chosen, and the candidate recall on the labels boxes.
         columns: {name: N values}, further columns of the candidate table.
         faint: faint candidates, which stand behind the others in the table and in no segmentation.
     """
 
-    segmentation: np.ndarray
     candidates: list[Candidate]
     thresholds: Thresholds
     columns: Mapping[str, Sequence[Any]] = field(default_factory=dict)
@@ -66,7 +66,7 @@ def propose_step(project: Project, round_number: int) -> Detail:
     else:
         found = _decode_probability(project, round_number)
 
-    write_segmentation(project, round_number, found.segmentation)
+    write_candidates(project, round_number, found.candidates)
     everything = [*found.candidates, *found.faint]
     candidates = identify(everything, _known_candidates(project, round_number), project.ledger.next_id(round_number))
     askable, num_on_padding = _askable(project, candidates)
@@ -129,15 +129,13 @@ def _decode_probability(project: Project, round_number: int) -> Proposal:
     """
     task, config, min_voxels = project.task, project.config.candidates, project.min_voxels
     probability = probability_of(project, round_number)
-    everything = probability.read(probability.box)
-    found = thresholds_of(project, everything, before_round=round_number)
+    found = thresholds_of(project, probability, before_round=round_number)
     threshold = found.threshold
     assert threshold is not None
     if project.config.labels is None:
         why = "as set in candidates.threshold" if config.threshold else "without labels, set candidates.threshold"
         progress.say(f"  threshold {threshold:g} ({why})")
-    segmentation = clean(task.decode(everything, threshold), task, min_voxels)
-    proposed = extract(segmentation, everything[task.foreground], task, (0, 0, 0))
+    proposed = propose(probability, task, threshold, min_voxels)
     if not proposed:
         name, advice = ("the source", "Set") if project.config.source else ("S", "Give S more labels or steps, or set")
         raise ProjectError(
@@ -146,8 +144,8 @@ def _decode_probability(project: Project, round_number: int) -> Proposal:
         )
     faint: list[Candidate] = []
     if _wants_faint(project, round_number):
-        faint = faint_candidates(everything, segmentation, task, threshold, min_voxels)
-    return Proposal(segmentation, proposed, found, faint=faint)
+        faint = faint_candidates(probability, proposed, task, threshold, min_voxels)
+    return Proposal(proposed, found, faint=faint)
 
 
 def _wants_faint(project: Project, round_number: int) -> bool:
@@ -156,7 +154,7 @@ def _wants_faint(project: Project, round_number: int) -> bool:
     return bool(project.config.query.faint_share if before is None else before.get("num_faint"))
 
 
-def thresholds_of(project: Project, probability: np.ndarray, before_round: int) -> Thresholds:
+def thresholds_of(project: Project, probability: Volume, before_round: int) -> Thresholds:
     """The thresholds for a probability of the whole image, by labels and by what is believed of earlier candidates.
 
     Args:
@@ -214,7 +212,7 @@ def _take_instances(project: Project) -> Proposal:
     labelled = [_labelled(project, box) for box in project.boxes.labels]
     recall = recall_on_labels(found.segmentation, labelled, task) if labelled else None
     thresholds = Thresholds(threshold=None, final_threshold=None, min_score=0.0, recall_on_labels=recall)
-    return Proposal(found.segmentation, candidates, thresholds, {"source_id": found.source_ids})
+    return Proposal(candidates, thresholds, {"source_id": found.source_ids})
 
 
 def _known_candidates(project: Project, before_round: int) -> list[Candidate]:

@@ -17,6 +17,7 @@ from scipy import ndimage
 from skimage.segmentation import watershed
 
 from twostream.base.config import Config
+from twostream.volume.components import components
 
 
 class DecodingConfig(Config):
@@ -61,11 +62,6 @@ class DecodingConfig(Config):
         return value
 
 
-def components(mask: np.ndarray) -> np.ndarray:
-    """26-connected components of a (Z, Y, X) bool mask: (Z, Y, X) uint32 labels from 1, 0 = background."""
-    return cc3d.connected_components(mask, connectivity=26, out_dtype=np.uint32)
-
-
 def instances_of(
     foreground: np.ndarray,
     threshold: float,
@@ -107,7 +103,11 @@ def seeded(
 
     Components of ``seeds`` are the first markers. At each of ``SEED_LEVELS`` between ``threshold`` and
     ``seed_threshold``, a component of the foreground that holds no marker yet becomes one, so that faint objects are
-    separated as well. Foreground that no marker reaches is labelled by components.
+    separated as well. A component of the foreground without any marker is one instance.
+
+    Each component of the foreground is flooded by itself, in its bounding box. Flooded all at once, voxels of equal
+    probability would be flooded in an order that depends on what lies elsewhere, and a volume in pieces would give
+    other instances than the whole.
 
     Args:
         foreground: (Z, Y, X) uint8 probability, 255 = 1; the most probable voxels are flooded first.
@@ -128,12 +128,25 @@ def seeded(
             lower[has_seed[lower]] = 0
             lower = _large(lower, min_seed_voxels)
             markers = np.where(lower > 0, lower + markers.max(initial=0), markers)
-    mask = foreground > 255 * threshold
-    around = np.ones((3, 3, 3))
-    flooded = watershed(np.uint8(255) - foreground, markers.astype(np.int32), connectivity=around, mask=mask)
-    unseeded = components(mask & (flooded == 0))
-    top = np.uint32(flooded.max(initial=0))
-    return np.where(unseeded > 0, unseeded + top, flooded.astype(np.uint32))
+    islands = components(foreground > 255 * threshold)
+    island_of = np.zeros(int(markers.max(initial=0)) + 1, np.int64)
+    island_of[markers[markers > 0]] = islands[markers > 0]
+    num_markers = np.bincount(island_of[island_of > 0], minlength=int(islands.max(initial=0)) + 1)
+    num_instances = np.maximum(num_markers, 1)
+    num_instances[0] = 0
+    first_label = np.cumsum(num_instances) - num_instances + 1
+    first_label[0] = 0
+    result = first_label[islands].astype(np.uint32)
+    windows = cc3d.statistics(islands, no_slice_conversion=False)["bounding_boxes"]
+    for island in np.flatnonzero(num_markers > 1).tolist():
+        inside = islands[windows[island]] == island
+        mine = np.where(inside, markers[windows[island]], 0)
+        names, numbered = np.unique(mine, return_inverse=True)
+        numbered = numbered.reshape(mine.shape) + (names[0] > 0)
+        level = np.uint8(255) - foreground[windows[island]]
+        flooded = watershed(level, numbered.astype(np.int32), connectivity=np.ones((3, 3, 3)), mask=inside)
+        result[windows[island]][inside] = (first_label[island] - 1 + flooded[inside]).astype(np.uint32)
+    return result
 
 
 def _large(labels: np.ndarray, min_voxels: int) -> np.ndarray:

@@ -119,6 +119,11 @@ class SynapsePolarity(Task):
         return 1, max(self._gap_px - 1, 1), max(self._gap_px - 1, 1)
 
     @property
+    def joins_within_voxels(self) -> tuple[int, int, int]:
+        z, y, x = (max(1, int(self.decoding.join_nm // v)) for v in self.voxel_size_nm)
+        return z, y, x
+
+    @property
     def background(self) -> np.ndarray:
         return np.zeros(3, np.uint8)
 

@@ -84,6 +84,11 @@ class Task(ABC):
         """Voxels along Z, Y, X on either side of a voxel on which its target value depends."""
         return 1, 1, 1
 
+    @property
+    def joins_within_voxels(self) -> tuple[int, int, int]:
+        """Voxels along Z, Y, X between two parts of the foreground that ``decode`` may still join into one instance."""
+        return 1, 1, 1
+
     @abstractmethod
     def target(self, segmentation: np.ndarray) -> np.ndarray:
         """Training target for S.
@@ -119,6 +124,10 @@ class Task(ABC):
     @abstractmethod
     def decode(self, probability: np.ndarray, threshold: float) -> np.ndarray:
         """Turn S's output into instances.
+
+        What becomes of a part of the foreground must depend on nothing but itself and the parts that lie within
+        ``joins_within_voxels`` of it, or of which a chain of such parts leads to it: volumes that fit no memory are
+        decoded in pieces (``candidates/proposing.py``).
 
         Args:
             probability: (C, Z, Y, X) uint8, 255 = probability 1.

@@ -7,6 +7,7 @@ from itertools import product
 
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter
 
 from twostream.base.errors import InputError
 from twostream.task import CERTAIN, GOOD_IOU, IGNORE, NOTHING_SHARE, Judgement, Task
@@ -14,6 +15,7 @@ from twostream.task.answers import AnswerKind
 from twostream.task.metrics import Overlaps
 from twostream.task.metrics.detection import IGNORED_SHARE
 from twostream.task.task import MAX_LABEL
+from twostream.volume.components import closed, components
 
 VOXEL_SIZE_NM = (30.0, 8.0, 8.0)
 SHAPE_ZYX = (8, 48, 64)
@@ -82,7 +84,7 @@ class TaskExam:
     Examined: what the task says about itself; targets (shape, levels, objects certain and the rest background, labels
     of any integer type and size, input unchanged, flipped with the labels, no farther view than ``reach_voxels``, known
     only where unknown labels do not change it); that a target decodes to the objects that it was made of, sides
-    included; that decoding repeats itself and keeps to the threshold; the truth rule against a count voxel by voxel;
+    included; that decoding repeats itself, keeps to the threshold and treats each island by itself; the truth rule against a count voxel by voxel;
     the label convention (2n-1 and 2n for objects with sides); ``check_values``; background levels; pickling.
     """
 
@@ -215,6 +217,32 @@ class TaskExam:
         np.testing.assert_array_equal(task.decode(probability, threshold), decoded)
         assert decoded.dtype == np.uint32 and decoded.shape == probability.shape[1:]
         assert (probability[task.foreground][decoded > 0] > 255 * threshold).all()
+
+    @pytest.mark.parametrize("threshold", [0.3, 0.6])
+    def test_islands_are_decoded_by_themselves(self, task: Task, threshold: float) -> None:
+        """An island cut out of the volume gives the instances that it has in it (``candidates/proposing.py``)."""
+        assert [type(n) for n in task.joins_within_voxels] == [int] * 3 and min(task.joins_within_voxels) >= 1
+        num_islands = 0
+        for seed in range(8):
+            noise = np.random.default_rng(seed).normal(size=(len(task.channels), 8, 40, 48))
+            noise = gaussian_filter(noise, (0, 0.7, *[1 + seed % 2] * 2))
+            probability = np.clip(300 * noise / noise.std() - 100, 0, 255).astype(np.uint8)
+            decoded = task.decode(probability, threshold)
+            mask = probability[task.foreground] > 255 * threshold
+            islands = components(closed(mask, task.joins_within_voxels))
+            owners = set(zip(task.instances(decoded)[decoded > 0], islands[decoded > 0], strict=True))
+            assert len(owners) == len({n for n, _ in owners}), "joined farther than joins_within_voxels"
+            for island in range(1, int(islands.max()) + 1):
+                where = np.argwhere(islands == island)
+                window = tuple(slice(a, b + 1) for a, b in zip(where.min(0), where.max(0), strict=True))
+                inside = (islands[window] == island) & mask[window]
+                alone = task.decode(probability[(slice(None), *window)] * inside, threshold)
+                there = np.where(inside, decoded[window], 0)
+                np.testing.assert_array_equal(alone > 0, there > 0)
+                pairs = set(zip(alone.flat, there.flat, strict=True))
+                assert len(pairs) == len({a for a, _ in pairs}) == len({b for _, b in pairs}), "joined or cut"
+                num_islands += 1
+        assert num_islands >= 10
 
     # -- labels and truth -----------------------------------------------------------------------------------------
 

@@ -14,12 +14,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import permutations, product
 
-import cc3d
 import cv2
 import numpy as np
 from scipy import ndimage
 
 from twostream.base.geometry import Box
+from twostream.volume.components import components
 from twostream.volume.grey import spread_boxes
 from twostream.volume.volume import Volume
 
@@ -185,7 +185,8 @@ def _contrasts(grey: np.ndarray, inside: np.ndarray) -> np.ndarray:
     near = _grown(inside, 1)
     outer = _grown(near, BAND_PX) & ~near
     on_border = near & ~core
-    pieces, number = cc3d.connected_components(near | outer, connectivity=6, return_N=True, out_dtype=np.uint32)
+    pieces = components(near | outer, connectivity=6)
+    number = int(pieces.max(initial=0))
     bands = [np.where(band, pieces, 0) for band in (inner, outer, on_border)]
     sizes = np.array([np.bincount(band.ravel(), minlength=number + 1)[1:] for band in bands])
     sums = [np.bincount(band.ravel(), grey.ravel(), number + 1)[1:] for band in bands]

@@ -5,9 +5,10 @@ Knows arrays; must not know volumes.
 
 from __future__ import annotations
 
-import cc3d
 import numpy as np
 from scipy import ndimage
+
+from twostream.volume.components import components
 
 MIN_SYNAPSE_VOXELS = 16
 """Connected pieces of semantic labels that are smaller than this are dropped, as in the published code.
@@ -24,7 +25,7 @@ def number_pieces(mask: np.ndarray) -> np.ndarray:
     Returns:
         (Z, Y, X) uint32: 1, 2, ... inside the pieces, 0 outside.
     """
-    return cc3d.connected_components(mask > 0, connectivity=26, out_dtype=np.uint32)
+    return components(mask > 0)
 
 
 def number_synapses(sides: np.ndarray) -> np.ndarray:
@@ -40,7 +41,7 @@ def number_synapses(sides: np.ndarray) -> np.ndarray:
         (Z, Y, X) uint32: 2n-1 presynaptic and 2n postsynaptic voxels of synapse n, 0 background.
     """
     grown = ndimage.binary_dilation(sides > 0)
-    instance = cc3d.connected_components(grown, connectivity=26, out_dtype=np.uint32)
+    instance = components(grown)
     instance[sides == 0] = 0
     keep = np.bincount(instance.ravel()) >= MIN_SYNAPSE_VOXELS
     keep[0] = False

@@ -16,7 +16,8 @@ import numpy as np
 from twostream.base import progress
 from twostream.base.atomic import write_folder
 from twostream.base.errors import InputError
-from twostream.candidates.candidate import clean, drop_low_scores, extract
+from twostream.candidates.candidate import write_segmentation
+from twostream.candidates.proposing import propose
 from twostream.candidates.table import to_table, write_table
 from twostream.models.segmentation.blending import WindowModel, write_probability
 from twostream.models.segmentation.card import CARD_NAME, Model
@@ -84,13 +85,12 @@ def apply_model(
             str(folder / "probability.zarr"), dtype=np.uint8, num_channels=len(card.channels), **place
         )
         write_probability(windows, image, probability, card.segmentation)
-        levels = probability.read(probability.box)
         limits = card.thresholds
-        final = clean(task.decode(levels, limits.final_threshold), task, model.min_voxels(image.voxel_size_nm))
-        kept = drop_low_scores(final, levels[task.foreground], task, limits.min_score)
-        final = clean(kept, task, 1)
-        create_volume(str(folder / "segmentation.zarr"), dtype=np.uint32, **place).write(image.box, final)
-        candidates = [replace(c, id=c.label) for c in extract(final, levels[task.foreground], task, (0, 0, 0))]
+        instances = propose(probability, task, limits.final_threshold, model.min_voxels(image.voxel_size_nm))
+        kept = (instance for instance in instances if instance.score >= limits.min_score)
+        candidates = [replace(c, id=number, label=number) for number, c in enumerate(kept, start=1)]
+        segmentation = create_volume(str(folder / "segmentation.zarr"), dtype=np.uint32, **place)
+        write_segmentation(candidates, segmentation, task)
         write_table(to_table(candidates, task=task.name), folder / "candidates.parquet")
         found = len(candidates)
 

@@ -1,0 +1,187 @@
+"""Candidates from the probability of a volume of any size, decoded block by block.
+
+An *island* is a part of the foreground that decoding treats by itself: a connected component of the voxels above the
+threshold, after gaps have been closed that ``Task.decode`` may join across. An island that ends in one block is decoded
+there; one that goes on in other blocks is joined first (``volume/components.py``) and then decoded as a whole. So the
+candidates are those of the whole volume, for any shape of the blocks, and filters see whole objects.
+
+Knows volumes, tasks and candidates; must not know rounds, ids or where the probability comes from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import reduce
+
+import numpy as np
+
+from twostream.base import progress
+from twostream.base.geometry import Block, Box, grid
+from twostream.candidates.candidate import Candidate, clean, extract
+from twostream.task import Task
+from twostream.volume import Volume
+from twostream.volume.components import Components, closed, components, join, label_block, margin_for, seen_by
+from twostream.volume.execution import Executor, InProcess
+
+BLOCK_ZYX = (128, 512, 512)
+"""Voxels that are decoded at once: about a gigabyte while they are."""
+MAX_REGION = 2
+"""Islands of several blocks are read together while their hull holds at most so many blocks, else one by one."""
+
+
+def propose(
+    probability: Volume,
+    task: Task,
+    threshold: float,
+    min_voxels: int,
+    *,
+    block_shape_zyx: Sequence[int] = BLOCK_ZYX,
+    executor: Executor | None = None,
+) -> list[Candidate]:
+    """The candidates of a probability at a threshold.
+
+    Args:
+        probability: (C, Z, Y, X) uint8, 255 = 1.
+        task: decodes.
+        threshold: of the foreground probability, in [0, 1].
+        min_voxels: candidates of fewer voxels are dropped.
+        block_shape_zyx: voxels of a block; does not change the result.
+        executor: runs the blocks; None: in this process, one after the other.
+
+    Returns:
+        Candidates without ids, labelled 1, 2, ... in raster order of their first voxels.
+    """
+    executor = executor or InProcess()
+    decode = Decoding(probability, task, threshold, min_voxels)
+    blocks = list(grid(probability.box, block_shape_zyx))
+    parts: dict[Block, Components] = {}
+    found: list[Candidate] = []
+    with progress.task("propose", total=len(blocks)) as advance:
+        for block, (part, candidates) in executor.map(DecodeBlock(decode), blocks):
+            parts[block] = part
+            found += candidates
+            advance(1)
+    joined = join([parts[block] for block in blocks], probability.box)
+    islands = [
+        Island(Box.from_corners(corners[:3], corners[3:]), (z, y, x))
+        for corners, (z, y, x) in zip(joined.boxes.tolist(), joined.voxel.tolist(), strict=True)
+    ]
+    groups = list(grouped(islands, blocks[0].write_box.shape_zyx)) if islands else []
+    with progress.task("propose across blocks", total=len(groups)) as advance:
+        for _, candidates in executor.map(DecodeIslands(decode), groups):
+            found += candidates
+            advance(1)
+    found.sort(key=_first_voxel)
+    return [replace(candidate, label=number) for number, candidate in enumerate(found, start=1)]
+
+
+def _first_voxel(candidate: Candidate) -> tuple[int, ...]:
+    """(z, y, x) of the first voxel of its mask in raster order, in voxels of the image."""
+    first = np.unravel_index(int(np.argmax(candidate.mask > 0)), candidate.mask.shape)
+    return tuple(int(i) + o for i, o in zip(first, candidate.box.offset_zyx, strict=True))
+
+
+@dataclass(frozen=True)
+class Island:
+    """An island that goes on in several blocks.
+
+    Attributes:
+        box: that holds it, in voxels of the image.
+        voxel: (z, y, x), one voxel of it after gaps were closed.
+    """
+
+    box: Box
+    voxel: tuple[int, int, int]
+
+
+def grouped(islands: Sequence[Island], block_shape_zyx: Sequence[int]) -> Iterator[tuple[Island, ...]]:
+    """Groups of islands that lie near each other, so that the volume is read once for many of them."""
+    near: dict[tuple[int, ...], list[Island]] = {}
+    for island in islands:
+        middle = island.box.middle.offset_zyx
+        near.setdefault(tuple(m // n for m, n in zip(middle, block_shape_zyx, strict=True)), []).append(island)
+    limit = MAX_REGION * int(np.prod(block_shape_zyx))
+    for cell in sorted(near):
+        group: list[Island] = []
+        hull = near[cell][0].box
+        for island in sorted(near[cell], key=lambda one: one.box):
+            if group and hull.hull(island.box).num_voxels > limit:
+                yield tuple(group)
+                group, hull = [], island.box
+            group.append(island)
+            hull = hull.hull(island.box)
+        yield tuple(group)
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How a part of a probability becomes candidates. The attributes are the arguments of ``propose``."""
+
+    probability: Volume
+    task: Task
+    threshold: float
+    min_voxels: int
+
+    def foreground(self, level: np.ndarray) -> np.ndarray:
+        """(Z, Y, X) bool of (C, Z, Y, X) uint8."""
+        above: np.ndarray = level[self.task.foreground] > 255 * self.threshold
+        return above
+
+    def candidates(self, level: np.ndarray, inside: np.ndarray, offset_zyx: Sequence[int]) -> list[Candidate]:
+        """Candidates of whole islands.
+
+        Args:
+            level: (C, Z, Y, X) uint8.
+            inside: (Z, Y, X) bool, the voxels of the islands.
+            offset_zyx: voxel of the image at which both begin.
+        """
+        if not inside.any():
+            return []
+        alone = level * inside
+        segmentation = clean(self.task.decode(alone, self.threshold), self.task, self.min_voxels)
+        return extract(segmentation, alone[self.task.foreground], self.task, offset_zyx)
+
+
+@dataclass(frozen=True)
+class DecodeBlock:
+    """Decodes the islands that end in a block, and labels the others. It can be pickled."""
+
+    decoding: Decoding
+
+    def __call__(self, block: Block) -> tuple[Components, list[Candidate]]:
+        decoding, whole = self.decoding, self.decoding.probability.box
+        gap = decoding.task.joins_within_voxels
+        seen = seen_by(block.write_box, whole)
+        read = seen.grown(margin_for(gap)).intersection(whole)
+        level = decoding.probability.read(read)
+        mask = decoding.foreground(level)
+        inner = seen.relative_to(read).slices
+        labels, part = label_block(closed(mask, gap)[inner], block.write_box, whole)
+        level, mask = level[(slice(None), *inner)], mask[inner]
+        # No candidate is larger than its island.
+        kept = ~part.is_open & (np.bincount(labels[mask], minlength=len(part.boxes) + 1) >= decoding.min_voxels)
+        kept[0] = False
+        return part, decoding.candidates(level, kept[labels] & mask, seen.offset_zyx)
+
+
+@dataclass(frozen=True)
+class DecodeIslands:
+    """Decodes islands that lie in several blocks. It can be pickled."""
+
+    decoding: Decoding
+
+    def __call__(self, islands: Sequence[Island]) -> list[Candidate]:
+        decoding = self.decoding
+        region = reduce(Box.hull, (island.box for island in islands))
+        everything = decoding.probability.read(region)
+        found: list[Candidate] = []
+        for island in islands:
+            level = everything[(slice(None), *island.box.relative_to(region).slices)]
+            mask = decoding.foreground(level)
+            labels = components(closed(mask, decoding.task.joins_within_voxels))
+            at = tuple(v - o for v, o in zip(island.voxel, island.box.offset_zyx, strict=True))
+            inside = mask & (labels == labels[at])
+            if np.count_nonzero(inside) >= decoding.min_voxels:
+                found += decoding.candidates(level, inside, island.box.offset_zyx)
+        return found
