@@ -99,7 +99,7 @@ def main() -> None:
     parser.add_argument("--tiles", type=int, nargs="+", default=[2], help="sizes, in tiles of 33.5 million voxels")
     parser.add_argument("--methods", nargs="+", default=["components", "watershed", "polarity"])
     parser.add_argument("--most-in-memory", type=int, default=2, help="most tiles for the arms that hold the volume")
-    parser.add_argument("--one", nargs=3, metavar=("PATH", "METHOD", "ARM"), help=argparse.SUPPRESS)
+    parser.add_argument("--one", nargs=3, metavar=("PATH", "TASK", "ARM"), help=argparse.SUPPRESS)
     options = common_options.parse(parser, full={"tiles": [15, 30, 120], "most_in_memory": 15})
     if options.one:
         path, method, arm = options.one

@@ -183,6 +183,10 @@ def test_files_that_are_no_encoder_are_named(tmp_path, monkeypatch):
         ({"shape": [16, 16], "mean": 0.5, "std": 0.1, "range": [0, 1]}, "either mean and std"),
         ({"shape": [16, 16], "mean": [0.5, 0.5], "std": 0.1}, "mean has 2 numbers for 1 channels"),
         ({"shape": [16, 16], "mean": 0.5, "std": 0}, "expected numbers above 0"),
+        (
+            {"shape": [16, 16], "mean": 127, "std": 50},
+            "mean is 127; .* from 0 to 1. Of values from 0 to 255 it is 0.498",
+        ),
         ({"shape": [16, 16], "range": [1, 0]}, "expected low, then high"),
         ({"encoder": "imagenet"}, "expected one of cem500k-moco, cem1.5m-swav"),
         ({"encoder": "cem500k-moco"}, "either mean and std"),

@@ -20,12 +20,14 @@ from twostream.models.segmentation.config import SegmentationConfig
 from twostream.models.segmentation.train import Segmenter, new_segmenter, stride_of
 from twostream.project.create import create_project
 from twostream.project.project import Project
+from twostream.project.records import Answer
 from twostream.rounds import finish as finishing
 from twostream.rounds.finished_card import card_text
 from twostream.rounds.loop import run
 from twostream.rounds.predict import probability_of
 from twostream.rounds.teaching import lessons_of, replay_of
 from twostream.task import CERTAIN, IGNORE, DecodingConfig, SynapsePolarity
+from twostream.task.answers import AnswerKind
 from twostream.task.metrics import bootstrap_f1
 from twostream.volume import open_volume
 
@@ -255,6 +257,12 @@ def test_what_does_not_fit_is_refused(model, toy_file, tmp_path):
     refused(predict(), "licence", "license")
     (model / "card.json").write_text("{}")
     refused(predict(), "is no model card")
+    for name, wrong in (("head", {"form": "exclusive"}), ("fold_zyx", [1, 1, 4]), ("stride_zyx", [1, 8, 64])):
+        (model / "card.json").write_text(json.dumps(card | {name: wrong}))
+        refused(predict(), f"card.json says {name}", "and its checkpoint has")
+        if name != "stride_zyx":  # of which the ONNX file knows nothing; a multiple of it is as good
+            refused(predict(model, f"{toy_file}:image", "out", "--engine", "onnx"), "Is it the model of this card?")
+    refused(call("predict", model.parent, "--engine", "onnx"), "takes a project folder, or --model CARD")
     (model / "card.json").write_text(json.dumps(card))
     with (model / "model.onnx").open("ab") as handle:
         handle.write(b"more")
@@ -300,8 +308,32 @@ def test_a_project_begins_with_the_model_and_learns_from_answers(model, toy_file
     assert learned["start"].startswith("from the model") and learned["labels_boxes"] == []
     assert learned["began_with_model"] == project.config.model.sha256
     assert set(card_of(root / "finished")["scores"]) == {"test_box"}
+    assert learned["judged"]["num_validation_objects"] == 0
     text = (root / "finished" / "card.md").read_text()
     assert "| S_0 (the model that the project began with) |" in text and "labels alone" not in text
+
+
+def test_without_evidence_the_last_s_is_packed(model, toy_file, tmp_path):
+    """Answers of one kind, no labels: as in the loop, nothing shows that what was learned from them is better."""
+    root = tmp_path / "next"
+    words = ["init", root, "--model", model, "--image", f"{toy_file}:image", "--task", "mitochondria", "--budget", 4]
+    for text in (*STREAMS, "num_threads=1", "query.audit_share=0"):
+        words += ["--set", text]
+    assert call(*words).exit_code == 0
+    project = Project(root)
+    run(project)
+    for query in project.ledger.open_queries():
+        project.ledger.tell(Answer(query.id, AnswerKind.NOTHING, "anna", seconds=1.0))
+    run(project)
+    done = call("finish", root)
+    assert done.exit_code == 0, done.output
+    assert "the finished S was left, and the last S of the loop kept: there was nothing to judge it by" in done.stderr
+    last, packed = project.path(1, "checkpoint.ckpt"), root / "finished" / "model.ckpt"
+    one, other = (Segmenter.load(path).network.state_dict() for path in (last, packed))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    learned = card_of(root / "finished")["trained_on"]
+    assert learned["num_lessons"] == 4 and learned["judged"]["outcome"] == "kept"
+    assert "- the S trained so was left, and the last S of the loop kept" in (root / "finished" / "card.md").read_text()
 
 
 def test_another_model_in_the_same_place_is_refused(model, toy_file, tmp_path):

@@ -23,7 +23,7 @@ from twostream.project.records import Answer, Query
 from twostream.project.status import refit_sentence
 from twostream.report import write_report
 from twostream.report.answer_styles import style_name
-from twostream.report.gains import gains, num_answers
+from twostream.report.gains import gains, num_answers, sharing_round_0
 from twostream.report.gallery import by_cluster, card, reason_words
 from twostream.report.latent_space import principal_plane, rows_to_draw, score_levels
 from twostream.report.pictures import mask_path
@@ -365,6 +365,14 @@ def test_gains_show_the_first_and_the_last_round_and_a_control_learns_no_answer(
     assert gains([rounds(0.5)], [False]) == [] and gains([{}], [False]) == []
 
 
+def test_a_project_with_another_s_of_round_0_is_not_set_beside_the_first() -> None:
+    def rounds(pool, f1):
+        return {0: {"num_answers": 0, "scores": {"curated_accuracy": pool, "instance_f1": f1}}}
+
+    assert sharing_round_0([rounds(0.5, 0.4), rounds(0.6, 0.4), rounds(0.5, 0.3), {}]) == [0, 1]
+    assert sharing_round_0([]) == [] and sharing_round_0([{}]) == [0]
+
+
 def test_what_became_of_a_refit_is_said_with_its_errors() -> None:
     judged = {
         "outcome": "blended", "share": 0.5, "errors": {"0.0": 0.3, "0.5": 0.2, "1.0": 0.4},
@@ -372,10 +380,12 @@ def test_what_became_of_a_refit_is_said_with_its_errors() -> None:
     }  # fmt: skip
     said = refit_sentence({"refit": judged})
     assert "blended with the one before (a share of 0.5)" in said and "error 0.400" in said and "before 0.300" in said
-    assert "blended 0.200, give or take 0.060" in said and "12 answers and 6 objects" in said
+    assert "blended 0.2000; chance alone may make differences of 0.0600" in said and "12 answers and 6 objects" in said
     assert refit_sentence({}) == ""
     unknown = refit_sentence({"refit": judged | {"outcome": "kept", "share": 0.0, "errors": {}, "chances": {}}})
-    assert "nothing to judge it by (neither a validation box nor both true and false answers)" in unknown
+    assert (
+        "nothing to judge it by (no validation box, and fewer than two answers of one kind, true or false)" in unknown
+    )
     rows = refit_rows(["a"], [{0: {}, 1: {"refit": judged}}])
     assert [(row["round"], row["text"]) for row in rows] == [(1, said)]
 

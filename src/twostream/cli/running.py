@@ -115,7 +115,8 @@ def predict(
 ) -> None:
     """Apply S to the whole image of a project; or, with --model, a finished model to any image."""
     if model is None:
-        if directory is None or image is not None or output is not None:
+        others = (image, output, voxel_size, window, engine, threads)
+        if directory is None or any(value is not None for value in others):
             raise InputError(
                 "predict takes a project folder, or --model CARD --image URI -o OUT for an image outside of a project."
             )

@@ -87,9 +87,9 @@ def _finished_lines(project: Project, num_answers: int) -> list[str]:
 
 
 REFIT_OUTCOMES = {
-    "accepted": "the refitted S was taken",
-    "blended": "the refitted S was blended with the one before",
-    "kept": "the refitted S was left, and the one before kept",
+    "accepted": "{new} was taken",
+    "blended": "{new} was blended with {old} (a share of {share:g})",
+    "kept": "{new} was left, and {old} kept",
 }
 """{outcome of judging a refit: as a sentence}."""
 
@@ -101,20 +101,29 @@ def refit_sentence(metrics: Mapping[str, Any]) -> str:
         metrics: of the round.
     """
     judged = metrics.get("refit")
-    if not judged:
-        return ""
-    outcome, share, errors = judged["outcome"], judged["share"], judged["errors"]
-    what = REFIT_OUTCOMES[outcome] + (f" (a share of {share:g})" if outcome == "blended" else "")
+    return judged_sentence(judged, "the refitted S", "the one before") if judged else ""
+
+
+def judged_sentence(judged: Mapping[str, Any], new_name: str, old_name: str) -> str:
+    """What became of a trained S, and why.
+
+    Args:
+        judged: as ``rounds.judging.Choice.detail`` gives it.
+        new_name, old_name: what the trained S and its predecessor are called.
+    """
+    share, errors = judged["share"], judged["errors"]
+    what = REFIT_OUTCOMES[judged["outcome"]].format(new=new_name, old=old_name, share=share)
     if not errors:
-        return f"{what}: there was nothing to judge it by (neither a validation box nor both true and false answers)"
-    old, new, taken = errors["0.0"], errors["1.0"], errors[str(float(share))]
-    mixed = f", blended {taken:.3f}" if outcome == "blended" else ""
-    chance = max(judged.get("chances", {}).values(), default=None)
-    give = "" if chance is None else f", give or take {chance:.3f}"
-    return (
-        f"{what}: error {new:.3f}, that of the one before {old:.3f}{mixed}{give} ({judged['num_held_out']} answers and "
-        f"{judged['num_validation_objects']} objects of the validation box that it had not learned from)"
-    )
+        return (
+            f"{what}: there was nothing to judge it by (no validation box, and fewer than two answers of one kind, "
+            f"true or false)"
+        )
+    mixed = f", blended {errors[str(float(share))]:.4f}" if judged["outcome"] == "blended" else ""
+    chance = max(judged.get("chances", {}).values(), default=0.0)
+    give = f"; chance alone may make differences of {chance:.4f}" if chance else ""
+    by = [f"{judged['num_held_out']} answers"] if judged["num_held_out"] else []
+    by += [f"{n} objects of the validation box"] if (n := judged["num_validation_objects"]) else []
+    return f"{what}: error {errors['1.0']:.4f}, before {errors['0.0']:.4f}{mixed}{give} (by {' and '.join(by)})"
 
 
 def next_line(project: Project) -> str:

@@ -38,11 +38,24 @@ class Gain:
     after: tuple[str, ...]
 
 
+def sharing_round_0(metrics: Sequence[MetricsByRound]) -> list[int]:
+    """Positions of the projects with the S of round 0 that the first one has: only these can be set beside it.
+
+    Args:
+        metrics: one per project.
+    """
+
+    def scores(rounds: MetricsByRound) -> list[float | None] | None:
+        return [rounds[0]["scores"].get(name) for name in MEASURES if name != CURATED] if 0 in rounds else None
+
+    return [row for row, rounds in enumerate(metrics) if not row or scores(rounds) == scores(metrics[0])]
+
+
 def gains(metrics: Sequence[MetricsByRound], controls: Sequence[bool]) -> list[Gain]:
     """The measures of the first and the last rounds; empty before the first batch is learned.
 
     Args:
-        metrics: one per project. They share round 0.
+        metrics: one per project. They share round 0 (``sharing_round_0``).
         controls: one per project, whether nothing learns from its answers; its curated pool is that before any answer.
     """
     if not metrics or 0 not in metrics[0] or not any(max(rounds) for rounds in metrics if rounds):

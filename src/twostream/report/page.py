@@ -19,7 +19,7 @@ from twostream.project.recall import recall_estimate, said
 from twostream.query.stopping import WINDOW
 from twostream.report.answer_styles import answer_styles
 from twostream.report.figures import NUM_LEVELS, NUM_SERIES
-from twostream.report.gains import gains, num_answers
+from twostream.report.gains import gains, num_answers, sharing_round_0
 from twostream.report.gallery import galleries, mask_legend, score_meaning
 from twostream.report.latent_space import latent_space, training_pictures
 from twostream.report.overview import facts, next_step, project_names, series_number, summary
@@ -69,6 +69,8 @@ def template_values(projects: Sequence[Project]) -> dict[str, Any]:
     metrics = [project.ledger.scores() for project in projects]
     controls = [not project.config.refit.use_answers for project in projects]
     named = list(zip(projects, names, strict=True))
+    alike = sharing_round_0(metrics)
+    lead = [metrics[row] for row in alike], [controls[row] for row in alike]
     stopping = stopping_rows(names, metrics)
     seeds = {(p.config.query.strategy, p.config.seed) for p in projects}
     return {
@@ -81,9 +83,12 @@ def template_values(projects: Sequence[Project]) -> dict[str, Any]:
         "has_test_box": projects[0].config.boxes.test is not None,
         "facts": facts(projects, names),
         "next_steps": [next_step(project) for project in projects],
-        "gains": gains(metrics, controls),
-        "gain_answers": num_answers(metrics, controls),
-        "has_control": any(controls),
+        "gains": gains(*lead),
+        "gain_answers": num_answers(*lead),
+        "gain_columns": [(row, names[row]) for row in alike],
+        "apart": [name for row, name in enumerate(names) if row not in alike],
+        "has_control": any(lead[1]),
+        "control_command": "twostream fork DIR NEW --set refit.use_answers=false",
         "score_rows": score_rows(names, metrics),
         "score_names": list(SCORES),
         "num_counts": len(COUNTS),

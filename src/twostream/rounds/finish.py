@@ -2,7 +2,8 @@
 
 The S of round 0, which has learned from the labels boxes alone, is trained once more for as many steps, on the labels
 boxes and on all answers. (New weights needed twice the steps for a worse model: LOG.md.) A project that began with a
-finished model has no labels, so its S is fine-tuned from that model on all answers. The result, ``DIR/finished``, needs
+finished model has no labels, so its S is fine-tuned from that model on all answers. The last S of the loop, which every
+round has judged, stands in its place as far as the evidence says that it is better. The result, ``DIR/finished``, needs
 no project.
 
 Knows the project, its answers and the training of S; must not know strategies, streams or the order of steps.
@@ -35,12 +36,15 @@ from twostream.project.curated import export_dataset
 from twostream.project.fingerprint import check_inputs
 from twostream.project.project import Project
 from twostream.project.round_files import check_files
+from twostream.project.status import judged_sentence
+from twostream.rounds import teaching
 from twostream.rounds.box_scores import Cut, score_box
 from twostream.rounds.finished_card import card_of, card_text
+from twostream.rounds.judging import Choice, blended
 from twostream.rounds.loop import open_truth
 from twostream.rounds.predict import probability_of
 from twostream.rounds.propose import thresholds_of
-from twostream.rounds.refit import all_lessons, refit, teaching_pool
+from twostream.rounds.refit import all_lessons, evidence_of, refit, teaching_pool, testable
 from twostream.rounds.teaching import collect, lessons_of, replay_of
 from twostream.rounds.windows import window_lessons
 from twostream.volume import Volume, create_volume
@@ -57,11 +61,13 @@ class Taught:
         lessons: labels of the scorer, then the answers, oldest first.
         training: losses.
         start: "from the S of round 0", or "from the model that the project began with".
+        choice: how much of it was taken in place of the last S of the loop.
     """
 
     lessons: Sequence[Lesson]
     training: Training
     start: str
+    choice: Choice
 
 
 def finish(project: Project, *, license_: str = "", truth_uri: str | None = None) -> list[str]:
@@ -166,6 +172,7 @@ def _train(project: Project, last_round: int, working: Path) -> tuple[Segmenter,
     every = np.ones(len(answers.lessons), bool)
     lessons, asked_in = all_lessons(project, answers, teaching_pool(project, last_round), every)
     segmenter = Segmenter.load(project.path(0, "checkpoint.ckpt"))
+    replay = replay_of(project, last_round)
     # No round is newer than another now: all answers are drawn equally often.
     changes: dict[str, Any] = {"start": "first", "judged": False, "recent_share": 0.0}
     start = "from the model that the project began with"
@@ -178,14 +185,39 @@ def _train(project: Project, last_round: int, working: Path) -> tuple[Segmenter,
     )
     training = refit(
         segmenter,
-        lessons_of(project, segmenter, lessons, probability_of(project, last_round), replay_of(project, last_round)),
+        lessons_of(project, segmenter, lessons, probability_of(project, last_round), replay),
         asked_in,
         project.config.segmentation,
         project.config.refit.model_copy(update=changes),
         seed=project.seed(0, "finish"),
         resume_path=working / "model.resume",
     )
-    return segmenter, Taught(lessons, training, start)
+    choice = _judged(project, last_round, segmenter, answers, replay)
+    return segmenter, Taught(lessons, training, start, choice)
+
+
+def _judged(
+    project: Project, last_round: int, segmenter: Segmenter, answers: teaching.Taught, replay: Sequence[Box]
+) -> Choice:
+    """Take the trained S, blend it with the last S of the loop, or put that one in its place, as a refit is judged.
+
+    It has learned from the answers on which it is tested, so these speak against it only where it has unlearned what
+    it was told; the validation box it has not seen.
+
+    Args:
+        project: the project.
+        last_round: round of the last S.
+        segmenter: the trained S; its weights become those that are taken.
+        answers: what all answers teach.
+        replay: see ``replay_of``.
+    """
+    last = Segmenter.load(project.path(last_round, "checkpoint.ckpt"))
+    new = {name: value.clone() for name, value in segmenter.network.state_dict().items()}
+    groups = [np.flatnonzero(testable(answers))] if project.config.refit.use_answers else []
+    choice = evidence_of(project, last, answers.lessons, groups, replay).judge(last, [new] * len(groups), new)
+    segmenter.network.load_state_dict(blended(last.network.state_dict(), new, choice.share))
+    progress.say(f"  {judged_sentence(choice.detail(), 'the finished S', 'the last S of the loop')}")
+    return choice
 
 
 def _predicted(project: Project, segmenter: Segmenter, path: Path, boxes: Sequence[Box] | None) -> Volume:
@@ -283,7 +315,7 @@ def _score_lines(scores: dict[str, Any]) -> list[str]:
         if value["finished"] < max(value.values()):
             better = "the last S of the loop" if value["last_s"] == max(value.values()) else "S_0"
             lines.append(
-                f"  {name.replace('_', ' ')}: {better} does better here than the finished model. With few objects that "
-                f"may be chance (see the intervals); or the training was too short (segmentation.num_steps)"
+                f"  {name.replace('_', ' ')}: {better} does better here than the finished model. Where the intervals "
+                f"overlap, that may be chance; or the training was too short (segmentation.num_steps)"
             )
     return lines

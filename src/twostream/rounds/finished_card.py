@@ -24,6 +24,7 @@ from twostream.models.segmentation.card import (
 )
 from twostream.models.segmentation.train import Segmenter, stride_of
 from twostream.project.project import Project, versions
+from twostream.project.status import judged_sentence
 
 if TYPE_CHECKING:
     from twostream.rounds.finish import Taught
@@ -84,7 +85,7 @@ def card_of(
         files=files,
         trained_on=_trained_on(project, taught),
         scores=scores,
-        project={"id": project.id, "seed": config.seed, "num_rounds": len(project.ledger.scores())},
+        project={"id": project.id, "seed": config.seed, "num_rounds": max(project.ledger.scores())},
         software=versions(),
         date=datetime.datetime.now(datetime.UTC).date().isoformat(),
         license=license_,
@@ -113,6 +114,7 @@ def _trained_on(project: Project, taught: Taught) -> dict[str, Any]:
         "num_lessons": len(taught.lessons) - num_expected,
         "num_lessons_by_what_they_teach": _counted(one.teaches for one in taught.lessons if one.teaches != EXPECTED),
         "num_scorer_labels": num_expected,
+        "judged": taught.choice.detail(),
     }
 
 
@@ -150,6 +152,7 @@ def card_text(card: ModelCard) -> str:
         f"- labels: {_told_labels(learned)}",
         *_told_answers(learned),
         f"- {learned['num_scorer_labels']} labels of the scorer, of candidates that nobody was asked about",
+        *_told_judged(learned),
         "",
         "## Scores",
         "",
@@ -188,8 +191,20 @@ def _told_answers(learned: dict[str, Any]) -> list[str]:
         f"- {learned['num_answers']} answers by kind: {_told(learned['num_answers_by_kind'])}",
         f"- answers by annotator: {_told(learned['num_answers_by_annotator'])} "
         f"({learned['annotation_seconds'] / 3600:.2f} hours)",
-        f"- {learned['num_lessons']} of them were shown to the model, each with its surroundings: {_told(taught)}",
+        *(
+            [f"- {learned['num_lessons']} of them were shown to the model, each with its surroundings: {_told(taught)}"]
+            if learned["num_lessons"]
+            else ["- none of them was shown to the model"]
+        ),
     ]
+
+
+def _told_judged(learned: dict[str, Any]) -> list[str]:
+    """How much of the trained S was taken, as an item of a list; none in cards of older versions."""
+    judged = learned.get("judged")
+    if not judged:
+        return []
+    return [f"- {judged_sentence(judged, 'the S trained so', 'the last S of the loop')}"]
 
 
 def _told_labels(learned: dict[str, Any]) -> str:

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from twostream.base import progress
+from twostream.base.geometry import Box
 from twostream.models.segmentation.config import RefitConfig, SegmentationConfig
 from twostream.models.segmentation.lessons import Lesson, Lessons
 from twostream.models.segmentation.train import Segmenter, Training, train
@@ -91,7 +92,8 @@ class _Refitting:
             numbers.append(num_expected)
         new = blended(weights[0], weights[1], 0.5)
         previous = Segmenter.load(self._previous_path)
-        choice = self._evidence(previous, newest).judge(previous, weights, new, num_refits=self._num_refits)
+        evidence = evidence_of(self._project, previous, self._taught.lessons, newest, self._replay)
+        choice = evidence.judge(previous, weights, new, num_refits=self._num_refits)
         previous.network.load_state_dict(blended(previous.network.state_dict(), new, choice.share))
         detail = save_training(previous, Training(losses[0] + losses[1], [], {}), path)
         for name in "ab":
@@ -127,29 +129,49 @@ class _Refitting:
 
     def _newest_halves(self) -> list[np.ndarray]:
         """Rows of the newest lessons that can be tested, in two halves with about the same mixture of kinds."""
-        lessons, asked_in = self._taught.lessons, self._taught.asked_in
-        # A window in which nothing was missed is no candidate, and any S ranks it last.
-        is_window = (self._taught.candidates == 0) & np.array([one.teaches == "background" for one in lessons], bool)
-        newest = np.flatnonzero((asked_in == self._round - 1) & ~is_window)
-        rows = [row for row in newest if self._settings.use_answers and lessons[row].teaches in IS_OBJECT]
+        lessons, newest = self._taught.lessons, self._taught.asked_in == self._round - 1
+        rows = np.flatnonzero(newest & testable(self._taught)).tolist() if self._settings.use_answers else []
         order = np.random.default_rng(self._project.seed(self._round, "halves")).permutation(len(rows))
         mixed = sorted((rows[i] for i in order), key=lambda row: lessons[row].teaches)
         return [np.array(mixed[half::2], np.int64) for half in (0, 1)]
 
-    def _evidence(self, segmenter: Segmenter, halves: Sequence[np.ndarray]) -> Evidence:
-        project = self._project
-        num_objects = 0
-        if project.config.labels is not None:
-            num_objects = len(np.unique(project.task.instances(project.labels.read(project.boxes.validation)))) - 1
-        binary = [i for i, name in enumerate(project.task.channels) if name not in ("distance", "contour")]
-        return Evidence(
-            lessons_of(project, segmenter, self._taught.lessons, replay=self._replay),
-            [rows.tolist() for rows in halves],
-            validation_of(project, segmenter),
-            max(num_objects, 0),
-            binary,
-            project.task.foreground,
-        )
+
+def evidence_of(
+    project: Project,
+    segmenter: Segmenter,
+    lessons: Sequence[Lesson],
+    groups: Sequence[np.ndarray],
+    replay: Sequence[Box],
+) -> Evidence:
+    """The validation box and answers, by which S is judged.
+
+    Args:
+        project: the project.
+        segmenter: gives normalisation and shape of the crops.
+        lessons: of all answers.
+        groups: rows of the lessons on which each model is tested (``Evidence.halves``).
+        replay: see ``replay_of``.
+    """
+    num_objects = 0
+    if project.config.labels is not None:
+        num_objects = len(np.unique(project.task.instances(project.labels.read(project.boxes.validation)))) - 1
+    binary = [i for i, name in enumerate(project.task.channels) if name not in ("distance", "contour")]
+    return Evidence(
+        lessons_of(project, segmenter, lessons, replay=replay),
+        [rows.tolist() for rows in groups],
+        validation_of(project, segmenter),
+        max(num_objects, 0),
+        binary,
+        project.task.foreground,
+    )
+
+
+def testable(taught: Taught) -> np.ndarray:
+    """(L,) bool, the lessons whose masks an S can rank: candidates that are an object or none."""
+    kinds = np.array([one.teaches in IS_OBJECT for one in taught.lessons], bool)
+    # A window in which nothing was missed is no candidate, and any S ranks it last.
+    is_window = (taught.candidates == 0) & np.array([one.teaches == "background" for one in taught.lessons], bool)
+    return kinds & ~is_window
 
 
 def teaching_pool(project: Project, round_number: int) -> RoundPool | None:

@@ -84,7 +84,8 @@ class TaskExam:
     Examined: what the task says about itself; targets (shape, levels, objects certain and the rest background, labels
     of any integer type and size, input unchanged, flipped with the labels, no farther view than ``reach_voxels``, known
     only where unknown labels do not change it); that a target decodes to the objects that it was made of, sides
-    included; that decoding repeats itself, keeps to the threshold and treats each island by itself; the truth rule against a count voxel by voxel;
+    included; that decoding repeats itself, keeps to the threshold and treats each island by itself; the truth rule
+    against a count voxel by voxel;
     the label convention (2n-1 and 2n for objects with sides); ``check_values``; background levels; pickling.
     """
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -24,6 +24,9 @@ from twostream.models.segmentation.card import CARD_NAME, Model
 from twostream.models.segmentation.onnx_model import EXTRA, OnnxWindows, is_installed
 from twostream.volume import Volume, create_volume
 from twostream.volume.grey import open_grey, open_values, robust_window, spread_boxes
+
+if TYPE_CHECKING:
+    from twostream.models.segmentation.train import Segmenter
 
 Engine = Literal["torch", "onnx"]
 NUM_SAMPLES, SAMPLE_ZYX = 64, (8, 32, 32)
@@ -116,6 +119,7 @@ def _windows(model: Model, engine: Engine, num_threads: int | None) -> WindowMod
         if num_threads is not None:
             torch.set_num_threads(num_threads)
         segmenter = Segmenter.load(model.file("checkpoint"))
+        _check_card(model, segmenter)
         return TorchWindows(segmenter, card.segmentation.test_time_flips, card.segmentation.average).on_device()
     if "onnx" not in card.files:
         raise InputError(
@@ -131,6 +135,28 @@ def _windows(model: Model, engine: Engine, num_threads: int | None) -> WindowMod
         average=card.segmentation.average,
         num_threads=num_threads or 0,
     )
+
+
+def _check_card(model: Model, segmenter: Segmenter) -> None:
+    """Compare what the card says of the network with the network.
+
+    Raises:
+        InputError: they differ.
+    """
+    from twostream.models.segmentation.train import stride_of
+
+    network = {
+        "head": segmenter.architecture["head"],
+        "fold_zyx": segmenter.network.fold_zyx,
+        "stride_zyx": stride_of(segmenter),
+    }
+    for name, value in network.items():
+        said = getattr(model.card, name)
+        if (dict(said) if name == "head" else tuple(said)) != (dict(value) if name == "head" else tuple(value)):
+            raise InputError(
+                f"{model.path} says {name} {said}, and its checkpoint has {value}. Take the card that `twostream "
+                f"finish` wrote with it."
+            )
 
 
 def _tell_grey(model: Model, image: Volume) -> None:

@@ -20,6 +20,8 @@ from twostream.models.segmentation.blending import Triple
 
 INPUT, FOLDED, PROBABILITY = "image", "folded", "probability"
 """Names of the input and of both outputs of the graph."""
+NUM_EXCLUSIVE = (4, 3)
+"""Outputs of an exclusive head: logits of background, pre, post and cleft; probabilities of pre, post and union."""
 EXTRA = "pip install 'twostream-connectomics[onnx]'"
 """What installs the packages that write and read ONNX files."""
 
@@ -60,7 +62,7 @@ class OnnxWindows:
     ) -> None:
         self.path, self.fold_zyx, self.stride_zyx = path, fold_zyx, stride_zyx
         self._head, self._average, self._num_threads = dict(head), average, num_threads
-        _ = self._session  # refuse a missing or damaged file now
+        self._check_one_window()  # refuse a missing or damaged file, or another model, now
 
     def __getstate__(self) -> dict[str, Any]:
         """State for other processes: each opens the file itself."""
@@ -76,6 +78,29 @@ class OnnxWindows:
                 f"{PROBABILITY}, as `twostream finish` writes them."
             )
         return session
+
+    def _check_one_window(self) -> None:
+        """Compute the smallest window, and compare what comes with what the card says."""
+        blended = self._average == "probability"
+        num_logits = NUM_EXCLUSIVE[blended] if self._head["form"] == "exclusive" else len(self._head["channels"])
+        folded = (n // f for n, f in zip(self.stride_zyx, self.fold_zyx, strict=True))
+        expected = (1, num_logits, *folded)
+        try:
+            output = self.folded_output(np.zeros((1, *self.stride_zyx), np.uint8))
+        except InputError:
+            raise
+        except Exception as error:  # onnxruntime has no class of its own for what a graph refuses
+            raise InputError(
+                f"{self.path} refuses a window of {self.stride_zyx} voxels of uint8: {str(error).splitlines()[0]} Is "
+                f"it the model of this card? `twostream finish` writes both."
+            ) from None
+        if output.shape != expected:
+            raise InputError(
+                f"{self.path} gives {output.shape} for a window of {self.stride_zyx} voxels; by the card (head, "
+                f"fold_zyx, stride_zyx) it is {expected}. Is it the model of this card? `twostream finish` writes both."
+            )
+        if not np.isfinite(output).all():
+            raise InputError(f"{self.path} gives numbers that are not finite. The model is damaged; take another copy.")
 
     def folded_output(self, grey_BZYX: np.ndarray) -> np.ndarray:  # noqa: N803 - the axes are the name
         output: np.ndarray = self._session.run([FOLDED], {INPUT: grey_BZYX[:, None]})[0]

@@ -134,6 +134,14 @@ class OnnxConfig(Config):
                 )
         if self.std is not None and min(self.std) <= 0:
             raise ValueError(f"std is {self.std}; expected numbers above 0")
+        means = (self.mean or ()) * (len(self.channels) if len(self.mean or ()) == 1 else 1)
+        grey = [mean for mean, channel in zip(means, self.channels, strict=False) if channel == "image"]
+        if grey and not 0 <= min(grey) <= max(grey) <= 1:
+            scaled = ", ".join(f"{value / 255:.3g}" for value in grey)
+            raise ValueError(
+                f"mean is {', '.join(f'{value:g}' for value in grey)}; expected means of grey values from 0 to "
+                f"1. Of values from 0 to 255 it is {scaled}; divide std by 255 as well"
+            )
         if self.range is not None and not self.range[0] < self.range[1]:
             raise ValueError(f"range is {self.range}; expected low, then high")
         return self
