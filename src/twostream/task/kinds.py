@@ -12,6 +12,7 @@ import numpy as np
 from scipy import ndimage
 
 from twostream.base.errors import ConfigError
+from twostream.base.geometry import to_voxels
 from twostream.task import decoding as decoding_
 from twostream.task.decoding import DecodingConfig
 from twostream.task.targets import IGNORE, binary, contour, signed_distance, uncertain_clefts, with_clefts
@@ -120,7 +121,7 @@ class SynapsePolarity(Task):
 
     @property
     def joins_within_voxels(self) -> tuple[int, int, int]:
-        z, y, x = (max(1, int(self.decoding.join_nm // v)) for v in self.voxel_size_nm)
+        z, y, x = (max(1, n) for n in to_voxels(self.decoding.join_nm, self.voxel_size_nm))
         return z, y, x
 
     @property
