@@ -14,6 +14,7 @@ from twostream.models.segmentation.train import new_segmenter
 from twostream.task import Mitochondria, SynapsePolarity
 from twostream.volume import MemoryVolume, create_volume
 from twostream.volume.execution import InProcess, PickledInProcess
+from twostream.volume.stage import Stage
 
 SIZE = (30.0, 8.0, 8.0)
 TINY = SegmentationConfig(
@@ -172,7 +173,7 @@ def test_prediction_can_be_pickled_for_other_processes(tmp_path):
     for number, executor in enumerate((InProcess(), PickledInProcess())):
         path = str(tmp_path / f"{number}.zarr")
         output = create_volume(path, shape_zyx=(8, 20, 24), dtype=np.uint8, voxel_size_nm=SIZE, num_channels=1)
-        predict(segmenter(), image, output, TINY, executor)
+        predict(segmenter(), image, output, TINY, Stage(executor))
         results.append(output.read(output.box))
     np.testing.assert_array_equal(*results)
 

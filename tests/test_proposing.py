@@ -14,6 +14,7 @@ from twostream.candidates.proposing import Island, grouped, propose
 from twostream.task import DecodingConfig, Mitochondria, SynapsePolarity
 from twostream.volume import MemoryVolume
 from twostream.volume.execution import PickledInProcess
+from twostream.volume.stage import Stage
 
 SIZE = (30.0, 10.0, 10.0)
 SHAPE = (10, 40, 48)
@@ -77,7 +78,7 @@ def test_the_default_block_and_pickling_change_nothing():
     _, expected = of_the_whole(volume, task, 0.5, 5)
     assert len(expected) > 10 and any(set(np.unique(c.mask)) >= {1, 2} for c in expected)
     same(propose(volume, task, 0.5, 5), expected)
-    same(propose(volume, task, 0.5, 5, block_shape_zyx=(4, 16, 16), executor=PickledInProcess()), expected)
+    same(propose(volume, task, 0.5, 5, block_shape_zyx=(4, 16, 16), stage=Stage(PickledInProcess())), expected)
 
 
 def test_sides_of_a_synapse_are_joined_across_a_face_of_blocks():

@@ -348,6 +348,12 @@ def test_a_cpu_trains_in_bfloat16_but_replaces_half_precision_by_float32(tmp_pat
     assert module.seen == {seen} and all(p.dtype == torch.float32 for p in module.network.parameters())
 
 
+def test_a_precision_of_32_may_be_written_as_a_number():
+    assert OptimizerConfig(precision=32) == OptimizerConfig(precision="32")
+    with pytest.raises(ValueError, match="precision"):
+        OptimizerConfig(precision=16)
+
+
 def test_s_is_trained_in_the_configured_precision(world, tmp_path):
     config = CONFIG.model_copy(update={"optimizer": OptimizerConfig(precision="bf16-mixed")})
     mixed, _ = fitted(world, tmp_path, config)

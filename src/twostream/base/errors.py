@@ -9,6 +9,8 @@
     ├── LedgerError                an answer, query or registration contradicts what the ledger has recorded
     │   └── LedgerBusyError        the ledger cannot be read or written at this moment; nothing was changed
     ├── TrainingError              training diverged
+    ├── BlocksError                blocks of a volume could not be computed
+    ├── ClusterError               the cluster that should compute blocks cannot be reached, or lost them
     └── ProjectError               the project folder is not in the state that the command needs
 
 A message says what was found, what was expected and what to do.
@@ -56,3 +58,22 @@ class TrainingError(TwoStreamError):
 
 class ProjectError(TwoStreamError):
     """The project folder is not in the state that the command needs."""
+
+
+class BlocksError(TwoStreamError):
+    """Blocks of a volume could not be computed.
+
+    Args:
+        message: which, and why the first one could not.
+        traceback: of the first one, where it was raised.
+        is_ours: whether the reason is written for the user; else the traceback is shown to them too.
+    """
+
+    def __init__(self, message: str, *, traceback: str, is_ours: bool) -> None:
+        super().__init__(message)
+        self.traceback, self.is_ours = traceback, is_ours
+        self.add_note(traceback)
+
+
+class ClusterError(TwoStreamError):
+    """The cluster that should compute blocks cannot be reached, or has lost them."""

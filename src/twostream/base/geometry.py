@@ -159,6 +159,9 @@ class Block:
     read_box: Box
     write_box: Box
 
+    def __str__(self) -> str:
+        return str(self.write_box)
+
 
 def grid(box: Box, block_shape_zyx: Sequence[int], context_zyx: Sequence[int] = (0, 0, 0)) -> Iterator[Block]:
     """Divide ``box`` into blocks, in raster order.

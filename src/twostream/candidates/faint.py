@@ -14,13 +14,19 @@ from twostream.candidates.candidate import Candidate, shared_voxels
 from twostream.candidates.proposing import propose
 from twostream.task import Task
 from twostream.volume import Volume
+from twostream.volume.stage import Stage
 
 FAINT_SHARE = 0.5
 """The lower threshold, as a share of that of the candidates; the same by which missed objects are grown."""
 
 
 def faint_candidates(
-    probability: Volume, candidates: Sequence[Candidate], task: Task, threshold: float, min_voxels: int
+    probability: Volume,
+    candidates: Sequence[Candidate],
+    task: Task,
+    threshold: float,
+    min_voxels: int,
+    stage: Stage | None = None,
 ) -> list[Candidate]:
     """Instances at ``FAINT_SHARE`` of the threshold that share no voxel with a candidate.
 
@@ -30,11 +36,12 @@ def faint_candidates(
         task: gives decoding and convention.
         threshold: of the candidates, in (0, 1).
         min_voxels: smaller instances are dropped.
+        stage: as for ``propose``.
 
     Returns:
         In raster order, without ids. Their labels continue those of the candidates, and stand in no segmentation.
     """
-    found = propose(probability, task, threshold * FAINT_SHARE, min_voxels)
+    found = propose(probability, task, threshold * FAINT_SHARE, min_voxels, stage=stage)
     pairs = overlapping([c.box for c in found], [c.box for c in candidates])
     taken = {row for row, other in pairs if shared_voxels(found[row], candidates[other])[1]}
     alone = (candidate for row, candidate in enumerate(found) if row not in taken)

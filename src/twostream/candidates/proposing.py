@@ -13,16 +13,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
+from pathlib import Path
 
 import numpy as np
 
-from twostream.base import progress
+from twostream.base.atomic import read_arrays, write_arrays
 from twostream.base.geometry import Block, Box, grid
 from twostream.candidates.candidate import Candidate, clean, extract
 from twostream.task import Task
 from twostream.volume import Volume
 from twostream.volume.components import Components, closed, components, join, label_block, margin_for, seen_by
-from twostream.volume.execution import Executor, InProcess
+from twostream.volume.stage import Stage
 
 BLOCK_ZYX = (128, 512, 512)
 """Voxels that are decoded at once: about a gigabyte while they are."""
@@ -36,8 +37,8 @@ def propose(
     threshold: float,
     min_voxels: int,
     *,
-    block_shape_zyx: Sequence[int] = BLOCK_ZYX,
-    executor: Executor | None = None,
+    block_shape_zyx: Sequence[int] | None = None,
+    stage: Stage | None = None,
 ) -> list[Candidate]:
     """The candidates of a probability at a threshold.
 
@@ -46,32 +47,36 @@ def propose(
         task: decodes.
         threshold: of the foreground probability, in [0, 1].
         min_voxels: candidates of fewer voxels are dropped.
-        block_shape_zyx: voxels of a block; does not change the result.
-        executor: runs the blocks; None: in this process, one after the other.
+        block_shape_zyx: voxels of a block; does not change the result. None takes ``BLOCK_ZYX``.
+        stage: runs the blocks; None: in this process, one after the other, and nothing is remembered.
 
     Returns:
         Candidates without ids, labelled 1, 2, ... in raster order of their first voxels.
+
+    Raises:
+        BlocksError: blocks could not be read or decoded.
     """
-    executor = executor or InProcess()
+    stage = stage or Stage()
     decode = Decoding(probability, task, threshold, min_voxels)
-    blocks = list(grid(probability.box, block_shape_zyx))
+    blocks = list(grid(probability.box, block_shape_zyx or BLOCK_ZYX))
     parts: dict[Block, Components] = {}
     found: list[Candidate] = []
-    with progress.task("propose", total=len(blocks)) as advance:
-        for block, (part, candidates) in executor.map(DecodeBlock(decode), blocks):
-            parts[block] = part
-            found += candidates
-            advance(1)
+    name = f"propose-{threshold:g}"
+    decoded = stage.run(name, DecodeBlock(decode), blocks, codec=DecodedFile(), description="propose")
+    for block, (part, candidates) in decoded:
+        parts[block] = part
+        found += candidates
     joined = join([parts[block] for block in blocks], probability.box)
     islands = [
         Island(Box.from_corners(corners[:3], corners[3:]), (z, y, x))
         for corners, (z, y, x) in zip(joined.boxes.tolist(), joined.voxel.tolist(), strict=True)
     ]
     groups = list(grouped(islands, blocks[0].write_box.shape_zyx)) if islands else []
-    with progress.task("propose across blocks", total=len(groups)) as advance:
-        for _, candidates in executor.map(DecodeIslands(decode), groups):
-            found += candidates
-            advance(1)
+    across = "propose across blocks"
+    for _, candidates in stage.run(
+        f"{name}-across", DecodeIslands(decode), groups, codec=CandidatesFile(), description=across
+    ):
+        found += candidates
     found.sort(key=_first_voxel)
     return [replace(candidate, label=number) for number, candidate in enumerate(found, start=1)]
 
@@ -80,6 +85,66 @@ def _first_voxel(candidate: Candidate) -> tuple[int, ...]:
     """(z, y, x) of the first voxel of its mask in raster order, in voxels of the image."""
     first = np.unravel_index(int(np.argmax(candidate.mask > 0)), candidate.mask.shape)
     return tuple(int(i) + o for i, o in zip(first, candidate.box.offset_zyx, strict=True))
+
+
+def work_of(probability: Volume, task: Task, min_voxels: int) -> dict[str, object]:
+    """What the candidates of a probability depend on, the threshold apart (``Memory``)."""
+    return {
+        "probability": probability.uri,
+        "shape_zyx": probability.shape_zyx,
+        "task": [task.name, task.voxel_size_nm, task.decoding.model_dump(mode="json")],
+        "min_voxels": min_voxels,
+        "block_zyx": BLOCK_ZYX,
+    }
+
+
+class CandidatesFile:
+    """Keeps candidates without ids in a file (``Codec``)."""
+
+    def write(self, path: Path, result: Sequence[Candidate]) -> None:
+        write_arrays(path, packed(result))
+
+    def read(self, path: Path) -> list[Candidate]:
+        return unpacked(read_arrays(path))
+
+
+class DecodedFile:
+    """Keeps what ``DecodeBlock`` gives in a file (``Codec``)."""
+
+    def write(self, path: Path, result: tuple[Components, list[Candidate]]) -> None:
+        part, candidates = result
+        seen = np.array([part.seen.offset_zyx, part.seen.shape_zyx])
+        arrays = {"seen": seen, "boxes": part.boxes, "voxel": part.voxel, "of": part.label}
+        write_arrays(path, arrays | packed(candidates))
+
+    def read(self, path: Path) -> tuple[Components, list[Candidate]]:
+        arrays = read_arrays(path)
+        offset, shape = arrays["seen"].tolist()
+        part = Components(Box(tuple(offset), tuple(shape)), arrays["boxes"], arrays["voxel"], arrays["of"])
+        return part, unpacked(arrays)
+
+
+def packed(candidates: Sequence[Candidate]) -> dict[str, np.ndarray]:
+    """N candidates without ids as arrays: corners (N, 6) int64, label (N,) int64, score (N,) float64, masks uint8."""
+    return {
+        "corners": np.array([[*c.box.offset_zyx, *c.box.stop_zyx] for c in candidates], np.int64).reshape(-1, 6),
+        "label": np.array([c.label for c in candidates], np.int64),
+        "score": np.array([c.score for c in candidates], np.float64),
+        "masks": np.concatenate([np.zeros(0, np.uint8), *(c.mask.ravel() for c in candidates)]).astype(np.uint8),
+    }
+
+
+def unpacked(arrays: dict[str, np.ndarray]) -> list[Candidate]:
+    """The candidates of ``packed``."""
+    found, first = [], 0
+    for corners, label, score in zip(
+        arrays["corners"].tolist(), arrays["label"].tolist(), arrays["score"].tolist(), strict=True
+    ):
+        box = Box.from_corners(corners[:3], corners[3:])
+        mask = arrays["masks"][first : first + box.num_voxels].reshape(box.shape_zyx)
+        found.append(Candidate(0, label, box, mask, score))
+        first += box.num_voxels
+    return found
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ from twostream.candidates.proposing import propose
 from twostream.task import FOUND_IOU, Task
 from twostream.task.metrics import Overlaps, foreground_iou, found_objects, hidden_voxels
 from twostream.volume import Volume
+from twostream.volume.stage import Stage
 
 DEFAULT_THRESHOLD = 0.5
 """Used for candidates and the final segmentation if there are no labels and the settings fix none."""
@@ -122,6 +123,7 @@ def choose_thresholds(
     validation: LabelledBox | None,
     believed: Beliefs | None = None,
     previous: Thresholds | None = None,
+    stage: Stage | None = None,
 ) -> Thresholds:
     """Choose the thresholds of a round.
 
@@ -134,6 +136,7 @@ def choose_thresholds(
         validation: the validation box; None without labels.
         believed: candidates of the round before, and how probably each is true; None before the first answers.
         previous: thresholds of the round before; None in round 0.
+        stage: as for ``propose``.
     """
     near = DEFAULT_THRESHOLD if previous is None or previous.final_threshold is None else previous.final_threshold
     if not labels or validation is None:
@@ -149,7 +152,7 @@ def choose_thresholds(
     if config.min_score is not None:
         min_score = config.min_score
     elif believed is not None and believed.are_enough:
-        now = mean_scores_at(believed.candidates, propose(probability, task, final, min_voxels))
+        now = mean_scores_at(believed.candidates, propose(probability, task, final, min_voxels, stage=stage))
         score = np.array([c.score for c in believed.candidates])
         min_score = min_score_by_beliefs(score, believed.true, now)
     return Thresholds(threshold, final, min_score, recall)

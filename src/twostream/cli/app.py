@@ -15,7 +15,7 @@ from typing import Annotated, Any, Optional
 import typer
 from typer.core import TyperCommand, TyperOption
 
-from twostream.base.errors import InputError, TwoStreamError
+from twostream.base.errors import BlocksError, InputError, TwoStreamError
 
 
 class Command(TyperCommand):
@@ -85,6 +85,17 @@ Window = Annotated[
     Optional[str],
     typer.Option("--window", metavar="LOW:HIGH", help="Grey values shown as 0 and 255; found out if not uint8."),
 ]
+Cluster = Annotated[
+    Optional[str],
+    typer.Option(
+        "--cluster",
+        metavar="local|slurm|ADDRESS",
+        help="Where blocks are computed, by Dask; without it, in this process.",
+    ),
+]
+Workers = Annotated[
+    Optional[int], typer.Option("--workers", metavar="N", help="Of --cluster local or slurm: how many.", min=1)
+]
 Overrides = Annotated[
     Optional[list[str]], typer.Option("--set", metavar="A.B=VALUE", help="Change a setting; may be repeated.")
 ]
@@ -102,6 +113,8 @@ def errors_as_sentences(command: Callable[..., Any]) -> Callable[..., Any]:
         except Exception as error:
             if kwargs.get("debug"):
                 raise
+            if isinstance(error, BlocksError) and not error.is_ours:
+                print(error.traceback, file=sys.stderr)
             text = str(error) if isinstance(error, TwoStreamError) else _foreign_error_text(error)
             print(f"twostream: {text}", file=sys.stderr)
             raise typer.Exit(1) from None

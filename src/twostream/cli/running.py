@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Any, Optional
 
 import typer
 
 from twostream.base.errors import InputError
 from twostream.cli.app import (
+    Cluster,
     Debug,
     Dir,
     Truth,
     VoxelSizeText,
     Window,
+    Workers,
     app,
     errors_as_sentences,
     uri_option,
@@ -34,17 +36,21 @@ def run(
     accept_changed: Annotated[
         bool, typer.Option("--accept-changed", help="Go on although image, labels or source hold something else now.")
     ] = False,
+    cluster: Cluster = None,
+    workers: Workers = None,
     debug: Debug = False,
 ) -> None:
     """Do every step that is due, and stop where people must answer. A run that was killed continues when repeated."""
     from twostream.project.project import Project
     from twostream.project.relocate import relocate
     from twostream.rounds.loop import run as run_loop
+    from twostream.volume.cluster import engine
 
     project = Project(directory)
     if moved := {name: uri for name, uri in (("image", image), ("labels", labels)) if uri is not None}:
         relocate(project, accept=accept_changed, **moved)
-    outcome = run_loop(project, rounds=rounds, truth_uri=truth, accept_changed=accept_changed)
+    with engine(cluster, workers) as project.executor:
+        outcome = run_loop(project, rounds=rounds, truth_uri=truth, accept_changed=accept_changed)
     if outcome.finished:
         from twostream.project.status import end_lines
         from twostream.report import write_report
@@ -104,35 +110,40 @@ def predict(
     ] = None,
     voxel_size: VoxelSizeText = None,
     window: Window = None,
-    engine: Annotated[
+    engine_: Annotated[
         Optional[str],
         typer.Option("--engine", metavar="torch|onnx", help="With --model: what computes it; torch where it is."),
     ] = None,
     threads: Annotated[
         Optional[int], typer.Option("--threads", metavar="N", help="With --model: threads; one per core.", min=1)
     ] = None,
+    cluster: Cluster = None,
+    workers: Workers = None,
     debug: Debug = False,
 ) -> None:
     """Apply S to the whole image of a project; or, with --model, a finished model to any image."""
     if model is None:
-        others = (image, output, voxel_size, window, engine, threads)
+        others = (image, output, voxel_size, window, engine_, threads)
         if directory is None or any(value is not None for value in others):
             raise InputError(
                 "predict takes a project folder, or --model CARD --image URI -o OUT for an image outside of a project."
             )
-        _do_step(directory, "predict")
+        _do_step(directory, "predict", cluster, workers)
         return
     if directory is not None or image is None or output is None:
         raise InputError("predict --model CARD needs --image URI and -o OUT, and takes no project folder.")
-    if engine not in (None, "torch", "onnx"):
-        raise InputError(f"--engine is {engine!r}; expected torch or onnx.")
+    if engine_ not in (None, "torch", "onnx"):
+        raise InputError(f"--engine is {engine_!r}; expected torch or onnx.")
     from twostream.models.segmentation.apply import apply_model, open_image
     from twostream.models.segmentation.card import Model
+    from twostream.volume.cluster import engine
     from twostream.volume.grey import parse_window
 
     found = Model(model)
     opened = open_image(image, voxel_size_of(voxel_size), None if window is None else parse_window(window))
-    print(apply_model(found, opened, output, engine=engine, num_threads=threads))  # type: ignore[arg-type]
+    with engine(cluster, workers) as executor:
+        chosen: Any = engine_
+        print(apply_model(found, opened, output, engine=chosen, num_threads=threads, executor=executor))
 
 
 @app.command()
@@ -154,12 +165,22 @@ def finish(
     print("\n".join(finish_project(Project(directory), license_=license_, truth_uri=truth)))
 
 
-def _do_step(directory: Path, name: str) -> None:
+@app.command()
+@errors_as_sentences
+def propose(directory: Dir, cluster: Cluster = None, workers: Workers = None, debug: Debug = False) -> None:
+    """Turn the probability into candidates."""
+    _do_step(directory, "propose", cluster, workers)
+
+
+def _do_step(directory: Path, name: str, cluster: str | None = None, workers: int | None = None) -> None:
     """Do one step of the current round, if it is due."""
     from twostream.project.project import Project
     from twostream.rounds.loop import run_step
+    from twostream.volume.cluster import engine
 
-    round_number, done = run_step(Project(directory), name)
+    project = Project(directory)
+    with engine(cluster, workers) as project.executor:
+        round_number, done = run_step(project, name)
     print(f"round {round_number}: {name} {'done' if done else 'had been done already'}")
 
 
@@ -173,7 +194,6 @@ def _add_step_command(name: str, text: str) -> None:
 
 
 for _name, _text in (
-    ("propose", "Turn the probability into candidates."),
     ("embed", "Encode every candidate with both streams. Round 0 trains the streams first."),
     ("suggest", "Score the round, then choose the next batch of queries."),
     ("refit", "Fine-tune S and the unsupervised stream on the answers. This opens the next round."),

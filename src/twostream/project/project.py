@@ -39,6 +39,7 @@ from twostream.project.settings import ProjectConfig
 from twostream.query import Strategy, get_strategy
 from twostream.task import TASKS, Task, get_task
 from twostream.volume import Volume
+from twostream.volume.execution import Executor, InProcess
 from twostream.volume.grey import open_grey
 from twostream.volume.uri import Uri, absolute_uri
 
@@ -56,6 +57,9 @@ class Project:
     Args:
         root: the folder that holds ``twostream.yaml``.
 
+    Attributes:
+        executor: runs the blocks of the project's volumes; in this process, unless it is set.
+
     Raises:
         ProjectError: no project there.
         ConfigError: its YAML is not valid.
@@ -63,6 +67,7 @@ class Project:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self.executor: Executor = InProcess()
         path = root / CONFIG_NAME
         if not path.is_file() or not path.read_bytes().strip(b"\0 \n"):
             if holds_work(root):

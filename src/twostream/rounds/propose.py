@@ -21,7 +21,7 @@ from twostream.candidates.identity import identify
 from twostream.candidates.objects import UNKNOWN_SCORE
 from twostream.candidates.padding import on_padding
 from twostream.candidates.pose import candidate_angle
-from twostream.candidates.proposing import propose
+from twostream.candidates.proposing import propose, work_of
 from twostream.candidates.sources import instances
 from twostream.candidates.table import from_table, read_table, to_table, write_table
 from twostream.candidates.thresholds import Beliefs, LabelledBox, Thresholds, choose_thresholds, recall_on_labels
@@ -31,6 +31,10 @@ from twostream.rounds.asking import is_outside_boxes
 from twostream.rounds.pool import pool_of
 from twostream.rounds.predict import PROBABILITY_NAME, probability_of
 from twostream.volume import Volume
+from twostream.volume.stage import Memory, Stage
+
+UNFINISHED_NAME = "propose.partial"
+"""Folder of a round in which `propose` keeps the blocks that are done, until the candidates are written."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,7 @@ def propose_step(project: Project, round_number: int) -> Detail:
     table = to_table(candidates, task=project.task.name, extra=extra)
     write_table(table, project.path(round_number, "candidates.parquet"))
     project.ledger.register(round_number, [c.id for c in candidates])
+    shutil.rmtree(project.path(round_number, UNFINISHED_NAME), ignore_errors=True)
     if round_number > 0:
         # These volumes are large, and no longer needed: the candidate tables of earlier rounds hold the masks.
         for name in (PROBABILITY_NAME, SEGMENTATION_NAME):
@@ -129,13 +134,17 @@ def _decode_probability(project: Project, round_number: int) -> Proposal:
     """
     task, config, min_voxels = project.task, project.config.candidates, project.min_voxels
     probability = probability_of(project, round_number)
-    found = thresholds_of(project, probability, before_round=round_number)
+    predicted = project.ledger.finished_steps().get((round_number, "predict"))
+    work = work_of(probability, task, min_voxels) | {"predicted": predicted}
+    memory = Memory(project.path(round_number, UNFINISHED_NAME), work)
+    stage = Stage(project.executor, memory)
+    found = thresholds_of(project, probability, before_round=round_number, stage=stage)
     threshold = found.threshold
     assert threshold is not None
     if project.config.labels is None:
         why = "as set in candidates.threshold" if config.threshold else "without labels, set candidates.threshold"
         progress.say(f"  threshold {threshold:g} ({why})")
-    proposed = propose(probability, task, threshold, min_voxels)
+    proposed = propose(probability, task, threshold, min_voxels, stage=stage)
     if not proposed:
         name, advice = ("the source", "Set") if project.config.source else ("S", "Give S more labels or steps, or set")
         raise ProjectError(
@@ -144,7 +153,7 @@ def _decode_probability(project: Project, round_number: int) -> Proposal:
         )
     faint: list[Candidate] = []
     if _wants_faint(project, round_number):
-        faint = faint_candidates(probability, proposed, task, threshold, min_voxels)
+        faint = faint_candidates(probability, proposed, task, threshold, min_voxels, stage)
     return Proposal(proposed, found, faint=faint)
 
 
@@ -154,13 +163,14 @@ def _wants_faint(project: Project, round_number: int) -> bool:
     return bool(project.config.query.faint_share if before is None else before.get("num_faint"))
 
 
-def thresholds_of(project: Project, probability: Volume, before_round: int) -> Thresholds:
+def thresholds_of(project: Project, probability: Volume, before_round: int, stage: Stage | None = None) -> Thresholds:
     """The thresholds for a probability of the whole image, by labels and by what is believed of earlier candidates.
 
     Args:
         project: the project.
         probability: (C, Z, Y, X) uint8, 255 = 1.
         before_round: the round before this one gives candidates and the thresholds that these stay near; 0: none does.
+        stage: as for ``propose``.
     """
     return choose_thresholds(
         probability,
@@ -171,6 +181,7 @@ def thresholds_of(project: Project, probability: Volume, before_round: int) -> T
         validation=_labelled(project, project.boxes.val) if project.boxes.val else None,
         believed=_beliefs(project, before_round - 1) if before_round and project.config.refit.use_answers else None,
         previous=_thresholds_of(project, before_round - 1) if before_round else None,
+        stage=stage,
     )
 
 

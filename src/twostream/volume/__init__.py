@@ -8,7 +8,7 @@ Knows file formats, boxes and voxel sizes; must not know tasks, models or projec
 
 from twostream.volume._memory import MemoryVolume
 from twostream.volume.formats import register_format
-from twostream.volume.open import create_volume, open_ignore_mask, open_volume
+from twostream.volume.open import continue_volume, create_volume, open_ignore_mask, open_volume
 from twostream.volume.volume import Metadata, Volume, agreed_voxel_size, read_padded
 from twostream.volume.windows import read_shape, read_windows
 
@@ -17,6 +17,7 @@ __all__ = [
     "Metadata",
     "Volume",
     "agreed_voxel_size",
+    "continue_volume",
     "create_volume",
     "open_ignore_mask",
     "open_volume",

@@ -9,7 +9,7 @@ from itertools import product
 
 import numpy as np
 
-from twostream.base.errors import InputError, NoVoxelSizeError
+from twostream.base.errors import InputError, NoVoxelSizeError, VolumeError
 from twostream.base.geometry import Box
 from twostream.volume.open import open_volume
 from twostream.volume.volume import Volume
@@ -44,6 +44,20 @@ def check_extent(volume: Volume, image: Volume) -> None:
         raise InputError(
             f"{volume.uri} has voxels of {volume.voxel_size_nm} nm, {image.uri} of {image.voxel_size_nm} nm (Z, Y, X); "
             f"they must be equal."
+        )
+
+
+def check_all_chunks(volume: Volume) -> None:
+    """Check that a volume that was written in blocks holds all of its chunks, also those that hold zeros alone.
+
+    Raises:
+        VolumeError: some are absent.
+    """
+    absent, asked = volume.num_absent_chunks() or (0, 0)
+    if absent:
+        raise VolumeError(
+            f"{volume.uri} was written, but {absent} of {asked} chunks are not there. Something else removes files, or "
+            f"the disk loses them; free or change the disk, and repeat the command."
         )
 
 

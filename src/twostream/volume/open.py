@@ -175,6 +175,15 @@ def create_volume(
     )
 
 
+def continue_volume(uri: str) -> Volume:
+    """Open a Zarr array that ``create_volume`` made, to go on writing it.
+
+    Raises:
+        VolumeError: there is none.
+    """
+    return open_zarr(uri, writable=True)
+
+
 def _expected(formats: Iterable[Format]) -> str:
     """The endings and drivers of ``formats``, for an error."""
     known = sorted(formats, key=lambda f: f.driver)

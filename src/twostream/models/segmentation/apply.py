@@ -6,6 +6,7 @@ projects or rounds. torch is imported only where it computes.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,13 +23,17 @@ from twostream.candidates.table import to_table, write_table
 from twostream.models.segmentation.blending import WindowModel, write_probability
 from twostream.models.segmentation.card import CARD_NAME, Model
 from twostream.models.segmentation.onnx_model import EXTRA, OnnxWindows, is_installed
-from twostream.volume import Volume, create_volume
+from twostream.volume import Volume, continue_volume, create_volume
+from twostream.volume.checks import check_all_chunks
+from twostream.volume.execution import Executor, InProcess
 from twostream.volume.grey import open_grey, open_values, robust_window, spread_boxes
+from twostream.volume.stage import Memory, Stage
 
 if TYPE_CHECKING:
     from twostream.models.segmentation.train import Segmenter
 
 Engine = Literal["torch", "onnx"]
+PROBABILITY_NAME = "probability.zarr"
 NUM_SAMPLES, SAMPLE_ZYX = 64, (8, 32, 32)
 """Boxes of the image whose grey values are compared with those of the training image."""
 FAR_FROM_MEAN = 1.0
@@ -49,9 +54,17 @@ def open_image(uri: str, voxel_size_nm: Sequence[float] | None, window: Sequence
 
 
 def apply_model(
-    model: Model, image: Volume, output: Path, *, engine: Engine | None = None, num_threads: int | None = None
+    model: Model,
+    image: Volume,
+    output: Path,
+    *,
+    engine: Engine | None = None,
+    num_threads: int | None = None,
+    executor: Executor | None = None,
 ) -> str:
     """Predict an image and write the folder ``output``.
+
+    Until it is whole it is called ``output.partial``, with what is done of it, and the same call goes on with that.
 
     It holds ``probability.zarr`` ((C, Z, Y, X) uint8, 255 = 1), ``segmentation.zarr`` ((Z, Y, X) uint32, the final
     segmentation in the task's label convention; both OME-Zarr), and ``candidates.parquet``: a row per instance of the
@@ -63,12 +76,14 @@ def apply_model(
         output: folder to make.
         engine: what computes the model; None takes torch where it is installed, else onnxruntime.
         num_threads: of the engine; None: as many as it takes by itself, one per core.
+        executor: runs the blocks; None: in this process, one after the other.
 
     Returns:
         A line for a terminal.
 
     Raises:
         InputError: the voxel size does not fit, ``output`` exists, or the model cannot be computed here.
+        BlocksError: blocks could not be read, computed or written.
     """
     model.check_fits(image)
     if output.exists():
@@ -77,28 +92,45 @@ def apply_model(
     card, task = model.card, model.task(image.voxel_size_nm)
     windows = _windows(model, engine, num_threads)
     _tell_grey(model, image)
-    found = 0
-
-    def fill(folder: Path) -> None:
-        nonlocal found
-        folder.mkdir(parents=True)
-        place: dict[str, Any] = {"shape_zyx": image.shape_zyx, "voxel_size_nm": image.voxel_size_nm}
-        place |= {"offset_nm": image.offset_nm}
-        probability = create_volume(
-            str(folder / "probability.zarr"), dtype=np.uint8, num_channels=len(card.channels), **place
+    memory = Memory(output.with_name(output.name + ".partial"), _work(model, image, engine))
+    stage, folder = Stage(executor or InProcess(), memory), memory.folder / "whole"
+    place: dict[str, Any] = {"shape_zyx": image.shape_zyx, "voxel_size_nm": image.voxel_size_nm}
+    place |= {"offset_nm": image.offset_nm}
+    if not folder.exists():
+        write_folder(
+            folder,
+            lambda partial: create_volume(
+                str(partial / PROBABILITY_NAME), dtype=np.uint8, num_channels=len(card.channels), **place
+            ),
         )
-        write_probability(windows, image, probability, card.segmentation)
-        limits = card.thresholds
-        instances = propose(probability, task, limits.final_threshold, model.min_voxels(image.voxel_size_nm))
-        kept = (instance for instance in instances if instance.score >= limits.min_score)
-        candidates = [replace(c, id=number, label=number) for number, c in enumerate(kept, start=1)]
-        segmentation = create_volume(str(folder / "segmentation.zarr"), dtype=np.uint32, **place)
-        write_segmentation(candidates, segmentation, task)
-        write_table(to_table(candidates, task=task.name), folder / "candidates.parquet")
-        found = len(candidates)
+    probability = continue_volume(str((folder / PROBABILITY_NAME).absolute()))
+    write_probability(windows, image, probability, card.segmentation, stage)
+    check_all_chunks(probability)
+    limits = card.thresholds
+    instances = propose(probability, task, limits.final_threshold, model.min_voxels(image.voxel_size_nm), stage=stage)
+    kept = (instance for instance in instances if instance.score >= limits.min_score)
+    candidates = [replace(c, id=number, label=number) for number, c in enumerate(kept, start=1)]
 
-    write_folder(output, fill)
-    return f"{output}: {found} objects ({card.task}), probability, segmentation and candidates.parquet, by {engine}"
+    def paint(path: Path) -> None:
+        write_segmentation(candidates, create_volume(str(path), dtype=np.uint32, **place), task)
+
+    write_folder(folder / "segmentation.zarr", paint)
+    write_table(to_table(candidates, task=task.name), folder / "candidates.parquet")
+    os.replace(folder, output)
+    memory.discard()
+    found = f"{len(candidates)} objects ({card.task})"
+    return f"{output}: {found}, probability, segmentation and candidates.parquet, by {engine}"
+
+
+def _work(model: Model, image: Volume, engine: Engine) -> dict[str, Any]:
+    """All that the folder depends on; the card states the checksums of the model's files."""
+    return {
+        "card": model.card.model_dump(mode="json"),
+        "image": image.uri,
+        "shape_zyx": image.shape_zyx,
+        "window": getattr(image, "window", None),
+        "engine": engine,
+    }
 
 
 def _windows(model: Model, engine: Engine, num_threads: int | None) -> WindowModel:

@@ -20,11 +20,10 @@ from typing import Protocol
 import cv2
 import numpy as np
 
-from twostream.base import progress
 from twostream.base.geometry import Block, Box, grid
 from twostream.models.segmentation.config import SegmentationConfig
 from twostream.volume import Volume, read_padded
-from twostream.volume.execution import Executor, InProcess
+from twostream.volume.stage import Stage
 
 Triple = tuple[int, int, int]
 WINDOWS_AT_ONCE = 2
@@ -236,7 +235,7 @@ def write_probability(
     image: Volume,
     output: Volume,
     config: SegmentationConfig,
-    executor: Executor | None = None,
+    stage: Stage | None = None,
     region: Box | None = None,
 ) -> None:
     """Write the model's probability for every voxel of ``image``, or of ``region``, to ``output``.
@@ -246,15 +245,17 @@ def write_probability(
         image: (Z, Y, X) uint8.
         output: (C, Z, Y, X) uint8 of the same extent; 255 is probability 1.
         config: shapes of windows and blocks, overlap, blending.
-        executor: runs the blocks; None: in this process, one after the other.
+        stage: runs the blocks; None: in this process, one after the other, and nothing is remembered.
         region: voxels of the image; its offset must be a multiple of the fold. None: the whole image.
+
+    Raises:
+        BlocksError: blocks could not be read, computed or written.
     """
     lattice = lattice_over(image, model.fold_zyx, model.stride_zyx, config)
     blocks = blocks_of(region or image.box, model.fold_zyx, config)
     work = PredictBlock(model, image, output, lattice, config.blend_sigma)
-    with progress.task("predict", total=len(blocks)) as advance:
-        for _ in (executor or InProcess()).map(work, blocks):
-            advance(1)
+    for _ in (stage or Stage()).run("predict", work, blocks):
+        pass
 
 
 def lattice_over(image: Volume, fold_zyx: Triple, stride_zyx: Triple, config: SegmentationConfig) -> Lattice:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from twostream.base.config import Config
 
@@ -119,6 +119,13 @@ class LossConfig(Config):
         return self
 
 
+Precision = Annotated[
+    Literal["32", "16-mixed", "bf16-mixed"],
+    BeforeValidator(lambda value: str(value) if type(value) is int else value),  # YAML reads 32 as a number
+]
+"""Lightning's name of a precision."""
+
+
 class OptimizerConfig(Config):
     """The optimizer. The learning rate rises linearly during the warm-up and then falls to 0 along a cosine.
 
@@ -129,7 +136,7 @@ class OptimizerConfig(Config):
         clip_norm: a gradient with a larger norm (over all parameters) is scaled down to this; None: never.
         warmup_steps: steps in which the learning rate rises; None: a tenth of all steps.
         precision: Lightning's name: "32", "16-mixed" (GPUs only) or "bf16-mixed". The last is also faster on CPUs with
-            bfloat16 instructions (`avx512_bf16` or `amx_bf16` in /proc/cpuinfo); on other CPUs it is slower.
+            `avx512_bf16` in /proc/cpuinfo; on other CPUs it is slower, and on one with `amx_bf16` torch 2.13.0 crashed.
         devices: number of GPUs, one process each; training on a CPU always uses one process.
     """
 
@@ -138,7 +145,7 @@ class OptimizerConfig(Config):
     decay_norms: bool = True
     clip_norm: float | None = Field(1.0, gt=0)
     warmup_steps: int | None = Field(None, ge=0)
-    precision: Literal["32", "16-mixed", "bf16-mixed"] = "32"
+    precision: Precision = "32"
     devices: int = Field(1, ge=1)
 
 

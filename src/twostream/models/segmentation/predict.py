@@ -24,7 +24,7 @@ from twostream.models.segmentation.config import SegmentationConfig
 from twostream.models.segmentation.network import averaged_over_orientations, fold
 from twostream.models.segmentation.train import Segmenter, stride_of
 from twostream.volume import Volume
-from twostream.volume.execution import Executor
+from twostream.volume.stage import Stage
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def predict(
     image: Volume,
     output: Volume,
     config: SegmentationConfig,
-    executor: Executor | None = None,
+    stage: Stage | None = None,
     region: Box | None = None,
 ) -> None:
     """Write S's probability for every voxel of ``image``, or of ``region``, to ``output``.
@@ -91,11 +91,14 @@ def predict(
         image: (Z, Y, X) uint8.
         output: (C, Z, Y, X) uint8 of the same extent; 255 is probability 1.
         config: shapes of windows and blocks, overlap, test-time flips, blending.
-        executor: runs the blocks; None: in this process, one after the other.
+        stage: runs the blocks; None: in this process, one after the other, and nothing is remembered.
         region: voxels of the image; its offset must be a multiple of the fold. None: the whole image.
+
+    Raises:
+        BlocksError: blocks could not be read, computed or written.
     """
     model = TorchWindows(segmenter, config.test_time_flips, config.average).on_device()
-    write_probability(model, image, output, config, executor, region)
+    write_probability(model, image, output, config, stage, region)
     segmenter.network.cpu()
 
 

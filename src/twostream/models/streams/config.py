@@ -10,6 +10,7 @@ from typing import Literal
 from pydantic import Field, PositiveInt, model_validator
 
 from twostream.base.config import Config
+from twostream.models.segmentation.config import Precision
 from twostream.models.streams.encoders import OnnxConfig
 
 NUM_GROUPS = 16
@@ -62,7 +63,7 @@ class StreamConfig(Config):
     learning_rate: float = Field(2e-3, gt=0)
     weight_decay: float = Field(0.0, ge=0)
     warmup_steps: int | None = Field(None, ge=0)
-    precision: Literal["32", "16-mixed", "bf16-mixed"] = "32"
+    precision: Precision = "32"
     devices: int = Field(1, ge=1)
 
     @model_validator(mode="after")

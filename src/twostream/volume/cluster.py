@@ -1,0 +1,184 @@
+"""Blocks on a Dask cluster: on this machine, on Slurm, or on one that runs already.
+
+Dask is an extra (``pip install 'twostream-connectomics[cluster]'``) and is imported where it is used.
+
+Knows Dask; must not know what is computed.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import pickle
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from itertools import islice
+from typing import Any, TypeVar
+
+from twostream.base import progress
+from twostream.base.errors import ClusterError, InputError
+from twostream.volume.execution import Executor, InProcess
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+EXTRA = "pip install 'twostream-connectomics[cluster]'"
+IN_FLIGHT = 2
+"""Blocks that are given to a cluster at once, for each of its threads: one runs, one waits."""
+SECONDS = 60
+"""How long a cluster may take to answer at first."""
+
+
+class Dask(Executor):
+    """Runs blocks on the workers of a Dask cluster.
+
+    A block whose worker dies is run again, three times (Dask's ``allowed-failures``).
+
+    Args:
+        client: ``distributed.Client``, connected.
+    """
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+
+    def map(self, fn: Callable[[Item], Result], blocks: Iterable[Item]) -> Iterator[tuple[Item, Result]]:
+        """See ``Executor``.
+
+        Raises:
+            ClusterError: a block makes its workers die, or the cluster is gone.
+        """
+        from concurrent.futures import CancelledError
+
+        from distributed import KilledWorker, as_completed
+
+        # A task and no scattered data: the scheduler makes it again when the worker that holds it dies.
+        function = self._client.submit(pickle.loads, pickle.dumps(fn), pure=False)
+        waiting, block_of, running = iter(blocks), {}, as_completed()
+
+        def submit(number: int) -> None:
+            for block in islice(waiting, number):
+                future = self._client.submit(_call, function, block, pure=False)
+                block_of[future] = block
+                running.add(future)
+
+        try:
+            submit(IN_FLIGHT * max(1, sum(self._client.nthreads().values())))
+            while block_of:
+                future = next(running)
+                block = block_of[future]
+                try:
+                    result = future.result()
+                except KilledWorker as error:
+                    raise ClusterError(
+                        f"block {block} made {error.allowed_failures + 1} workers die, one after the other. Did it "
+                        f"take more memory than a worker has? The logs of the workers say more."
+                    ) from None
+                except CancelledError:
+                    raise ClusterError(
+                        f"the cluster lost block {block}: its scheduler was stopped or cannot be reached any more. "
+                        f"Start it again and repeat the command; blocks that are done are kept."
+                    ) from None
+                del block_of[future]
+                submit(1)
+                yield block, result
+        finally:
+            if block_of and self._client.status == "running":
+                self._client.cancel(list(block_of))
+
+
+def _call(fn: Callable[[Item], Result], block: Item) -> Result:
+    return fn(block)
+
+
+@contextmanager
+def engine(cluster: str | None, num_workers: int | None = None) -> Iterator[Executor]:
+    """An executor, as the options ``--cluster`` and ``--workers`` say.
+
+    Args:
+        cluster: None: this process. "local": processes of this machine. "slurm": jobs, as ``jobqueue.yaml`` of
+            dask-jobqueue describes them. Else the address of a scheduler, such as "tcp://10.0.0.1:8786".
+        num_workers: processes or jobs to start; None: one for each core of this machine.
+
+    Raises:
+        InputError: the options contradict each other, or Dask is not installed.
+        ClusterError: the cluster cannot be reached, or runs another version.
+    """
+    if cluster is None:
+        if num_workers is not None:
+            raise InputError("--workers needs --cluster local or --cluster slurm.")
+        yield InProcess()
+        return
+    is_address = "://" in cluster
+    if not is_address and cluster not in ("local", "slurm"):
+        raise InputError(
+            f"--cluster is {cluster!r}; expected local, slurm, or the address of a scheduler (tcp://HOST:PORT)."
+        )
+    if is_address and num_workers is not None:
+        raise InputError(f"--workers cannot be given with {cluster}: the workers of that cluster run already.")
+    if cluster == "slurm" and num_workers is None:
+        raise InputError("--cluster slurm needs --workers N, the number of jobs.")
+    needed = ["distributed", *(["dask_jobqueue"] if cluster == "slurm" else [])]
+    if missing := [name for name in needed if importlib.util.find_spec(name) is None]:
+        raise InputError(f"--cluster {cluster} needs {' and '.join(missing)}, not installed here: {EXTRA}.")
+    with ExitStack() as stack:
+        client = stack.enter_context(_client(cluster, num_workers, stack))
+        _check_versions(client, cluster)
+        threads = sum(client.nthreads().values())
+        link = client.dashboard_link if importlib.util.find_spec("bokeh") else ""
+        shown = f"; dashboard {link}" if link else ""
+        progress.say(f"  blocks run on {cluster}: {len(client.nthreads())} workers, {threads} threads{shown}")
+        yield Dask(client)
+
+
+def _client(cluster: str, num_workers: int | None, stack: ExitStack) -> Any:
+    from distributed import Client, LocalCluster
+
+    try:
+        if cluster == "local":
+            workers = num_workers or os.cpu_count() or 1
+            local = LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=":0")
+            where: Any = stack.enter_context(local)
+        elif cluster == "slurm":
+            from dask_jobqueue import SLURMCluster
+
+            try:
+                where = stack.enter_context(SLURMCluster())
+            except ValueError as error:
+                why = " ".join(str(error).split())
+                raise InputError(
+                    f"--cluster slurm: the jobs are not described ({why}). Write cores, memory and walltime "
+                    f"of one job under jobqueue: slurm: in ~/.config/dask/jobqueue.yaml (docs/scaling.md)."
+                ) from None
+            where.scale(jobs=num_workers)
+        else:
+            where = cluster
+        client = Client(where, timeout=SECONDS)
+        client.wait_for_workers(1, timeout=SECONDS if cluster != "slurm" else None)
+        return client
+    except (OSError, TimeoutError) as error:
+        raise ClusterError(
+            f"--cluster {cluster}: no worker answers ({' '.join(str(error).split())}). Is the scheduler running, and "
+            f"has it workers?"
+        ) from None
+
+
+def _check_versions(client: Any, cluster: str) -> None:
+    """Raise ClusterError unless all workers run this version of the package."""
+    here = _version()
+    found = client.run(_version)
+    other = {address: version for address, version in found.items() if version != here}
+    if other:
+        address, version = next(iter(other.items()))
+        raise ClusterError(
+            f"--cluster {cluster}: {len(other)} of {len(found)} workers cannot run this version: {address} has "
+            f"{version}, here it is {here}. Install the same version where they run."
+        )
+
+
+def _version() -> str:
+    from importlib import metadata
+
+    try:
+        return f"twostream-connectomics {metadata.version('twostream-connectomics')}"
+    except metadata.PackageNotFoundError:
+        return "no twostream-connectomics"

@@ -1,0 +1,242 @@
+"""A stage: one function over all blocks of a volume. It can be killed, and a block that fails is tried again.
+
+What is done is remembered in a folder, so that the same stage goes on where it was. It ends well only if every block is
+done: else it says which failed, and why the first one did.
+
+Knows executors, blocks and files; must not know what is computed.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
+
+from twostream.base import progress
+from twostream.base.atomic import write_text
+from twostream.base.errors import BlocksError, TwoStreamError
+from twostream.volume.execution import Executor, InProcess
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+NUM_TRIES = 3
+"""Of a block: a server that does not answer may answer later; what fails three times is wrong."""
+MAX_FAILED = 16
+"""A stage stops when so many blocks have failed: then the cause is not one block."""
+MAX_NAMED = 8
+"""Failed blocks that an error names."""
+
+
+class Codec(Protocol[Result]):
+    """How the result of a block is kept in a file, for a stage whose results are needed after it."""
+
+    def write(self, path: Path, result: Result) -> None:
+        """Write a result, whole or not at all."""
+
+    def read(self, path: Path) -> Result:
+        """The result that ``write`` wrote."""
+
+
+class Memory:
+    """What is done of some work, in a folder that may also hold its unfinished output.
+
+    A folder of other work, or of none, is emptied.
+
+    Args:
+        folder: is made.
+        work: all that the result depends on, as plain values.
+    """
+
+    def __init__(self, folder: Path, work: Mapping[str, Any]) -> None:
+        self.folder = folder
+        stated, path = json.dumps(dict(work), sort_keys=True), folder / "work.json"
+        if not path.is_file() or path.read_text(encoding="utf-8") != stated:
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+            write_text(path, stated)
+
+    def done(self, name: str) -> set[int]:
+        """Positions of the blocks of a stage that are done."""
+        path = self._journal(name)
+        if not path.exists():
+            return set()
+        # A line that was cut off when the process was killed has no line break: that block is done again.
+        return {int(line) for line in path.read_text(encoding="ascii").split("\n")[:-1] if line}
+
+    def add(self, name: str, position: int) -> None:
+        """Remember that a block is done. Its output must have been written before."""
+        with self._journal(name).open("a", encoding="ascii") as file:
+            file.write(f"\n{position}\n")  # the line before may have been cut off
+
+    def keep(self, name: str, position: int, codec: Codec[Result], result: Result) -> None:
+        """Keep the result of a block."""
+        path = self._result_path(name, position)
+        path.parent.mkdir(exist_ok=True)
+        codec.write(path, result)
+
+    def result(self, name: str, position: int, codec: Codec[Result]) -> Result:
+        """The result of a block, as it was kept."""
+        return codec.read(self._result_path(name, position))
+
+    def _result_path(self, name: str, position: int) -> Path:
+        return self.folder / name / f"{position:09d}"
+
+    def _journal(self, name: str) -> Path:
+        return self.folder / f"{name}.done"
+
+    def discard(self) -> None:
+        """Remove the folder, when the work is whole."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What a block raised.
+
+    Attributes:
+        name: of the type of the exception.
+        text: its message.
+        traceback: where it was raised.
+        is_ours: whether the message is written for the user.
+    """
+
+    name: str
+    text: str
+    traceback: str
+    is_ours: bool
+
+    def __str__(self) -> str:
+        return self.text if self.is_ours else f"{self.name}: {' '.join(self.text.split())}"
+
+
+@dataclass(frozen=True)
+class Numbered(Generic[Item]):
+    """A block and its position among all."""
+
+    position: int
+    block: Item
+
+    def __str__(self) -> str:
+        return str(self.block)
+
+
+@dataclass(frozen=True)
+class Attempt(Generic[Item, Result]):
+    """A function of a numbered block that gives what the block raised instead of raising it. It can be pickled."""
+
+    function: Callable[[Item], Result]
+
+    def __call__(self, numbered: Numbered[Item]) -> Result | Failure:
+        try:
+            return self.function(numbered.block)
+        except Exception as error:
+            ours = isinstance(error, TwoStreamError)
+            return Failure(type(error).__name__, str(error), traceback.format_exc(), ours)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """How the blocks of some work are run.
+
+    Attributes:
+        executor: runs them.
+        memory: remembers those that are done; None: nothing is remembered.
+    """
+
+    executor: Executor = field(default_factory=InProcess)
+    memory: Memory | None = None
+
+    def run(
+        self,
+        name: str,
+        function: Callable[[Item], Result],
+        blocks: Sequence[Item],
+        *,
+        codec: Codec[Result] | None = None,
+        description: str | None = None,
+    ) -> Iterator[tuple[Item, Result]]:
+        """Run ``function`` on every block that is not done.
+
+        A block counts as done when the caller comes back for the next one, so what the caller does with a result is
+        done before it is remembered.
+
+        Args:
+            name: of the stage in the memory; letters, digits, dots and hyphens.
+            function: of one block; can be pickled.
+            blocks: the same, in the same order, each time the stage is run.
+            codec: keeps the results, and blocks that were done before are yielded too, first.
+            description: of the progress bar; None takes ``name``.
+
+        Yields:
+            (block, result), in the order in which they are completed.
+
+        Raises:
+            BlocksError: blocks failed ``NUM_TRIES`` times, or ``MAX_FAILED`` of them once. The others are remembered.
+        """
+        memory, description = self.memory, description or name
+        done = memory.done(name) if memory else set()
+        if memory and done:
+            progress.say(f"  {description}: {len(done)} of {len(blocks)} blocks were done before")
+            if codec:
+                yield from ((blocks[position], memory.result(name, position, codec)) for position in sorted(done))
+        left = [position for position in range(len(blocks)) if position not in done]
+        with progress.task(description, total=len(left)) as advance:
+            for number in range(1, NUM_TRIES + 1):
+                failed: dict[int, Failure] = {}
+                for position, result in self._attempts(function, blocks, left):
+                    if isinstance(result, Failure):
+                        failed[position] = result
+                        if len(failed) == MAX_FAILED:
+                            break
+                        continue
+                    if memory and codec:
+                        memory.keep(name, position, codec, result)
+                    yield blocks[position], result
+                    done.add(position)
+                    if memory:
+                        memory.add(name, position)
+                    advance(1)
+                if len(failed) == MAX_FAILED or (failed and number == NUM_TRIES):
+                    raise _error(description, blocks, failed, len(done), number, memory is not None)
+                self._check_all_came_back(description, blocks, [p for p in left if p not in done and p not in failed])
+                if not failed:
+                    return
+                first = failed[min(failed)]
+                progress.say(f"  {description}: {len(failed)} blocks failed and are tried again ({first})")
+                left = sorted(failed)
+
+    def _check_all_came_back(self, description: str, blocks: Sequence[Any], lost: Sequence[int]) -> None:
+        if lost:
+            raise BlocksError(
+                f"{description}: {len(lost)} of {len(blocks)} blocks never came back from "
+                f"{type(self.executor).__name__}, the first of them {blocks[lost[0]]}.",
+                traceback="",
+                is_ours=True,
+            )
+
+    def _attempts(
+        self, function: Callable[[Item], Result], blocks: Sequence[Item], positions: Sequence[int]
+    ) -> Iterator[tuple[int, Result | Failure]]:
+        numbered = (Numbered(position, blocks[position]) for position in positions)
+        for one, result in self.executor.map(Attempt(function), numbered):
+            yield one.position, result
+
+
+def _error(
+    description: str, blocks: Sequence[Any], failed: Mapping[int, Failure], num_done: int, tries: int, is_kept: bool
+) -> BlocksError:
+    first = failed[min(failed)]
+    names = "; ".join(str(blocks[position]) for position in sorted(failed)[:MAX_NAMED])
+    names += f"; and {len(failed) - MAX_NAMED} more" if len(failed) > MAX_NAMED else ""
+    kept = f" The {num_done} that are done are kept: the same command goes on with the others." if is_kept else ""
+    times = "once, and no more were tried" if tries == 1 else f"{tries} times each"
+    return BlocksError(
+        f"{description}: {len(failed)} of {len(blocks)} blocks failed {times}: {names}. The first one: {first}{kept}",
+        traceback=first.traceback,
+        is_ours=first.is_ours,
+    )

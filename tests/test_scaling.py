@@ -1,0 +1,90 @@
+"""A project's steps over blocks: stopped and continued, with an image that breaks, on a cluster."""
+
+import pytest
+
+from twostream.base.errors import BlocksError
+from twostream.candidates.proposing import DecodeBlock
+from twostream.candidates.table import read_table
+from twostream.models.segmentation.blending import PredictBlock
+from twostream.project.project import Project
+from twostream.rounds.loop import run_step
+from twostream.volume import open_volume
+from twostream.volume.cluster import engine
+
+STEPS = ("train", "predict", "propose")
+WORK = {"predict": PredictBlock, "propose": DecodeBlock}
+
+
+def outcome(project):
+    volume = open_volume(str(project.path(0, "probability.zarr")))
+    return volume.read(volume.box), read_table(project.path(0, "candidates.parquet"))
+
+
+def same(project, other):
+    for found, expected in zip(outcome(project), outcome(other), strict=True):
+        assert found.equals(expected) if hasattr(found, "equals") else (found == expected).all()
+    assert not list(project.round_dir(0).glob("*.partial"))
+
+
+def do(project, *steps):
+    for step in steps:
+        run_step(project, step)
+    return project
+
+
+def counted(monkeypatch, work, error=None, number=10**9):
+    """The list of blocks that are run from now on; block ``number`` (from 0) and all later ones raise ``error``."""
+    original, runs = work.__call__, []
+
+    def call(self, block):
+        if len(runs) >= number:
+            raise error
+        runs.append(block)
+        return original(self, block)
+
+    monkeypatch.setattr(work, "__call__", call)
+    return runs
+
+
+@pytest.mark.parametrize("step", ["predict", "propose"])
+@pytest.mark.parametrize(
+    ("error", "caught"), [(KeyboardInterrupt(), KeyboardInterrupt), (OSError(5, "disk"), BlocksError)]
+)
+def test_a_step_that_ended_early_goes_on_where_it_was(step, error, caught, make_project, monkeypatch, capfd):
+    monkeypatch.setattr("twostream.candidates.proposing.BLOCK_ZYX", (8, 64, 64))
+    undisturbed = do(make_project("undisturbed"), *STEPS)
+    project = do(make_project("project"), *STEPS[: STEPS.index(step)])
+    with monkeypatch.context() as patch, pytest.raises(caught):
+        first = counted(patch, WORK[step], error, 3)
+        run_step(project, step)
+    assert not (
+        project.root / "rounds/000" / ("probability.zarr" if step == "predict" else "candidates.parquet")
+    ).exists()
+    with monkeypatch.context() as patch:
+        then = counted(patch, WORK[step])
+        do(Project(project.root), *STEPS[STEPS.index(step) :])
+    assert len(first) == 3 and len(then) == 5 and not set(first) & set(then)
+    assert f"{step}: 3 of 8 blocks were done before" in capfd.readouterr().err
+    same(project, undisturbed)
+
+
+def test_a_prediction_that_was_begun_with_other_settings_starts_anew(make_project, monkeypatch):
+    project = do(make_project("project"), "train")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        counted(patch, PredictBlock, KeyboardInterrupt(), 3)
+        run_step(project, "predict")
+    project.rewrite({"segmentation.context_zyx": [1, 16, 16]})
+    with monkeypatch.context() as patch:
+        runs = counted(patch, PredictBlock)
+        do(Project(project.root), "predict")
+        assert len(runs) == 8
+
+
+def test_two_workers_give_what_one_process_gives(make_project, monkeypatch):
+    pytest.importorskip("distributed")
+    monkeypatch.setattr("twostream.candidates.proposing.BLOCK_ZYX", (8, 64, 64))
+    undisturbed = do(make_project("undisturbed"), *STEPS)
+    project = do(make_project("project"), "train")
+    with engine("local", 2) as project.executor:
+        do(project, "predict", "propose")
+    same(project, undisturbed)
