@@ -10,6 +10,7 @@ Knows volumes, tasks and candidates; must not know rounds, ids or where the prob
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
@@ -18,7 +19,9 @@ from pathlib import Path
 import numpy as np
 
 from twostream.base.atomic import read_arrays, write_arrays
+from twostream.base.errors import InputError
 from twostream.base.geometry import Block, Box, grid
+from twostream.base.memory import resident, size_text
 from twostream.candidates.candidate import Candidate, clean, extract
 from twostream.task import Task
 from twostream.volume import Volume
@@ -27,6 +30,11 @@ from twostream.volume.stage import Stage
 
 BLOCK_ZYX = (128, 512, 512)
 """Voxels that are decoded at once: about a gigabyte while they are."""
+LEAST_BLOCK_ZYX = (16, 64, 64)
+"""Blocks are made smaller than ``BLOCK_ZYX`` where memory is short, but not than this."""
+BYTES_PER_VOXEL, BYTES_PER_LEVEL = 34, 2
+"""That decoding needs for each voxel, and for each voxel and channel: more than any task was seen to need: 32 bytes
+with one channel, 34 with three (a test measures them)."""
 MAX_REGION = 2
 """Islands of several blocks are read together while their hull holds at most so many blocks, else one by one."""
 
@@ -58,10 +66,13 @@ def propose(
     """
     stage = stage or Stage()
     decode = Decoding(probability, task, threshold, min_voxels)
-    blocks = list(grid(probability.box, block_shape_zyx or BLOCK_ZYX))
+    wanted = [min(n, side) for n, side in zip(block_shape_zyx or BLOCK_ZYX, probability.shape_zyx, strict=True)]
+    least = [min(n, low) for n, low in zip(wanted, LEAST_BLOCK_ZYX, strict=True)]
+    block_zyx = stage.block_shape("propose", wanted, least, decode.num_bytes)
+    blocks = list(grid(probability.box, block_zyx))
     parts: dict[Block, Components] = {}
     found: list[Candidate] = []
-    name = f"propose-{threshold:g}"
+    name = f"propose-{threshold:g}-{'-'.join(map(str, block_zyx))}"
     decoded = stage.run(name, DecodeBlock(decode), blocks, codec=DecodedFile(), description="propose")
     for block, (part, candidates) in decoded:
         parts[block] = part
@@ -71,14 +82,29 @@ def propose(
         Island(Box.from_corners(corners[:3], corners[3:]), (z, y, x))
         for corners, (z, y, x) in zip(joined.boxes.tolist(), joined.voxel.tolist(), strict=True)
     ]
-    groups = list(grouped(islands, blocks[0].write_box.shape_zyx)) if islands else []
+    groups = list(grouped(islands, block_zyx))
     across = "propose across blocks"
+    if islands:
+        _check_islands(islands, block_zyx, decode, stage)
     for _, candidates in stage.run(
         f"{name}-across", DecodeIslands(decode), groups, codec=CandidatesFile(), description=across
     ):
         found += candidates
     found.sort(key=_first_voxel)
     return [replace(candidate, label=number) for number, candidate in enumerate(found, start=1)]
+
+
+def _check_islands(islands: Sequence[Island], block_zyx: Sequence[int], decoding: Decoding, stage: Stage) -> None:
+    """Raise InputError if an island that must be decoded as a whole is too large for the memory that is allowed."""
+    largest = max(islands, key=lambda island: island.box.num_voxels)
+    region = MAX_REGION * math.prod(block_zyx) * len(decoding.task.channels)  # what ``grouped`` lets be read at once
+    needed, held = decoding.num_bytes(largest.box.shape_zyx) + region, resident()
+    if stage.limit is not None and held + needed > stage.limit:
+        raise InputError(
+            f"propose: at a threshold of {decoding.threshold:g} one connected part of the foreground goes on through "
+            f"{largest.box} and needs {size_text(needed)}; this process holds {size_text(held)} already, and --memory "
+            f"allows {size_text(stage.limit)}. A higher threshold (candidates.threshold) takes it apart; or allow more."
+        )
 
 
 def _first_voxel(candidate: Candidate) -> tuple[int, ...]:
@@ -166,7 +192,7 @@ def grouped(islands: Sequence[Island], block_shape_zyx: Sequence[int]) -> Iterat
     for island in islands:
         middle = island.box.middle.offset_zyx
         near.setdefault(tuple(m // n for m, n in zip(middle, block_shape_zyx, strict=True)), []).append(island)
-    limit = MAX_REGION * int(np.prod(block_shape_zyx))
+    limit = MAX_REGION * math.prod(block_shape_zyx)
     for cell in sorted(near):
         group: list[Island] = []
         hull = near[cell][0].box
@@ -187,6 +213,13 @@ class Decoding:
     task: Task
     threshold: float
     min_voxels: int
+
+    def num_bytes(self, shape_zyx: Sequence[int]) -> int:
+        """Bytes that a block, or the hull of an island, needs while it is decoded."""
+        # What is read is a little larger than the block.
+        margin = margin_for(self.task.joins_within_voxels)
+        voxels = math.prod(n + 1 + 2 * m for n, m in zip(shape_zyx, margin, strict=True))
+        return voxels * (BYTES_PER_VOXEL + BYTES_PER_LEVEL * len(self.task.channels))
 
     def foreground(self, level: np.ndarray) -> np.ndarray:
         """(Z, Y, X) bool of (C, Z, Y, X) uint8."""

@@ -16,6 +16,7 @@ import typer
 from typer.core import TyperCommand, TyperOption
 
 from twostream.base.errors import BlocksError, InputError, TwoStreamError
+from twostream.base.memory import parse_size
 
 
 class Command(TyperCommand):
@@ -96,6 +97,14 @@ Cluster = Annotated[
 Workers = Annotated[
     Optional[int], typer.Option("--workers", metavar="N", help="Of --cluster local or slurm: how many.", min=1)
 ]
+MemorySize = Annotated[
+    Optional[str],
+    typer.Option(
+        "--memory",
+        metavar="SIZE",
+        help="Most that a process may hold, such as 4GB: blocks are made to fit, or refused.",
+    ),
+]
 Overrides = Annotated[
     Optional[list[str]], typer.Option("--set", metavar="A.B=VALUE", help="Change a setting; may be repeated.")
 ]
@@ -132,6 +141,11 @@ def _foreign_error_text(error: Exception) -> str:
         f"unexpected {type(error).__name__}: {words}. A step that was interrupted does not count as done. Please "
         f"report this error with the traceback that --debug shows."
     )
+
+
+def memory_of(text: str | None) -> int | None:
+    """Bytes from the text of --memory; None where it was not given."""
+    return None if text is None else parse_size(text, "--memory")
 
 
 def voxel_size_of(text: str | None) -> list[float] | None:

@@ -12,12 +12,14 @@ from twostream.cli.app import (
     Cluster,
     Debug,
     Dir,
+    MemorySize,
     Truth,
     VoxelSizeText,
     Window,
     Workers,
     app,
     errors_as_sentences,
+    memory_of,
     uri_option,
     voxel_size_of,
 )
@@ -38,6 +40,7 @@ def run(
     ] = False,
     cluster: Cluster = None,
     workers: Workers = None,
+    memory: MemorySize = None,
     debug: Debug = False,
 ) -> None:
     """Do every step that is due, and stop where people must answer. A run that was killed continues when repeated."""
@@ -49,7 +52,8 @@ def run(
     project = Project(directory)
     if moved := {name: uri for name, uri in (("image", image), ("labels", labels)) if uri is not None}:
         relocate(project, accept=accept_changed, **moved)
-    with engine(cluster, workers) as project.executor:
+    project.memory_limit = limit = memory_of(memory)
+    with engine(cluster, workers, limit) as project.executor:
         outcome = run_loop(project, rounds=rounds, truth_uri=truth, accept_changed=accept_changed)
     if outcome.finished:
         from twostream.project.status import end_lines
@@ -119,6 +123,7 @@ def predict(
     ] = None,
     cluster: Cluster = None,
     workers: Workers = None,
+    memory: MemorySize = None,
     debug: Debug = False,
 ) -> None:
     """Apply S to the whole image of a project; or, with --model, a finished model to any image."""
@@ -128,7 +133,7 @@ def predict(
             raise InputError(
                 "predict takes a project folder, or --model CARD --image URI -o OUT for an image outside of a project."
             )
-        _do_step(directory, "predict", cluster, workers)
+        _do_step(directory, "predict", cluster, workers, memory)
         return
     if directory is not None or image is None or output is None:
         raise InputError("predict --model CARD needs --image URI and -o OUT, and takes no project folder.")
@@ -141,9 +146,11 @@ def predict(
 
     found = Model(model)
     opened = open_image(image, voxel_size_of(voxel_size), None if window is None else parse_window(window))
-    with engine(cluster, workers) as executor:
-        chosen: Any = engine_
-        print(apply_model(found, opened, output, engine=chosen, num_threads=threads, executor=executor))
+    chosen: Any = engine_
+    limit = memory_of(memory)
+    with engine(cluster, workers, limit) as executor:
+        settings: dict[str, Any] = {"engine": chosen, "num_threads": threads}
+        print(apply_model(found, opened, output, executor=executor, memory_limit=limit, **settings))
 
 
 @app.command()
@@ -167,19 +174,28 @@ def finish(
 
 @app.command()
 @errors_as_sentences
-def propose(directory: Dir, cluster: Cluster = None, workers: Workers = None, debug: Debug = False) -> None:
+def propose(
+    directory: Dir,
+    cluster: Cluster = None,
+    workers: Workers = None,
+    memory: MemorySize = None,
+    debug: Debug = False,
+) -> None:
     """Turn the probability into candidates."""
-    _do_step(directory, "propose", cluster, workers)
+    _do_step(directory, "propose", cluster, workers, memory)
 
 
-def _do_step(directory: Path, name: str, cluster: str | None = None, workers: int | None = None) -> None:
+def _do_step(
+    directory: Path, name: str, cluster: str | None = None, workers: int | None = None, memory: str | None = None
+) -> None:
     """Do one step of the current round, if it is due."""
     from twostream.project.project import Project
     from twostream.rounds.loop import run_step
     from twostream.volume.cluster import engine
 
     project = Project(directory)
-    with engine(cluster, workers) as project.executor:
+    project.memory_limit = limit = memory_of(memory)
+    with engine(cluster, workers, limit) as project.executor:
         round_number, done = run_step(project, name)
     print(f"round {round_number}: {name} {'done' if done else 'had been done already'}")
 

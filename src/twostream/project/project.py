@@ -59,6 +59,7 @@ class Project:
 
     Attributes:
         executor: runs the blocks of the project's volumes; in this process, unless it is set.
+        memory_limit: bytes that each process may hold while it computes blocks; None: as many as a block needs.
 
     Raises:
         ProjectError: no project there.
@@ -68,6 +69,7 @@ class Project:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.executor: Executor = InProcess()
+        self.memory_limit: int | None = None
         path = root / CONFIG_NAME
         if not path.is_file() or not path.read_bytes().strip(b"\0 \n"):
             if holds_work(root):

@@ -60,7 +60,13 @@ def _predict(project: Project, round_number: int, target: Path) -> None:
     if not path.exists():
         write_folder(path, lambda partial: _create(project, partial))
     output = continue_volume(str(path.absolute()))
-    predict(segmenter, project.image, output, project.config.segmentation, Stage(project.executor, memory))
+    predict(
+        segmenter,
+        project.image,
+        output,
+        project.config.segmentation,
+        Stage(project.executor, memory, project.memory_limit),
+    )
     check_all_chunks(output)
     shutil.rmtree(target, ignore_errors=True)
     os.replace(path, target)

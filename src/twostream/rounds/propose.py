@@ -137,7 +137,7 @@ def _decode_probability(project: Project, round_number: int) -> Proposal:
     predicted = project.ledger.finished_steps().get((round_number, "predict"))
     work = work_of(probability, task, min_voxels) | {"predicted": predicted}
     memory = Memory(project.path(round_number, UNFINISHED_NAME), work)
-    stage = Stage(project.executor, memory)
+    stage = Stage(project.executor, memory, project.memory_limit)
     found = thresholds_of(project, probability, before_round=round_number, stage=stage)
     threshold = found.threshold
     assert threshold is not None

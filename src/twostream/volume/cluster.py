@@ -91,13 +91,14 @@ def _call(fn: Callable[[Item], Result], block: Item) -> Result:
 
 
 @contextmanager
-def engine(cluster: str | None, num_workers: int | None = None) -> Iterator[Executor]:
+def engine(cluster: str | None, num_workers: int | None = None, memory_limit: int | None = None) -> Iterator[Executor]:
     """An executor, as the options ``--cluster`` and ``--workers`` say.
 
     Args:
         cluster: None: this process. "local": processes of this machine. "slurm": jobs, as ``jobqueue.yaml`` of
             dask-jobqueue describes them. Else the address of a scheduler, such as "tcp://10.0.0.1:8786".
         num_workers: processes or jobs to start; None: one for each core of this machine.
+        memory_limit: bytes that a process of "local" may hold before it is stopped; None: its share of the machine.
 
     Raises:
         InputError: the options contradict each other, or Dask is not installed.
@@ -121,7 +122,7 @@ def engine(cluster: str | None, num_workers: int | None = None) -> Iterator[Exec
     if missing := [name for name in needed if importlib.util.find_spec(name) is None]:
         raise InputError(f"--cluster {cluster} needs {' and '.join(missing)}, not installed here: {EXTRA}.")
     with ExitStack() as stack:
-        client = stack.enter_context(_client(cluster, num_workers, stack))
+        client = stack.enter_context(_client(cluster, num_workers, memory_limit, stack))
         _check_versions(client, cluster)
         threads = sum(client.nthreads().values())
         link = client.dashboard_link if importlib.util.find_spec("bokeh") else ""
@@ -130,13 +131,14 @@ def engine(cluster: str | None, num_workers: int | None = None) -> Iterator[Exec
         yield Dask(client)
 
 
-def _client(cluster: str, num_workers: int | None, stack: ExitStack) -> Any:
+def _client(cluster: str, num_workers: int | None, memory_limit: int | None, stack: ExitStack) -> Any:
     from distributed import Client, LocalCluster
 
     try:
         if cluster == "local":
             workers = num_workers or os.cpu_count() or 1
-            local = LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=":0")
+            allowed = {} if memory_limit is None else {"memory_limit": memory_limit}
+            local = LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=":0", **allowed)
             where: Any = stack.enter_context(local)
         elif cluster == "slurm":
             from dask_jobqueue import SLURMCluster

@@ -18,7 +18,9 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from twostream.base import progress
 from twostream.base.atomic import write_text
-from twostream.base.errors import BlocksError, TwoStreamError
+from twostream.base.errors import BlocksError, InputError, TwoStreamError
+from twostream.base.geometry import Vector
+from twostream.base.memory import resident, size_text
 from twostream.volume.execution import Executor, InProcess
 
 Item = TypeVar("Item")
@@ -28,6 +30,7 @@ NUM_TRIES = 3
 """Of a block: a server that does not answer may answer later; what fails three times is wrong."""
 MAX_FAILED = 16
 """A stage stops when so many blocks have failed: then the cause is not one block."""
+WORK_NAME = "work.json"
 MAX_NAMED = 8
 """Failed blocks that an error names."""
 
@@ -54,7 +57,7 @@ class Memory:
 
     def __init__(self, folder: Path, work: Mapping[str, Any]) -> None:
         self.folder = folder
-        stated, path = json.dumps(dict(work), sort_keys=True), folder / "work.json"
+        stated, path = json.dumps(dict(work), sort_keys=True), folder / WORK_NAME
         if not path.is_file() or path.read_text(encoding="utf-8") != stated:
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
@@ -85,6 +88,15 @@ class Memory:
 
     def _result_path(self, name: str, position: int) -> Path:
         return self.folder / name / f"{position:09d}"
+
+    def recall(self, name: str, value: Any) -> None:
+        """Keep a plain value, for ``recalled``."""
+        write_text(self.folder / f"{name}.json", json.dumps(value))
+
+    def recalled(self, name: str) -> Any:
+        """The value that ``recall`` kept; None if there is none."""
+        path = self.folder / f"{name}.json"
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
     def _journal(self, name: str) -> Path:
         return self.folder / f"{name}.done"
@@ -146,10 +158,48 @@ class Stage:
     Attributes:
         executor: runs them.
         memory: remembers those that are done; None: nothing is remembered.
+        limit: bytes that each process may hold; None: as many as a block needs.
     """
 
     executor: Executor = field(default_factory=InProcess)
     memory: Memory | None = None
+    limit: int | None = None
+
+    def block_shape(
+        self,
+        description: str,
+        wanted: Sequence[int],
+        least: Sequence[int],
+        num_bytes: Callable[[Sequence[int]], int],
+    ) -> Vector:
+        """The shape of a block that this process has room for; what it needs is told.
+
+        Args:
+            description: of the stage.
+            wanted: (z, y, x), taken if it fits.
+            least: (z, y, x); axes are halved as long as they stay above this.
+            num_bytes: what a block of some shape needs beside what the process holds now.
+
+        Raises:
+            InputError: the smallest block needs more than ``limit``.
+        """
+        if self.memory and (kept := self.memory.recalled(f"{description} {self.limit}")):
+            return tuple(kept)
+        shape, held = [int(n) for n in wanted], resident()
+        while self.limit is not None and held + num_bytes(shape) > self.limit:
+            ratio, axis = max((n / low, -axis) for axis, (n, low) in enumerate(zip(shape, least, strict=True)))
+            if ratio < 2:
+                raise InputError(
+                    f"{description}: a block of {' x '.join(map(str, shape))} voxels needs "
+                    f"{size_text(num_bytes(shape))}, and this process holds {size_text(held)} already: more than "
+                    f"--memory {size_text(self.limit)}. Allow more."
+                )
+            shape[-axis] = -(-shape[-axis] // 2)
+        each = " x ".join(map(str, shape))
+        progress.say(f"  {description}: blocks of {each} voxels, each needs {size_text(num_bytes(shape))}")
+        if self.memory:
+            self.memory.recall(f"{description} {self.limit}", shape)
+        return shape[0], shape[1], shape[2]
 
     def run(
         self,

@@ -61,6 +61,7 @@ def apply_model(
     engine: Engine | None = None,
     num_threads: int | None = None,
     executor: Executor | None = None,
+    memory_limit: int | None = None,
 ) -> str:
     """Predict an image and write the folder ``output``.
 
@@ -77,6 +78,7 @@ def apply_model(
         engine: what computes the model; None takes torch where it is installed, else onnxruntime.
         num_threads: of the engine; None: as many as it takes by itself, one per core.
         executor: runs the blocks; None: in this process, one after the other.
+        memory_limit: bytes that each process may hold; None: as many as a block needs.
 
     Returns:
         A line for a terminal.
@@ -93,7 +95,7 @@ def apply_model(
     windows = _windows(model, engine, num_threads)
     _tell_grey(model, image)
     memory = Memory(output.with_name(output.name + ".partial"), _work(model, image, engine))
-    stage, folder = Stage(executor or InProcess(), memory), memory.folder / "whole"
+    stage, folder = Stage(executor or InProcess(), memory, memory_limit), memory.folder / "whole"
     place: dict[str, Any] = {"shape_zyx": image.shape_zyx, "voxel_size_nm": image.voxel_size_nm}
     place |= {"offset_nm": image.offset_nm}
     if not folder.exists():

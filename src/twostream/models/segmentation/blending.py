@@ -12,6 +12,7 @@ rounds, and must not import torch: an exported model runs without it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -21,6 +22,7 @@ import cv2
 import numpy as np
 
 from twostream.base.geometry import Block, Box, grid
+from twostream.base.memory import peak_of, resident
 from twostream.models.segmentation.config import SegmentationConfig
 from twostream.volume import Volume, read_padded
 from twostream.volume.stage import Stage
@@ -28,6 +30,11 @@ from twostream.volume.stage import Stage
 Triple = tuple[int, int, int]
 WINDOWS_AT_ONCE = 2
 """Batch size of the network in prediction."""
+BYTES = 4
+"""Of a float32."""
+LEAST_BLOCK_ZYX = (16, 64, 64)
+"""Folded voxels. Blocks are made smaller than configured where memory is short, but not than this: the windows at their
+faces are computed for both neighbours."""
 LEAST_WEIGHT = 1e-3
 """Smallest Gaussian weight of a voxel in a window, as in MONAI, so that no voxel is divided by zero."""
 
@@ -105,6 +112,14 @@ class Lattice:
             [starts[-1] + window for starts, window in zip(near, self.window_zyx, strict=True)],
         )
 
+    def longest(self, axis: int, size: int) -> int:
+        """The most voxels along ``axis`` over which the windows reach that touch a box of this size."""
+        starts, window = self.starts(axis, self.shape_zyx[axis]), self.window_zyx[axis]
+        number, last = -(-(size + window - 1) // self.step_zyx[axis]), len(starts) - 1
+        # Their starts lie within size + window - 1 voxels; the last of all may lie nearer to the one before it.
+        ends = (last if i + number >= last else i + number - 1 for i in range(len(starts)))
+        return max(starts[end] - start for start, end in zip(starts, ends, strict=True)) + window
+
     def near(self, axis: int, box: Box) -> list[int]:
         """Starts along ``axis`` of the windows that share a voxel with ``box``."""
         starts, window = self.starts(axis, self.shape_zyx[axis]), self.window_zyx[axis]
@@ -123,6 +138,19 @@ class PredictBlock:
     output: Volume
     lattice: Lattice
     blend_sigma: float
+
+    def try_windows(self) -> None:
+        """Let the network compute as many windows as it is given at once, of nothing."""
+        shape = tuple(n * f for n, f in zip(self.lattice.window_zyx, self.model.fold_zyx, strict=True))
+        self.model.folded_output(np.zeros((WINDOWS_AT_ONCE, *shape), np.uint8))
+
+    def num_bytes(self, shape_zyx: Sequence[int]) -> int:
+        """Bytes of the arrays of a block of folded voxels; what the network needs for its windows is not in them."""
+        seen = math.prod(self.lattice.longest(axis, n + 2) for axis, n in enumerate(shape_zyx))
+        fold, channels = math.prod(self.model.fold_zyx), self.output.num_channels
+        needed = math.prod(n + 2 for n in shape_zyx)
+        blended = (channels + 1) * BYTES + BYTES  # values and weights
+        return seen * (fold + blended) + 3 * needed * fold * channels
 
     def __call__(self, block: Block) -> None:
         """Predict ``block.write_box``, in voxels of the image; its offset must be a multiple of the fold."""
@@ -251,10 +279,16 @@ def write_probability(
     Raises:
         BlocksError: blocks could not be read, computed or written.
     """
+    stage, region = stage or Stage(), region or image.box
     lattice = lattice_over(image, model.fold_zyx, model.stride_zyx, config)
-    blocks = blocks_of(region or image.box, model.fold_zyx, config)
     work = PredictBlock(model, image, output, lattice, config.blend_sigma)
-    for _ in (stage or Stage()).run("predict", work, blocks):
+    folded = [-(-n // f) for n, f in zip(region.shape_zyx, model.fold_zyx, strict=True)]
+    wanted = [min(n, side) for n, side in zip(config.block_shape_zyx, folded, strict=True)]
+    least = [min(n, low) for n, low in zip(wanted, LEAST_BLOCK_ZYX, strict=True)]
+    for_windows = peak_of(work.try_windows) - resident()
+    block_zyx = stage.block_shape("predict", wanted, least, lambda shape: for_windows + work.num_bytes(shape))
+    blocks = blocks_of(region, model.fold_zyx, block_zyx)
+    for _ in stage.run(f"predict-{'-'.join(map(str, block_zyx))}", work, blocks, description="predict"):
         pass
 
 
@@ -265,9 +299,9 @@ def lattice_over(image: Volume, fold_zyx: Triple, stride_zyx: Triple, config: Se
     return Lattice.over(folded, stride, config)
 
 
-def blocks_of(region: Box, fold_zyx: Triple, config: SegmentationConfig) -> list[Block]:
-    """Blocks of ``config.block_shape_zyx`` folded voxels that tile ``region``, a box in voxels of the image."""
-    return list(grid(region, [b * f for b, f in zip(config.block_shape_zyx, fold_zyx, strict=True)]))
+def blocks_of(region: Box, fold_zyx: Triple, block_zyx: Sequence[int]) -> list[Block]:
+    """Blocks of ``block_zyx`` folded voxels that tile ``region``, a box in voxels of the image."""
+    return list(grid(region, [b * f for b, f in zip(block_zyx, fold_zyx, strict=True)]))
 
 
 def in_voxels(box: Box, fold_zyx: Sequence[int]) -> Box:

@@ -109,4 +109,4 @@ def lattice_of(segmenter: Segmenter, image: Volume, config: SegmentationConfig) 
 
 def plan(segmenter: Segmenter, region: Box, config: SegmentationConfig) -> list[Block]:
     """Blocks of ``config.block_shape_zyx`` folded voxels that tile ``region``, a box in voxels of the image."""
-    return blocks_of(region, segmenter.network.fold_zyx, config)
+    return blocks_of(region, segmenter.network.fold_zyx, config.block_shape_zyx)
