@@ -187,6 +187,14 @@ def test_volumes_that_do_not_fit_are_refused(tmp_path, toy_file):
     refused(call(*image[:-1], "axons", "--labels", f"{toy_file}:mitochondria"), "task")
 
 
+@pytest.mark.parametrize("option", ["--image", "--labels", "--probability"])
+def test_an_empty_uri_is_refused(tmp_path, toy_file, option):
+    given = {"--image": f"{toy_file}:image", "--labels": f"{toy_file}:mitochondria"} | {option: " "}
+    result = call("init", tmp_path / "p", "--task", "mitochondria", *(word for pair in given.items() for word in pair))
+    assert result.exit_code == 2
+    assert "it is empty; expected a file, folder or URI" in " ".join(result.stderr.replace("│", " ").split())
+
+
 def test_mistakes_in_the_yaml_are_explained(tmp_path, toy_file):
     init(tmp_path / "p", toy_file, "--labels-box", LABELS_BOX)
     path = tmp_path / "p" / "twostream.yaml"
@@ -197,6 +205,7 @@ def test_mistakes_in_the_yaml_are_explained(tmp_path, toy_file):
             "unknown key 'segmentation.num_stpes'; the nearest valid one is 'segmentation.num_steps'",
         ),
         (good.replace("task: mitochondria", "task: [unclosed"), "is not valid YAML"),
+        (good + "task: cleft\n", "twostream.yaml: the key task stands in line 2 and in line"),
         (good.replace("test: 0:8", "test: 9:8"), "boxes:"),
         ("just words", "expected settings by name"),
     ):

@@ -57,6 +57,36 @@ def parse_config(model: type[AnyConfig], values: Mapping[str, Any], *, source: s
         raise ConfigError("; ".join(_describe_error(model, item, source) for item in error.errors())) from None
 
 
+class _Loader(yaml.SafeLoader):
+    """PyYAML takes the last of two equal keys without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        lines: dict[str, int] = {}
+        for key, _ in node.value:
+            line = key.start_mark.line + 1
+            if isinstance(key, yaml.ScalarNode) and lines.setdefault(key.value, line) != line:
+                raise ConfigError(f"the key {key.value} stands in line {lines[key.value]} and in line {line}; keep one")
+        return super().construct_mapping(node, deep)
+
+
+def read_yaml(text: str, source: str) -> Any:
+    """The plain values of a YAML text.
+
+    Args:
+        text: of a file that a person may have written.
+        source: path of the file, for errors.
+
+    Raises:
+        ConfigError: it is not YAML, or a key stands twice in one place.
+    """
+    try:
+        return yaml.load(text, _Loader)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{source} is not valid YAML: {' '.join(str(error).split())}.") from None
+    except ConfigError as error:
+        raise ConfigError(f"{source}: {error}.") from None
+
+
 def apply_overrides(values: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
     """Set single values in a nested mapping, as the option ``--set a.b=value`` does.
 

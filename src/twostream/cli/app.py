@@ -46,7 +46,13 @@ app = App(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=F
 
 def uri_option(option: str, text: str) -> Any:
     """An option that takes the URI of a volume."""
-    return typer.Option(option, metavar="URI", help=text)
+    return typer.Option(option, metavar="URI", help=text, callback=_not_empty)
+
+
+def _not_empty(value: str | None) -> str | None:
+    if value is not None and not value.strip():
+        raise typer.BadParameter("it is empty; expected a file, folder or URI. Is a variable of the shell not set?")
+    return value
 
 
 def box_option(option: str, text: str) -> Any:

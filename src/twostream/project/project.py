@@ -23,7 +23,7 @@ import yaml
 
 from twostream.base import program, progress
 from twostream.base.atomic import free_name, write_text
-from twostream.base.config import apply_overrides, parse_config
+from twostream.base.config import apply_overrides, parse_config, read_yaml
 from twostream.base.errors import ConfigError, InputError, LedgerError, ProjectError, TwoStreamError
 from twostream.base.geometry import Box
 from twostream.candidates.label_scan import LabelKind
@@ -82,8 +82,8 @@ class Project:
                 f"--image URI --labels URI --task NAME`."
             )
         try:
-            values = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            values = read_yaml(path.read_text(encoding="utf-8"), str(path))
+        except UnicodeDecodeError as error:
             raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}.") from None
         if not isinstance(values, dict):
             raise ConfigError(f"{path} holds {type(values).__name__}; expected settings by name (key: value).")
@@ -351,7 +351,7 @@ class Project:
         path = self.root / CONFIG_NAME
         text = path.read_text(encoding="utf-8")
         options = [f"{key}={json.dumps(value)}" for key, value in changes.items()]
-        values = apply_overrides(yaml.safe_load(text), options)
+        values = apply_overrides(read_yaml(text, str(path)), options)
         self.config = parse_config(ProjectConfig, values, source=str(path))
         kept = free_name(path, "old")
         write_text(kept, text)

@@ -14,6 +14,8 @@ from twostream.base.config import Config
 
 ISOTROPIC_RATIO = 2.0
 """Where a section is at least this many pixels thick, the first level of S has no kernels across sections."""
+MAX_REACH_NM = 10_000.0
+"""No border or margin is wider than ten micrometres; a larger number has the wrong unit."""
 COARSE_PIXEL_NM = 12.0
 """With pixels larger than this, a training crop of 64 pixels is already about a micrometre wide."""
 Chance = Annotated[float, Field(ge=0, le=1)]
@@ -286,13 +288,13 @@ class RefitConfig(Config):
     num_steps: int = Field(400, ge=0)
     learning_rate: float = Field(3e-3, gt=0)
     replay_share: Chance = 0.75
-    rim_nm: float = Field(20.0, ge=0)
+    rim_nm: float = Field(20.0, ge=0, le=MAX_REACH_NM)
     recent_share: Chance = 0.5
     propagate: Chance = 0.5
     propagate_per_cluster: int = Field(10, ge=1)
     hold: float | None = Field(0.9, ge=0.5, le=1)
     emphasis: int = Field(10, ge=1, le=254)
-    margin_nm: float = Field(60.0, ge=0)
+    margin_nm: float = Field(60.0, ge=0, le=MAX_REACH_NM)
     freeze_norm: bool = True
 
     @model_validator(mode="after")

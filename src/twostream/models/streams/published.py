@@ -17,7 +17,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field, PositiveInt
 
-from twostream.base.config import Config, parse_config
+from twostream.base.config import Config, parse_config, read_yaml
 from twostream.base.errors import ConfigError
 
 
@@ -139,8 +139,8 @@ def _flat(path: Path) -> dict[str, Any]:
         ConfigError: it is missing or not YAML, or has no ``TWOSTREAM:`` block.
     """
     try:
-        values = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        values = read_yaml(path.read_text(), str(path))
+    except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} cannot be read as YAML: {error}.") from None
     if not isinstance(values, dict) or not isinstance(values.get("TWOSTREAM"), dict):
         raise ConfigError(f"{path} has no TWOSTREAM: block; pass the configuration of a VAE of PyTorch Connectomics.")
