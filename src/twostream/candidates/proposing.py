@@ -32,9 +32,12 @@ BLOCK_ZYX = (128, 512, 512)
 """Voxels that are decoded at once: about a gigabyte while they are."""
 LEAST_BLOCK_ZYX = (16, 64, 64)
 """Blocks are made smaller than ``BLOCK_ZYX`` where memory is short, but not than this."""
-BYTES_PER_VOXEL, BYTES_PER_LEVEL = 34, 2
-"""That decoding needs for each voxel, and for each voxel and channel: more than any task was seen to need: 32 bytes
-with one channel, 34 with three (a test measures them)."""
+LARGE = 8
+"""An island whose box holds more than an eighth of a block is not decoded with the block but by itself: decoding needs
+several times the memory of finding islands."""
+BYTES_OF_BLOCK, BYTES_OF_ISLAND, BYTES_OF_LEVEL = 18, 105, 2
+"""Bytes for each voxel of a block while its islands are found, for each voxel of the box of an island that is decoded,
+and for each channel of both: more than any task was seen to need (a test measures them)."""
 MAX_REGION = 2
 """Islands of several blocks are read together while their hull holds at most so many blocks, else one by one."""
 
@@ -68,7 +71,7 @@ def propose(
     decode = Decoding(probability, task, threshold, min_voxels)
     wanted = [min(n, side) for n, side in zip(block_shape_zyx or BLOCK_ZYX, probability.shape_zyx, strict=True)]
     least = [min(n, low) for n, low in zip(wanted, LEAST_BLOCK_ZYX, strict=True)]
-    block_zyx = stage.block_shape("propose", wanted, least, decode.num_bytes)
+    block_zyx = stage.block_shape("propose", wanted, least, decode.block_bytes)
     blocks = list(grid(probability.box, block_zyx))
     parts: dict[Block, Components] = {}
     found: list[Candidate] = []
@@ -98,10 +101,10 @@ def _check_islands(islands: Sequence[Island], block_zyx: Sequence[int], decoding
     """Raise InputError if an island that must be decoded as a whole is too large for the memory that is allowed."""
     largest = max(islands, key=lambda island: island.box.num_voxels)
     region = MAX_REGION * math.prod(block_zyx) * len(decoding.task.channels)  # what ``grouped`` lets be read at once
-    needed, held = decoding.num_bytes(largest.box.shape_zyx) + region, resident()
+    needed, held = decoding.island_bytes(largest.box.num_voxels) + region, resident()
     if stage.limit is not None and held + needed > stage.limit:
         raise InputError(
-            f"propose: at a threshold of {decoding.threshold:g} one connected part of the foreground goes on through "
+            f"propose: at a threshold of {decoding.threshold:g} one connected part of the foreground lies in "
             f"{largest.box} and needs {size_text(needed)}; this process holds {size_text(held)} already, and --memory "
             f"allows {size_text(stage.limit)}. A higher threshold (candidates.threshold) takes it apart; or allow more."
         )
@@ -175,7 +178,7 @@ def unpacked(arrays: dict[str, np.ndarray]) -> list[Candidate]:
 
 @dataclass(frozen=True)
 class Island:
-    """An island that goes on in several blocks.
+    """An island that goes on in several blocks, or is large.
 
     Attributes:
         box: that holds it, in voxels of the image.
@@ -214,12 +217,16 @@ class Decoding:
     threshold: float
     min_voxels: int
 
-    def num_bytes(self, shape_zyx: Sequence[int]) -> int:
-        """Bytes that a block, or the hull of an island, needs while it is decoded."""
+    def block_bytes(self, shape_zyx: Sequence[int]) -> int:
+        """Bytes that a block needs."""
         # What is read is a little larger than the block.
         margin = margin_for(self.task.joins_within_voxels)
         voxels = math.prod(n + 1 + 2 * m for n, m in zip(shape_zyx, margin, strict=True))
-        return voxels * (BYTES_PER_VOXEL + BYTES_PER_LEVEL * len(self.task.channels))
+        return voxels * (BYTES_OF_BLOCK + BYTES_OF_LEVEL * len(self.task.channels)) + self.island_bytes(voxels // LARGE)
+
+    def island_bytes(self, num_voxels: int) -> int:
+        """Bytes that an island needs while it is decoded, by the voxels of its box."""
+        return num_voxels * (BYTES_OF_ISLAND + BYTES_OF_LEVEL * len(self.task.channels))
 
     def foreground(self, level: np.ndarray) -> np.ndarray:
         """(Z, Y, X) bool of (C, Z, Y, X) uint8."""
@@ -234,8 +241,6 @@ class Decoding:
             inside: (Z, Y, X) bool, the voxels of the islands.
             offset_zyx: voxel of the image at which both begin.
         """
-        if not inside.any():
-            return []
         alone = level * inside
         segmentation = clean(self.task.decode(alone, self.threshold), self.task, self.min_voxels)
         return extract(segmentation, alone[self.task.foreground], self.task, offset_zyx)
@@ -243,7 +248,7 @@ class Decoding:
 
 @dataclass(frozen=True)
 class DecodeBlock:
-    """Decodes the islands that end in a block, and labels the others. It can be pickled."""
+    """Decodes the islands that end in a block, but for large ones, and labels the others. It can be pickled."""
 
     decoding: Decoding
 
@@ -255,17 +260,24 @@ class DecodeBlock:
         level = decoding.probability.read(read)
         mask = decoding.foreground(level)
         inner = seen.relative_to(read).slices
-        labels, part = label_block(closed(mask, gap)[inner], block.write_box, whole)
+        large = block.write_box.num_voxels // LARGE
+        labels, part = label_block(closed(mask, gap)[inner], block.write_box, whole, large=large)
         level, mask = level[(slice(None), *inner)], mask[inner]
         # No candidate is larger than its island.
         kept = ~part.is_open & (np.bincount(labels[mask], minlength=len(part.boxes) + 1) >= decoding.min_voxels)
         kept[0] = False
-        return part, decoding.candidates(level, kept[labels] & mask, seen.offset_zyx)
+        found: list[Candidate] = []
+        for label in np.flatnonzero(kept).tolist():  # one by one: most of a block belongs to no island
+            corners = part.boxes[label - 1].tolist()
+            box = Box.from_corners(corners[:3], corners[3:])
+            at = box.relative_to(seen).slices
+            found += decoding.candidates(level[(slice(None), *at)], (labels[at] == label) & mask[at], box.offset_zyx)
+        return part, found
 
 
 @dataclass(frozen=True)
 class DecodeIslands:
-    """Decodes islands that lie in several blocks. It can be pickled."""
+    """Decodes islands that lie in several blocks, or are large. It can be pickled."""
 
     decoding: Decoding
 

@@ -9,7 +9,7 @@ Knows masks and boxes; must not know what a mask shows.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import cc3d
@@ -75,7 +75,8 @@ class Components:
     Attributes:
         seen: ``seen_by`` of the block.
         boxes: (N, 6) int64, first voxel and stop (z, y, x) of each, over ``seen``, in voxels of the volume.
-        voxel: (M,) int64, voxels that another block sees as well, as raster numbers in the volume.
+        voxel: (M,) int64, voxels that another block sees as well, and one of each large component, as raster numbers in
+            the volume; some may occur twice.
         label: (M,) int64, of which component each of them is.
     """
 
@@ -86,13 +87,15 @@ class Components:
 
     @property
     def is_open(self) -> np.ndarray:
-        """(N + 1,) bool by label: whether a component may go on in another block; False for 0."""
+        """(N + 1,) bool by label: whether a component may go on in another block, or is large; False for 0."""
         result = np.zeros(len(self.boxes) + 1, bool)
         result[self.label] = True
         return result
 
 
-def label_block(mask: np.ndarray, block: Box, whole: Box, connectivity: int = 26) -> tuple[np.ndarray, Components]:
+def label_block(
+    mask: np.ndarray, block: Box, whole: Box, connectivity: int = 26, *, large: int | None = None
+) -> tuple[np.ndarray, Components]:
     """Label the components of a block.
 
     Args:
@@ -100,6 +103,7 @@ def label_block(mask: np.ndarray, block: Box, whole: Box, connectivity: int = 26
         block: in voxels of the volume.
         whole: the volume, or the part of it that is divided into blocks.
         connectivity: 6, 18 or 26 neighbours.
+        large: components whose box holds more voxels count as such that may go on in another block; None: none does.
 
     Returns:
         (Z, Y, X) uint32 labels 1..N in raster order of their first voxels, and what is needed to join them.
@@ -109,20 +113,40 @@ def label_block(mask: np.ndarray, block: Box, whole: Box, connectivity: int = 26
     corners = cc3d.statistics(labels, no_slice_conversion=True)["bounding_boxes"][1:].astype(np.int64)
     starts, stops = corners[:, 0::2], corners[:, 1::2] + 1
     boxes = np.concatenate([starts, stops], axis=1) + np.tile(np.array(seen.offset_zyx, np.int64), 2)
-    shared = np.zeros(labels.shape, bool)
-    for axis, (first, own) in enumerate(zip(block.offset_zyx, block.shape_zyx, strict=True)):
-        planes = np.moveaxis(shared, axis, 0)
-        planes[own:] = True  # the plane that belongs to the next block
-        planes[0] |= first > whole.offset_zyx[axis]
-    where = np.nonzero(shared & (labels > 0))
-    at = [index + offset - start for index, offset, start in zip(where, seen.offset_zyx, whole.offset_zyx, strict=True)]
-    voxel = np.ravel_multi_index(at, whole.shape_zyx).astype(np.int64)
-    return labels, Components(seen, boxes, voxel, labels[where].astype(np.int64))
+    voxels, names = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+    for plane in _shared_planes(block, seen, whole):
+        found = labels[plane.relative_to(seen).slices]
+        where = np.nonzero(found)
+        at = [i + p - w for i, p, w in zip(where, plane.offset_zyx, whole.offset_zyx, strict=True)]
+        voxels.append(np.ravel_multi_index(at, whole.shape_zyx).astype(np.int64))
+        names.append(found[where].astype(np.int64))
+    if large is not None:
+        for label in np.flatnonzero((stops - starts).prod(1) > large).tolist():
+            box = tuple(slice(a, b) for a, b in zip(starts[label], stops[label], strict=True))
+            first = np.unravel_index(int(np.argmax(labels[box] == label + 1)), labels[box].shape)
+            at = [
+                i + s + o - w
+                for i, s, o, w in zip(first, starts[label], seen.offset_zyx, whole.offset_zyx, strict=True)
+            ]
+            voxels.append(np.ravel_multi_index(at, whole.shape_zyx).reshape(1).astype(np.int64))
+            names.append(np.array([label + 1], np.int64))
+    return labels, Components(seen, boxes, np.concatenate(voxels), np.concatenate(names))
+
+
+def _shared_planes(block: Box, seen: Box, whole: Box) -> Iterator[Box]:
+    """The planes of ``seen`` that another block sees as well: the block's first ones, and those behind it."""
+    for axis in range(3):
+        start, stop = block.offset_zyx[axis], block.stop_zyx[axis]
+        for first, is_shared in ((start, start > whole.offset_zyx[axis]), (stop, seen.stop_zyx[axis] > stop)):
+            if is_shared:
+                offset, shape = list(seen.offset_zyx), list(seen.shape_zyx)
+                offset[axis], shape[axis] = first, 1
+                yield Box(tuple(offset), tuple(shape))  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
 class Joined:
-    """Components of all blocks that go on in other blocks, joined.
+    """Components of all blocks that go on in other blocks, joined, and large ones.
 
     Attributes:
         boxes: (K, 6) int64, first voxel and stop (z, y, x) of each, in voxels of the volume.
