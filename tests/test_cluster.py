@@ -87,12 +87,27 @@ def test_a_scheduler_that_is_gone_is_an_error_and_the_run_goes_on_later(tmp_path
     running = Stage(Dask(client), memory).run("s", sleep, blocks)
     assert next(running)[1] in blocks
     cluster.close()
-    with pytest.raises(ClusterError, match=r"the cluster lost block .*; blocks that are done are kept"):
+    with pytest.raises(ClusterError, match=r"the cluster lost its blocks: .*; blocks that are done are kept"):
         list(running)
     client.close()
     done = memory.done("s")
     assert 1 <= len(done) < 40
     assert len(list(Stage(memory=memory).run("s", sleep, blocks))) == 40 - len(done)
+
+
+def test_without_workers_a_stage_does_not_wait_for_ever(monkeypatch, tmp_path):
+    from distributed import Client, LocalCluster
+
+    monkeypatch.setattr("twostream.volume.cluster.SECONDS_ALONE", 1)
+    monkeypatch.setattr("twostream.volume.cluster.SECONDS_BETWEEN_LOOKS", 0.5)
+    memory, blocks = Memory(tmp_path / "work", {}), list(range(40))
+    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0") as cluster, Client(cluster) as client:
+        running = Stage(Dask(client), memory).run("s", sleep, blocks)
+        assert next(running)[1] in blocks
+        cluster.scale(0)
+        with pytest.raises(ClusterError, match=r"the cluster has had no worker for 1 s\. Start workers and repeat"):
+            list(running)
+    assert 1 <= len(memory.done("s")) < 40
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,9 @@ from __future__ import annotations
 import importlib.util
 import os
 import pickle
+import time
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import CancelledError
 from contextlib import ExitStack, contextmanager
 from itertools import islice
 from typing import Any, TypeVar
@@ -27,6 +29,10 @@ IN_FLIGHT = 2
 """Blocks that are given to a cluster at once, for each of its threads: one runs, one waits."""
 SECONDS = 60
 """How long a cluster may take to answer at first."""
+SECONDS_ALONE = 300
+"""How long a cluster may have no worker in the middle of a stage: the time in which a job or a node comes back."""
+SECONDS_BETWEEN_LOOKS = 10
+"""While no block comes back, it is looked whether there are workers."""
 
 
 class Dask(Executor):
@@ -45,45 +51,69 @@ class Dask(Executor):
         """See ``Executor``.
 
         Raises:
-            ClusterError: a block makes its workers die, or the cluster is gone.
+            ClusterError: a block makes its workers die, no worker is left, or the cluster is gone.
         """
-        from concurrent.futures import CancelledError
-
-        from distributed import KilledWorker, as_completed
+        from distributed import KilledWorker
 
         # A task and no scattered data: the scheduler makes it again when the worker that holds it dies.
         function = self._client.submit(pickle.loads, pickle.dumps(fn), pure=False)
-        waiting, block_of, running = iter(blocks), {}, as_completed()
+        waiting, block_of = iter(blocks), {}
 
         def submit(number: int) -> None:
             for block in islice(waiting, number):
-                future = self._client.submit(_call, function, block, pure=False)
-                block_of[future] = block
-                running.add(future)
+                block_of[self._client.submit(_call, function, block, pure=False)] = block
 
         try:
             submit(IN_FLIGHT * max(1, sum(self._client.nthreads().values())))
             while block_of:
-                future = next(running)
-                block = block_of[future]
-                try:
-                    result = future.result()
-                except KilledWorker as error:
-                    raise ClusterError(
-                        f"block {block} made {error.allowed_failures + 1} workers die, one after the other. Did it "
-                        f"take more memory than a worker has? The logs of the workers say more."
-                    ) from None
-                except CancelledError:
-                    raise ClusterError(
-                        f"the cluster lost block {block}: its scheduler was stopped or cannot be reached any more. "
-                        f"Start it again and repeat the command; blocks that are done are kept."
-                    ) from None
-                del block_of[future]
-                submit(1)
-                yield block, result
+                for future in self._some_of(block_of):
+                    block = block_of.pop(future)
+                    try:
+                        result = future.result()
+                    except KilledWorker as error:
+                        raise ClusterError(
+                            f"block {block} made {error.allowed_failures + 1} workers die, one after the other. Did it "
+                            f"take more memory than a worker has? The logs of the workers say more."
+                        ) from None
+                    except CancelledError:
+                        raise _gone() from None
+                    submit(1)
+                    yield block, result
         finally:
             if block_of and self._client.status == "running":
                 self._client.cancel(list(block_of))
+
+    def _some_of(self, futures: Iterable[Any]) -> list[Any]:
+        """Those that are done, at least one.
+
+        Raises:
+            ClusterError: no worker has been there for ``SECONDS_ALONE``, or the cluster is gone.
+        """
+        from distributed import wait
+
+        futures, alone_since = list(futures), None
+        while True:
+            try:
+                done: list[Any] = list(wait(futures, timeout=SECONDS_BETWEEN_LOOKS, return_when="FIRST_COMPLETED").done)
+                return done
+            except CancelledError:
+                raise _gone() from None
+            except TimeoutError:
+                if self._client.status != "running":
+                    raise _gone() from None
+                alone_since = None if self._client.nthreads() else alone_since or time.monotonic()
+                if alone_since and time.monotonic() - alone_since > SECONDS_ALONE:
+                    raise ClusterError(
+                        f"the cluster has had no worker for {SECONDS_ALONE} s. Start workers and repeat the command; "
+                        f"blocks that are done are kept."
+                    ) from None
+
+
+def _gone() -> ClusterError:
+    return ClusterError(
+        "the cluster lost its blocks: its scheduler was stopped or cannot be reached any more. Start it again and "
+        "repeat the command; blocks that are done are kept."
+    )
 
 
 def _call(fn: Callable[[Item], Result], block: Item) -> Result:
@@ -151,7 +181,7 @@ def _client(cluster: str, num_workers: int | None, memory_limit: int | None, sta
                     f"--cluster slurm: the jobs are not described ({why}). Write cores, memory and walltime "
                     f"of one job under jobqueue: slurm: in ~/.config/dask/jobqueue.yaml (docs/scaling.md)."
                 ) from None
-            where.scale(jobs=num_workers)
+            where.adapt(minimum_jobs=num_workers, maximum_jobs=num_workers)  # a job that ended is started again
         else:
             where = cluster
         client = Client(where, timeout=SECONDS)
