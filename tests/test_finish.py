@@ -16,6 +16,7 @@ from test_cli import call, refused
 from twostream.base.errors import ConfigError, ProjectError
 from twostream.candidates.table import from_table, read_table, write_table
 from twostream.models.segmentation import card as cards
+from twostream.models.segmentation.blending import PredictBlock
 from twostream.models.segmentation.config import SegmentationConfig
 from twostream.models.segmentation.train import Segmenter, new_segmenter, stride_of
 from twostream.project.create import create_project
@@ -176,6 +177,31 @@ def test_torch_and_onnx_predict_the_same_elsewhere(model, toy_file, tmp_path):
     for candidate in from_table(read_table(tmp_path / "torch" / "candidates.parquet")):
         assert ((cut[candidate.box.slices] == candidate.id) == (candidate.mask > 0)).all()
     assert open_volume(str(tmp_path / "torch" / "segmentation.zarr")).voxel_size_nm == (30.0, 10.0, 10.0)
+
+
+def test_a_prediction_that_was_stopped_goes_on_where_it_was(model, toy_file, tmp_path, monkeypatch):
+    words = ("predict", "--model", model, "--image", f"{toy_file}:image", "--threads", 1, "-o")
+    assert call(*words, tmp_path / "whole").exit_code == 0
+    with monkeypatch.context() as patch:
+        original, runs = PredictBlock.__call__, []
+
+        def stopped(self, block):
+            if len(runs) == 3:
+                raise KeyboardInterrupt
+            runs.append(block)
+            original(self, block)
+
+        patch.setattr(PredictBlock, "__call__", stopped)
+        assert call(*words, tmp_path / "out").exit_code != 0
+    assert (tmp_path / "out.partial").is_dir() and not (tmp_path / "out").exists()
+    result = call(*words, tmp_path / "out")
+    assert result.exit_code == 0 and "predict: 3 of 8 blocks were done before" in result.stderr
+    for one, other in zip(arrays(tmp_path / "out"), arrays(tmp_path / "whole"), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert not list(tmp_path.glob("*.partial"))
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(
+        path.name for path in (tmp_path / "whole").iterdir()
+    )
 
 
 def test_a_model_of_polarity_writes_both_sides(tmp_path):

@@ -1,5 +1,7 @@
 """A project's steps over blocks: stopped and continued, with an image that breaks, on a cluster."""
 
+import re
+
 import pytest
 
 from twostream.base.errors import BlocksError
@@ -7,6 +9,7 @@ from twostream.candidates.proposing import DecodeBlock
 from twostream.candidates.table import read_table
 from twostream.models.segmentation.blending import PredictBlock
 from twostream.project.project import Project
+from twostream.project.status import status_lines
 from twostream.rounds.loop import run_step
 from twostream.volume import open_volume
 from twostream.volume.cluster import engine
@@ -60,12 +63,15 @@ def test_a_step_that_ended_early_goes_on_where_it_was(step, error, caught, make_
     assert not (
         project.root / "rounds/000" / ("probability.zarr" if step == "predict" else "candidates.parquet")
     ).exists()
+    (line,) = [line for line in status_lines(project) if "blocks are done" in line]
+    assert re.fullmatch(rf"round 0: {step}, 3 of 8 blocks are done, the last one \d+ seconds ago", line)
     with monkeypatch.context() as patch:
         then = counted(patch, WORK[step])
         do(Project(project.root), *STEPS[STEPS.index(step) :])
     assert len(first) == 3 and len(then) == 5 and not set(first) & set(then)
     assert f"{step}: 3 of 8 blocks were done before" in capfd.readouterr().err
     same(project, undisturbed)
+    assert not any("blocks are done" in line for line in status_lines(project))
 
 
 def test_a_prediction_that_was_begun_with_other_settings_starts_anew(make_project, monkeypatch):

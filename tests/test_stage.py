@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twostream.base.errors import BlocksError, VolumeError
+from twostream.base.errors import BlocksError, InputError, VolumeError
 from twostream.base.geometry import Box, grid
 from twostream.candidates.candidate import Candidate
 from twostream.candidates.proposing import CandidatesFile, DecodedFile
@@ -124,11 +124,16 @@ def test_a_line_that_was_cut_off_does_not_count(tmp_path):
     assert memory.done("s") == {0, 1, 7}
 
 
-def test_a_folder_without_its_description_is_emptied(tmp_path):
+def test_a_folder_of_somebody_else_is_left_alone(tmp_path):
     (tmp_path / "work").mkdir()
-    (tmp_path / "work" / "s.done").write_text("0\n")
-    assert Memory(tmp_path / "work", {}).done("s") == set()
-    assert json.loads((tmp_path / "work" / "work.json").read_text()) == {}
+    (tmp_path / "work" / "work.json.partial").write_text("{")  # killed while it was made
+    assert Memory(tmp_path / "work", {"a": 1}).done("s") == set()
+    assert json.loads((tmp_path / "work" / "work.json").read_text()) == {"a": 1}
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years")
+    with pytest.raises(InputError, match=r"mine is there, and is no unfinished work of this program"):
+        Memory(tmp_path / "mine", {})
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "years"
 
 
 KILLED = """

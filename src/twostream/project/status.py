@@ -27,6 +27,7 @@ from twostream.query.stopping import (
     recent_agreement,
 )
 from twostream.task.answers import WINDOW_KINDS
+from twostream.volume.stage import unfinished
 
 SHOWN = (
     "candidate_recall",
@@ -69,7 +70,24 @@ def status_lines(project: Project) -> list[str]:
         lines += stopping_lines(scored, done)
     if estimate := recall_estimate(project):
         lines.append(said(estimate.row()))
-    return [*lines, *_finished_lines(project, num_answers), next_line(project)]
+    return [*lines, *_finished_lines(project, num_answers), *_unfinished_lines(project), next_line(project)]
+
+
+def _unfinished_lines(project: Project) -> list[str]:
+    """How far the step is that is being done in blocks, or was interrupted, as a line; empty where none is."""
+    round_number, step = project.next_step()
+    stage = unfinished(project.path(round_number, f"{step}.partial"))
+    if stage is None:
+        return []
+    done = f"{stage.num_done} of {stage.num_blocks} blocks are done"
+    return [f"round {round_number}: {stage.description}, {done}, the last one {_time_since(stage.seconds)} ago"]
+
+
+def _time_since(seconds: float) -> str:
+    for size, name in ((86400, "days"), (3600, "hours"), (60, "minutes")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {name}"
+    return f"{seconds:.0f} seconds"
 
 
 def _finished_lines(project: Project, num_answers: int) -> list[str]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -30,7 +31,7 @@ NUM_TRIES = 3
 """Of a block: a server that does not answer may answer later; what fails three times is wrong."""
 MAX_FAILED = 16
 """A stage stops when so many blocks have failed: then the cause is not one block."""
-WORK_NAME = "work.json"
+WORK_NAME, STAGE_ENDING = "work.json", ".stage"
 MAX_NAMED = 8
 """Failed blocks that an error names."""
 
@@ -48,16 +49,24 @@ class Codec(Protocol[Result]):
 class Memory:
     """What is done of some work, in a folder that may also hold its unfinished output.
 
-    A folder of other work, or of none, is emptied.
+    A folder of other work is emptied.
 
     Args:
         folder: is made.
         work: all that the result depends on, as plain values.
+
+    Raises:
+        InputError: there is a folder of that name with something else in it.
     """
 
     def __init__(self, folder: Path, work: Mapping[str, Any]) -> None:
         self.folder = folder
         stated, path = json.dumps(dict(work), sort_keys=True), folder / WORK_NAME
+        if not path.is_file() and folder.exists() and {one.name for one in folder.iterdir()} - {f"{WORK_NAME}.partial"}:
+            raise InputError(
+                f"{folder} is there, and is no unfinished work of this program. Unfinished work is kept under that name; "
+                f"rename or remove it."
+            )
         if not path.is_file() or path.read_text(encoding="utf-8") != stated:
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
@@ -66,10 +75,12 @@ class Memory:
     def done(self, name: str) -> set[int]:
         """Positions of the blocks of a stage that are done."""
         path = self._journal(name)
-        if not path.exists():
-            return set()
-        # A line that was cut off when the process was killed has no line break: that block is done again.
-        return {int(line) for line in path.read_text(encoding="ascii").split("\n")[:-1] if line}
+        return _positions(path) if path.exists() else set()
+
+    def begin(self, name: str, description: str, num_blocks: int) -> None:
+        """State what a stage is, for ``unfinished``."""
+        stated = {"description": description, "num_blocks": num_blocks}
+        write_text(self.folder / f"{name}{STAGE_ENDING}", json.dumps(stated))
 
     def add(self, name: str, position: int) -> None:
         """Remember that a block is done. Its output must have been written before."""
@@ -104,6 +115,40 @@ class Memory:
     def discard(self) -> None:
         """Remove the folder, when the work is whole."""
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class Unfinished:
+    """A stage that is running, or was interrupted.
+
+    Attributes:
+        description: as in the progress bar.
+        num_done, num_blocks: its blocks.
+        seconds: since the last one was done.
+    """
+
+    description: str
+    num_done: int
+    num_blocks: int
+    seconds: float
+
+
+def unfinished(folder: Path) -> Unfinished | None:
+    """The stage of a memory that was worked on last; None if none has begun."""
+    stages = [path for path in folder.glob(f"*{STAGE_ENDING}") if path.with_suffix(".done").exists()]
+    if not stages:
+        return None
+    last = max(stages, key=lambda path: path.with_suffix(".done").stat().st_mtime)
+    journal = last.with_suffix(".done")
+    stated = json.loads(last.read_text(encoding="utf-8"))
+    return Unfinished(
+        stated["description"], len(_positions(journal)), stated["num_blocks"], time.time() - journal.stat().st_mtime
+    )
+
+
+def _positions(journal: Path) -> set[int]:
+    # A line that was cut off when the process was killed has no line break: that block is done again.
+    return {int(line) for line in journal.read_text(encoding="ascii").split("\n")[:-1] if line}
 
 
 @dataclass(frozen=True)
@@ -234,6 +279,8 @@ class Stage:
             progress.say(f"  {description}: {len(done)} of {len(blocks)} blocks were done before")
             if codec:
                 yield from ((blocks[position], memory.result(name, position, codec)) for position in sorted(done))
+        if memory:
+            memory.begin(name, description, len(blocks))
         left = [position for position in range(len(blocks)) if position not in done]
         with progress.task(description, total=len(left)) as advance:
             for number in range(1, NUM_TRIES + 1):
