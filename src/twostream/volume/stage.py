@@ -64,8 +64,8 @@ class Memory:
         stated, path = json.dumps(dict(work), sort_keys=True), folder / WORK_NAME
         if not path.is_file() and folder.exists() and {one.name for one in folder.iterdir()} - {f"{WORK_NAME}.partial"}:
             raise InputError(
-                f"{folder} is there, and is no unfinished work of this program. Unfinished work is kept under that name; "
-                f"rename or remove it."
+                f"{folder} is there, and is no unfinished work of this program. Unfinished work is kept under that "
+                f"name; rename or remove it."
             )
         if not path.is_file() or path.read_text(encoding="utf-8") != stated:
             shutil.rmtree(folder, ignore_errors=True)
