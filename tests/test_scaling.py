@@ -1,10 +1,11 @@
 """A project's steps over blocks: stopped and continued, with an image that breaks, on a cluster."""
 
 import re
+import shutil
 
 import pytest
 
-from twostream.base.errors import BlocksError
+from twostream.base.errors import BlocksError, ProjectError
 from twostream.candidates.proposing import DecodeBlock
 from twostream.candidates.table import read_table
 from twostream.models.segmentation.blending import PredictBlock
@@ -84,6 +85,20 @@ def test_a_prediction_that_was_begun_with_other_settings_starts_anew(make_projec
         runs = counted(patch, PredictBlock)
         do(Project(project.root), "predict")
         assert len(runs) == 8
+
+
+def test_a_damaged_probability_is_predicted_again_when_it_is_removed(make_project, monkeypatch):
+    undisturbed, project = do(make_project("undisturbed"), *STEPS), do(make_project("project"), "train", "predict")
+    path = project.path(0, "probability.zarr")
+    chunk = max((one for one in path.rglob("*") if one.is_file()), key=lambda one: one.stat().st_size)
+    chunk.write_bytes(chunk.read_bytes()[:50])
+    with pytest.raises(
+        ProjectError, match=r"cannot be read: .* is damaged, remove it: the same command predicts it again"
+    ):
+        run_step(project, "propose")
+    shutil.rmtree(path)
+    do(Project(project.root), "propose")
+    same(project, undisturbed)
 
 
 def test_two_workers_give_what_one_process_gives(make_project, monkeypatch):

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from twostream.base import progress
-from twostream.base.errors import ProjectError
+from twostream.base.errors import BlocksError, ProjectError, VolumeError
 from twostream.base.geometry import Box
 from twostream.candidates.candidate import Candidate, extract
 from twostream.candidates.faint import faint_candidates
@@ -62,13 +62,19 @@ def propose_step(project: Project, round_number: int) -> Detail:
 
     Raises:
         ProjectError: S proposes no candidates.
+        BlocksError, VolumeError: its probability cannot be read or decoded.
         InputError: the instances of the source do not fit the image or the task.
     """
     source = project.config.source
     if source and source.brings_instances:
         found = _take_instances(project)
     else:
-        found = _decode_probability(project, round_number)
+        try:
+            found = _decode_probability(project, round_number)
+        except (BlocksError, VolumeError) as error:
+            path = project.path(round_number, PROBABILITY_NAME)
+            error.args = (f"{error} If {path} is damaged, remove it: the same command predicts it again.",)
+            raise
 
     write_candidates(project, round_number, found.candidates)
     everything = [*found.candidates, *found.faint]

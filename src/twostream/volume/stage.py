@@ -168,7 +168,8 @@ class Failure:
     is_ours: bool
 
     def __str__(self) -> str:
-        return self.text if self.is_ours else f"{self.name}: {' '.join(self.text.split())}"
+        text = self.text if self.is_ours else f"{self.name}: {' '.join(self.text.split())}"
+        return text if text.endswith(".") else f"{text}."
 
 
 @dataclass(frozen=True)
