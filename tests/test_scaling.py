@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from twostream.base.errors import BlocksError, ProjectError
+from twostream.base.errors import BlocksError, VolumeError
 from twostream.candidates.proposing import DecodeBlock
 from twostream.candidates.table import read_table
 from twostream.models.segmentation.blending import PredictBlock
@@ -93,7 +93,7 @@ def test_a_damaged_probability_is_predicted_again_when_it_is_removed(make_projec
     chunk = max((one for one in path.rglob("*") if one.is_file()), key=lambda one: one.stat().st_size)
     chunk.write_bytes(chunk.read_bytes()[:50])
     with pytest.raises(
-        ProjectError, match=r"cannot be read: .* is damaged, remove it: the same command predicts it again"
+        VolumeError, match=r"cannot be read: .* is damaged, remove it: the same command predicts it again"
     ):
         run_step(project, "propose")
     shutil.rmtree(path)

@@ -55,7 +55,7 @@ def test_a_block_that_failed_is_tried_again(capsys):
     function = Fails([BLOCKS[3].write_box, BLOCKS[5].write_box], times=NUM_TRIES - 1)
     assert len(list(Stage().run("s", function, BLOCKS))) == len(BLOCKS)
     assert len(function.runs) == len(BLOCKS) + 2 * (NUM_TRIES - 1)
-    assert "2 blocks failed and are tried again (ValueError: no such plane)" in capsys.readouterr().err
+    assert "2 blocks failed and are tried again. The first one: ValueError: no such plane." in capsys.readouterr().err
 
 
 def test_a_block_that_always_fails_ends_the_stage_and_the_others_are_kept(tmp_path):

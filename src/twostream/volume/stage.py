@@ -305,7 +305,9 @@ class Stage:
                 if not failed:
                     return
                 first = failed[min(failed)]
-                progress.say(f"  {description}: {len(failed)} blocks failed and are tried again ({first})")
+                progress.say(
+                    f"  {description}: {len(failed)} blocks failed and are tried again. The first one: {first}"
+                )
                 left = sorted(failed)
 
     def _check_all_came_back(self, description: str, blocks: Sequence[Any], lost: Sequence[int]) -> None:
