@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from common import options as common_options
+from common.blobs import BLOBS, THRESHOLD, TILE_ZYX, VOXEL_SIZE_NM, the_task, write_probability
 from common.measure import timed
 from common.results import Data, Results
-from propose_throughput import THRESHOLD, TILE_ZYX, VOXEL_SIZE_NM, the_task, write_probability
 
 from twostream.candidates.proposing import propose
 from twostream.models.segmentation.config import SegmentationConfig
@@ -38,7 +38,6 @@ IMAGE_ZYX, QUICK_IMAGE_ZYX = (64, 1536, 1536), (32, 512, 512)
 BLOCK_ZYX, QUICK_BLOCK_ZYX = (32, 384, 384), (16, 128, 128)
 """Folded voxels; several blocks for each worker."""
 NOISE = Data("noise", "cluster_speed.py")
-BLOBS = Data("smooth blobs, 3 percent foreground", "propose_throughput.py: tile(seed 0)")
 
 
 def prediction(folder: Path, is_full: bool) -> tuple[Callable[[Stage], object], int, Data]:
