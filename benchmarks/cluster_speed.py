@@ -26,7 +26,6 @@ from twostream.candidates.proposing import propose
 from twostream.models.segmentation.config import SegmentationConfig
 from twostream.models.segmentation.predict import predict
 from twostream.models.segmentation.train import new_segmenter
-from twostream.project.settings import preset_settings
 from twostream.task import get_task
 from twostream.volume import Volume, create_volume, open_volume
 from twostream.volume.cluster import engine
@@ -34,22 +33,24 @@ from twostream.volume.stage import Stage
 
 WORKERS = (None, 1, 2)
 """None: in this process."""
-IMAGE_ZYX, QUICK_IMAGE_ZYX = (64, 1536, 1536), (32, 512, 512)
-BLOCK_ZYX, QUICK_BLOCK_ZYX = (32, 384, 384), (16, 128, 128)
-"""Folded voxels; several blocks for each worker."""
+IMAGE_ZYX, QUICK_IMAGE_ZYX = (48, 768, 768), (16, 192, 384)
+SETTINGS = {
+    "filters": (8, 16, 32, 48), "max_pixel_size_nm": 8, "window_shape_zyx": (16, 96, 96), "context_zyx": (3, 12, 12),
+    "block_shape_zyx": (16, 192, 192),
+}  # fmt: skip
+"""The network of the demonstration; blocks that give each worker several."""
 NOISE = Data("noise", "cluster_speed.py")
 
 
 def prediction(folder: Path, is_full: bool) -> tuple[Callable[[Stage], object], int, Data]:
-    """A prediction with the network of the laptop preset, and its number of voxels."""
+    """A prediction, and its number of voxels."""
     shape = IMAGE_ZYX if is_full else QUICK_IMAGE_ZYX
     path = folder / "image.zarr"
     if not path.exists():
         image = create_volume(str(path), shape_zyx=shape, dtype=np.uint8, voxel_size_nm=VOXEL_SIZE_NM)
         image.write(image.box, np.random.default_rng(0).integers(0, 256, shape, np.uint8))
     image, task = open_volume(str(path)), get_task("mitochondria", VOXEL_SIZE_NM)
-    settings = preset_settings("laptop", "mitochondria")["segmentation"]
-    config = SegmentationConfig(**(settings | {"block_shape_zyx": BLOCK_ZYX if is_full else QUICK_BLOCK_ZYX}))
+    config = SegmentationConfig(**SETTINGS)
     segmenter = new_segmenter(
         task, config, voxel_size_nm=VOXEL_SIZE_NM, num_sections=shape[0], grey=(120.0, 40.0), seed=0
     )
@@ -81,7 +82,7 @@ def proposing(folder: Path, method: str, is_full: bool) -> tuple[Callable[[Stage
 def main() -> None:
     parser = common_options.parser(__doc__)
     parser.add_argument("--folder", type=Path, help="keeps the volumes; default: a temporary folder")
-    options = common_options.parse(parser)
+    options = common_options.parse(parser, full={})
     torch.set_num_threads(1)
     results = Results("cluster_speed", options)
     with tempfile.TemporaryDirectory() as temporary:
