@@ -115,12 +115,13 @@ def test_without_workers_a_stage_does_not_wait_for_ever(monkeypatch, tmp_path):
     [
         ((None, 2), "--workers needs --cluster"),
         (("dask", None), "--cluster is 'dask'; expected local, slurm, or the address"),
+        (("foo://127.0.0.1:1", None), "--cluster foo://127.0.0.1:1: no worker answers"),
         (("tcp://127.0.0.1:1", 2), "the workers of that cluster run already"),
         (("slurm", None), "--cluster slurm needs --workers N"),
     ],
 )
 def test_options_that_do_not_fit(words, sentence):
-    with pytest.raises(InputError, match=sentence), engine(*words):
+    with pytest.raises((InputError, ClusterError), match=sentence), engine(*words):
         pass
 
 

@@ -204,6 +204,27 @@ def test_a_prediction_that_was_stopped_goes_on_where_it_was(model, toy_file, tmp
     )
 
 
+def test_a_prediction_of_another_image_is_not_gone_on_with(model, toy_file, tmp_path, monkeypatch):
+    with h5py.File(toy_file) as file:
+        image = file["image"][:]
+    np.save(tmp_path / "image.npy", image)
+    monkeypatch.chdir(tmp_path)
+    words = ("predict", "--model", model, "--image", "image.npy", "--threads", 1, "--voxel-size", "30,10,10", "-o")
+    with monkeypatch.context() as patch:
+
+        def stopped(self, block):
+            raise KeyboardInterrupt
+
+        patch.setattr("twostream.models.segmentation.apply.propose", stopped)
+        assert call(*words, "out").exit_code != 0
+    np.save(tmp_path / "image.npy", image[::-1])
+    result = call(*words, "out")
+    assert result.exit_code == 0 and "were done before" not in result.stderr
+    assert call(*words, "whole").exit_code == 0
+    for one, other in zip(arrays(tmp_path / "out"), arrays(tmp_path / "whole"), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 def test_a_model_of_polarity_writes_both_sides(tmp_path):
     """Also through a window, as the image holds 16 bits; the card is written by hand."""
     size, config = (

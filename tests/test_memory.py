@@ -20,13 +20,13 @@ LINUX = pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="t
 
 @pytest.mark.parametrize(
     ("text", "size"),
-    [("4GB", 4 * 10**9), ("1.5 gb", 1.5e9), ("2GiB", 2**31), ("500 MB", 5e8), ("1000", 1000), ("1B", 1), ("2tb", 2e12)],
+    [("4GB", 4 * 10**9), ("1.5 gb", 1.5e9), ("2GiB", 2**31), ("500 MB", 5e8), ("1B", 1), ("2tb", 2e12)],
 )
 def test_sizes(text, size):
     assert parse_size(text, "--memory") == size
 
 
-@pytest.mark.parametrize("text", ["", "GB", "4 GB 2", "-1GB", "0GB", "4 gigabytes", "nan", "1e3", "0.1B"])
+@pytest.mark.parametrize("text", ["", "GB", "4 GB 2", "-1GB", "0GB", "4 gigabytes", "nan", "1e3", "0.1B", "4"])
 def test_what_is_no_size(text):
     with pytest.raises(InputError, match=r"--memory is .*; expected a number with its unit, for example 4GB"):
         parse_size(text, "--memory")
@@ -84,9 +84,12 @@ def test_a_stage_that_goes_on_has_the_blocks_that_it_began_with(monkeypatch, tmp
     held = [0]
     monkeypatch.setattr("twostream.volume.stage.resident", lambda: held[0])
     words = ("predict", (8, 64, 64), (2, 8, 8), lambda shape: int(np.prod(shape)))
-    first = Stage(memory=Memory(tmp_path / "work", {}), limit=20_000).block_shape(*words)
+    with Memory(tmp_path / "work", {}) as memory:
+        first = Stage(memory=memory, limit=20_000).block_shape(*words)
+    held[0] = 3_000
+    with Memory(tmp_path / "work", {}) as memory:
+        assert first == Stage(memory=memory, limit=20_000).block_shape(*words) == (8, 32, 64)
     held[0] = 15_000
-    assert first == Stage(memory=Memory(tmp_path / "work", {}), limit=20_000).block_shape(*words) == (8, 32, 64)
     assert Stage(limit=20_000).block_shape(*words) == (4, 32, 32)
 
 

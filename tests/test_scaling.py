@@ -101,6 +101,41 @@ def test_a_damaged_probability_is_predicted_again_when_it_is_removed(make_projec
     same(project, undisturbed)
 
 
+def test_chunks_that_are_lost_while_a_prediction_waits_are_written_again(make_project, monkeypatch, capfd):
+    undisturbed, project = do(make_project("undisturbed"), *STEPS), do(make_project("project"), "train")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        counted(patch, PredictBlock, KeyboardInterrupt(), 3)
+        run_step(project, "predict")
+    for chunk in (project.root / "rounds/000/predict.partial/probability.zarr/0").rglob("[0-9]*"):
+        if chunk.is_file():
+            chunk.unlink()
+    do(Project(project.root), "predict", "propose")
+    assert "predict: 0 of 8 blocks were done before; 3 more are damaged" in capfd.readouterr().err
+    same(project, undisturbed)
+
+
+def test_killed_when_a_prediction_was_whole_and_its_memory_not_yet_gone(make_project, monkeypatch):
+    undisturbed, project = do(make_project("undisturbed"), *STEPS), do(make_project("project"), "train")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("twostream.volume.stage.Memory.discard", lambda self: (_ for _ in ()).throw(KeyboardInterrupt()))
+        run_step(project, "predict")
+    do(Project(project.root), "predict", "propose")
+    same(project, undisturbed)
+
+
+def test_candidates_of_a_probability_that_was_made_again_start_anew(make_project, monkeypatch):
+    monkeypatch.setattr("twostream.candidates.proposing.BLOCK_ZYX", (8, 64, 64))
+    project = do(make_project("project"), "train", "predict")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        counted(patch, DecodeBlock, KeyboardInterrupt(), 3)
+        run_step(project, "propose")
+    shutil.rmtree(project.path(0, "probability.zarr"))
+    with monkeypatch.context() as patch:
+        runs = counted(patch, DecodeBlock)
+        do(Project(project.root), "propose")
+    assert len(runs) == 8
+
+
 def test_two_workers_give_what_one_process_gives(make_project, monkeypatch):
     pytest.importorskip("distributed")
     monkeypatch.setattr("twostream.candidates.proposing.BLOCK_ZYX", (8, 64, 64))

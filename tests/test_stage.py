@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -60,8 +61,8 @@ def test_a_block_that_failed_is_tried_again(capsys):
 
 def test_a_block_that_always_fails_ends_the_stage_and_the_others_are_kept(tmp_path):
     bad = [BLOCKS[3].write_box, BLOCKS[5].write_box]
-    memory, function = Memory(tmp_path / "work", {}), Fails(bad, error=VolumeError("a.zarr is broken."))
-    with pytest.raises(BlocksError) as caught:
+    function = Fails(bad, error=VolumeError("a.zarr is broken."))
+    with pytest.raises(BlocksError) as caught, Memory(tmp_path / "work", {}) as memory:
         list(Stage(memory=memory).run("s", function, BLOCKS, description="predict"))
     text = str(caught.value)
     assert text == (
@@ -112,23 +113,88 @@ def test_other_work_starts_anew_and_names_are_apart(tmp_path):
     (tmp_path / "work" / "output").write_text("half")
     memory = Memory(tmp_path / "work", {"a": 1})
     assert memory.done("s") == set(range(12)) and memory.done("t") == set() and (memory.folder / "output").exists()
+    del memory
     memory = Memory(tmp_path / "work", {"a": 2})
     assert memory.done("s") == set() and not (memory.folder / "output").exists()
 
 
-def test_a_line_that_was_cut_off_does_not_count(tmp_path):
+@pytest.mark.parametrize("end", ["1", "12", "", "x.", "-1.", "99.", "\xff."])
+def test_a_line_that_was_cut_off_does_not_count(tmp_path, end):
     memory = Memory(tmp_path / "work", {})
-    (memory.folder / "s.done").write_text("0\n1\n1")
-    assert memory.done("s") == {0, 1}
+    memory.add("s", 0)
+    with (memory.folder / "s.done").open("ab") as file:
+        file.write(end.encode("latin-1"))
     memory.add("s", 7)
-    assert memory.done("s") == {0, 1, 7}
+    assert memory.done("s") - {99} == {0, 7}
+    function = Fails([])
+    list(Stage(memory=memory).run("s", function, BLOCKS))
+    assert len(function.runs) == len(BLOCKS) - 2
+
+
+def test_a_damaged_result_is_computed_again(tmp_path, capsys):
+    work = tmp_path / "work"
+    list(Stage(memory=Memory(work, {})).run("s", Fails([]), BLOCKS, codec=Text()))
+    (work / "s" / "000000003").write_text("half")
+    (work / "s" / "000000005").unlink()
+    function = Fails([])
+    found = list(Stage(memory=Memory(work, {})).run("s", function, BLOCKS, codec=Text()))
+    assert len(found) == len(BLOCKS) and function.runs == [BLOCKS[3], BLOCKS[5]]
+    assert "s: 10 of 12 blocks were done before; 2 more are damaged" in capsys.readouterr().err
+
+
+def test_output_that_is_gone_is_computed_again(tmp_path):
+    memory = Memory(tmp_path / "work", {})
+    list(Stage(memory=memory).run("s", Fails([]), BLOCKS))
+    function = Fails([])
+    list(Stage(memory=memory).run("s", function, BLOCKS, is_there=lambda block: block != BLOCKS[4]))
+    assert function.runs == [BLOCKS[4]]
+
+
+def test_two_processes_do_not_share_a_memory(tmp_path):
+    memory = Memory(tmp_path / "work", {"a": 1})
+    for work in ({"a": 1}, {"a": 2}):
+        with pytest.raises(InputError, match="is the unfinished work of another process that is still running"):
+            Memory(tmp_path / "work", work)
+    memory.discard()
+    assert not (tmp_path / "work").exists()
+    Memory(tmp_path / "work", {"a": 2})
+
+
+def test_another_version_of_the_package_starts_anew(tmp_path, monkeypatch):
+    memory = Memory(tmp_path / "work", {})
+    memory.add("s", 1)
+    del memory
+    assert Memory(tmp_path / "work", {}).done("s") == {1}
+    monkeypatch.setattr("twostream.volume.stage._version", lambda: "0.0.1")
+    assert Memory(tmp_path / "work", {}).done("s") == set()
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_a_removal_that_was_interrupted_leaves_no_block_that_counts(tmp_path, monkeypatch, number):
+    memory = Memory(tmp_path / "work", {})
+    list(Stage(memory=memory).run("s", Fails([]), BLOCKS, codec=Text()))
+    original, removed = Path.unlink, []
+
+    def unlink(self, *words):
+        if len(removed) == number:
+            raise KeyboardInterrupt
+        removed.append(self)
+        original(self, *words)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Path, "unlink", unlink)
+        memory.discard()
+        raise KeyboardInterrupt
+    del memory
+    done = Memory(tmp_path / "work", {}).done("s")
+    assert done == (set(range(12)) if number == 0 else set())
 
 
 def test_a_folder_of_somebody_else_is_left_alone(tmp_path):
     (tmp_path / "work").mkdir()
-    (tmp_path / "work" / "work.json.partial").write_text("{")  # killed while it was made
+    (tmp_path / "work" / "twostream-work.json.partial").write_text("{")  # killed while it was made
     assert Memory(tmp_path / "work", {"a": 1}).done("s") == set()
-    assert json.loads((tmp_path / "work" / "work.json").read_text()) == {"a": 1}
+    assert json.loads((tmp_path / "work" / "twostream-work.json").read_text())["a"] == 1
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years")
     with pytest.raises(InputError, match=r"mine is there, and is no unfinished work of this program"):

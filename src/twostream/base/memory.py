@@ -15,7 +15,7 @@ from typing import Any
 
 from twostream.base.errors import InputError
 
-UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
 STATUS = Path("/proc/self/status")
 CLEAR = Path("/proc/self/clear_refs")

@@ -75,7 +75,7 @@ def propose(
     blocks = list(grid(probability.box, block_zyx))
     parts: dict[Block, Components] = {}
     found: list[Candidate] = []
-    name = f"propose-{threshold:g}-{'-'.join(map(str, block_zyx))}"
+    name = f"propose-{float(threshold)!r}-{'-'.join(map(str, block_zyx))}"
     decoded = stage.run(name, DecodeBlock(decode), blocks, codec=DecodedFile(), description="propose")
     for block, (part, candidates) in decoded:
         parts[block] = part

@@ -25,10 +25,11 @@ from twostream.project.fingerprint import fact_of
 from twostream.project.project import Detail, Project
 from twostream.volume import Volume, continue_volume, create_volume, open_volume
 from twostream.volume.checks import check_all_chunks
-from twostream.volume.stage import Memory, Stage
+from twostream.volume.stage import Memory, Stage, remove_work
 
 PROBABILITY_NAME = "probability.zarr"
-UNFINISHED_NAME = "predict.partial"
+UNFINISHED_NAME, PROPOSE_UNFINISHED_NAME = "predict.partial", "propose.partial"
+"""Folders of a round in which `predict` and `propose` keep what is done, until they are whole."""
 
 
 def predict_step(project: Project, round_number: int) -> Detail:
@@ -39,6 +40,7 @@ def predict_step(project: Project, round_number: int) -> Detail:
         BlocksError: S could not be applied to some blocks.
     """
     target = project.path(round_number, PROBABILITY_NAME)
+    remove_work(project.path(round_number, PROPOSE_UNFINISHED_NAME))  # of another probability
     source = project.source
     if source:
 
@@ -55,22 +57,23 @@ def _predict(project: Project, round_number: int, target: Path) -> None:
     """Apply S to the image."""
     checkpoint = project.path(round_number, "checkpoint.ckpt")
     segmenter = Segmenter.load(checkpoint)
-    memory = Memory(project.path(round_number, UNFINISHED_NAME), _work(project, checkpoint))
-    path = memory.folder / PROBABILITY_NAME
-    if not path.exists():
-        write_folder(path, lambda partial: _create(project, partial))
-    output = continue_volume(str(path.absolute()))
-    predict(
-        segmenter,
-        project.image,
-        output,
-        project.config.segmentation,
-        Stage(project.executor, memory, project.memory_limit),
-    )
-    check_all_chunks(output)
-    shutil.rmtree(target, ignore_errors=True)
-    os.replace(path, target)
-    memory.discard()
+    with Memory(project.path(round_number, UNFINISHED_NAME), _work(project, checkpoint)) as memory:
+        path = memory.folder / PROBABILITY_NAME
+        if not path.exists():
+            memory.restart()
+            write_folder(path, lambda partial: _create(project, partial))
+        output = continue_volume(str(path.absolute()))
+        predict(
+            segmenter,
+            project.image,
+            output,
+            project.config.segmentation,
+            Stage(project.executor, memory, project.memory_limit),
+        )
+        check_all_chunks(output)
+        shutil.rmtree(target, ignore_errors=True)
+        os.replace(path, target)
+        memory.discard()
 
 
 def _work(project: Project, checkpoint: Path) -> dict[str, Any]:
@@ -80,6 +83,7 @@ def _work(project: Project, checkpoint: Path) -> dict[str, Any]:
         "checkpoint": hashlib.sha256(checkpoint.read_bytes()).hexdigest(),
         "image": [image.uri, project.ledger.fact(fact_of("image"))],
         "shape_zyx": image.shape_zyx,
+        "voxel_size_nm": image.voxel_size_nm,
         "window": project.config.image.window,
         "segmentation": project.config.segmentation.model_dump(mode="json"),
     }

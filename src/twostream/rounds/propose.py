@@ -29,12 +29,10 @@ from twostream.project.project import Detail, Project
 from twostream.project.segmentation import SEGMENTATION_NAME, write_candidates
 from twostream.rounds.asking import is_outside_boxes
 from twostream.rounds.pool import pool_of
-from twostream.rounds.predict import PROBABILITY_NAME, probability_of
+from twostream.rounds.predict import PROBABILITY_NAME, PROPOSE_UNFINISHED_NAME, probability_of
 from twostream.volume import Volume
-from twostream.volume.stage import Memory, Stage
-
-UNFINISHED_NAME = "propose.partial"
-"""Folder of a round in which `propose` keeps the blocks that are done, until the candidates are written."""
+from twostream.volume.checks import check_all_chunks
+from twostream.volume.stage import Memory, Stage, remove_work
 
 
 @dataclass(frozen=True)
@@ -92,7 +90,7 @@ def propose_step(project: Project, round_number: int) -> Detail:
     table = to_table(candidates, task=project.task.name, extra=extra)
     write_table(table, project.path(round_number, "candidates.parquet"))
     project.ledger.register(round_number, [c.id for c in candidates])
-    shutil.rmtree(project.path(round_number, UNFINISHED_NAME), ignore_errors=True)
+    remove_work(project.path(round_number, PROPOSE_UNFINISHED_NAME))
     if round_number > 0:
         # These volumes are large, and no longer needed: the candidate tables of earlier rounds hold the masks.
         for name in (PROBABILITY_NAME, SEGMENTATION_NAME):
@@ -138,12 +136,16 @@ def _decode_probability(project: Project, round_number: int) -> Proposal:
     Raises:
         ProjectError: there are none.
     """
-    task, config, min_voxels = project.task, project.config.candidates, project.min_voxels
     probability = probability_of(project, round_number)
+    check_all_chunks(probability)
     predicted = project.ledger.finished_steps().get((round_number, "predict"))
-    work = work_of(probability, task, min_voxels) | {"predicted": predicted}
-    memory = Memory(project.path(round_number, UNFINISHED_NAME), work)
-    stage = Stage(project.executor, memory, project.memory_limit)
+    work = work_of(probability, project.task, project.min_voxels) | {"predicted": predicted}
+    with Memory(project.path(round_number, PROPOSE_UNFINISHED_NAME), work) as memory:
+        return _decode(project, round_number, probability, Stage(project.executor, memory, project.memory_limit))
+
+
+def _decode(project: Project, round_number: int, probability: Volume, stage: Stage) -> Proposal:
+    task, config, min_voxels = project.task, project.config.candidates, project.min_voxels
     found = thresholds_of(project, probability, before_round=round_number, stage=stage)
     threshold = found.threshold
     assert threshold is not None

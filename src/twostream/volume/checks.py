@@ -56,8 +56,8 @@ def check_all_chunks(volume: Volume) -> None:
     absent, asked = volume.num_absent_chunks() or (0, 0)
     if absent:
         raise VolumeError(
-            f"{volume.uri} was written, but {absent} of {asked} chunks are not there. Something else removes files, or "
-            f"the disk loses them; free or change the disk, and repeat the command."
+            f"{volume.uri}: {absent} of {asked} chunks are not there, though all were written. Something else has "
+            f"removed files, or the disk has lost them."
         )
 
 

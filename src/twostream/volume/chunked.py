@@ -118,6 +118,11 @@ class ChunkedVolume(Volume):
             return None
         return max(1, absent) if total <= MAX_LISTED else absent, len(chunks)
 
+    def is_stored(self, box: Box) -> bool:
+        """See ``Volume``."""
+        asked = self._store[(..., *box.slices)].storage_statistics(query_fully_stored=True)
+        return bool(asked.result().fully_stored)
+
     def _not_listed(self, grid: list[int], total: int) -> tuple[int, int]:
         """(absent, all) by the names of the files."""
         assert self._file_of is not None

@@ -18,7 +18,7 @@ from itertools import islice
 from typing import Any, TypeVar
 
 from twostream.base import progress
-from twostream.base.errors import ClusterError, InputError
+from twostream.base.errors import ClusterError, InputError, TwoStreamError
 from twostream.volume.execution import Executor, InProcess
 
 Item = TypeVar("Item")
@@ -162,11 +162,16 @@ def engine(cluster: str | None, num_workers: int | None = None, memory_limit: in
 
 
 def _client(cluster: str, num_workers: int | None, memory_limit: int | None, stack: ExitStack) -> Any:
+    import dask
     from distributed import Client, LocalCluster
 
     try:
         if cluster == "local":
             workers = num_workers or os.cpu_count() or 1
+            if memory_limit is not None:
+                # Blocks are made to fit. Left to itself, Dask pauses a worker for good at four fifths of the limit.
+                dask.config.set({f"distributed.worker.memory.{name}": False for name in ("target", "spill", "pause")})
+                dask.config.set({"distributed.worker.memory.terminate": 1.0})
             allowed = {} if memory_limit is None else {"memory_limit": memory_limit}
             local = LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=":0", **allowed)
             where: Any = stack.enter_context(local)
@@ -182,12 +187,15 @@ def _client(cluster: str, num_workers: int | None, memory_limit: int | None, sta
                     f"of one job under jobqueue: slurm: in ~/.config/dask/jobqueue.yaml (docs/scaling.md)."
                 ) from None
             where.adapt(minimum_jobs=num_workers, maximum_jobs=num_workers)  # a job that ended is started again
+            progress.say(f"  waiting for the first of {num_workers} jobs; squeue shows them, Ctrl-C gives up")
         else:
             where = cluster
         client = Client(where, timeout=SECONDS)
         client.wait_for_workers(1, timeout=SECONDS if cluster != "slurm" else None)
         return client
-    except (OSError, TimeoutError) as error:
+    except TwoStreamError:
+        raise
+    except (OSError, TimeoutError, ValueError) as error:
         raise ClusterError(
             f"--cluster {cluster}: no worker answers ({' '.join(str(error).split())}). Is the scheduler running, and "
             f"has it workers?"

@@ -8,12 +8,14 @@ Knows executors, blocks and files; must not know what is computed.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import shutil
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import metadata
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -31,7 +33,12 @@ NUM_TRIES = 3
 """Of a block: a server that does not answer may answer later; what fails three times is wrong."""
 MAX_FAILED = 16
 """A stage stops when so many blocks have failed: then the cause is not one block."""
-WORK_NAME, STAGE_ENDING = "work.json", ".stage"
+WORK_NAME, LOCK_NAME = "twostream-work.json", "lock"
+NOT_YET = {LOCK_NAME, f"{WORK_NAME}.partial"}
+"""What a folder may hold when a process is killed while it makes it."""
+STAGE_ENDING, JOURNAL_ENDING = ".stage", ".done"
+WHOLE = "."
+"""Ends each line of a journal."""
 MAX_NAMED = 8
 """Failed blocks that an error names."""
 
@@ -49,28 +56,49 @@ class Codec(Protocol[Result]):
 class Memory:
     """What is done of some work, in a folder that may also hold its unfinished output.
 
-    A folder of other work is emptied.
+    A folder of other work, or of another version of this package, is emptied. What a block wrote must be on the disk
+    before it is remembered; tensorstore sees to that for Zarr.
+
+    A context manager: until it is closed, no other process may work in the folder.
 
     Args:
         folder: is made.
         work: all that the result depends on, as plain values.
 
     Raises:
-        InputError: there is a folder of that name with something else in it.
+        InputError: there is something else of that name, or another process is at work in it.
     """
 
     def __init__(self, folder: Path, work: Mapping[str, Any]) -> None:
         self.folder = folder
-        stated, path = json.dumps(dict(work), sort_keys=True), folder / WORK_NAME
-        if not path.is_file() and folder.exists() and {one.name for one in folder.iterdir()} - {f"{WORK_NAME}.partial"}:
+        stated, path = json.dumps(dict(work) | {"version": _version()}, sort_keys=True), folder / WORK_NAME
+        if folder.exists() and not folder.is_dir():
+            raise InputError(f"{folder} is a file; unfinished work is kept under that name. Rename or remove it.")
+        if not path.is_file() and folder.exists() and {one.name for one in folder.iterdir()} - NOT_YET:
             raise InputError(
                 f"{folder} is there, and is no unfinished work of this program. Unfinished work is kept under that "
                 f"name; rename or remove it."
             )
+        folder.mkdir(parents=True, exist_ok=True)
+        self._lock = (folder / LOCK_NAME).open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._lock.close()
+            raise InputError(f"{folder} is the unfinished work of another process that is still running.") from None
         if not path.is_file() or path.read_text(encoding="utf-8") != stated:
-            shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir(parents=True)
+            self.restart()
             write_text(path, stated)
+
+    def __enter__(self) -> Memory:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.close()
+
+    def restart(self) -> None:
+        """Forget everything, and remove what the folder holds."""
+        _empty(self.folder)
 
     def done(self, name: str) -> set[int]:
         """Positions of the blocks of a stage that are done."""
@@ -85,7 +113,7 @@ class Memory:
     def add(self, name: str, position: int) -> None:
         """Remember that a block is done. Its output must have been written before."""
         with self._journal(name).open("a", encoding="ascii") as file:
-            file.write(f"\n{position}\n")  # the line before may have been cut off
+            file.write(f"\n{position}{WHOLE}\n")  # the line before may have been cut off
 
     def keep(self, name: str, position: int, codec: Codec[Result], result: Result) -> None:
         """Keep the result of a block."""
@@ -93,9 +121,12 @@ class Memory:
         path.parent.mkdir(exist_ok=True)
         codec.write(path, result)
 
-    def result(self, name: str, position: int, codec: Codec[Result]) -> Result:
-        """The result of a block, as it was kept."""
-        return codec.read(self._result_path(name, position))
+    def result(self, name: str, position: int, codec: Codec[Result]) -> Result | None:
+        """The result of a block, as it was kept; None if its file is damaged or gone."""
+        try:
+            return codec.read(self._result_path(name, position))
+        except (OSError, ValueError, KeyError):  # among them InputError
+            return None
 
     def _result_path(self, name: str, position: int) -> Path:
         return self.folder / name / f"{position:09d}"
@@ -110,11 +141,36 @@ class Memory:
         return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
     def _journal(self, name: str) -> Path:
-        return self.folder / f"{name}.done"
+        return self.folder / f"{name}{JOURNAL_ENDING}"
 
     def discard(self) -> None:
         """Remove the folder, when the work is whole."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        remove_work(self.folder)
+
+
+def remove_work(folder: Path) -> None:
+    """Remove the folder of a ``Memory``, if it is there; a removal that is interrupted leaves one that is empty."""
+    if (folder / WORK_NAME).exists():
+        _empty(folder)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _empty(folder: Path) -> None:
+    # Journals first: a removal that is interrupted must not leave blocks that count as done.
+    for one in sorted(folder.iterdir(), key=lambda one: one.suffix != JOURNAL_ENDING):
+        if one.name in (WORK_NAME, LOCK_NAME):
+            continue
+        if one.is_dir() and not one.is_symlink():
+            shutil.rmtree(one)
+        else:
+            one.unlink()
+
+
+def _version() -> str:
+    try:
+        return metadata.version("twostream-connectomics")
+    except metadata.PackageNotFoundError:
+        return "not installed"
 
 
 @dataclass(frozen=True)
@@ -135,11 +191,11 @@ class Unfinished:
 
 def unfinished(folder: Path) -> Unfinished | None:
     """The stage of a memory that was worked on last; None if none has begun."""
-    stages = [path for path in folder.glob(f"*{STAGE_ENDING}") if path.with_suffix(".done").exists()]
+    stages = [path for path in folder.glob(f"*{STAGE_ENDING}") if path.with_suffix(JOURNAL_ENDING).exists()]
     if not stages:
         return None
-    last = max(stages, key=lambda path: path.with_suffix(".done").stat().st_mtime)
-    journal = last.with_suffix(".done")
+    last = max(stages, key=lambda path: path.with_suffix(JOURNAL_ENDING).stat().st_mtime)
+    journal = last.with_suffix(JOURNAL_ENDING)
     stated = json.loads(last.read_text(encoding="utf-8"))
     return Unfinished(
         stated["description"], len(_positions(journal)), stated["num_blocks"], time.time() - journal.stat().st_mtime
@@ -147,8 +203,9 @@ def unfinished(folder: Path) -> Unfinished | None:
 
 
 def _positions(journal: Path) -> set[int]:
-    # A line that was cut off when the process was killed has no line break: that block is done again.
-    return {int(line) for line in journal.read_text(encoding="ascii").split("\n")[:-1] if line}
+    # A line that was cut off lacks its end: that block is done again.
+    lines = journal.read_text(encoding="ascii", errors="replace").split("\n")
+    return {int(line[:-1]) for line in lines if line.endswith(WHOLE) and line[:-1].isdecimal()}
 
 
 @dataclass(frozen=True)
@@ -229,9 +286,8 @@ class Stage:
         Raises:
             InputError: the smallest block needs more than ``limit``.
         """
-        if self.memory and (kept := self.memory.recalled(f"{description} {self.limit}")):
-            return tuple(kept)
-        shape, held = [int(n) for n in wanted], resident()
+        kept = self.memory.recalled(f"{description} {self.limit}") if self.memory else None
+        shape, held = [int(n) for n in kept or wanted], resident()
         while self.limit is not None and held + num_bytes(shape) > self.limit:
             ratio, axis = max((n / low, -axis) for axis, (n, low) in enumerate(zip(shape, least, strict=True)))
             if ratio < 2:
@@ -254,6 +310,7 @@ class Stage:
         blocks: Sequence[Item],
         *,
         codec: Codec[Result] | None = None,
+        is_there: Callable[[Item], bool] | None = None,
         description: str | None = None,
     ) -> Iterator[tuple[Item, Result]]:
         """Run ``function`` on every block that is not done.
@@ -266,6 +323,7 @@ class Stage:
             function: of one block; can be pickled.
             blocks: the same, in the same order, each time the stage is run.
             codec: keeps the results, and blocks that were done before are yielded too, first.
+            is_there: whether what a block wrote is still there and can be read; asked of blocks that were done before.
             description: of the progress bar; None takes ``name``.
 
         Yields:
@@ -275,12 +333,12 @@ class Stage:
             BlocksError: blocks failed ``NUM_TRIES`` times, or ``MAX_FAILED`` of them once. The others are remembered.
         """
         memory, description = self.memory, description or name
-        done = memory.done(name) if memory else set()
-        if memory and done:
-            progress.say(f"  {description}: {len(done)} of {len(blocks)} blocks were done before")
-            if codec:
-                yield from ((blocks[position], memory.result(name, position, codec)) for position in sorted(done))
+        done: set[int] = set()
         if memory:
+            for position, result in self._done_before(name, blocks, codec, is_there, description):
+                done.add(position)
+                if codec:
+                    yield blocks[position], result
             memory.begin(name, description, len(blocks))
         left = [position for position in range(len(blocks)) if position not in done]
         with progress.task(description, total=len(left)) as advance:
@@ -309,6 +367,26 @@ class Stage:
                     f"  {description}: {len(failed)} blocks failed and are tried again. The first one: {first}"
                 )
                 left = sorted(failed)
+
+    def _done_before(
+        self,
+        name: str,
+        blocks: Sequence[Item],
+        codec: Codec[Result] | None,
+        is_there: Callable[[Item], bool] | None,
+        description: str,
+    ) -> Iterator[tuple[int, Any]]:
+        """(position, result) of the blocks that were done before and are still whole."""
+        assert self.memory is not None
+        stated, number = sorted(p for p in self.memory.done(name) if p < len(blocks)), 0
+        for position in stated:
+            result = self.memory.result(name, position, codec) if codec else None
+            if result is not None if codec else is_there is None or is_there(blocks[position]):
+                number += 1
+                yield position, result
+        if stated:
+            damaged = f"; {len(stated) - number} more are damaged" if number < len(stated) else ""
+            progress.say(f"  {description}: {number} of {len(blocks)} blocks were done before{damaged}")
 
     def _check_all_came_back(self, description: str, blocks: Sequence[Any], lost: Sequence[int]) -> None:
         if lost:

@@ -100,6 +100,10 @@ class Volume(ABC):
         """
         return None
 
+    def is_stored(self, box: Box) -> bool:
+        """Whether all chunks of a box are stored; True where chunks cannot be absent."""
+        return True
+
     def write(self, box: Box, array: np.ndarray) -> None:
         """Write a box.
 

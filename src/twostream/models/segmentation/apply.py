@@ -7,6 +7,7 @@ projects or rounds. torch is imported only where it computes.
 from __future__ import annotations
 
 import os
+import zlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ import numpy as np
 from twostream.base import progress
 from twostream.base.atomic import write_folder
 from twostream.base.errors import InputError
+from twostream.base.geometry import Box
 from twostream.candidates.candidate import write_segmentation
 from twostream.candidates.proposing import propose
 from twostream.candidates.table import to_table, write_table
@@ -28,6 +30,7 @@ from twostream.volume.checks import check_all_chunks
 from twostream.volume.execution import Executor, InProcess
 from twostream.volume.grey import open_grey, open_values, robust_window, spread_boxes
 from twostream.volume.stage import Memory, Stage
+from twostream.volume.uri import absolute_uri
 
 if TYPE_CHECKING:
     from twostream.models.segmentation.train import Segmenter
@@ -46,6 +49,7 @@ def open_image(uri: str, voxel_size_nm: Sequence[float] | None, window: Sequence
     Raises:
         InputError: it cannot be read, or holds no grey values.
     """
+    uri = absolute_uri(uri)
     raw = open_values(uri, voxel_size_nm)
     if window is None and raw.dtype != np.uint8:
         window = robust_window(raw)
@@ -91,14 +95,25 @@ def apply_model(
     if output.exists():
         raise InputError(f"{output} exists already; choose another folder for -o.")
     engine = engine or ("torch" if is_installed("torch") else "onnx")
-    card, task = model.card, model.task(image.voxel_size_nm)
     windows = _windows(model, engine, num_threads)
     _tell_grey(model, image)
-    memory = Memory(output.with_name(output.name + ".partial"), _work(model, image, engine))
-    stage, folder = Stage(executor or InProcess(), memory, memory_limit), memory.folder / "whole"
+    with Memory(output.with_name(output.name + ".partial"), _work(model, image, engine)) as memory:
+        stage, folder = Stage(executor or InProcess(), memory, memory_limit), memory.folder / "whole"
+        number = _fill(folder, model, windows, image, stage)
+        os.replace(folder, output)
+        memory.discard()
+    found = f"{number} objects ({model.card.task})"
+    return f"{output}: {found}, probability, segmentation and candidates.parquet, by {engine}"
+
+
+def _fill(folder: Path, model: Model, windows: WindowModel, image: Volume, stage: Stage) -> int:
+    """Make the contents of the folder, or go on with them; returns the number of candidates."""
+    card, task = model.card, model.task(image.voxel_size_nm)
     place: dict[str, Any] = {"shape_zyx": image.shape_zyx, "voxel_size_nm": image.voxel_size_nm}
     place |= {"offset_nm": image.offset_nm}
     if not folder.exists():
+        if stage.memory:
+            stage.memory.restart()
         write_folder(
             folder,
             lambda partial: create_volume(
@@ -118,10 +133,7 @@ def apply_model(
 
     write_folder(folder / "segmentation.zarr", paint)
     write_table(to_table(candidates, task=task.name), folder / "candidates.parquet")
-    os.replace(folder, output)
-    memory.discard()
-    found = f"{len(candidates)} objects ({card.task})"
-    return f"{output}: {found}, probability, segmentation and candidates.parquet, by {engine}"
+    return len(candidates)
 
 
 def _work(model: Model, image: Volume, engine: Engine) -> dict[str, Any]:
@@ -129,7 +141,10 @@ def _work(model: Model, image: Volume, engine: Engine) -> dict[str, Any]:
     return {
         "card": model.card.model_dump(mode="json"),
         "image": image.uri,
+        "content": [zlib.crc32(image.read(box).tobytes()) for box in _sample(image)],
         "shape_zyx": image.shape_zyx,
+        "voxel_size_nm": image.voxel_size_nm,
+        "offset_nm": image.offset_nm,
         "window": getattr(image, "window", None),
         "engine": engine,
     }
@@ -193,10 +208,13 @@ def _check_card(model: Model, segmenter: Segmenter) -> None:
             )
 
 
+def _sample(image: Volume) -> list[Box]:
+    return spread_boxes(image.shape_zyx, NUM_SAMPLES, SAMPLE_ZYX)
+
+
 def _tell_grey(model: Model, image: Volume) -> None:
     """Say so if the image is much brighter or darker than what the model was trained on."""
-    boxes = spread_boxes(image.shape_zyx, NUM_SAMPLES, SAMPLE_ZYX)
-    mean, grey = float(np.mean([image.read(box).mean() for box in boxes])), model.card.grey
+    mean, grey = float(np.mean([image.read(box).mean() for box in _sample(image)])), model.card.grey
     if abs(mean - grey.mean) > FAR_FROM_MEAN * grey.std:
         progress.say(
             f"  {image.uri} has a mean grey value of {mean:.0f}; the model was trained on {grey.mean:.0f} (standard "

@@ -21,6 +21,7 @@ from typing import Protocol
 import cv2
 import numpy as np
 
+from twostream.base.errors import VolumeError
 from twostream.base.geometry import Block, Box, grid
 from twostream.base.memory import peak_of, resident
 from twostream.models.segmentation.config import SegmentationConfig
@@ -143,6 +144,14 @@ class PredictBlock:
         """Let the network compute as many windows as it is given at once, of nothing."""
         shape = tuple(n * f for n, f in zip(self.lattice.window_zyx, self.model.fold_zyx, strict=True))
         self.model.folded_output(np.zeros((WINDOWS_AT_ONCE, *shape), np.uint8))
+
+    def is_written(self, block: Block) -> bool:
+        """Whether the output of a block is stored and can be read."""
+        try:
+            self.output.read(block.write_box)
+        except VolumeError:
+            return False
+        return self.output.is_stored(block.write_box)
 
     def num_bytes(self, shape_zyx: Sequence[int]) -> int:
         """Bytes of the arrays of a block of folded voxels; what the network needs for its windows is not in them."""
@@ -288,7 +297,8 @@ def write_probability(
     for_windows = peak_of(work.try_windows) - resident()
     block_zyx = stage.block_shape("predict", wanted, least, lambda shape: for_windows + work.num_bytes(shape))
     blocks = blocks_of(region, model.fold_zyx, block_zyx)
-    for _ in stage.run(f"predict-{'-'.join(map(str, block_zyx))}", work, blocks, description="predict"):
+    name = f"predict-{'-'.join(map(str, block_zyx))}"
+    for _ in stage.run(name, work, blocks, is_there=work.is_written, description="predict"):
         pass
 
 

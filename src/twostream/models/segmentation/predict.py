@@ -6,8 +6,9 @@ or rounds.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+import copy
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -40,6 +41,15 @@ class TorchWindows:
     segmenter: Segmenter
     num_orientations: int = 1
     average: Literal["logit", "probability"] = "logit"
+
+    def __getstate__(self) -> dict[str, Any]:
+        """With the network on the CPU: who unpickles it may have no GPU, or another one."""
+        return vars(self) | {"segmenter": replace(self.segmenter, network=copy.deepcopy(self.segmenter.network).cpu())}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        for name, value in state.items():
+            object.__setattr__(self, name, value)
+        self.on_device()
 
     def on_device(self) -> TorchWindows:
         """Itself, after its network has been moved to the GPU where there is one."""
