@@ -232,7 +232,7 @@ def test_what_contradicts_the_streams_here_is_refused(tmp_path, other, sentence)
     ("text", "sentence"),
     [
         ("MODEL: {}", "has no TWOSTREAM: block"),
-        ("a: [", "cannot be read as YAML"),
+        ("a: [", "is not valid YAML"),
         ("TWOSTREAM: {IMAGE_VAE: true, LATENT: 3}", "nearest valid one is 'LATENT_DIM'"),
         ("TWOSTREAM: {LATENT_DIM: 3}", "states no IMAGE_VAE, so it is a base file and for neither stream"),
         ("TWOSTREAM: {IMAGE_VAE: }", "states no IMAGE_VAE"),
