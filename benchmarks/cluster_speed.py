@@ -16,7 +16,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import torch
 from common import options as common_options
 from common.blobs import BLOBS, THRESHOLD, TILE_ZYX, VOXEL_SIZE_NM, the_task, write_probability
 from common.measure import timed
@@ -26,6 +25,7 @@ from twostream.candidates.proposing import propose
 from twostream.models.segmentation.config import SegmentationConfig
 from twostream.models.segmentation.predict import predict
 from twostream.models.segmentation.train import new_segmenter
+from twostream.models.training import use_threads
 from twostream.task import get_task
 from twostream.volume import Volume, create_volume, open_volume
 from twostream.volume.cluster import engine
@@ -83,7 +83,7 @@ def main() -> None:
     parser = common_options.parser(__doc__)
     parser.add_argument("--folder", type=Path, help="keeps the volumes; default: a temporary folder")
     options = common_options.parse(parser, full={})
-    torch.set_num_threads(1)
+    use_threads(1)
     results = Results("cluster_speed", options)
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.folder or Path(temporary)

@@ -24,6 +24,7 @@ from twostream.models.segmentation.blending import (
 from twostream.models.segmentation.config import SegmentationConfig
 from twostream.models.segmentation.network import averaged_over_orientations, fold
 from twostream.models.segmentation.train import Segmenter, stride_of
+from twostream.models.training import use_threads
 from twostream.volume import Volume
 from twostream.volume.stage import Stage
 
@@ -49,6 +50,8 @@ class TorchWindows:
     def __setstate__(self, state: dict[str, Any]) -> None:
         for name, value in state.items():
             object.__setattr__(self, name, value)
+        # As in the process that sent it. Dask lets its workers give memory back after every window, which doubles the time.
+        use_threads(torch.get_num_threads())
         self.on_device()
 
     def on_device(self) -> TorchWindows:
