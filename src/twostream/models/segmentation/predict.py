@@ -50,7 +50,7 @@ class TorchWindows:
     def __setstate__(self, state: dict[str, Any]) -> None:
         for name, value in state.items():
             object.__setattr__(self, name, value)
-        # As in the process that sent it. Dask lets its workers give memory back after every window, which doubles the time.
+        # As in the process that sent it. Dask lets its workers give memory back after every window: twice the time.
         use_threads(torch.get_num_threads())
         self.on_device()
 
