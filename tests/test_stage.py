@@ -165,7 +165,7 @@ def test_another_version_of_the_package_starts_anew(tmp_path, monkeypatch):
     memory.add("s", 1)
     del memory
     assert Memory(tmp_path / "work", {}).done("s") == {1}
-    monkeypatch.setattr("twostream.volume.stage._version", lambda: "0.0.1")
+    monkeypatch.setattr("twostream.volume.stage.__version__", "0.0.1")
     assert Memory(tmp_path / "work", {}).done("s") == set()
 
 

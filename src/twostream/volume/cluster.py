@@ -17,6 +17,7 @@ from contextlib import ExitStack, contextmanager
 from itertools import islice
 from typing import Any, TypeVar
 
+from twostream import __version__
 from twostream.base import progress
 from twostream.base.errors import ClusterError, InputError, TwoStreamError
 from twostream.volume.execution import Executor, InProcess
@@ -170,8 +171,8 @@ def _client(cluster: str, num_workers: int | None, memory_limit: int | None, sta
             workers = num_workers or os.cpu_count() or 1
             if memory_limit is not None:
                 # Blocks are made to fit. Left to itself, Dask pauses a worker for good at four fifths of the limit.
-                dask.config.set({f"distributed.worker.memory.{name}": False for name in ("target", "spill", "pause")})
-                dask.config.set({"distributed.worker.memory.terminate": 1.0})
+                settings: dict[str, Any] = {"target": False, "spill": False, "pause": False, "terminate": 1.0}
+                stack.enter_context(dask.config.set({f"distributed.worker.memory.{k}": v for k, v in settings.items()}))
             allowed = {} if memory_limit is None else {"memory_limit": memory_limit}
             local = LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=":0", **allowed)
             where: Any = stack.enter_context(local)
@@ -216,9 +217,4 @@ def _check_versions(client: Any, cluster: str) -> None:
 
 
 def _version() -> str:
-    from importlib import metadata
-
-    try:
-        return f"twostream-connectomics {metadata.version('twostream-connectomics')}"
-    except metadata.PackageNotFoundError:
-        return "no twostream-connectomics"
+    return __version__

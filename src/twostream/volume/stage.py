@@ -15,10 +15,10 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import metadata
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
+from twostream import __version__
 from twostream.base import progress
 from twostream.base.atomic import write_text
 from twostream.base.errors import BlocksError, InputError, TwoStreamError
@@ -71,7 +71,7 @@ class Memory:
 
     def __init__(self, folder: Path, work: Mapping[str, Any]) -> None:
         self.folder = folder
-        stated, path = json.dumps(dict(work) | {"version": _version()}, sort_keys=True), folder / WORK_NAME
+        stated, path = json.dumps(dict(work) | {"version": __version__}, sort_keys=True), folder / WORK_NAME
         if folder.exists() and not folder.is_dir():
             raise InputError(f"{folder} is a file; unfinished work is kept under that name. Rename or remove it.")
         if not path.is_file() and folder.exists() and {one.name for one in folder.iterdir()} - NOT_YET:
@@ -149,7 +149,7 @@ class Memory:
 
 
 def remove_work(folder: Path) -> None:
-    """Remove the folder of a ``Memory``, if it is there; a removal that is interrupted leaves one that is empty."""
+    """Remove the folder of a ``Memory``, if it is there. Where that is interrupted, no block in it counts as done."""
     if (folder / WORK_NAME).exists():
         _empty(folder)
         shutil.rmtree(folder, ignore_errors=True)
@@ -164,13 +164,6 @@ def _empty(folder: Path) -> None:
             shutil.rmtree(one)
         else:
             one.unlink()
-
-
-def _version() -> str:
-    try:
-        return metadata.version("twostream-connectomics")
-    except metadata.PackageNotFoundError:
-        return "not installed"
 
 
 @dataclass(frozen=True)
@@ -289,14 +282,14 @@ class Stage:
         kept = self.memory.recalled(f"{description} {self.limit}") if self.memory else None
         shape, held = [int(n) for n in kept or wanted], resident()
         while self.limit is not None and held + num_bytes(shape) > self.limit:
-            ratio, axis = max((n / low, -axis) for axis, (n, low) in enumerate(zip(shape, least, strict=True)))
-            if ratio < 2:
+            axis = max(range(3), key=lambda axis: shape[axis] / least[axis])
+            if shape[axis] < 2 * least[axis]:
                 raise InputError(
                     f"{description}: a block of {' x '.join(map(str, shape))} voxels needs "
                     f"{size_text(num_bytes(shape))}, and this process holds {size_text(held)} already: more than "
                     f"--memory {size_text(self.limit)}. Allow more."
                 )
-            shape[-axis] = -(-shape[-axis] // 2)
+            shape[axis] = -(-shape[axis] // 2)
         each = " x ".join(map(str, shape))
         progress.say(f"  {description}: blocks of {each} voxels, each needs {size_text(num_bytes(shape))}")
         if self.memory:
@@ -381,7 +374,8 @@ class Stage:
         stated, number = sorted(p for p in self.memory.done(name) if p < len(blocks)), 0
         for position in stated:
             result = self.memory.result(name, position, codec) if codec else None
-            if result is not None if codec else is_there is None or is_there(blocks[position]):
+            is_whole = result is not None if codec else (is_there is None or is_there(blocks[position]))
+            if is_whole:
                 number += 1
                 yield position, result
         if stated:
