@@ -28,7 +28,7 @@ from twostream.models.segmentation.train import new_segmenter
 from twostream.models.training import use_threads
 from twostream.task import get_task
 from twostream.volume import Volume, create_volume, open_volume
-from twostream.volume.cluster import engine
+from twostream.volume.cluster import open_executor
 from twostream.volume.stage import Stage
 
 WORKERS = (None, 1, 2)
@@ -95,7 +95,7 @@ def main() -> None:
                     continue
                 make = prediction(folder, options.full) if name == "predict" else proposing(folder, name, options.full)
                 work, voxels, data = make
-                with engine(None if workers is None else "local", workers) as executor, timed() as seconds:
+                with open_executor(None if workers is None else "local", workers) as executor, timed() as seconds:
                     work(Stage(executor))
                 shared = {"data": data, "stage": name, "arm": arm, "voxels": voxels}
                 results.add("seconds", seconds.wall, "s", **shared)

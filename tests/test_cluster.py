@@ -11,7 +11,7 @@ from twostream.base.errors import ClusterError, InputError
 from twostream.base.geometry import Box, grid
 from twostream.testing import ExecutorExam
 from twostream.volume import continue_volume, create_volume, open_volume
-from twostream.volume.cluster import Dask, engine
+from twostream.volume.cluster import Dask, open_executor
 from twostream.volume.execution import InProcess
 from twostream.volume.stage import Memory, Stage
 
@@ -20,7 +20,7 @@ pytest.importorskip("distributed")
 
 @pytest.fixture(scope="module")
 def two_workers():
-    with engine("local", 2) as executor:
+    with open_executor("local", 2) as executor:
         yield executor
 
 
@@ -54,7 +54,7 @@ def test_a_worker_that_is_killed_leaves_no_block_out(tmp_path):
     """One worker alone, so that everything it held is lost with it."""
     volume, blocks = new_volume(tmp_path / "v.zarr")
     memory = Memory(tmp_path / "work", {})
-    with engine("local", 1) as executor:
+    with open_executor("local", 1) as executor:
         fill = Fill(volume, blocks[5].write_box, tmp_path / "once")
         assert len(list(Stage(executor, memory).run("fill", fill, blocks))) == len(blocks)
     assert (open_volume(str(tmp_path / "v.zarr")).read(Box.whole((16, 512, 512))) == 7).all()
@@ -65,7 +65,7 @@ def test_a_block_that_kills_every_worker_ends_the_run_and_the_others_are_kept(tm
     volume, blocks = new_volume(tmp_path / "v.zarr")
     memory = Memory(tmp_path / "work", {})
     sentence = "block 0:16,384:512,384:512 made 4 workers die, one after the other"
-    with engine("local", 2) as executor, pytest.raises(ClusterError, match=sentence):
+    with open_executor("local", 2) as executor, pytest.raises(ClusterError, match=sentence):
         list(Stage(executor, memory).run("fill", Fill(volume, blocks[-1].write_box), blocks))
     done = memory.done("fill")
     assert len(blocks) - 1 not in done and len(done) >= len(blocks) - 4
@@ -121,7 +121,7 @@ def test_without_workers_a_stage_does_not_wait_for_ever(monkeypatch, tmp_path):
     ],
 )
 def test_options_that_do_not_fit(words, sentence):
-    with pytest.raises((InputError, ClusterError), match=sentence), engine(*words):
+    with pytest.raises((InputError, ClusterError), match=sentence), open_executor(*words):
         pass
 
 
@@ -129,7 +129,7 @@ def test_an_address_where_nothing_listens(monkeypatch):
     monkeypatch.setattr("twostream.volume.cluster.SECONDS", 2)
     with (
         pytest.raises(ClusterError, match=r"--cluster tcp://127.0.0.1:1: no worker answers"),
-        engine("tcp://127.0.0.1:1"),
+        open_executor("tcp://127.0.0.1:1"),
     ):
         pass
 
@@ -138,6 +138,6 @@ def test_dask_is_an_extra(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with (
         pytest.raises(InputError, match=r"needs distributed, not installed here: pip install .*\[cluster\]"),
-        engine("local"),
+        open_executor("local"),
     ):
         pass

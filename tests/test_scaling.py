@@ -13,7 +13,7 @@ from twostream.project.project import Project
 from twostream.project.status import status_lines
 from twostream.rounds.loop import run_step
 from twostream.volume import open_volume
-from twostream.volume.cluster import engine
+from twostream.volume.cluster import open_executor
 
 STEPS = ("train", "predict", "propose")
 WORK = {"predict": PredictBlock, "propose": DecodeBlock}
@@ -141,6 +141,6 @@ def test_two_workers_give_what_one_process_gives(make_project, monkeypatch):
     monkeypatch.setattr("twostream.candidates.proposing.BLOCK_ZYX", (8, 64, 64))
     undisturbed = do(make_project("undisturbed"), *STEPS)
     project = do(make_project("project"), "train")
-    with engine("local", 2) as project.executor:
+    with open_executor("local", 2) as project.executor:
         do(project, "predict", "propose")
     same(project, undisturbed)

@@ -47,13 +47,13 @@ def run(
     from twostream.project.project import Project
     from twostream.project.relocate import relocate
     from twostream.rounds.loop import run as run_loop
-    from twostream.volume.cluster import engine
+    from twostream.volume.cluster import open_executor
 
     project = Project(directory)
     if moved := {name: uri for name, uri in (("image", image), ("labels", labels)) if uri is not None}:
         relocate(project, accept=accept_changed, **moved)
     project.memory_limit = limit = memory_of(memory)
-    with engine(cluster, workers, limit) as project.executor:
+    with open_executor(cluster, workers, limit) as project.executor:
         outcome = run_loop(project, rounds=rounds, truth_uri=truth, accept_changed=accept_changed)
     if outcome.finished:
         from twostream.project.status import end_lines
@@ -114,7 +114,7 @@ def predict(
     ] = None,
     voxel_size: VoxelSizeText = None,
     window: Window = None,
-    engine_: Annotated[
+    engine: Annotated[
         Optional[str],
         typer.Option("--engine", metavar="torch|onnx", help="With --model: what computes it; torch where it is."),
     ] = None,
@@ -128,7 +128,7 @@ def predict(
 ) -> None:
     """Apply S to the whole image of a project; or, with --model, a finished model to any image."""
     if model is None:
-        others = (image, output, voxel_size, window, engine_, threads)
+        others = (image, output, voxel_size, window, engine, threads)
         if directory is None or any(value is not None for value in others):
             raise InputError(
                 "predict takes a project folder, or --model CARD --image URI -o OUT for an image outside of a project."
@@ -137,18 +137,18 @@ def predict(
         return
     if directory is not None or image is None or output is None:
         raise InputError("predict --model CARD needs --image URI and -o OUT, and takes no project folder.")
-    if engine_ not in (None, "torch", "onnx"):
-        raise InputError(f"--engine is {engine_!r}; expected torch or onnx.")
+    if engine not in (None, "torch", "onnx"):
+        raise InputError(f"--engine is {engine!r}; expected torch or onnx.")
     from twostream.models.segmentation.apply import apply_model, open_image
     from twostream.models.segmentation.card import Model
-    from twostream.volume.cluster import engine
+    from twostream.volume.cluster import open_executor
     from twostream.volume.grey import parse_window
 
     found = Model(model)
     opened = open_image(image, voxel_size_of(voxel_size), None if window is None else parse_window(window))
-    chosen: Any = engine_
+    chosen: Any = engine
     limit = memory_of(memory)
-    with engine(cluster, workers, limit) as executor:
+    with open_executor(cluster, workers, limit) as executor:
         settings: dict[str, Any] = {"engine": chosen, "num_threads": threads}
         print(apply_model(found, opened, output, executor=executor, memory_limit=limit, **settings))
 
@@ -191,11 +191,11 @@ def _do_step(
     """Do one step of the current round, if it is due."""
     from twostream.project.project import Project
     from twostream.rounds.loop import run_step
-    from twostream.volume.cluster import engine
+    from twostream.volume.cluster import open_executor
 
     project = Project(directory)
     project.memory_limit = limit = memory_of(memory)
-    with engine(cluster, workers, limit) as project.executor:
+    with open_executor(cluster, workers, limit) as project.executor:
         round_number, done = run_step(project, name)
     print(f"round {round_number}: {name} {'done' if done else 'had been done already'}")
 

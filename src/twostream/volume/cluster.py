@@ -122,7 +122,9 @@ def _call(fn: Callable[[Item], Result], block: Item) -> Result:
 
 
 @contextmanager
-def engine(cluster: str | None, num_workers: int | None = None, memory_limit: int | None = None) -> Iterator[Executor]:
+def open_executor(
+    cluster: str | None, num_workers: int | None = None, memory_limit: int | None = None
+) -> Iterator[Executor]:
     """An executor, as the options ``--cluster`` and ``--workers`` say.
 
     Args:
