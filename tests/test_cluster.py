@@ -13,7 +13,7 @@ from twostream.testing import ExecutorExam
 from twostream.volume import continue_volume, create_volume, open_volume
 from twostream.volume.cluster import Dask, open_executor
 from twostream.volume.execution import InProcess
-from twostream.volume.stage import Memory, Stage
+from twostream.volume.stage import Journal, Stage
 
 pytest.importorskip("distributed")
 
@@ -53,24 +53,24 @@ def new_volume(path):
 def test_a_worker_that_is_killed_leaves_no_block_out(tmp_path):
     """One worker alone, so that everything it held is lost with it."""
     volume, blocks = new_volume(tmp_path / "v.zarr")
-    memory = Memory(tmp_path / "work", {})
+    journal = Journal(tmp_path / "work", {})
     with open_executor("local", 1) as executor:
         fill = Fill(volume, blocks[5].write_box, tmp_path / "once")
-        assert len(list(Stage(executor, memory).run("fill", fill, blocks))) == len(blocks)
+        assert len(list(Stage(executor, journal).run("fill", fill, blocks))) == len(blocks)
     assert (open_volume(str(tmp_path / "v.zarr")).read(Box.whole((16, 512, 512))) == 7).all()
-    assert memory.done("fill") == set(range(len(blocks)))
+    assert journal.done("fill") == set(range(len(blocks)))
 
 
 def test_a_block_that_kills_every_worker_ends_the_run_and_the_others_are_kept(tmp_path):
     volume, blocks = new_volume(tmp_path / "v.zarr")
-    memory = Memory(tmp_path / "work", {})
+    journal = Journal(tmp_path / "work", {})
     sentence = "block 0:16,384:512,384:512 made 4 workers die, one after the other"
     with open_executor("local", 2) as executor, pytest.raises(ClusterError, match=sentence):
-        list(Stage(executor, memory).run("fill", Fill(volume, blocks[-1].write_box), blocks))
-    done = memory.done("fill")
+        list(Stage(executor, journal).run("fill", Fill(volume, blocks[-1].write_box), blocks))
+    done = journal.done("fill")
     assert len(blocks) - 1 not in done and len(done) >= len(blocks) - 4
     assert all((volume.read(blocks[position].write_box) == 7).all() for position in done)
-    assert len(list(Stage(InProcess(), memory).run("fill", Fill(volume), blocks))) == len(blocks) - len(done)
+    assert len(list(Stage(InProcess(), journal).run("fill", Fill(volume), blocks))) == len(blocks) - len(done)
 
 
 def sleep(block):
@@ -81,18 +81,18 @@ def sleep(block):
 def test_a_scheduler_that_is_gone_is_an_error_and_the_run_goes_on_later(tmp_path):
     from distributed import Client, LocalCluster
 
-    memory, blocks = Memory(tmp_path / "work", {}), list(range(40))
+    journal, blocks = Journal(tmp_path / "work", {}), list(range(40))
     cluster = LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0")
     client = Client(cluster)
-    running = Stage(Dask(client), memory).run("s", sleep, blocks)
+    running = Stage(Dask(client), journal).run("s", sleep, blocks)
     assert next(running)[1] in blocks
     cluster.close()
     with pytest.raises(ClusterError, match=r"the cluster lost its blocks: .*; blocks that are done are kept"):
         list(running)
     client.close()
-    done = memory.done("s")
+    done = journal.done("s")
     assert 1 <= len(done) < 40
-    assert len(list(Stage(memory=memory).run("s", sleep, blocks))) == 40 - len(done)
+    assert len(list(Stage(journal=journal).run("s", sleep, blocks))) == 40 - len(done)
 
 
 def test_without_workers_a_stage_does_not_wait_for_ever(monkeypatch, tmp_path):
@@ -100,14 +100,14 @@ def test_without_workers_a_stage_does_not_wait_for_ever(monkeypatch, tmp_path):
 
     monkeypatch.setattr("twostream.volume.cluster.SECONDS_ALONE", 1)
     monkeypatch.setattr("twostream.volume.cluster.SECONDS_BETWEEN_LOOKS", 0.5)
-    memory, blocks = Memory(tmp_path / "work", {}), list(range(40))
+    journal, blocks = Journal(tmp_path / "work", {}), list(range(40))
     with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0") as cluster, Client(cluster) as client:
-        running = Stage(Dask(client), memory).run("s", sleep, blocks)
+        running = Stage(Dask(client), journal).run("s", sleep, blocks)
         assert next(running)[1] in blocks
         cluster.scale(0)
         with pytest.raises(ClusterError, match=r"the cluster has had no worker for 1 s\. Start workers and repeat"):
             list(running)
-    assert 1 <= len(memory.done("s")) < 40
+    assert 1 <= len(journal.done("s")) < 40
 
 
 @pytest.mark.parametrize(

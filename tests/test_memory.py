@@ -12,7 +12,7 @@ from twostream.base.memory import parse_size, size_text
 from twostream.candidates.proposing import propose
 from twostream.task import get_task
 from twostream.volume import MemoryVolume
-from twostream.volume.stage import Memory, Stage
+from twostream.volume.stage import Journal, Stage
 
 SIZE = (30.0, 8.0, 8.0)
 LINUX = pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the peak cannot be set back here")
@@ -70,8 +70,7 @@ def test_blocks_are_made_to_fit_and_candidates_stay_the_same(monkeypatch, capsys
     expected = propose(volume, task, 0.5, 50)
     assert "blocks of 24 x 200 x 200 voxels, each needs 34 MB" in capsys.readouterr().err
     monkeypatch.setattr("twostream.volume.stage.resident", lambda: 10**9)
-    monkeypatch.setattr("twostream.candidates.proposing.resident", lambda: 10**9)
-    found = propose(volume, task, 0.5, 50, stage=Stage(limit=10**9 + 20_000_000))
+    found = propose(volume, task, 0.5, 50, stage=Stage(memory_limit=10**9 + 20_000_000))
     assert "blocks of 24 x 100 x 200 voxels, each needs 17 MB" in capsys.readouterr().err
     assert [(c.box, c.num_voxels) for c in found] == [(c.box, c.num_voxels) for c in expected] and len(found) > 5
 
@@ -79,28 +78,27 @@ def test_blocks_are_made_to_fit_and_candidates_stay_the_same(monkeypatch, capsys
 def test_what_does_not_fit_is_refused_before_it_is_begun(monkeypatch, tmp_path):
     task = get_task("mitochondria", SIZE)
     monkeypatch.setattr("twostream.volume.stage.resident", lambda: 10**9)
-    monkeypatch.setattr("twostream.candidates.proposing.resident", lambda: 10**9)
     with pytest.raises(InputError) as caught:
-        propose(blobs(task), task, 0.5, 50, stage=Stage(limit=10**9 + 1000))
+        propose(blobs(task), task, 0.5, 50, stage=Stage(memory_limit=10**9 + 1000))
     assert str(caught.value) == (
         "propose: a block of 24 x 100 x 100 voxels needs 8.5 MB, and this process holds 1.0 GB already: more than "
         "--memory 1.0 GB. Allow more."
     )
     with pytest.raises(InputError, match=r"at a threshold of 0\.5 one connected part of the foreground lies in "):
-        propose(blobs(task, density=0.7), task, 0.5, 50, stage=Stage(limit=10**9 + 20_000_000))
+        propose(blobs(task, density=0.7), task, 0.5, 50, stage=Stage(memory_limit=10**9 + 20_000_000))
 
 
 def test_a_stage_that_goes_on_has_the_blocks_that_it_began_with(monkeypatch, tmp_path):
     held = [0]
     monkeypatch.setattr("twostream.volume.stage.resident", lambda: held[0])
     words = ("predict", (8, 64, 64), (2, 8, 8), lambda shape: int(np.prod(shape)))
-    with Memory(tmp_path / "work", {}) as memory:
-        first = Stage(memory=memory, limit=20_000).block_shape(*words)
+    with Journal(tmp_path / "work", {}) as journal:
+        first = Stage(journal=journal, memory_limit=20_000).block_shape(*words)
     held[0] = 3_000
-    with Memory(tmp_path / "work", {}) as memory:
-        assert first == Stage(memory=memory, limit=20_000).block_shape(*words) == (8, 32, 64)
+    with Journal(tmp_path / "work", {}) as journal:
+        assert first == Stage(journal=journal, memory_limit=20_000).block_shape(*words) == (8, 32, 64)
     held[0] = 15_000
-    assert Stage(limit=20_000).block_shape(*words) == (4, 32, 32)
+    assert Stage(memory_limit=20_000).block_shape(*words) == (4, 32, 32)
 
 
 MEASURED = """

@@ -117,7 +117,7 @@ def test_chunks_that_are_lost_while_a_prediction_waits_are_written_again(make_pr
 def test_killed_when_a_prediction_was_whole_and_its_memory_not_yet_gone(make_project, monkeypatch):
     undisturbed, project = do(make_project("undisturbed"), *STEPS), do(make_project("project"), "train")
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("twostream.volume.stage.Memory.discard", lambda self: (_ for _ in ()).throw(KeyboardInterrupt()))
+        patch.setattr("twostream.volume.stage.Journal.discard", lambda self: (_ for _ in ()).throw(KeyboardInterrupt()))
         run_step(project, "predict")
     do(Project(project.root), "predict", "propose")
     same(project, undisturbed)

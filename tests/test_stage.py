@@ -18,7 +18,7 @@ from twostream.candidates.candidate import Candidate
 from twostream.candidates.proposing import CandidatesFile, DecodedFile
 from twostream.volume.components import label_block
 from twostream.volume.execution import Executor, InProcess, PickledInProcess
-from twostream.volume.stage import MAX_FAILED, NUM_TRIES, Memory, Stage
+from twostream.volume.stage import MAX_FAILED, NUM_TRIES, Journal, Stage
 
 BLOCKS = list(grid(Box((0, 0, 0), (4, 20, 30)), (2, 10, 10)))
 
@@ -47,8 +47,8 @@ class Text:
 
 @pytest.mark.parametrize("executor", [InProcess(), PickledInProcess()])
 def test_every_block_comes_once(executor, tmp_path):
-    for memory in (None, Memory(tmp_path / "work", {})):
-        found = dict(Stage(executor, memory).run("s", Fails([]), BLOCKS))
+    for journal in (None, Journal(tmp_path / "work", {})):
+        found = dict(Stage(executor, journal).run("s", Fails([]), BLOCKS))
         assert found == {block: block.write_box.offset_zyx[2] for block in BLOCKS}
 
 
@@ -62,8 +62,8 @@ def test_a_block_that_failed_is_tried_again(capsys):
 def test_a_block_that_always_fails_ends_the_stage_and_the_others_are_kept(tmp_path):
     bad = [BLOCKS[3].write_box, BLOCKS[5].write_box]
     function = Fails(bad, error=VolumeError("a.zarr is broken."))
-    with pytest.raises(BlocksError) as caught, Memory(tmp_path / "work", {}) as memory:
-        list(Stage(memory=memory).run("s", function, BLOCKS, description="predict"))
+    with pytest.raises(BlocksError) as caught, Journal(tmp_path / "work", {}) as journal:
+        list(Stage(journal=journal).run("s", function, BLOCKS, description="predict"))
     text = str(caught.value)
     assert text == (
         f"predict: 2 of 12 blocks failed 3 times each: {bad[0]}; {bad[1]}. The first one: a.zarr is broken. The 10 "
@@ -71,7 +71,7 @@ def test_a_block_that_always_fails_ends_the_stage_and_the_others_are_kept(tmp_pa
     )
     assert "in __call__" in caught.value.traceback and caught.value.is_ours
     again = Fails([])
-    assert len(list(Stage(memory=Memory(tmp_path / "work", {})).run("s", again, BLOCKS))) == 2
+    assert len(list(Stage(journal=Journal(tmp_path / "work", {})).run("s", again, BLOCKS))) == 2
     assert {block.write_box for block in again.runs} == set(bad)
 
 
@@ -97,82 +97,82 @@ def test_an_executor_that_loses_a_block_is_found_out():
 
 
 def test_a_stage_that_was_stopped_goes_on_where_it_was(tmp_path):
-    running = Stage(memory=Memory(tmp_path / "work", {"a": 1})).run("s", Fails([]), BLOCKS, codec=Text())
+    running = Stage(journal=Journal(tmp_path / "work", {"a": 1})).run("s", Fails([]), BLOCKS, codec=Text())
     first = [next(running) for _ in range(5)]
     running.close()
     function = Fails([])
-    found = list(Stage(memory=Memory(tmp_path / "work", {"a": 1})).run("s", function, BLOCKS, codec=Text()))
+    found = list(Stage(journal=Journal(tmp_path / "work", {"a": 1})).run("s", function, BLOCKS, codec=Text()))
     # The fifth was given out, but its receiver did not come back for another one.
     assert function.runs == BLOCKS[4:] and found[:4] == first[:4] and dict(found).keys() == set(BLOCKS)
-    list(Stage(memory=Memory(tmp_path / "work", {"a": 1})).run("s", function, BLOCKS))
+    list(Stage(journal=Journal(tmp_path / "work", {"a": 1})).run("s", function, BLOCKS))
     assert len(function.runs) == 8
 
 
 def test_other_work_starts_anew_and_names_are_apart(tmp_path):
-    list(Stage(memory=Memory(tmp_path / "work", {"a": 1})).run("s", Fails([]), BLOCKS))
+    list(Stage(journal=Journal(tmp_path / "work", {"a": 1})).run("s", Fails([]), BLOCKS))
     (tmp_path / "work" / "output").write_text("half")
-    memory = Memory(tmp_path / "work", {"a": 1})
-    assert memory.done("s") == set(range(12)) and memory.done("t") == set() and (memory.folder / "output").exists()
-    del memory
-    memory = Memory(tmp_path / "work", {"a": 2})
-    assert memory.done("s") == set() and not (memory.folder / "output").exists()
+    journal = Journal(tmp_path / "work", {"a": 1})
+    assert journal.done("s") == set(range(12)) and journal.done("t") == set() and (journal.folder / "output").exists()
+    del journal
+    journal = Journal(tmp_path / "work", {"a": 2})
+    assert journal.done("s") == set() and not (journal.folder / "output").exists()
 
 
 @pytest.mark.parametrize("end", ["1", "12", "", "x.", "-1.", "99.", "\xff."])
 def test_a_line_that_was_cut_off_does_not_count(tmp_path, end):
-    memory = Memory(tmp_path / "work", {})
-    memory.add("s", 0)
-    with (memory.folder / "s.done").open("ab") as file:
+    journal = Journal(tmp_path / "work", {})
+    journal.add("s", 0)
+    with (journal.folder / "s.done").open("ab") as file:
         file.write(end.encode("latin-1"))
-    memory.add("s", 7)
-    assert memory.done("s") - {99} == {0, 7}
+    journal.add("s", 7)
+    assert journal.done("s") - {99} == {0, 7}
     function = Fails([])
-    list(Stage(memory=memory).run("s", function, BLOCKS))
+    list(Stage(journal=journal).run("s", function, BLOCKS))
     assert len(function.runs) == len(BLOCKS) - 2
 
 
 def test_a_damaged_result_is_computed_again(tmp_path, capsys):
     work = tmp_path / "work"
-    list(Stage(memory=Memory(work, {})).run("s", Fails([]), BLOCKS, codec=Text()))
+    list(Stage(journal=Journal(work, {})).run("s", Fails([]), BLOCKS, codec=Text()))
     (work / "s" / "000000003").write_text("half")
     (work / "s" / "000000005").unlink()
     function = Fails([])
-    found = list(Stage(memory=Memory(work, {})).run("s", function, BLOCKS, codec=Text()))
+    found = list(Stage(journal=Journal(work, {})).run("s", function, BLOCKS, codec=Text()))
     assert len(found) == len(BLOCKS) and function.runs == [BLOCKS[3], BLOCKS[5]]
     assert "s: 10 of 12 blocks were done before; 2 more are damaged" in capsys.readouterr().err
 
 
 def test_output_that_is_gone_is_computed_again(tmp_path):
-    memory = Memory(tmp_path / "work", {})
-    list(Stage(memory=memory).run("s", Fails([]), BLOCKS))
+    journal = Journal(tmp_path / "work", {})
+    list(Stage(journal=journal).run("s", Fails([]), BLOCKS))
     function = Fails([])
-    list(Stage(memory=memory).run("s", function, BLOCKS, is_there=lambda block: block != BLOCKS[4]))
+    list(Stage(journal=journal).run("s", function, BLOCKS, is_there=lambda block: block != BLOCKS[4]))
     assert function.runs == [BLOCKS[4]]
 
 
 def test_two_processes_do_not_share_a_memory(tmp_path):
-    memory = Memory(tmp_path / "work", {"a": 1})
+    journal = Journal(tmp_path / "work", {"a": 1})
     for work in ({"a": 1}, {"a": 2}):
         with pytest.raises(InputError, match="is the unfinished work of another process that is still running"):
-            Memory(tmp_path / "work", work)
-    memory.discard()
+            Journal(tmp_path / "work", work)
+    journal.discard()
     assert not (tmp_path / "work").exists()
-    Memory(tmp_path / "work", {"a": 2})
+    Journal(tmp_path / "work", {"a": 2})
 
 
 def test_another_version_of_the_package_starts_anew(tmp_path, monkeypatch):
-    memory = Memory(tmp_path / "work", {})
-    memory.add("s", 1)
-    del memory
-    assert Memory(tmp_path / "work", {}).done("s") == {1}
+    journal = Journal(tmp_path / "work", {})
+    journal.add("s", 1)
+    del journal
+    assert Journal(tmp_path / "work", {}).done("s") == {1}
     monkeypatch.setattr("twostream.volume.stage.__version__", "0.0.1")
-    assert Memory(tmp_path / "work", {}).done("s") == set()
+    assert Journal(tmp_path / "work", {}).done("s") == set()
 
 
 @pytest.mark.parametrize("number", range(4))
 def test_a_removal_that_was_interrupted_leaves_no_block_that_counts(tmp_path, monkeypatch, number):
-    memory = Memory(tmp_path / "work", {})
-    list(Stage(memory=memory).run("s", Fails([]), BLOCKS, codec=Text()))
+    journal = Journal(tmp_path / "work", {})
+    list(Stage(journal=journal).run("s", Fails([]), BLOCKS, codec=Text()))
     original, removed = Path.unlink, []
 
     def unlink(self, *words):
@@ -183,22 +183,22 @@ def test_a_removal_that_was_interrupted_leaves_no_block_that_counts(tmp_path, mo
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(Path, "unlink", unlink)
-        memory.discard()
+        journal.discard()
         raise KeyboardInterrupt
-    del memory
-    done = Memory(tmp_path / "work", {}).done("s")
+    del journal
+    done = Journal(tmp_path / "work", {}).done("s")
     assert done == (set(range(12)) if number == 0 else set())
 
 
 def test_a_folder_of_somebody_else_is_left_alone(tmp_path):
     (tmp_path / "work").mkdir()
     (tmp_path / "work" / "twostream-work.json.partial").write_text("{")  # killed while it was made
-    assert Memory(tmp_path / "work", {"a": 1}).done("s") == set()
+    assert Journal(tmp_path / "work", {"a": 1}).done("s") == set()
     assert json.loads((tmp_path / "work" / "twostream-work.json").read_text())["a"] == 1
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years")
     with pytest.raises(InputError, match=r"mine is there, and is no unfinished work of this program"):
-        Memory(tmp_path / "mine", {})
+        Journal(tmp_path / "mine", {})
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "years"
 
 
@@ -208,7 +208,7 @@ from pathlib import Path
 import numpy as np
 from twostream.base.geometry import Box, grid
 from twostream.volume import continue_volume
-from twostream.volume.stage import Memory, Stage
+from twostream.volume.stage import Journal, Stage
 
 volume = continue_volume(sys.argv[1])
 def fill(block):
@@ -216,7 +216,7 @@ def fill(block):
         os.kill(os.getpid(), signal.SIGKILL)
     volume.write(block.write_box, np.full(block.write_box.shape_zyx, 7, np.uint8))
 
-list(Stage(memory=Memory(Path(sys.argv[2]), {})).run("s", fill, list(grid(volume.box, (16, 128, 128)))))
+list(Stage(journal=Journal(Path(sys.argv[2]), {})).run("s", fill, list(grid(volume.box, (16, 128, 128)))))
 """
 
 
@@ -227,9 +227,9 @@ def test_killed_in_the_middle_what_is_remembered_is_written(tmp_path):
     create_volume(path, shape_zyx=(16, 256, 384), dtype=np.uint8, voxel_size_nm=(30.0, 8.0, 8.0))
     ended = subprocess.run([sys.executable, "-c", KILLED, path, str(tmp_path / "work")], env=os.environ)
     assert ended.returncode == -signal.SIGKILL
-    volume, memory = continue_volume(path), Memory(tmp_path / "work", {})
+    volume, journal = continue_volume(path), Journal(tmp_path / "work", {})
     blocks = list(grid(volume.box, (16, 128, 128)))
-    assert memory.done("s") == {0, 1, 2, 3}
+    assert journal.done("s") == {0, 1, 2, 3}
     written = [(volume.read(block.write_box) == 7).all() for block in blocks]
     assert written == [True] * 4 + [False] * 2
 

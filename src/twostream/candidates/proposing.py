@@ -21,7 +21,6 @@ import numpy as np
 from twostream.base.atomic import read_arrays, write_arrays
 from twostream.base.errors import InputError
 from twostream.base.geometry import Block, Box, grid
-from twostream.base.memory import resident, size_text
 from twostream.candidates.candidate import Candidate, clean, extract
 from twostream.task import Task
 from twostream.volume import Volume
@@ -101,12 +100,10 @@ def _check_islands(islands: Sequence[Island], block_zyx: Sequence[int], decoding
     """Raise InputError if an island that must be decoded as a whole is too large for the memory that is allowed."""
     largest = max(islands, key=lambda island: island.box.num_voxels)
     region = MAX_REGION * math.prod(block_zyx) * len(decoding.task.channels)  # what ``grouped`` lets be read at once
-    needed, held = decoding.island_bytes(largest.box.num_voxels) + region, resident()
-    if stage.limit is not None and held + needed > stage.limit:
+    if excess := stage.excess(decoding.island_bytes(largest.box.num_voxels) + region):
         raise InputError(
             f"propose: at a threshold of {decoding.threshold:g} one connected part of the foreground lies in "
-            f"{largest.box} and needs {size_text(needed)}; this process holds {size_text(held)} already, and --memory "
-            f"allows {size_text(stage.limit)}. A higher threshold (candidates.threshold) takes it apart; or allow more."
+            f"{largest.box}. It {excess}. A higher threshold (candidates.threshold) takes it apart; or allow more."
         )
 
 
@@ -117,7 +114,7 @@ def _first_voxel(candidate: Candidate) -> tuple[int, ...]:
 
 
 def work_of(probability: Volume, task: Task, min_voxels: int) -> dict[str, object]:
-    """What the candidates of a probability depend on, the threshold apart (``Memory``)."""
+    """What the candidates of a probability depend on, the threshold apart (``Journal``)."""
     return {
         "probability": probability.uri,
         "shape_zyx": probability.shape_zyx,

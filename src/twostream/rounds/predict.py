@@ -25,7 +25,7 @@ from twostream.project.fingerprint import fact_of
 from twostream.project.project import Detail, Project
 from twostream.volume import Volume, continue_volume, create_volume, open_volume
 from twostream.volume.checks import check_all_chunks
-from twostream.volume.stage import Memory, Stage, remove_work
+from twostream.volume.stage import Journal, Stage, remove_work
 
 PROBABILITY_NAME = "probability.zarr"
 UNFINISHED_NAME, PROPOSE_UNFINISHED_NAME = "predict.partial", "propose.partial"
@@ -57,10 +57,10 @@ def _predict(project: Project, round_number: int, target: Path) -> None:
     """Apply S to the image."""
     checkpoint = project.path(round_number, "checkpoint.ckpt")
     segmenter = Segmenter.load(checkpoint)
-    with Memory(project.path(round_number, UNFINISHED_NAME), _work(project, checkpoint)) as memory:
-        path = memory.folder / PROBABILITY_NAME
+    with Journal(project.path(round_number, UNFINISHED_NAME), _work(project, checkpoint)) as journal:
+        path = journal.folder / PROBABILITY_NAME
         if not path.exists():
-            memory.restart()
+            journal.restart()
             write_folder(path, lambda partial: _create(project, partial))
         output = continue_volume(str(path.absolute()))
         predict(
@@ -68,12 +68,12 @@ def _predict(project: Project, round_number: int, target: Path) -> None:
             project.image,
             output,
             project.config.segmentation,
-            Stage(project.executor, memory, project.memory_limit),
+            Stage(project.executor, journal, project.memory_limit),
         )
         check_all_chunks(output)
         shutil.rmtree(target, ignore_errors=True)
         os.replace(path, target)
-        memory.discard()
+        journal.discard()
 
 
 def _work(project: Project, checkpoint: Path) -> dict[str, Any]:

@@ -32,7 +32,7 @@ from twostream.rounds.pool import pool_of
 from twostream.rounds.predict import PROBABILITY_NAME, PROPOSE_UNFINISHED_NAME, probability_of
 from twostream.volume import Volume
 from twostream.volume.checks import check_all_chunks
-from twostream.volume.stage import Memory, Stage, remove_work
+from twostream.volume.stage import Journal, Stage, remove_work
 
 
 @dataclass(frozen=True)
@@ -140,8 +140,8 @@ def _decode_probability(project: Project, round_number: int) -> Proposal:
     check_all_chunks(probability)
     predicted = project.ledger.finished_steps().get((round_number, "predict"))
     work = work_of(probability, project.task, project.min_voxels) | {"predicted": predicted}
-    with Memory(project.path(round_number, PROPOSE_UNFINISHED_NAME), work) as memory:
-        return _decode(project, round_number, probability, Stage(project.executor, memory, project.memory_limit))
+    with Journal(project.path(round_number, PROPOSE_UNFINISHED_NAME), work) as journal:
+        return _decode(project, round_number, probability, Stage(project.executor, journal, project.memory_limit))
 
 
 def _decode(project: Project, round_number: int, probability: Volume, stage: Stage) -> Proposal:

@@ -8,7 +8,6 @@ Knows executors, blocks and files; must not know what is computed.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import shutil
 import time
@@ -23,6 +22,7 @@ from twostream.base import progress
 from twostream.base.atomic import write_text
 from twostream.base.errors import BlocksError, InputError, TwoStreamError
 from twostream.base.geometry import Vector
+from twostream.base.lock import try_lock
 from twostream.base.memory import resident, size_text
 from twostream.volume.execution import Executor, InProcess
 
@@ -36,9 +36,9 @@ MAX_FAILED = 16
 WORK_NAME, LOCK_NAME = "twostream-work.json", "lock"
 NOT_YET = {LOCK_NAME, f"{WORK_NAME}.partial"}
 """What a folder may hold when a process is killed while it makes it."""
-STAGE_ENDING, JOURNAL_ENDING = ".stage", ".done"
+STAGE_ENDING, DONE_ENDING = ".stage", ".done"
 WHOLE = "."
-"""Ends each line of a journal."""
+"""Ends each line of a list of blocks that are done."""
 MAX_NAMED = 8
 """Failed blocks that an error names."""
 
@@ -53,7 +53,7 @@ class Codec(Protocol[Result]):
         """The result that ``write`` wrote."""
 
 
-class Memory:
+class Journal:
     """What is done of some work, in a folder that may also hold its unfinished output.
 
     A folder of other work, or of another version of this package, is emptied. What a block wrote must be on the disk
@@ -80,17 +80,15 @@ class Memory:
                 f"name; rename or remove it."
             )
         folder.mkdir(parents=True, exist_ok=True)
-        self._lock = (folder / LOCK_NAME).open("w")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self._lock.close()
-            raise InputError(f"{folder} is the unfinished work of another process that is still running.") from None
+        lock = try_lock(folder / LOCK_NAME)
+        if lock is None:
+            raise InputError(f"{folder} is the unfinished work of another process that is still running.")
+        self._lock = lock
         if not path.is_file() or path.read_text(encoding="utf-8") != stated:
             self.restart()
             write_text(path, stated)
 
-    def __enter__(self) -> Memory:
+    def __enter__(self) -> Journal:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -102,7 +100,7 @@ class Memory:
 
     def done(self, name: str) -> set[int]:
         """Positions of the blocks of a stage that are done."""
-        path = self._journal(name)
+        path = self._done_path(name)
         return _positions(path) if path.exists() else set()
 
     def begin(self, name: str, description: str, num_blocks: int) -> None:
@@ -112,7 +110,7 @@ class Memory:
 
     def add(self, name: str, position: int) -> None:
         """Remember that a block is done. Its output must have been written before."""
-        with self._journal(name).open("a", encoding="ascii") as file:
+        with self._done_path(name).open("a", encoding="ascii") as file:
             file.write(f"\n{position}{WHOLE}\n")  # the line before may have been cut off
 
     def keep(self, name: str, position: int, codec: Codec[Result], result: Result) -> None:
@@ -131,17 +129,17 @@ class Memory:
     def _result_path(self, name: str, position: int) -> Path:
         return self.folder / name / f"{position:09d}"
 
-    def recall(self, name: str, value: Any) -> None:
-        """Keep a plain value, for ``recalled``."""
+    def note(self, name: str, value: Any) -> None:
+        """Keep a plain value, for ``noted``."""
         write_text(self.folder / f"{name}.json", json.dumps(value))
 
-    def recalled(self, name: str) -> Any:
-        """The value that ``recall`` kept; None if there is none."""
+    def noted(self, name: str) -> Any:
+        """The value that ``note`` kept; None if there is none."""
         path = self.folder / f"{name}.json"
         return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
-    def _journal(self, name: str) -> Path:
-        return self.folder / f"{name}{JOURNAL_ENDING}"
+    def _done_path(self, name: str) -> Path:
+        return self.folder / f"{name}{DONE_ENDING}"
 
     def discard(self) -> None:
         """Remove the folder, when the work is whole."""
@@ -149,15 +147,15 @@ class Memory:
 
 
 def remove_work(folder: Path) -> None:
-    """Remove the folder of a ``Memory``, if it is there. Where that is interrupted, no block in it counts as done."""
+    """Remove the folder of a ``Journal``, if it is there. Where that is interrupted, no block in it counts as done."""
     if (folder / WORK_NAME).exists():
         _empty(folder)
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def _empty(folder: Path) -> None:
-    # Journals first: a removal that is interrupted must not leave blocks that count as done.
-    for one in sorted(folder.iterdir(), key=lambda one: one.suffix != JOURNAL_ENDING):
+    # Those lists first: a removal that is interrupted must not leave blocks that count as done.
+    for one in sorted(folder.iterdir(), key=lambda one: one.suffix != DONE_ENDING):
         if one.name in (WORK_NAME, LOCK_NAME):
             continue
         if one.is_dir() and not one.is_symlink():
@@ -183,21 +181,21 @@ class Unfinished:
 
 
 def unfinished(folder: Path) -> Unfinished | None:
-    """The stage of a memory that was worked on last; None if none has begun."""
-    stages = [path for path in folder.glob(f"*{STAGE_ENDING}") if path.with_suffix(JOURNAL_ENDING).exists()]
+    """The stage of a journal that was worked on last; None if none has begun."""
+    stages = [path for path in folder.glob(f"*{STAGE_ENDING}") if path.with_suffix(DONE_ENDING).exists()]
     if not stages:
         return None
-    last = max(stages, key=lambda path: path.with_suffix(JOURNAL_ENDING).stat().st_mtime)
-    journal = last.with_suffix(JOURNAL_ENDING)
+    last = max(stages, key=lambda path: path.with_suffix(DONE_ENDING).stat().st_mtime)
+    done = last.with_suffix(DONE_ENDING)
     stated = json.loads(last.read_text(encoding="utf-8"))
     return Unfinished(
-        stated["description"], len(_positions(journal)), stated["num_blocks"], time.time() - journal.stat().st_mtime
+        stated["description"], len(_positions(done)), stated["num_blocks"], time.time() - done.stat().st_mtime
     )
 
 
-def _positions(journal: Path) -> set[int]:
+def _positions(path: Path) -> set[int]:
     # A line that was cut off lacks its end: that block is done again.
-    lines = journal.read_text(encoding="ascii", errors="replace").split("\n")
+    lines = path.read_text(encoding="ascii", errors="replace").split("\n")
     return {int(line[:-1]) for line in lines if line.endswith(WHOLE) and line[:-1].isdecimal()}
 
 
@@ -253,13 +251,13 @@ class Stage:
 
     Attributes:
         executor: runs them.
-        memory: remembers those that are done; None: nothing is remembered.
-        limit: bytes that each process may hold; None: as many as a block needs.
+        journal: remembers those that are done; None: nothing is remembered.
+        memory_limit: bytes that each process may hold; None: as many as a block needs.
     """
 
     executor: Executor = field(default_factory=InProcess)
-    memory: Memory | None = None
-    limit: int | None = None
+    journal: Journal | None = None
+    memory_limit: int | None = None
 
     def block_shape(
         self,
@@ -277,24 +275,31 @@ class Stage:
             num_bytes: what a block of some shape needs beside what the process holds now.
 
         Raises:
-            InputError: the smallest block needs more than ``limit``.
+            InputError: the smallest block needs more than ``memory_limit``.
         """
-        kept = self.memory.recalled(f"{description} {self.limit}") if self.memory else None
-        shape, held = [int(n) for n in kept or wanted], resident()
-        while self.limit is not None and held + num_bytes(shape) > self.limit:
+        kept = self.journal.noted(f"{description} {self.memory_limit}") if self.journal else None
+        shape = [int(n) for n in kept or wanted]
+        while (excess := self.excess(num_bytes(shape))) is not None:
             axis = max(range(3), key=lambda axis: shape[axis] / least[axis])
             if shape[axis] < 2 * least[axis]:
-                raise InputError(
-                    f"{description}: a block of {' x '.join(map(str, shape))} voxels needs "
-                    f"{size_text(num_bytes(shape))}, and this process holds {size_text(held)} already: more than "
-                    f"--memory {size_text(self.limit)}. Allow more."
-                )
+                named = " x ".join(map(str, shape))
+                raise InputError(f"{description}: a block of {named} voxels {excess}. Allow more.")
             shape[axis] = -(-shape[axis] // 2)
         each = " x ".join(map(str, shape))
         progress.say(f"  {description}: blocks of {each} voxels, each needs {size_text(num_bytes(shape))}")
-        if self.memory:
-            self.memory.recall(f"{description} {self.limit}", shape)
+        if self.journal:
+            self.journal.note(f"{description} {self.memory_limit}", shape)
         return shape[0], shape[1], shape[2]
+
+    def excess(self, num_bytes: int) -> str | None:
+        """That so many bytes more than the process holds now are not allowed, for an error; None if they are."""
+        held = resident()
+        if self.memory_limit is None or held + num_bytes <= self.memory_limit:
+            return None
+        return (
+            f"needs {size_text(num_bytes)}, and this process holds {size_text(held)} already: more than "
+            f"--memory {size_text(self.memory_limit)}"
+        )
 
     def run(
         self,
@@ -312,7 +317,7 @@ class Stage:
         done before it is remembered.
 
         Args:
-            name: of the stage in the memory; letters, digits, dots and hyphens.
+            name: of the stage in the journal; letters, digits, dots and hyphens.
             function: of one block; can be pickled.
             blocks: the same, in the same order, each time the stage is run.
             codec: keeps the results, and blocks that were done before are yielded too, first.
@@ -325,14 +330,14 @@ class Stage:
         Raises:
             BlocksError: blocks failed ``NUM_TRIES`` times, or ``MAX_FAILED`` of them once. The others are remembered.
         """
-        memory, description = self.memory, description or name
+        journal, description = self.journal, description or name
         done: set[int] = set()
-        if memory:
+        if journal:
             for position, result in self._done_before(name, blocks, codec, is_there, description):
                 done.add(position)
                 if codec:
                     yield blocks[position], result
-            memory.begin(name, description, len(blocks))
+            journal.begin(name, description, len(blocks))
         left = [position for position in range(len(blocks)) if position not in done]
         with progress.task(description, total=len(left)) as advance:
             for number in range(1, NUM_TRIES + 1):
@@ -343,15 +348,15 @@ class Stage:
                         if len(failed) == MAX_FAILED:
                             break
                         continue
-                    if memory and codec:
-                        memory.keep(name, position, codec, result)
+                    if journal and codec:
+                        journal.keep(name, position, codec, result)
                     yield blocks[position], result
                     done.add(position)
-                    if memory:
-                        memory.add(name, position)
+                    if journal:
+                        journal.add(name, position)
                     advance(1)
                 if len(failed) == MAX_FAILED or (failed and number == NUM_TRIES):
-                    raise _error(description, blocks, failed, len(done), number, memory is not None)
+                    raise _error(description, blocks, failed, len(done), number, journal is not None)
                 self._check_all_came_back(description, blocks, [p for p in left if p not in done and p not in failed])
                 if not failed:
                     return
@@ -370,10 +375,10 @@ class Stage:
         description: str,
     ) -> Iterator[tuple[int, Any]]:
         """(position, result) of the blocks that were done before and are still whole."""
-        assert self.memory is not None
-        stated, number = sorted(p for p in self.memory.done(name) if p < len(blocks)), 0
+        assert self.journal is not None
+        stated, number = sorted(p for p in self.journal.done(name) if p < len(blocks)), 0
         for position in stated:
-            result = self.memory.result(name, position, codec) if codec else None
+            result = self.journal.result(name, position, codec) if codec else None
             is_whole = result is not None if codec else (is_there is None or is_there(blocks[position]))
             if is_whole:
                 number += 1

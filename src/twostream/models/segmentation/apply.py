@@ -29,7 +29,7 @@ from twostream.volume import Volume, continue_volume, create_volume
 from twostream.volume.checks import check_all_chunks
 from twostream.volume.execution import Executor, InProcess
 from twostream.volume.grey import open_grey, open_values, robust_window, spread_boxes
-from twostream.volume.stage import Memory, Stage
+from twostream.volume.stage import Journal, Stage
 from twostream.volume.uri import absolute_uri
 
 if TYPE_CHECKING:
@@ -97,11 +97,11 @@ def apply_model(
     engine = engine or ("torch" if is_installed("torch") else "onnx")
     windows = _windows(model, engine, num_threads)
     _tell_grey(model, image)
-    with Memory(output.with_name(output.name + ".partial"), _work(model, image, engine)) as memory:
-        stage, folder = Stage(executor or InProcess(), memory, memory_limit), memory.folder / "whole"
+    with Journal(output.with_name(output.name + ".partial"), _work(model, image, engine)) as journal:
+        stage, folder = Stage(executor or InProcess(), journal, memory_limit), journal.folder / "whole"
         number = _fill(folder, model, windows, image, stage)
         os.replace(folder, output)
-        memory.discard()
+        journal.discard()
     found = f"{number} objects ({model.card.task})"
     return f"{output}: {found}, probability, segmentation and candidates.parquet, by {engine}"
 
@@ -112,8 +112,8 @@ def _fill(folder: Path, model: Model, windows: WindowModel, image: Volume, stage
     place: dict[str, Any] = {"shape_zyx": image.shape_zyx, "voxel_size_nm": image.voxel_size_nm}
     place |= {"offset_nm": image.offset_nm}
     if not folder.exists():
-        if stage.memory:
-            stage.memory.restart()
+        if stage.journal:
+            stage.journal.restart()
         write_folder(
             folder,
             lambda partial: create_volume(
