@@ -4,13 +4,14 @@ For every set and seed one project is made and its round 0 run; every arm is a f
 annotator. After every round S is scored on the test box, by the thresholds of its round, and on synthetic sets also on
 fresh tissue that no project has seen.
 
-    replay       the default, but S is refitted on the labels boxes alone, for as many steps: the control
+    replay       S is refitted once on the labels boxes alone, for as many steps as all refits together: the control
     answers      answers, nothing propagated
     two-stream   the default
     random       the default, asking at random
     corrections  the default; badly shaped candidates are corrected by drawing
     windows      the default; a fifth of the batch are windows
-    before       refits as they were: a chain, never judged, 400 steps, nothing propagated
+    unjudged     the default, but every refit is taken
+    first        the default, but every refit begins with S_0
     finish       the model that `twostream finish` makes of the last round of "two-stream", which must be run before it
     finish-drawn the same of the last round of "corrections"
     ceiling      round 0 of a project whose labels are the truth of the whole pool, with twice the steps
@@ -61,7 +62,8 @@ ARMS: dict[str, tuple[str, ...]] = {
     "random": ("query.strategy=random",),
     "corrections": ("annotator.corrects=true",),
     "windows": ("query.window_share=0.2",),
-    "before": ("refit.start=warm", "refit.judged=false", "refit.propagate=0", "refit.num_steps=400"),
+    "unjudged": ("refit.judged=false",),
+    "first": ("refit.start=first",),
     "finish": (),
     "finish-drawn": (),
     "ceiling": (),
@@ -148,7 +150,7 @@ class Scored:
 
 
 def rounds_of(arm: str, options: argparse.Namespace) -> list[int]:
-    """The rounds of an arm. One is enough where every refit begins with round 0 and learns nothing from answers."""
+    """The rounds of an arm. One is enough where nothing is learned from answers."""
     if arm in FINISHED_ARM:
         return [options.rounds]
     if arm == "ceiling":
@@ -205,7 +207,10 @@ class Seed:
     def _loop(self, arm: str, rounds: list[int], base: Project, made: Scene) -> None:
         root = self._folder / arm
         if not (root / CONFIG_NAME).exists():
-            fork_project(base, root, list(ARMS[arm]))
+            settings = list(ARMS[arm])
+            if arm == "replay":
+                settings.append(f"refit.num_steps={self._options.rounds * base.config.refit.num_steps}")
+            fork_project(base, root, settings)
         project = Project(root)
         for number in rounds:  # one at a time: only the newest round keeps its probability
             run(project, rounds=number, truth_uri=made.labels)

@@ -82,7 +82,7 @@ SCENES = {
 }
 BESIDE: dict[str, tuple[str, ...]] = {
     "random": ("query.strategy=random",),
-    # One round is enough: every refit starts from round 0, and without answers all are alike.
+    # One refit for as many steps as those of the others together is enough where nothing is learned from answers.
     "no_answers": ("refit.use_answers=false", "rounds=1"),
 }
 """{folder: settings} of the projects beside the demonstration's: asking at random, and learning from no answer."""
@@ -126,7 +126,8 @@ def run_demo(out: Path, *, task: str, rounds: int, seed: int) -> Path:
     run(project, rounds=0, truth_uri=labels)
     for name, settings in BESIDE.items():
         if not (out / name / CONFIG_NAME).exists():
-            fork_project(project, out / name, list(settings))
+            num_steps = project.config.refit.num_steps * (rounds if name == "no_answers" else 1)
+            fork_project(project, out / name, [*settings, f"refit.num_steps={num_steps}"])
     beside = [Project(out / name) for name in BESIDE]
     _run_all(project, beside, rounds, labels)
     projects = [project, *beside]

@@ -137,7 +137,7 @@ def judged_sentence(judged: Mapping[str, Any], new_name: str, old_name: str) -> 
             f"true or false)"
         )
     mixed = f", blended {errors[str(float(share))]:.4f}" if judged["outcome"] == "blended" else ""
-    chance = max(judged.get("chances", {}).values(), default=0.0)
+    chance = judged.get("chances", {}).get("1.0", 0.0)
     give = f"; chance alone may make differences of {chance:.4f}" if chance else ""
     by = [f"{judged['num_held_out']} answers"] if judged["num_held_out"] else []
     by += [f"{n} objects of the validation box"] if (n := judged["num_validation_objects"]) else []

@@ -3,8 +3,8 @@
 The newest answers are divided in halves; each of two models learns from one half (and from all older answers) and is
 tested on the other. The refitted S is the mean of the two. It is blended with its predecessor, S + a (new - S): a = 1
 takes the new S, 0 keeps the old one. An error is how often S finds a wrong candidate more probable than a true object,
-and how badly it fits the validation box. The share is taken that lets all refits so far count alike, unless another one
-is better by more than chance. Equations: ``docs/segmentation.md``, *A refit is judged*.
+and how badly it fits the validation box. The new S is taken, unless another share is better by more than chance.
+Equations: ``docs/segmentation.md``, *A refit is judged*.
 
 Knows S, crops and targets; must not know the ledger, rounds or how S is trained.
 """
@@ -26,9 +26,12 @@ SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 """Shares of the new S that are tried; the first one keeps its predecessor."""
 MIN_OF_A_KIND = 2
 """Objects, and wrong candidates, from which on their order is evidence: one alone shows nothing of chance."""
-IS_OBJECT = {"mask": True, "drawn": True, "background": False, "ignore": False}
-"""{what a lesson teaches: whether its mask is an object}. "ignore" is a candidate of a wrong shape. A candidate whose
-sides were exchanged is no evidence: its foreground is right, and the answer is still False."""
+NUM_STANDARD_ERRORS = 2.0
+"""By how many the new S must be worse than another share to be left. It has learned from more than its predecessor, and
+with one standard error good refits were left by chance (LOG.md)."""
+IS_OBJECT = {"mask": True, "drawn": True, "background": False}
+"""{what a lesson teaches: whether its mask is an object}. A candidate of a wrong shape is no evidence: an object lies in
+a part of it, and the better S sees it there. Nor is one whose sides were exchanged: its foreground is right."""
 Weights = Mapping[str, torch.Tensor]
 """A state dict."""
 
@@ -40,7 +43,7 @@ class Choice:
     Attributes:
         share: of the new S in the S of the round, in [0, 1].
         errors: the error with each of ``SHARES``, in [0, 1]; empty without evidence, when the predecessor stays.
-        chances: standard error of the difference of each error and the lowest one.
+        chances: difference of each error and the lowest one that chance may make, ``NUM_STANDARD_ERRORS`` of it.
         num_answers: answers on which the halves were tested; of one kind alone they are no evidence.
         num_objects: objects of the validation box.
     """
@@ -98,14 +101,13 @@ class Evidence:
         self._validation, self._num_objects = validation, num_objects if validation else 0
         self._channels, self._foreground = list(channels), foreground
 
-    def judge(self, old: Segmenter, halves: Sequence[Weights], new: Weights, *, num_refits: int = 1) -> Choice:
+    def judge(self, old: Segmenter, halves: Sequence[Weights], new: Weights) -> Choice:
         """Choose the share of the new S.
 
         Args:
             old: the predecessor; its weights are exchanged meanwhile.
             halves: weights of the two models, in the order of ``halves`` above.
             new: weights of the refitted S.
-            num_refits: refits so far, with this one.
         """
         tested = self._tested.values()
         weights = np.array([sum(held_out.num_balanced for held_out in tested), self._num_objects], float)
@@ -115,8 +117,7 @@ class Evidence:
         found = [self._errors(old, before, halves, new, share) for share in SHARES]
         old.network.load_state_dict(before)
         num_answers = sum(len(held_out.images) for held_out in tested)
-        preferred = max(1 / num_refits, SHARES[1])  # however many they are, the newest one has learned from most
-        return chosen(found, weights / weights.sum(), preferred, num_answers, self._num_objects)
+        return chosen(found, weights / weights.sum(), num_answers, self._num_objects)
 
     def _errors(
         self, model: Segmenter, before: Weights, halves: Sequence[Weights], new: Weights, share: float
@@ -172,15 +173,12 @@ class Spread:
         return float(sum(d.var(ddof=1) / len(d) for d in differences if len(d) > 1))
 
 
-def chosen(
-    found: Sequence[Sequence[Spread]], weights: np.ndarray, preferred: float, num_answers: int, num_objects: int
-) -> Choice:
-    """The share that is taken: the preferred one, or the best if it is better by more than a standard error.
+def chosen(found: Sequence[Sequence[Spread]], weights: np.ndarray, num_answers: int, num_objects: int) -> Choice:
+    """The share that is taken: 1, or the best one if it is better by more than chance may make.
 
     Args:
         found: for each of ``SHARES``, the errors of the answers and of the validation box.
         weights: (2,) float, of these; they add up to 1.
-        preferred: share where evidence is silent; the nearest one of ``SHARES`` stands for it.
         num_answers, num_objects: of the result.
     """
     errors = [float(weights @ [one.error for one in tests]) for tests in found]
@@ -188,11 +186,10 @@ def chosen(
     chances = [
         0.0
         if share == lowest
-        else float(np.sqrt(weights**2 @ [a.variance_beside(b) for a, b in zip(tests, found[lowest], strict=True)]))
+        else NUM_STANDARD_ERRORS * float(np.sqrt(weights**2 @ [a.variance_beside(b) for a, b in zip(tests, found[lowest], strict=True)]))
         for share, tests in enumerate(found)
     ]
-    first = min(range(len(SHARES)), key=lambda i: abs(SHARES[i] - preferred))
-    taken = first if errors[first] - errors[lowest] <= chances[first] else lowest
+    taken = lowest if errors[-1] - errors[lowest] > chances[-1] else len(SHARES) - 1
     return Choice(SHARES[taken], tuple(errors), tuple(chances), num_answers, num_objects)
 
 

@@ -65,8 +65,6 @@ class _Refitting:
     def __init__(self, project: Project, round_number: int, taught: Taught) -> None:
         self._project, self._round, self._taught = project, round_number, taught
         self._settings = project.config.refit
-        # All refits from S_0 are draws of one training, which the mean evens out; a chain has only its last one.
-        self._num_refits = round_number if self._settings.start == "first" else 1
         self._previous_path = project.path(round_number - 1, "checkpoint.ckpt")
         self._previous_probability = probability_of(project, round_number - 1)
         self._replay = replay_of(project, round_number - 1)
@@ -93,7 +91,7 @@ class _Refitting:
         new = blended(weights[0], weights[1], 0.5)
         previous = Segmenter.load(self._previous_path)
         evidence = evidence_of(self._project, previous, self._taught.lessons, newest, self._replay)
-        choice = evidence.judge(previous, weights, new, num_refits=self._num_refits)
+        choice = evidence.judge(previous, weights, new)
         previous.network.load_state_dict(blended(previous.network.state_dict(), new, choice.share))
         detail = save_training(previous, Training(losses[0] + losses[1], [], {}), path)
         for name in "ab":

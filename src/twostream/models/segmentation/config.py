@@ -253,7 +253,7 @@ class RefitConfig(Config):
     """Refitting: how S is trained on the answers after each round.
 
     Attributes:
-        start: "first" fine-tunes the S of round 0 on all answers; "warm" fine-tunes the S of the previous round;
+        start: "warm" fine-tunes the S of the previous round on all answers; "first" fine-tunes the S of round 0;
             "scratch" trains a new S on labels and answers, as the first training does.
         judged: whether a refitted S is judged by what it has not learned from, and taken, blended with its predecessor
             or left (``rounds/judging.py``). Two models are trained then, each on half of the newest answers.
@@ -282,7 +282,7 @@ class RefitConfig(Config):
             are not typical of the volume. Chosen on development data (LOG.md).
     """
 
-    start: Literal["first", "warm", "scratch"] = "first"
+    start: Literal["first", "warm", "scratch"] = "warm"
     judged: bool = True
     use_answers: bool = True
     num_steps: int = Field(400, ge=0)
@@ -302,7 +302,7 @@ class RefitConfig(Config):
         if self.start == "scratch" and self.judged:
             raise ValueError(
                 "start is scratch and judged is true, but weights of two trainings from scratch cannot be blended; set "
-                "judged to false, or start to first"
+                "judged to false, or start to warm"
             )
         return self
 
