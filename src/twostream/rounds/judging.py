@@ -30,8 +30,8 @@ NUM_STANDARD_ERRORS = 2.0
 """By how many the new S must be worse than another share to be left. It has learned from more than its predecessor, and
 with one standard error good refits were left by chance (LOG.md)."""
 IS_OBJECT = {"mask": True, "drawn": True, "background": False}
-"""{what a lesson teaches: whether its mask is an object}. A candidate of a wrong shape is no evidence: an object lies in
-a part of it, and the better S sees it there. Nor is one whose sides were exchanged: its foreground is right."""
+"""{what a lesson teaches: whether its mask is an object}. A candidate of a wrong shape is no evidence: an object lies
+in a part of it, and the better S sees it there. Nor is one whose sides were exchanged: its foreground is right."""
 Weights = Mapping[str, torch.Tensor]
 """A state dict."""
 
@@ -183,12 +183,10 @@ def chosen(found: Sequence[Sequence[Spread]], weights: np.ndarray, num_answers: 
     """
     errors = [float(weights @ [one.error for one in tests]) for tests in found]
     lowest = int(np.argmin(errors))
-    chances = [
-        0.0
-        if share == lowest
-        else NUM_STANDARD_ERRORS * float(np.sqrt(weights**2 @ [a.variance_beside(b) for a, b in zip(tests, found[lowest], strict=True)]))
-        for share, tests in enumerate(found)
-    ]
+    chances = []
+    for share, tests in enumerate(found):
+        variances = [a.variance_beside(b) for a, b in zip(tests, found[lowest], strict=True)]
+        chances.append(0.0 if share == lowest else NUM_STANDARD_ERRORS * float(np.sqrt(weights**2 @ variances)))
     taken = lowest if errors[-1] - errors[lowest] > chances[-1] else len(SHARES) - 1
     return Choice(SHARES[taken], tuple(errors), tuple(chances), num_answers, num_objects)
 
