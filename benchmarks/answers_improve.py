@@ -243,7 +243,8 @@ def score(world: World, truth: Truth, output: Volume, chosen: Thresholds, min_vo
     whole = np.zeros(world.image.shape_zyx, np.uint32)
     whole[world.test_box.slices] = segmentation
     return scores_on_test_box(
-        MemoryVolume(whole, world.image.voxel_size_nm), output, truth, candidates, world.test_box,
+        MemoryVolume(whole, world.image.voxel_size_nm), output, truth, {c.label: c.score for c in candidates},
+        world.test_box,
         threshold=chosen.final_threshold, min_voxels=min_voxels, min_score=chosen.min_score,
     )  # fmt: skip
 

@@ -123,8 +123,9 @@ class Scored:
         segmentation = clean(task.decode(level, at["threshold"]), task, self.project.min_voxels)
         candidates = extract(segmentation, level[task.foreground], task, (0, 0, 0))
         scores = scores_on_test_box(
-            MemoryVolume(segmentation.astype(np.uint32), probability.voxel_size_nm), probability, truth, candidates,
-            box, threshold=at["final_threshold"], min_voxels=self.project.min_voxels, min_score=at["min_score"],
+            MemoryVolume(segmentation.astype(np.uint32), probability.voxel_size_nm), probability, truth,
+            {c.label: c.score for c in candidates}, box,
+            threshold=at["final_threshold"], min_voxels=self.project.min_voxels, min_score=at["min_score"],
         )  # fmt: skip
         return {name: None if value is None else round(float(value), 4) for name, value in scores.items()}
 

@@ -173,7 +173,8 @@ def score(fitted: Fitted, case: Case, opened: Opened) -> dict[str, float]:
     candidates = extract(proposed, inside[fitted.task.foreground], fitted.task, test_box.offset_zyx)
     return scores_on_test_box(
         MemoryVolume(segmentation, image.voxel_size_nm), output, Truth(opened.labels, opened.ignore, fitted.tuned),
-        candidates, test_box, threshold=fitted.final_threshold, min_voxels=fitted.min_voxels,
+        {c.label: c.score for c in candidates}, test_box, threshold=fitted.final_threshold,
+        min_voxels=fitted.min_voxels,
         min_score=fitted.min_score,
     )  # fmt: skip
 

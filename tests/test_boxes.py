@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -13,7 +14,7 @@ from test_cli import call, init, refused
 from twostream.base.errors import ConfigError, ProjectError
 from twostream.base.geometry import Box
 from twostream.candidates.candidate import Candidate
-from twostream.candidates.table import from_table, read_table, to_table, write_table
+from twostream.candidates.table import to_table, write_table
 from twostream.candidates.thresholds import CandidateConfig, LabelledBox, proposing_threshold, recall_on_labels
 from twostream.models.segmentation.config import SegmentationConfig
 from twostream.models.segmentation.labelled import LabelsBoxes, grey_values
@@ -22,7 +23,7 @@ from twostream.project.boxes import Boxes
 from twostream.project.export import export
 from twostream.project.project import Project
 from twostream.report import write_report
-from twostream.rounds.asking import may_be_asked
+from twostream.rounds.asking import may_be_asked, outside_boxes
 from twostream.rounds.loop import run
 from twostream.task import CERTAIN, IGNORE
 from twostream.task.kinds import Mitochondria
@@ -138,7 +139,9 @@ def test_what_the_boxes_cover_is_what_a_loop_over_voxels_says():
             touched = np.zeros((9, 9, 9), bool)
             for one in labels:
                 touched[one.slices] = True
-            assert boxes.touches_labels(box) == touched[box.slices].any()
+            project = SimpleNamespace(boxes=boxes, guarded_box=None)
+            outside = outside_boxes(project, np.array([[*box.offset_zyx, *box.stop_zyx]]))
+            assert outside.tolist() == [not touched[box.slices].any()]
     assert seen[True] > 3 and seen[False] > 3
 
 
@@ -272,9 +275,9 @@ def test_a_run_with_two_labels_boxes_asks_between_them(make_project, toy_file):
     project, asked = outcome("first")
     assert outcome("second")[1] == asked and len(asked) == 6
     left, right = map(Box.parse, (LEFT, RIGHT))
-    table = read_table(project.path(0, "candidates.parquet"))
-    pool = [c for c, askable in zip(from_table(table), table["in_pool"].to_pylist(), strict=True) if askable]
-    for candidate, askable in zip(from_table(table), may_be_asked(project, 0), strict=True):
+    candidates = project.candidates(0)
+    pool = candidates.take(candidates.column("in_pool"))
+    for candidate, askable in zip(candidates, may_be_asked(project, candidates), strict=True):
         free = not any(candidate.box.intersects(box) for box in (left, right, project.guarded_box))
         assert askable == free == (candidate.id in {c.id for c in pool})
     assert any(c.box.offset_zyx[2] >= 48 and c.box.stop_zyx[2] <= 112 for c in pool)  # between the boxes
@@ -306,7 +309,8 @@ def test_a_candidate_between_the_boxes_may_be_asked_even_inside_their_hull(make_
         extra = {} if older else {"in_pool": [False, True, True]}
         project.round_dir(0).mkdir(parents=True, exist_ok=True)
         write_table(to_table(candidates, task="mitochondria", extra=extra), project.path(0, "candidates.parquet"))
-        assert may_be_asked(project, 0) == ([True, False, False] if older else [False, True, True])
+        found = may_be_asked(project, project.candidates(0)).tolist()
+        assert found == ([True, False, False] if older else [False, True, True])
 
 
 def test_the_curated_data_set_names_the_boxes_that_its_labels_come_from(make_project, toy_file, tmp_path):

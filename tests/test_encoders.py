@@ -14,7 +14,7 @@ from torch import nn
 from twostream.base.errors import ConfigError, InputError, ProjectError
 from twostream.candidates.cutting import cut_all
 from twostream.candidates.patches import PatchConfig
-from twostream.candidates.table import from_table, read_table
+from twostream.candidates.stored import StoredCandidates
 from twostream.models.streams.config import StreamConfig, StreamsConfig
 from twostream.models.streams.encoders import ENCODERS, OnnxConfig
 from twostream.models.streams.external import OnnxEncoder
@@ -251,7 +251,7 @@ def test_the_loop_runs_with_encoders_as_both_streams(make_project, toy_file, tmp
     monkeypatch.chdir("/")  # the path does not depend on the working directory any more
     assert run(project, rounds=1, truth_uri=f"{toy_file}:mitochondria").finished
     for number in range(2):
-        candidates = from_table(read_table(project.path(number, "candidates.parquet")))
+        candidates = StoredCandidates.open(project.path(number, "candidates.parquet"))
         wide = PatchConfig(width_px=24, planes="central", pixel_size_nm=10)
         pairs = dict(cut_all(project.image, candidates, wide, 10))
         means = np.array([[pairs[i].mask.mean(), pairs[i].image.mean() / 255] for i in range(len(candidates))])
@@ -317,7 +317,7 @@ def test_the_loop_runs_with_s_and_the_vae_side_by_side(make_project, toy_file):
     project = make_project(overrides=["streams.supervised.method=vae+s"])
     assert run(project, rounds=1, truth_uri=f"{toy_file}:mitochondria").finished
     for number in range(2):
-        candidates = from_table(read_table(project.path(number, "candidates.parquet")))
+        candidates = StoredCandidates.open(project.path(number, "candidates.parquet"))
         latents = np.load(project.path(number, "latents_supervised.npy"))
         assert latents.shape == (len(candidates), 6) and np.isfinite(latents).all()
         some = candidates[:4]
@@ -334,7 +334,7 @@ def test_the_map_side_by_side_is_made_again_where_it_is_gone(make_project, toy_f
     before = np.load(path)["components"]
     path.unlink()
     with pytest.raises(InputError, match="cannot be read"):
-        candidates = from_table(read_table(project.path(0, "candidates.parquet")))[:2]
+        candidates = StoredCandidates.open(project.path(0, "candidates.parquet"))[:2]
         latents_of(project, 0, candidates, cut_pairs(project, candidates))
     project.path(0, "pool.npz").unlink()
     remake(Project(project.root))

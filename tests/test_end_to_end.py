@@ -19,7 +19,8 @@ from twostream.bench.candidates import Candidates
 from twostream.bench.pools import pools_of_recipe, seconds_of_rounds_0
 from twostream.bench.recipes import Recipe
 from twostream.candidates.candidate import Candidate
-from twostream.candidates.table import from_table, read_table
+from twostream.candidates.stored import StoredCandidates
+from twostream.candidates.table import read_table
 from twostream.cli import app
 from twostream.project.answer_tables import read_answers
 from twostream.project.create import fork_project
@@ -266,7 +267,7 @@ def test_the_candidate_table_ids_and_latents_have_the_same_rows(finished):
 
 def test_labels_of_candidates_are_the_values_in_the_segmentation(finished):
     segmentation = open_volume(str(finished.path(2, "segmentation.zarr")))
-    for candidate in from_table(read_table(finished.path(2, "candidates.parquet"))):
+    for candidate in StoredCandidates.open(finished.path(2, "candidates.parquet")):
         np.testing.assert_array_equal(segmentation.read(candidate.box) == candidate.label, candidate.mask > 0)
 
 

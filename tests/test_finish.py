@@ -14,7 +14,8 @@ from conftest import LABELS_BOX, TEST_BOX, TINY
 from test_cli import call, refused
 
 from twostream.base.errors import ConfigError, ProjectError
-from twostream.candidates.table import from_table, read_table, write_table
+from twostream.candidates.stored import StoredCandidates
+from twostream.candidates.table import read_table, write_table
 from twostream.models.segmentation import card as cards
 from twostream.models.segmentation.blending import PredictBlock
 from twostream.models.segmentation.config import SegmentationConfig
@@ -174,7 +175,7 @@ def test_torch_and_onnx_predict_the_same_elsewhere(model, toy_file, tmp_path):
     assert (cut != also_cut).mean() < 0.001
     table = pq.read_table(tmp_path / "torch" / "candidates.parquet")
     assert table["id"].to_pylist() == list(range(1, cut.max() + 1))
-    for candidate in from_table(read_table(tmp_path / "torch" / "candidates.parquet")):
+    for candidate in StoredCandidates.open(tmp_path / "torch" / "candidates.parquet"):
         assert ((cut[candidate.box.slices] == candidate.id) == (candidate.mask > 0)).all()
     assert open_volume(str(tmp_path / "torch" / "segmentation.zarr")).voxel_size_nm == (30.0, 10.0, 10.0)
 
@@ -248,7 +249,7 @@ def test_a_model_of_polarity_writes_both_sides(tmp_path):
     result = call("predict", "--model", tmp_path, "--image", f"{tmp_path / 'deep.h5'}:image", "-o", tmp_path / "out")
     assert result.exit_code == 0 and "holds uint16" in result.stderr, result.output
     _, cut = arrays(tmp_path / "out")
-    candidates = from_table(read_table(tmp_path / "out" / "candidates.parquet"))
+    candidates = StoredCandidates.open(tmp_path / "out" / "candidates.parquet")
     assert [c.id for c in candidates] == sorted({(value + 1) // 2 for value in np.unique(cut).tolist()} - {0}) != []
     for c in candidates:
         there = cut[c.box.slices]

@@ -8,7 +8,6 @@ from conftest import VOXEL_SIZE_NM, toy_arrays
 from twostream.base.geometry import Box
 from twostream.candidates.candidate import Candidate
 from twostream.candidates.padding import RIM_PX, on_padding
-from twostream.candidates.table import from_table, read_table
 from twostream.rounds.embed import embed_step
 from twostream.rounds.loop import run
 from twostream.rounds.pool import pool_of
@@ -66,8 +65,8 @@ def test_candidates_on_padding_are_not_in_the_pool_unless_told(make_project, pad
         )  # fmt: skip
         detail = propose_step(project, 0)
         project.ledger.finish_step(0, "propose", 0.0, detail)
-        table = read_table(project.path(0, "candidates.parquet"))
-        return project, detail, list(zip(from_table(table), table["in_pool"].to_pylist(), strict=True))
+        candidates = project.candidates(0)
+        return project, detail, list(zip(candidates, candidates.column("in_pool").tolist(), strict=True))
 
     project, detail, in_pool = proposed("without")
     said, whole = capfd.readouterr().err, project.image.box

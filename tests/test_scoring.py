@@ -52,8 +52,9 @@ def scores(segmentation, truth, box, ignore=None, level=200, task=None):
     candidates = extract(segmentation, probability, task, (0, 0, 0))
     judge = Truth(volume(truth), None if ignore is None else volume(ignore), task)
     return scores_on_test_box(
-        volume(segmentation), volume(probability[None]), judge, candidates, box, threshold=0.5, min_voxels=1
-    )
+        volume(segmentation), volume(probability[None]), judge, {c.label: c.score for c in candidates}, box,
+        threshold=0.5, min_voxels=1,
+    )  # fmt: skip
 
 
 BOX = Box((0, 0, 10), (1, 4, 30))  # the left face is inside the volume, the right one is the volume's face
@@ -428,7 +429,8 @@ def test_the_final_segmentation_drops_instances_below_min_score():
     found = extract(segmentation, probability, judge.task, (0, 0, 0))
     said = [
         scores_on_test_box(
-            volume(segmentation), volume(probability[None]), judge, found, Box.whole(truth.shape),
+            volume(segmentation), volume(probability[None]), judge, {c.label: c.score for c in found},
+            Box.whole(truth.shape),
             threshold=0.5, min_voxels=1, min_score=least,
         )
         for least in (0.0, 0.7)

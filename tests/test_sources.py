@@ -20,7 +20,8 @@ from twostream.candidates.candidate import extract
 from twostream.candidates.objects import read_objects
 from twostream.candidates.painting import paint
 from twostream.candidates.sources import SourceConfig
-from twostream.candidates.table import from_table, read_table
+from twostream.candidates.stored import StoredCandidates
+from twostream.candidates.table import read_table
 from twostream.candidates.truth import Truth
 from twostream.project.project import Project
 from twostream.rounds.annotator import SimulatedAnnotator
@@ -154,7 +155,7 @@ def test_exports_carry_the_source_id(finished, theirs, tmp_path):
     assert {row["candidate"]: row["source_id"] for row in tables["answers"]}.items() <= name_of.items()
     assert {str(row["candidate"]): str(row["source_id"]) for row in lines}.items() <= name_of.items()
     assert {row["id"]: row["source_id"] for row in tables["objects"]}.items() <= name_of.items()
-    candidates = from_table(read_table(project.path(2, "candidates.parquet")))
+    candidates = StoredCandidates.open(project.path(2, "candidates.parquet"))
     assert [c.label for c in candidates] == list(range(1, len(candidates) + 1))
     if kind == "segmentation":
         instances = open_volume(f"{theirs / 'other.h5'}:instances")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from twostream.candidates.table import from_table, read_table
 from twostream.project.probabilities import read_probabilities
 from twostream.query import STRATEGIES, Selection, Strategy, register_strategy
 from twostream.rounds.asking import may_be_asked
@@ -53,8 +52,8 @@ def test_a_strategy_gets_a_committee_and_positions_and_its_notes_are_recorded(ma
     assert stored.ids[stored.in_pool].tolist() == [c.id for c in later.candidates]
     np.testing.assert_array_equal(stored.probability[stored.in_pool], later.probability)
     rest = set(stored.ids[~stored.in_pool].tolist())  # those that touch the labels box or the guarded test box
-    proposed = from_table(read_table(project.path(1, "candidates.parquet")))
-    assert rest == {c.id for c, free in zip(proposed, may_be_asked(project, 1), strict=True) if not free} and rest
+    proposed = project.candidates(1)
+    assert rest == set(proposed.take(~may_be_asked(project, proposed)).ids.tolist()) and rest
     assert ((stored.probability >= 0) & (stored.probability <= 1)).all()
     metrics = project.ledger.scores()[1]
     assert np.isfinite(stored.on_test_box).sum() == metrics["num_test_candidates"] > 0

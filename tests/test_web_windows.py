@@ -12,7 +12,8 @@ from windows import BOXES, BUDGET, make_windows
 
 from twostream.base.errors import ProjectError
 from twostream.base.geometry import Box
-from twostream.candidates.table import from_table, read_table, write_table
+from twostream.candidates.stored import StoredCandidates
+from twostream.candidates.table import read_table, write_table
 from twostream.project.records import Window
 from twostream.web.corrections import DrawingBody, drawing_of, mask_of
 from twostream.web.decisions import Decision, Decisions
@@ -66,7 +67,7 @@ class TestRequests:
         client = served.client()
         asked = {query.candidate.id: query.id for query in served.project.ledger.queries()}
         sends(client, "a", 1, "true"), sends(client, "b", 2, "nothing")
-        table = from_table(read_table(served.project.path(0, "candidates.parquet")))
+        table = StoredCandidates.open(served.project.path(0, "candidates.parquet"))
         kinds = {}
         for window in WINDOWS:
             around = client.get(f"api/queries/{window}").json()["around"]
@@ -280,7 +281,7 @@ class TestPage:
         around = Box(*(tuple(v) for v in page.evaluate("Object.values(twostream.queue.current.query.around)")))
         answered = {query.candidate.id for query in served.project.ledger.queries()}
         section = page.evaluate("Math.floor(twostream.focus.viewer.center[0])")
-        table = from_table(read_table(served.project.path(0, "candidates.parquet")))
+        table = StoredCandidates.open(served.project.path(0, "candidates.parquet"))
         num = {True: 0, False: 0}
         for candidate in table:
             inside = whole(candidate.box, candidate.mask)[section] > 0

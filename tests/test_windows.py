@@ -17,7 +17,8 @@ from twostream.candidates.faint import faint_candidates
 from twostream.candidates.identity import found_by
 from twostream.candidates.picture import sections_picture
 from twostream.candidates.proposing import propose
-from twostream.candidates.table import faint_rows, from_table, proposed, read_table
+from twostream.candidates.stored import StoredCandidates
+from twostream.candidates.table import read_table
 from twostream.candidates.truth import Truth
 from twostream.models.segmentation.lessons import Lesson, Lessons
 from twostream.project.answer_sheet import read_answer_sheet
@@ -262,7 +263,7 @@ def test_a_round_is_done_when_its_windows_are_answered_too(asked):
 
 def test_the_annotator_marks_what_nothing_shows(asked, toy_file):
     truth = open_truth(asked, f"{toy_file}:mitochondria")
-    shown = proposed(read_table(asked.path(0, "candidates.parquet")))
+    shown = StoredCandidates.open(asked.path(0, "candidates.parquet")).proposed()
     SimulatedAnnotator(truth, proposed=lambda number: shown).answer_all(asked.ledger)
     masks = [(c.box, c.mask) for c in (*shown, *(q.candidate for q in asked.ledger.queries()))]
     verdicts = asked.ledger.window_verdicts()
@@ -294,7 +295,7 @@ def test_searched_windows_are_background_and_skipped_ones_are_not(asked):
     assert window_lessons(asked, 0) == []
     ((asked_in, lesson),) = window_lessons(asked, 1)
     assert (asked_in, lesson.box, lesson.teaches, lesson.weight) == (0, first.box, "background", 0.0)
-    candidates = [(c.box, c.mask) for c in from_table(read_table(asked.path(0, "candidates.parquet")))]
+    candidates = [(c.box, c.mask) for c in StoredCandidates.open(asked.path(0, "candidates.parquet"))]
     np.testing.assert_array_equal(lesson.mask, background_of(first.box, [*candidates, drawing], (1, 2, 2)))
     assert lesson.mask[drawing[0].relative_to(first.box).slices].sum() == 0 < lesson.mask.sum()
     lessons = collect(ledger, 1, [(asked_in, lesson)]).lessons
@@ -343,7 +344,7 @@ def test_recall_follows_from_what_was_marked(asked):
     ledger = asked.ledger
     assert recall_estimate(asked) is None
     tiles = tiles_of(asked)
-    table = proposed(read_table(asked.path(0, "candidates.parquet")))
+    table = StoredCandidates.open(asked.path(0, "candidates.parquet")).proposed()
     inside = [c for c in table if tiles.tile_of(c.box)]
     for query in ledger.open_queries():
         ledger.tell(Answer(query.id, AnswerKind.NOTHING, "ann"))
@@ -372,7 +373,7 @@ def test_recall_follows_from_what_was_marked(asked):
 def test_recall_counts_what_is_known_and_not_proposed_any_more(searched):
     found = recall_estimate(searched)
     assert found.round == 1 and found.windows == found.drawn == 6
-    candidates = [(c.box, c.mask) for c in proposed(read_table(searched.path(1, "candidates.parquet")))]
+    candidates = [(c.box, c.mask) for c in StoredCandidates.open(searched.path(1, "candidates.parquet")).proposed()]
     marked = [a.drawing for a in searched.ledger.missed_objects() if a.round == 0]
     assert found.known_missed >= int((~found_by(marked, candidates, FOUND_IOU)).sum())
     assert 0 <= found.low <= found.value <= found.high <= 1
@@ -542,7 +543,7 @@ def test_the_picture_of_a_window_shows_all_of_it_and_what_needs_no_mark(asked, t
         assert found.size >= num_sections * 3 * 256 * 256 * height * width / 16**2, "every section is there"
         assert tile.shape[0] >= 16 * height
         shown[window.id] = bool((found == yellow).all(-1).any())
-    candidates = proposed(read_table(asked.path(0, "candidates.parquet")))
+    candidates = StoredCandidates.open(asked.path(0, "candidates.parquet")).proposed()
     for window in windows:
         assert shown[window.id] == any(
             c.mask[c.box.intersection(window.box).relative_to(c.box).slices].any()
@@ -589,12 +590,11 @@ def faint(lab, toy_file, tmp_path_factory):
 
 def test_faint_candidates_are_asked_and_are_no_proposals(faint):
     project, without = faint
-    table, plain = (read_table(one.path(0, "candidates.parquet")) for one in faint)
-    dim = [c for c, is_faint in zip(from_table(table), faint_rows(table), strict=True) if is_faint]
+    candidates, shown = (one.candidates(0) for one in faint)
+    dim = candidates.take(candidates.faint)
     held = [Box.from_corners(np.argwhere(blob_at(p)).min(0), np.argwhere(blob_at(p)).max(0) + 1) for p in FAINT]
     assert len(dim) >= 2 and all(any(c.box.intersects(box) for c in dim) for box in held)
-    shown = from_table(plain)
-    assert [(c.id, c.box) for c in proposed(table)] == [(c.id, c.box) for c in shown] and not faint_rows(plain).any()
+    assert [(c.id, c.box) for c in candidates.proposed()] == [(c.id, c.box) for c in shown] and not shown.faint.any()
     assert not any(c.label == other.label for c in dim for other in shown)
     asked = [q for q in project.ledger.queries(0) if q.strategy == "faint"]
     assert len(asked) == 2 and {q.candidate.id for q in asked} <= {c.id for c in dim}
@@ -626,7 +626,7 @@ def test_lost_candidates_of_a_fork_come_back_with_the_faint_ones_of_their_origin
         before = read_table(path)
         path.unlink()
         assert remake(fork) == [f"{path} was gone: made again."]
-        assert read_table(path).equals(before) and faint_rows(before).any() == (share == 0)
+        assert read_table(path).equals(before) and fork.candidates(0).faint.any() == (share == 0)
 
 
 def test_scores_do_not_see_faint_candidates(faint):
@@ -641,8 +641,7 @@ def test_a_faint_candidate_is_in_the_data_set_only_if_confirmed(faint, tmp_path)
     export_dataset(project, tmp_path / "set", "zarr", 0.0)
     ids = {int(row["id"]) for row in rows_of(tmp_path / "set" / "objects.csv")}
     verdicts = project.ledger.verdicts()
-    table = read_table(project.path(0, "candidates.parquet"))
-    dim = [c.id for c, is_faint in zip(from_table(table), faint_rows(table), strict=True) if is_faint]
+    dim = project.candidates(0).ids[project.candidates(0).faint].tolist()
     assert {i for i in dim if i in ids} == {i for i in dim if i in verdicts and verdicts[i].y == 1}
 
 

@@ -112,14 +112,18 @@ def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
     os.replace(partial, path)
 
 
-def read_array(path: Path) -> np.ndarray:
+def read_array(path: Path, *, in_place: bool = False) -> np.ndarray:
     """Read one array from a ``.npy`` file.
+
+    Args:
+        path: of the file.
+        in_place: map the file into memory instead of reading it; the array can then not be written.
 
     Raises:
         InputError: the file is missing or damaged, would have to be unpickled, or holds several arrays (``.npz``).
     """
     try:
-        array = np.load(path, allow_pickle=False)
+        array = np.load(path, mmap_mode="r" if in_place else None, allow_pickle=False)
         if not isinstance(array, np.ndarray):
             raise ValueError("it holds several arrays, expected one")
         return array

@@ -12,7 +12,6 @@ import numpy as np
 
 from twostream.base.atomic import read_array
 from twostream.base.errors import InputError
-from twostream.candidates.table import from_table, read_table
 from twostream.candidates.truth import Truth
 from twostream.project.project import Project
 from twostream.rounds.asking import may_be_asked
@@ -74,21 +73,20 @@ class Candidates:
         paths = {name: project.path(round_number, f"latents_{name}.npy") for name in STREAMS}
         if not all(path.exists() for path in paths.values()):
             raise InputError(f"round {round_number} of {project.root} has no latents yet; `twostream run` makes them.")
-        table = read_table(project.path(round_number, "candidates.parquet"))
-        found = from_table(table)
-        askable, test = np.array(may_be_asked(project, round_number), bool), project.boxes.test
+        found = project.candidates(round_number)
+        askable, test = may_be_asked(project, found), project.boxes.test
         held_out = np.array([test is not None and test.contains(c.box.middle) for c in found], bool)
         answer = np.array([str(truth.judge(c).kind) for c in found])
         y = np.array([MEANING[kind].y for kind in answer], float)
         rows = np.flatnonzero((askable | held_out) & ~np.isnan(y))
-        members = [found[row] for row in rows]
-        corners = np.array([(c.box.offset_zyx, c.box.stop_zyx) for c in members], float).reshape(-1, 2, 3)
-        position_nm = corners.mean(1) * project.image.voxel_size_nm
+        members = found.take(rows)
+        corners = members.corners
+        position_nm = (corners[:, :3] + corners[:, 3:]) / 2 * project.image.voxel_size_nm
         made = cls(
             {name: read_array(path)[rows] for name, path in paths.items()},
-            np.array([c.score for c in members]),
-            np.array([c.num_voxels for c in members]),
-            np.array([c.box.shape_zyx[0] for c in members]),
+            members.column("score"),
+            members.column("num_voxels"),
+            corners[:, 3] - corners[:, 0],
             position_nm,
             answer[rows],
             y[rows],

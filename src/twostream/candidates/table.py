@@ -21,6 +21,8 @@ from twostream.candidates.candidate import Candidate
 
 DEFAULT_VOLUME = "image"
 """Name of the only volume that a project has today, in tables and in the ledger."""
+GROUP_ROWS = 4096
+"""Rows that are stored, and read, together: a few megabytes of packed masks."""
 BOX_COLUMNS = ("box_z0", "box_y0", "box_x0", "box_z1", "box_y1", "box_x1")
 
 
@@ -62,33 +64,6 @@ def to_table(
     return pa.table(columns)
 
 
-def from_table(table: pa.Table) -> list[Candidate]:
-    """The candidates of a table, in the order of its rows.
-
-    Columns that ``Candidate`` does not have are not read, so tables of older versions, without ``volume`` and ``task``,
-    can be read as well.
-    """
-    rows = table.select(["id", "label", "parent_ids", *BOX_COLUMNS, "score", "mask"]).to_pylist()
-    result = []
-    for row in rows:
-        box = Box.from_corners([row[f"box_{a}0"] for a in "zyx"], [row[f"box_{a}1"] for a in "zyx"])
-        mask = unpack_mask(row["mask"], box)
-        result.append(Candidate(row["id"], row["label"], box, mask, row["score"], tuple(row["parent_ids"])))
-    return result
-
-
-def faint_rows(table: pa.Table) -> np.ndarray:
-    """(N,) bool, which rows are faint candidates (``candidates/faint.py``); none in tables without that column."""
-    if "faint" not in table.column_names:
-        return np.zeros(table.num_rows, bool)
-    return np.array(table["faint"].to_pylist(), bool)
-
-
-def proposed(table: pa.Table) -> list[Candidate]:
-    """The candidates of a table without the faint ones, in the order of its rows."""
-    return from_table(table.filter(pa.array(~faint_rows(table))))
-
-
 def _column(values: Sequence[object]) -> pa.Array:
     """Values as a column; whole numbers above 2^63 - 1, which Arrow does not expect, are stored as uint64."""
     try:
@@ -110,7 +85,7 @@ def unpack_mask(packed: bytes, box: Box) -> np.ndarray:
 def write_table(table: pa.Table, path: Path) -> None:
     """Write a table as Parquet; the file appears only when it is complete."""
     partial = path.with_suffix(".partial")
-    pq.write_table(table, partial, compression="zstd")
+    pq.write_table(table, partial, compression="zstd", row_group_size=GROUP_ROWS)
     os.replace(partial, path)
 
 
@@ -127,7 +102,12 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
     try:
         return pq.read_table(path, columns=list(columns) if columns else None)
     except (OSError, pa.ArrowInvalid) as error:
-        raise InputError(
-            f"{path} cannot be read as a candidate table: {error}. If it is damaged, put it back from a copy, "
-            f"or delete it and let `twostream repair` make it again."
-        ) from None
+        raise unreadable(path, error) from None
+
+
+def unreadable(path: Path, error: Exception) -> InputError:
+    """The error of a table that cannot be read."""
+    return InputError(
+        f"{path} cannot be read as a candidate table: {error}. If it is damaged, put it back from a copy, "
+        f"or delete it and let `twostream repair` make it again."
+    )

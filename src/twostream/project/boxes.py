@@ -96,10 +96,6 @@ class Boxes:
         """The labels boxes in one line for people: "A", "A and B", or "none"."""
         return " and ".join(map(str, self.labels)) or "none"
 
-    def touches_labels(self, box: Box) -> bool:
-        """Whether ``box`` has a voxel in a labels box."""
-        return any(box.intersects(labels) for labels in self.labels)
-
     def cover(self, whole: Box, guarded: Box | None) -> bool:
         """Whether every voxel of ``whole`` lies in a labels box or in ``guarded``, the guarded test box."""
         num_voxels = sum(box.num_voxels for box in self.labels)

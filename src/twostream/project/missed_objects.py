@@ -16,7 +16,6 @@ from twostream.base.errors import InputError, NoSidesError
 from twostream.base.geometry import Box
 from twostream.candidates.candidate import Candidate
 from twostream.candidates.growing import Grown, Seed, grow
-from twostream.candidates.table import read_table
 from twostream.project.answer_sheet import AnswerSheet, Row
 from twostream.project.project import Project
 from twostream.project.records import Answer, Window
@@ -104,8 +103,8 @@ class MissedObjects:
         value = int(self.segmentation.read(place).item())
         if value:
             label = project.task.instance_of(value)
-            table = read_table(project.path(self.round_number, "candidates.parquet"), ["id", "label"]).to_pydict()
-            identity = dict(zip(table["label"], table["id"], strict=True))[label]
+            candidates = project.candidates(self.round_number)
+            identity = int(candidates.ids[candidates.column("label") == label][0])
             raise PlaceError(f"the point lies in candidate {identity}, so the object was not missed")
 
 

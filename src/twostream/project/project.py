@@ -30,6 +30,7 @@ from twostream.candidates.label_scan import LabelKind
 from twostream.candidates.labels import Labels, LabelsConfig, open_labels
 from twostream.candidates.objects import is_table
 from twostream.candidates.sources import SourceConfig
+from twostream.candidates.stored import StoredCandidates
 from twostream.project.answer_log import ANSWERS_NAME
 from twostream.project.boxes import Boxes, guard_voxels
 from twostream.project.frozen import SETTINGS_NAME, check_frozen, read_settings
@@ -309,6 +310,14 @@ class Project:
     def path(self, round_number: int, name: str) -> Path:
         """Path of a file of a round, for example of ``candidates.parquet``."""
         return self.round_dir(round_number) / name
+
+    def candidates(self, round_number: int) -> StoredCandidates:
+        """The candidates of a round, faint ones too, in the order of their table; masks stay in the file.
+
+        Raises:
+            InputError: there is no table, or it is damaged.
+        """
+        return StoredCandidates.open(self.path(round_number, "candidates.parquet"))
 
     def seed(self, round_number: int, purpose: str) -> int:
         """A seed that depends on the project's seed, the round and the purpose, and on nothing else."""

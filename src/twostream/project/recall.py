@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from twostream.base.geometry import Box
-from twostream.candidates.candidate import Candidate
 from twostream.candidates.identity import found_by
-from twostream.candidates.table import DEFAULT_VOLUME, faint_rows, from_table, read_table
+from twostream.candidates.stored import StoredCandidates
+from twostream.candidates.table import DEFAULT_VOLUME
 from twostream.project.ledger import Ledger
 from twostream.project.probabilities import read_probabilities
 from twostream.project.project import Project
@@ -107,8 +107,7 @@ def _of_round(project: Project, round_number: int, searched: Sequence[Window]) -
     drawn = ledger.windows(round_number)
     shape = project.ledger.finished_steps().get((round_number, "suggest"), {}).get("window_shape_zyx")
     tiles = tiles_of(project, shape)
-    table = read_table(project.path(round_number, "candidates.parquet"))
-    candidates = [c for c, faint in zip(from_table(table), faint_rows(table).tolist(), strict=True) if not faint]
+    candidates = project.candidates(round_number).proposed()
     marks = [_marked(ledger, window) for window in searched]
     weights = [len(drawn) / len(searched) / window.inclusion for window in searched]
     counts = [len(one) for one in marks]
@@ -152,7 +151,7 @@ def _distinct(objects: Sequence[Drawing]) -> list[Drawing]:
     return kept
 
 
-def _known_unfound(ledger: Ledger, round_number: int, tiles: Tiles, candidates: Sequence[Candidate]) -> list[Drawing]:
+def _known_unfound(ledger: Ledger, round_number: int, tiles: Tiles, candidates: StoredCandidates) -> list[Drawing]:
     """Objects in the tiles that people confirmed or drew in earlier rounds, and that no candidate of a round finds.
 
     Faint candidates that were confirmed in the round itself are among them: they are outlined in its windows, so nobody
@@ -165,8 +164,7 @@ def _known_unfound(ledger: Ledger, round_number: int, tiles: Tiles, candidates: 
     known += [_drawn(verdicts[i].answer) for i in earlier if verdicts[i].teaches == "drawn"]
     known += [_drawn(a) for a in ledger.missed_objects() if a.round < round_number]
     known = [one for one in known if tiles.tile_of(one[0])]
-    found = found_by(known, [(c.box, c.mask) for c in candidates], FOUND_IOU)
-    return _distinct([one for one, is_found in zip(known, found, strict=True) if not is_found])
+    return _distinct([one for one in known if not found_by([one], candidates.touching(one[0]).shapes(), FOUND_IOU)[0]])
 
 
 def _drawn(answer: Answer | None) -> Drawing:
@@ -175,15 +173,16 @@ def _drawn(answer: Answer | None) -> Drawing:
     return answer.drawing
 
 
-def _expected_true(project: Project, round_number: int, tiles: Tiles, candidates: Sequence[Candidate]) -> float:
+def _expected_true(project: Project, round_number: int, tiles: Tiles, candidates: StoredCandidates) -> float:
     """Expected number of true candidates in the tiles: answers where they were given, else the scorer's probability."""
     verdicts = project.ledger.verdicts()
     stored = read_probabilities(project, round_number)
     of_id = stored.of_id if stored else {}
     total = 0.0
-    for candidate in candidates:
-        if tiles.tile_of(candidate.box):
-            verdict = verdicts.get(candidate.id)
+    columns = candidates.ids.tolist(), candidates.column("score").tolist(), candidates.corners.tolist()
+    for identity, score, corners in zip(*columns, strict=True):
+        if tiles.tile_of(Box.from_corners(corners[:3], corners[3:])):
+            verdict = verdicts.get(identity)
             known = verdict is not None and not math.isnan(verdict.y)
-            total += verdict.y if verdict is not None and known else of_id.get(candidate.id, candidate.score)
+            total += verdict.y if verdict is not None and known else of_id.get(identity, score)
     return total

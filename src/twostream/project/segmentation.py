@@ -14,7 +14,6 @@ import numpy as np
 
 from twostream.base.atomic import write_folder
 from twostream.candidates.candidate import Candidate, write_segmentation
-from twostream.candidates.table import proposed, read_table
 from twostream.project.project import Project
 from twostream.volume import Volume, create_volume, open_volume
 
@@ -41,6 +40,5 @@ def segmentation_of(project: Project, round_number: int) -> Volume:
     """The segmentation of a round, (Z, Y, X) uint32; if it is gone, it is written again from ``candidates.parquet``."""
     path = project.path(round_number, SEGMENTATION_NAME)
     if not path.exists():
-        candidates = proposed(read_table(project.path(round_number, "candidates.parquet")))
-        write_candidates(project, round_number, candidates)
+        write_candidates(project, round_number, project.candidates(round_number).proposed())
     return open_volume(str(path))

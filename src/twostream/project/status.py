@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from twostream.base.errors import InputError
-from twostream.candidates.table import faint_rows, read_table
 from twostream.models.segmentation.card import CARD_NAME, FINISHED, Model
 from twostream.project.answer_tables import table_kinds
 from twostream.project.lock import is_locked
@@ -171,10 +172,9 @@ def num_left_to_ask(project: Project, round_number: int) -> int:
     """Number of candidates that the step `suggest` of a round may choose from, or has chosen from."""
     if asked := [*project.ledger.query_lines(round_number), *project.ledger.windows(round_number)]:
         return len(asked)
-    table = read_table(project.path(round_number, "candidates.parquet"))
-    closed = {identity for identity, verdict in project.ledger.verdicts().items() if not verdict.askable}
-    rows = zip(table["id"].to_pylist(), table["in_pool"].to_pylist(), faint_rows(table).tolist(), strict=True)
-    return sum(in_pool and not is_faint and identity not in closed for identity, in_pool, is_faint in rows)
+    candidates = project.candidates(round_number).proposed()
+    closed = [identity for identity, verdict in project.ledger.verdicts().items() if not verdict.askable]
+    return int((candidates.column("in_pool").astype(bool) & ~np.isin(candidates.ids, closed)).sum())
 
 
 def answering_lines(project: Project, round_number: int, rounds: int | None) -> list[str]:

@@ -5,25 +5,27 @@ Knows candidate tables and boxes; must not know answers, streams or strategies.
 
 from __future__ import annotations
 
-from twostream.candidates.candidate import Candidate
-from twostream.candidates.table import from_table, read_table
+import numpy as np
+
+from twostream.candidates.stored import StoredCandidates, touch
 from twostream.project.project import Project
 
 
-def may_be_asked(project: Project, round_number: int) -> list[bool]:
-    """For every candidate of a round, in the order of its table, whether it belongs to the pool, as `propose` decided.
+def may_be_asked(project: Project, candidates: StoredCandidates) -> np.ndarray:
+    """(N,) bool, which candidates of a round belong to the pool, as `propose` decided.
 
     Raises:
         InputError: the table cannot be read.
     """
-    table = read_table(project.path(round_number, "candidates.parquet"))
-    if "in_pool" not in table.column_names:  # written by an older version, which knew boxes only
-        return [is_outside_boxes(project, c) for c in from_table(table)]
-    answer: list[bool] = table["in_pool"].to_pylist()
-    return answer
+    if not candidates.has("in_pool"):  # written by an older version, which knew boxes only
+        return outside_boxes(project, candidates.corners)
+    return candidates.column("in_pool").astype(bool)
 
 
-def is_outside_boxes(project: Project, candidate: Candidate) -> bool:
-    """Whether a candidate touches neither a labels box nor the guarded test box."""
+def outside_boxes(project: Project, corners: np.ndarray) -> np.ndarray:
+    """(N,) bool, which bounding boxes, (N, 6) int64, touch neither a labels box nor the guarded test box."""
     guarded = project.guarded_box
-    return not project.boxes.touches_labels(candidate.box) and not (guarded and candidate.box.intersects(guarded))
+    outside = np.ones(len(corners), bool)
+    for box in [*project.boxes.labels, *([] if guarded is None else [guarded])]:
+        outside &= ~touch(corners, box)
+    return outside

@@ -25,7 +25,7 @@ from twostream.candidates.candidate import Candidate
 from twostream.candidates.crops import RandomCrops
 from twostream.candidates.cutting import cut_all
 from twostream.candidates.patches import PatchConfig, PatchPair
-from twostream.candidates.table import from_table, read_table
+from twostream.candidates.stored import StoredCandidates
 from twostream.models.segmentation.features import pooled_features
 from twostream.models.segmentation.train import Segmenter
 from twostream.models.streams.active_clustering import can_teach, fine_tune
@@ -56,10 +56,10 @@ def embed_step(project: Project, round_number: int) -> Detail:
         ProjectError: there is no candidate on which the streams could be trained.
         InputError: the latents that the user supplies are missing, or lack a candidate.
     """
-    candidates = from_table(read_table(project.path(round_number, "candidates.parquet")))
+    candidates = project.candidates(round_number)
     if round_number == 0:
         _train_streams(project, candidates)
-    write_array(project.path(round_number, "ids.npy"), np.array([c.id for c in candidates], np.uint64))
+    write_array(project.path(round_number, "ids.npy"), candidates.ids.astype(np.uint64))
     for name in STREAMS:
         if _config(project, name).method not in NETWORKS:
             latents = _latents_without_network(project, round_number, name, candidates)
@@ -136,9 +136,8 @@ def fine_tune_on_answers(project: Project, round_number: int) -> list[float]:
     losses: list[float] = []
     y = np.array([verdicts[q.candidate.id].y for q in taught])
     if can_teach(y, config):
-        candidates = from_table(read_table(project.path(round_number - 1, "candidates.parquet")))
-        askable = may_be_asked(project, round_number - 1)
-        others = [c for c, free in zip(candidates, askable, strict=True) if free and c.id not in newest]
+        candidates = project.candidates(round_number - 1)
+        others = candidates.take(may_be_asked(project, candidates) & ~np.isin(candidates.ids, list(newest)))
         unanswered = _images(project, _sample_pairs(project, others, "unanswered"))
         losses = fine_tune(
             network,
@@ -160,7 +159,7 @@ def fine_tune_on_answers(project: Project, round_number: int) -> list[float]:
 # -- training in round 0 ----------------------------------------------------------------------------------------------
 
 
-def _train_streams(project: Project, candidates: Sequence[Candidate]) -> None:
+def _train_streams(project: Project, candidates: StoredCandidates) -> None:
     """Train each network that has no checkpoint yet: the supervised stream on masks, the unsupervised on raw images."""
     untrained = [
         name
@@ -185,20 +184,20 @@ def _train_streams(project: Project, candidates: Sequence[Candidate]) -> None:
         path.with_suffix(".resume").unlink(missing_ok=True)
 
 
-def _training_candidates(project: Project, candidates: Sequence[Candidate]) -> list[Candidate]:
+def _training_candidates(project: Project, candidates: StoredCandidates) -> StoredCandidates:
     """Candidates that may be asked about; if there are none, all that do not touch the guarded test box."""
     if not candidates:
         raise ProjectError(
             "no candidates were proposed, so there is nothing to train the streams on. Train S for longer "
             "(segmentation.num_steps)."
         )
-    chosen = [c for c, free in zip(candidates, may_be_asked(project, 0), strict=True) if free]
+    chosen = candidates.take(may_be_asked(project, candidates))
     if not chosen:
         progress.say(
             f"  all {len(candidates)} candidates lie in labels boxes, near the test box or on padding: none to ask"
         )
         guarded = project.guarded_box
-        chosen = [c for c in candidates if guarded is None or not c.box.intersects(guarded)]
+        chosen = candidates.take([guarded is None or not c.box.intersects(guarded) for c in candidates])
     if not chosen:
         raise ProjectError(
             f"all {len(candidates)} candidates lie in the test box or within its guard, so there is nothing to train "

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 from twostream.base import progress
 from twostream.base.errors import ProjectError
-from twostream.candidates.table import proposed, read_table
 from twostream.candidates.truth import Truth
 from twostream.models.training import use_threads
 from twostream.project.fingerprint import check_inputs
@@ -181,7 +180,7 @@ def _answer(project: Project, round_number: int, truth: Truth | None) -> bool:
             corrects=settings.corrects,
             seconds_per_correction=settings.seconds_per_correction,
             seed=project.seed(0, "annotator"),
-            proposed=lambda number: proposed(read_table(project.path(number, "candidates.parquet"))),
+            proposed=lambda number: project.candidates(number).proposed(),
         )
         num_answers = annotator.answer_all(project.ledger)
         progress.say(f"round {round_number}: {num_answers} queries answered by the simulated annotator")

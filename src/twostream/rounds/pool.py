@@ -6,14 +6,14 @@ Knows a round's candidates and latents, and the ledger's answers; must not know 
 from __future__ import annotations
 
 import math
+import tempfile
 from dataclasses import dataclass
 
 import numpy as np
 
 from twostream.base.atomic import read_array
 from twostream.base.errors import ProjectError
-from twostream.candidates.candidate import Candidate
-from twostream.candidates.table import faint_rows, from_table, read_table
+from twostream.candidates.stored import Joined
 from twostream.project.probabilities import Probabilities
 from twostream.project.project import Project
 from twostream.query import Scorer
@@ -21,6 +21,8 @@ from twostream.query.scorer import has_answers
 from twostream.rounds.asking import may_be_asked
 from twostream.rounds.embed import STREAMS, latents_of
 
+MAX_LATENT_BYTES, LATENT_ROWS = 1 << 29, 1 << 16
+"""Latents of a pool above this size lie in a file, into which so many rows are written at once."""
 NUM_MEMBERS = 20
 """Scorers in the committee, which some strategies need and from which `score` estimates how many labels are right."""
 
@@ -32,7 +34,8 @@ class RoundPool:
     What was asked before stands here as it was asked about (``docs/contracts.md``, *Ids and candidates*).
 
     Attributes:
-        candidates: the N candidates.
+        candidates: the N candidates; masks of the round's stay in its table until they are asked for.
+        ids: (N,) int64, their ids.
         streams: {"supervised": (N, Ds), "unsupervised": (N, Du)} float32 latents by the streams of the round.
         y: (N,) float, 1 or 0 for True or False; NaN where nobody has answered, where annotators disagree, and for
             audits, from which nothing may learn.
@@ -45,7 +48,8 @@ class RoundPool:
             are no proposals, so strategies, audits and scores leave them out.
     """
 
-    candidates: list[Candidate]
+    candidates: Joined
+    ids: np.ndarray
     streams: dict[str, np.ndarray]
     y: np.ndarray
     excluded: np.ndarray
@@ -68,28 +72,43 @@ def pool_of(project: Project, round_number: int, *, answered: bool = False) -> R
         ProjectError: a latents file of the round does not have one row per candidate.
     """
     verdicts = project.ledger.verdicts()
-    table = read_table(project.path(round_number, "candidates.parquet"))
-    candidates = from_table(table)
+    candidates = project.candidates(round_number)
     asked_before = project.ledger.newest_queries(round_number + answered)
     snapshots = [query for i, query in asked_before.items() if not verdicts[i].askable]
-    asked = {q.candidate.id for q in snapshots}
-    askable = may_be_asked(project, round_number)
-    rows = [i for i, c in enumerate(candidates) if askable[i] and c.id not in asked]
+    asked = [q.candidate for q in snapshots]
+    rows = np.flatnonzero(may_be_asked(project, candidates) & ~np.isin(candidates.ids, [c.id for c in asked]))
+    free = candidates.take(rows)
     snapshot_latents = latents_of(project, round_number, [q.candidate for q in snapshots], [q.patch for q in snapshots])
     latents = _latents(project, round_number, len(candidates))
-    streams = {name: np.concatenate([latents[name][rows], snapshot_latents[name]]) for name in STREAMS}
+    streams = {name: _joined(latents[name], rows, snapshot_latents[name]) for name in STREAMS}
     # Audits measure the scorer and the candidates, so nothing may learn from them: here they have no answer.
     answers = [math.nan if q.is_audit else verdicts[q.candidate.id].y for q in snapshots]
-    y = np.array([math.nan] * len(rows) + answers)
-    members = [candidates[i] for i in rows] + [q.candidate for q in snapshots]
+    y = np.concatenate([np.full(len(rows), math.nan), np.array(answers, float)])
     excluded = np.arange(len(y)) >= len(rows)
-    score = np.array([c.score for c in members])
-    num_voxels = np.array([c.num_voxels for c in members])
+    ids = np.concatenate([free.ids, np.array([c.id for c in asked], np.int64)])
+    score = np.concatenate([free.column("score"), np.array([c.score for c in asked], float)])
+    num_voxels = np.concatenate([free.column("num_voxels"), np.array([c.num_voxels for c in asked], np.int64)])
     probability = Scorer().predict(streams, y, score=score, num_voxels=num_voxels) if len(y) else score
-    corners = np.array([(c.box.offset_zyx, c.box.stop_zyx) for c in members], float).reshape(-1, 2, 3)
-    position_nm = corners.mean(1) * project.image.voxel_size_nm
-    faint = np.concatenate([faint_rows(table)[rows], np.zeros(len(snapshots), bool)])
-    return RoundPool(members, streams, y, excluded, probability, score, num_voxels, position_nm, faint)
+    of_asked = np.array([[*c.box.offset_zyx, *c.box.stop_zyx] for c in asked], np.int64).reshape(-1, 6)
+    corners = np.concatenate([free.corners, of_asked])
+    position_nm = (corners[:, :3] + corners[:, 3:]) / 2 * project.image.voxel_size_nm
+    faint = np.concatenate([free.faint, np.zeros(len(asked), bool)])
+    members = Joined(free, asked)
+    return RoundPool(members, ids, streams, y, excluded, probability, score, num_voxels, position_nm, faint)
+
+
+def _joined(latents: np.ndarray, rows: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """The latents of some rows, then others, (N, D) float32; in an unnamed file if they are large."""
+    num_bytes = (len(rows) + len(others)) * others.shape[1] * others.itemsize
+    if num_bytes <= MAX_LATENT_BYTES:
+        return np.concatenate([latents[rows], others])
+    with tempfile.TemporaryFile() as file:  # the map keeps the file when it has no name any more
+        joined = np.memmap(file, np.float32, "w+", shape=(len(rows) + len(others), others.shape[1]))
+    for start in range(0, len(rows), LATENT_ROWS):
+        part = rows[start : start + LATENT_ROWS]
+        joined[start : start + len(part)] = latents[part]
+    joined[len(rows) :] = others
+    return joined
 
 
 def probabilities_of(project: Project, round_number: int, pool: RoundPool) -> Probabilities:
@@ -103,24 +122,23 @@ def probabilities_of(project: Project, round_number: int, pool: RoundPool) -> Pr
     Returns:
         ``on_test_box`` is NaN everywhere.
     """
-    candidates = from_table(read_table(project.path(round_number, "candidates.parquet")))
-    known = {c.id for c in pool.candidates}
-    rows = [i for i, c in enumerate(candidates) if c.id not in known]
+    candidates = project.candidates(round_number)
+    rows = np.flatnonzero(~np.isin(candidates.ids, pool.ids))
+    beside = candidates.take(rows)
     latents = _latents(project, round_number, len(candidates))
-    num_voxels = np.array([candidates[i].num_voxels for i in rows], int)
-    outside = np.array([candidates[i].score for i in rows], float)
-    if rows and len(pool.y):
+    num_voxels, outside = beside.column("num_voxels"), beside.column("score")
+    if len(rows) and len(pool.y):
         in_pool = np.arange(len(pool.y) + len(rows)) < len(pool.y)
         outside = Scorer().predict(
-            {name: np.concatenate([pool.streams[name], latents[name][rows]]) for name in STREAMS},
+            {name: _joined(pool.streams[name], np.arange(len(pool.y)), latents[name][rows]) for name in STREAMS},
             np.concatenate([pool.y, np.full(len(rows), np.nan)]),
             score=np.concatenate([pool.score, outside]),
             num_voxels=np.concatenate([pool.num_voxels, num_voxels]),
             excluded=~in_pool,
         )[~in_pool]
-    ids = [c.id for c in pool.candidates] + [candidates[i].id for i in rows]
+    ids = np.concatenate([pool.ids, beside.ids])
     return Probabilities(
-        np.array(ids, np.uint64),
+        ids.astype(np.uint64),
         np.concatenate([pool.probability, outside]),
         np.concatenate([~pool.faint, np.zeros(len(rows), bool)]),
         has_answers(pool.y),
@@ -129,7 +147,7 @@ def probabilities_of(project: Project, round_number: int, pool: RoundPool) -> Pr
 
 
 def _latents(project: Project, round_number: int, num_candidates: int) -> dict[str, np.ndarray]:
-    """Latents of the round's candidates, {stream: (N, D) float32}.
+    """Latents of the round's candidates, {stream: (N, D) float32}, mapped from their files.
 
     Raises:
         ProjectError: a file does not have one row per candidate.
@@ -137,7 +155,7 @@ def _latents(project: Project, round_number: int, num_candidates: int) -> dict[s
     result = {}
     for name in STREAMS:
         path = project.path(round_number, f"latents_{name}.npy")
-        result[name] = read_array(path)
+        result[name] = read_array(path, in_place=True)
         if len(result[name]) != num_candidates:
             raise ProjectError(
                 f"{path} has {len(result[name])} rows, and there are {num_candidates} candidates; the file was changed "

@@ -83,7 +83,7 @@ def propagated(project: Project, pool: RoundPool, hidden: Collection[int] = ()) 
         In the order of their ids.
     """
     limit = project.config.refit.propagate_per_cluster
-    ids = np.array([candidate.id for candidate in pool.candidates], np.int64)
+    ids = pool.ids
     masked = np.isin(ids, list(hidden))
     y = np.where(masked, math.nan, pool.y)
     rows = np.flatnonzero(~pool.excluded)

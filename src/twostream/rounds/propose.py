@@ -23,11 +23,11 @@ from twostream.candidates.padding import on_padding
 from twostream.candidates.pose import candidate_angle
 from twostream.candidates.proposing import propose, work_of
 from twostream.candidates.sources import instances
-from twostream.candidates.table import from_table, read_table, to_table, write_table
+from twostream.candidates.table import to_table, write_table
 from twostream.candidates.thresholds import Beliefs, LabelledBox, Thresholds, choose_thresholds, recall_on_labels
 from twostream.project.project import Detail, Project
 from twostream.project.segmentation import SEGMENTATION_NAME, write_candidates
-from twostream.rounds.asking import is_outside_boxes
+from twostream.rounds.asking import outside_boxes
 from twostream.rounds.pool import pool_of
 from twostream.rounds.predict import PROBABILITY_NAME, PROPOSE_UNFINISHED_NAME, probability_of
 from twostream.volume import Volume
@@ -115,7 +115,8 @@ def _askable(project: Project, candidates: Sequence[Candidate]) -> tuple[list[bo
     Those in the pool touch neither a labels box nor the guarded test box, and lie on no padding unless
     ``candidates.ask_on_padding`` is on.
     """
-    askable = [is_outside_boxes(project, c) for c in candidates]
+    corners = np.array([[*c.box.offset_zyx, *c.box.stop_zyx] for c in candidates], np.int64).reshape(-1, 6)
+    askable: list[bool] = outside_boxes(project, corners).tolist()
     if project.config.candidates.ask_on_padding:
         return askable, 0
     rows = np.flatnonzero(askable)
@@ -199,8 +200,7 @@ def _beliefs(project: Project, round_number: int) -> Beliefs:
     # Left out: audits, answers that do not say whether it is true, and faint candidates, which were not proposed.
     counted = ~(pool.excluded & np.isnan(pool.y)) & ~pool.faint
     true = np.where(np.isnan(pool.y), pool.probability, pool.y)[counted]
-    candidates = [pool.candidates[row] for row in np.flatnonzero(counted)]
-    return Beliefs(candidates, true, int((pool.y == 1).sum()), int((pool.y == 0).sum()))
+    return Beliefs(pool.candidates.where(counted), true, int((pool.y == 1).sum()), int((pool.y == 0).sum()))
 
 
 def _thresholds_of(project: Project, round_number: int) -> Thresholds:
@@ -238,7 +238,7 @@ def _known_candidates(project: Project, before_round: int) -> list[Candidate]:
     """Candidates of all earlier rounds, with the mask that was asked about or, if none was, the one last proposed."""
     known: dict[int, Candidate] = {}
     for round_number in range(before_round):
-        known |= {c.id: c for c in from_table(read_table(project.path(round_number, "candidates.parquet")))}
+        known |= {c.id: c for c in project.candidates(round_number)}
     known |= {query.candidate.id: query.candidate for query in project.ledger.queries() if query.round < before_round}
     return list(known.values())
 

@@ -16,7 +16,6 @@ import numpy as np
 from twostream.base import progress
 from twostream.base.atomic import write_array
 from twostream.base.errors import LedgerError, ProjectError
-from twostream.candidates.table import from_table, read_table
 from twostream.models.streams.config import NETWORKS
 from twostream.models.training import use_threads
 from twostream.project.frozen import SETTINGS_NAME, check_frozen, read_settings
@@ -132,8 +131,7 @@ def _settings(project: Project, round_number: int) -> None:
 
 def _ids(project: Project, round_number: int) -> None:
     """Write ``ids.npy`` of a round."""
-    ids = read_table(project.path(round_number, "candidates.parquet"), ["id"]).column("id").to_numpy()
-    write_array(project.path(round_number, "ids.npy"), ids.astype(np.uint64))
+    write_array(project.path(round_number, "ids.npy"), project.candidates(round_number).ids.astype(np.uint64))
 
 
 def _candidates(project: Project, round_number: int) -> None:
@@ -145,9 +143,11 @@ def _candidates(project: Project, round_number: int) -> None:
     path = project.path(round_number, "candidates.parquet")
     try:
         propose_step(project, round_number)
-        found = {c.id: c for c in from_table(read_table(path))}
+        candidates = project.candidates(round_number)
+        row_of = {identity: row for row, identity in enumerate(candidates.ids.tolist())}
         for query in project.ledger.queries(round_number):
-            asked, now = query.candidate, found.get(query.candidate.id)
+            asked, row = query.candidate, row_of.get(query.candidate.id)
+            now = None if row is None else candidates[row]
             if now is None or now.box != asked.box or not np.array_equal(now.mask, asked.mask):
                 raise LedgerError(f"candidate {asked.id} is another object")
     except (LedgerError, ProjectError) as error:  # other ids, another object, or no candidates at all

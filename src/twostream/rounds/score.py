@@ -19,7 +19,7 @@ from twostream.base import progress
 from twostream.base.atomic import write_text
 from twostream.base.geometry import Box
 from twostream.candidates.candidate import Candidate, clean, drop_low_scores
-from twostream.candidates.table import from_table, read_table
+from twostream.candidates.stored import StoredCandidates
 from twostream.candidates.truth import Truth
 from twostream.project.ledger import Ledger
 from twostream.project.probabilities import read_probabilities, write_probabilities
@@ -81,9 +81,9 @@ def score_step(project: Project, round_number: int, truth: Truth | None) -> Deta
     _store_probabilities(project, round_number, pool, judged)
     if truth is not None:
         y = np.where(np.isnan(pool.y) & pool.excluded, _answers_with_audits(project, pool), pool.y)
-        rows = np.flatnonzero(~pool.faint)
-        members = [pool.candidates[row] for row in rows]
-        metrics["scores"]["curated_accuracy"] = curated_accuracy(pool.probability[rows], y[rows], truth, members)
+        shown = ~pool.faint
+        members = pool.candidates.where(shown)
+        metrics["scores"]["curated_accuracy"] = curated_accuracy(pool.probability[shown], y[shown], truth, members)
     if stopping := stopping_criteria(project, round_number, pool):
         metrics["stopping"] = stopping
     if project.boxes.test is None:
@@ -103,7 +103,7 @@ def store_probabilities_again(project: Project, round_number: int) -> None:
     judged: dict[int, bool] = {}
     if project.boxes.test is not None and project.config.labels is not None:
         truth = Truth(project.labels, project.labels_ignore, project.task)
-        candidates = from_table(read_table(project.path(round_number, "candidates.parquet")))
+        candidates = project.candidates(round_number)
         judged = _judged(Region.read(segmentation_of(project, round_number), truth, project.boxes.test), candidates)
     _store_probabilities(project, round_number, pool_of(project, round_number), judged)
 
@@ -115,9 +115,9 @@ def _store_probabilities(project: Project, round_number: int, pool: RoundPool, j
     write_probabilities(project, round_number, replace(found, on_test_box=on_test_box))
 
 
-def _judged(region: Region, candidates: Sequence[Candidate]) -> dict[int, bool]:
+def _judged(region: Region, candidates: StoredCandidates) -> dict[int, bool]:
     """{candidate id: whether it is true} of the candidates that count in a region."""
-    id_of = {c.label: c.id for c in candidates}
+    id_of = dict(zip(candidates.column("label").tolist(), candidates.ids.tolist(), strict=True))
     return {id_of[label]: judgement.kind is AnswerKind.TRUE for label, judgement in region.judged().items()}
 
 
@@ -147,13 +147,14 @@ def _metrics_on_test_box(
         truth = Truth(project.labels, project.labels_ignore, project.task)
     assert project.boxes.test is not None
     segmentation = segmentation_of(project, round_number)
-    candidates = from_table(read_table(project.path(round_number, "candidates.parquet")))
+    candidates = project.candidates(round_number)
+    score_of = dict(zip(candidates.column("label").tolist(), candidates.column("score").tolist(), strict=True))
     region = Region.read(segmentation, truth, project.boxes.test)
     scores: dict[str, Any] = scores_on_test_box(
         segmentation,
         probability_of(project, round_number),
         truth,
-        candidates,
+        score_of,
         project.boxes.test,
         region=region,
         threshold=proposed["final_threshold"],
@@ -169,7 +170,7 @@ def scores_on_test_box(
     segmentation: Volume,
     probability: Volume,
     truth: Truth,
-    candidates: Sequence[Candidate],
+    score_of: Mapping[int, float],
     test_box: Box,
     *,
     threshold: float | None,
@@ -183,7 +184,7 @@ def scores_on_test_box(
         segmentation: (Z, Y, X) labels of the round's candidates.
         probability: (C, Z, Y, X) uint8, 255 = 1.
         truth: labels and ignore mask.
-        candidates: candidates of the round.
+        score_of: {label: score} of the candidates of the round.
         test_box: the box to score. Objects that its border cuts count neither as found nor as missed, unless that
             border is also the border of the volume.
         threshold: probability at which the final segmentation is decoded; None if ``segmentation`` is the final one.
@@ -198,7 +199,6 @@ def scores_on_test_box(
     task = truth.task
     labels = truth.labels.read(test_box)
     ignore = None if truth.ignore is None else truth.ignore.read(test_box)
-    score_of = {c.label: c.score for c in candidates}
     proposed = region or Region.read(segmentation, truth, test_box)
     judged = proposed.judged()
     num_good = sum(judgement.kind is AnswerKind.TRUE for judgement in judged.values())
@@ -376,7 +376,7 @@ def stopping_criteria(project: Project, round_number: int, pool: RoundPool) -> D
     if round_number == 0:
         return {}
     proposed = ~pool.faint
-    ids, learned = np.array([c.id for c in pool.candidates], np.uint64)[proposed], has_answers(pool.y)
+    ids, learned = pool.ids[proposed].astype(np.uint64), has_answers(pool.y)
     criteria: Detail = {"learned": learned, "num_pool": len(ids), "agreement": None, "num_shared": None}
     before = read_probabilities(project, round_number - 1)
     if learned and before is not None and before.learned:
@@ -398,7 +398,7 @@ def stopping_criteria(project: Project, round_number: int, pool: RoundPool) -> D
 def _answers_with_audits(project: Project, pool: RoundPool) -> np.ndarray:
     """(N,) float, answers to the rows of the pool like ``pool.y``, but with the answers to audits."""
     verdicts = project.ledger.verdicts()
-    return np.array([verdicts[c.id].y if c.id in verdicts else math.nan for c in pool.candidates])
+    return np.array([verdicts[i].y if i in verdicts else math.nan for i in pool.ids.tolist()], float)
 
 
 def plain(value: Any) -> Any:

@@ -111,8 +111,9 @@ def _choose(project: Project, round_number: int, pool: RoundPool, audit_rows: np
     committee = pool.ensemble(project.seed(round_number, "committee")) if strategy.needs_ensemble else None
     probability = pool.probability if committee is None else committee
     shown = np.flatnonzero(~pool.faint)  # faint candidates are not the strategy's, and must not shape its clusters
+    all_shown = len(shown) == len(pool.y)
     chosen = strategy.suggest(
-        {name: latents[shown] for name, latents in pool.streams.items()},
+        {name: latents if all_shown else latents[shown] for name, latents in pool.streams.items()},
         pool.y[shown],
         batch_size=batch_size,
         probability=probability[..., shown],
@@ -132,4 +133,4 @@ def _asked_as(project: Project, round_number: int, pool: RoundPool, *, audit: bo
     Those that may be asked again were skipped. They must stay what they were, because audits are a random sample.
     """
     before = {i: query.is_audit for i, query in project.ledger.newest_queries(round_number).items()}
-    return np.array([before.get(c.id) is audit for c in pool.candidates], bool)
+    return np.isin(pool.ids, [identity for identity, was_audit in before.items() if was_audit is audit])

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from twostream.base.geometry import Box, grid
-from twostream.candidates.table import proposed, read_table
 from twostream.models.segmentation.config import RefitConfig, SegmentationConfig
 from twostream.models.segmentation.labelled import known_target
 from twostream.models.segmentation.lessons import Crop, Lesson, Lessons, hide_test_box
@@ -120,7 +119,8 @@ def replay_of(project: Project, round_number: int) -> list[Box]:
     if project.config.labels is not None:
         return []
     rng = np.random.default_rng(project.seed(round_number, "replay"))
-    objects = [c.box for c in proposed(read_table(project.path(round_number, "candidates.parquet")))]
+    corners = project.candidates(round_number).proposed().corners.tolist()
+    objects = [Box.from_corners(corner[:3], corner[3:]) for corner in corners]
     voxels = rng.integers(project.image.shape_zyx, size=(NUM_REPLAY, 3)).tolist()
     anywhere = [Box(tuple(voxel), (1, 1, 1)) for voxel in voxels]
     guarded = project.guarded_box

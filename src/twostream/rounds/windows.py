@@ -16,7 +16,8 @@ from scipy import ndimage
 from twostream.base import progress
 from twostream.base.geometry import Box, to_voxels
 from twostream.candidates.growing import MIN_PEAK
-from twostream.candidates.table import DEFAULT_VOLUME, from_table, read_table
+from twostream.candidates.stored import StoredCandidates
+from twostream.candidates.table import DEFAULT_VOLUME
 from twostream.models.segmentation.lessons import Lesson
 from twostream.project.project import Project
 from twostream.project.records import Window
@@ -181,12 +182,12 @@ def window_lessons(project: Project, before_round: int) -> list[tuple[int, Lesso
     rim = to_voxels(project.config.refit.rim_nm, project.image.voxel_size_nm)
     rim = (min(rim[0], 1), *rim[1:])
     lessons = []
-    proposed: dict[int, list[tuple[Box, np.ndarray]]] = {}
+    proposed: dict[int, StoredCandidates] = {}
     for window in searched:
         if window.round not in proposed:
-            table = read_table(project.path(window.round, "candidates.parquet"))
-            proposed[window.round] = [(c.box, c.mask) for c in from_table(table)]
-        mask = background_of(window.box, [*proposed[window.round], *drawn], rim)
+            proposed[window.round] = project.candidates(window.round)
+        near = proposed[window.round].touching(window.box.grown(rim))
+        mask = background_of(window.box, [*near.shapes(), *drawn], rim)
         if mask.any():
             lessons.append((window.round, Lesson(window.box, mask, "background", weight=0.0)))
     return lessons

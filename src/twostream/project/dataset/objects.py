@@ -15,7 +15,7 @@ import numpy as np
 
 from twostream.base.geometry import Box
 from twostream.candidates.candidate import Candidate, sides_swapped
-from twostream.candidates.table import BOX_COLUMNS, faint_rows, pack_mask, read_table, unpack_mask
+from twostream.candidates.table import BOX_COLUMNS, pack_mask, read_table, unpack_mask
 from twostream.project.project import Project
 from twostream.project.records import Answer, Query, Verdict
 from twostream.task.answers import MEANING, AnswerKind
@@ -111,7 +111,8 @@ def gather(project: Project, round_number: int) -> Objects:
     proposed, left_out, seen = [], [], set()
     columns = ["id", *BOX_COLUMNS, "num_voxels", "score", "mask"]
     table = read_table(project.path(round_number, "candidates.parquet"))
-    for row, is_faint in zip(table.select(columns).to_pylist(), faint_rows(table).tolist(), strict=True):
+    faint = project.candidates(round_number).faint.tolist()
+    for row, is_faint in zip(table.select(columns).to_pylist(), faint, strict=True):
         identity = row["id"]
         seen.add(identity)
         if told.decides(identity) or is_faint:  # S did not propose it, so it stands only where a person confirmed it
