@@ -6,9 +6,10 @@ Knows candidates and Parquet; must not know projects, rounds or where the table 
 
 from __future__ import annotations
 
+import itertools
 import os
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -84,8 +85,21 @@ def unpack_mask(packed: bytes, box: Box) -> np.ndarray:
 
 def write_table(table: pa.Table, path: Path) -> None:
     """Write a table as Parquet; the file appears only when it is complete."""
-    partial = path.with_suffix(".partial")
-    pq.write_table(table, partial, compression="zstd", row_group_size=GROUP_ROWS)
+    write_parts([table], path)
+
+
+def write_parts(parts: Iterable[pa.Table], path: Path) -> None:
+    """Write tables below each other as one Parquet file, without holding them all; it appears only when it is complete.
+
+    Args:
+        parts: at least one, all with the same columns. Parts of ``GROUP_ROWS`` rows make groups of that size.
+        path: of the file.
+    """
+    partial, parts = path.with_suffix(".partial"), iter(parts)
+    first = next(parts)
+    with pq.ParquetWriter(partial, first.schema, compression="zstd") as writer:
+        for part in itertools.chain([first], parts):
+            writer.write_table(part, row_group_size=GROUP_ROWS)
     os.replace(partial, path)
 
 

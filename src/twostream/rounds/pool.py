@@ -78,8 +78,10 @@ def pool_of(project: Project, round_number: int, *, answered: bool = False) -> R
     asked = [q.candidate for q in snapshots]
     rows = np.flatnonzero(may_be_asked(project, candidates) & ~np.isin(candidates.ids, [c.id for c in asked]))
     free = candidates.take(rows)
-    snapshot_latents = latents_of(project, round_number, [q.candidate for q in snapshots], [q.patch for q in snapshots])
     latents = _latents(project, round_number, len(candidates))
+    snapshot_latents = {name: latents[name][:0] for name in STREAMS}
+    if asked:
+        snapshot_latents = latents_of(project, round_number, asked, [q.patch for q in snapshots])
     streams = {name: _joined(latents[name], rows, snapshot_latents[name]) for name in STREAMS}
     # Audits measure the scorer and the candidates, so nothing may learn from them: here they have no answer.
     answers = [math.nan if q.is_audit else verdicts[q.candidate.id].y for q in snapshots]
