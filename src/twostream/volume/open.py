@@ -21,7 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from twostream.base.errors import VolumeError
+from twostream.base.errors import InputError, VolumeError
+from twostream.base.geometry import Box
 from twostream.volume._hdf5 import Hdf5Volume, create_hdf5, has_dataset
 from twostream.volume._n5 import is_n5, open_n5
 from twostream.volume._nifti import NiftiVolume
@@ -33,6 +34,7 @@ from twostream.volume._tiff import TiffVolume, create_tiff
 from twostream.volume._zarr import create_zarr, is_zarr, open_zarr
 from twostream.volume.formats import FORMATS, Format, register_format
 from twostream.volume.location import ForbiddenError
+from twostream.volume.part import PartVolume
 from twostream.volume.uri import Uri
 from twostream.volume.volume import Volume
 
@@ -66,13 +68,15 @@ def open_volume(uri: str, voxel_size_nm: Sequence[float] | None = None) -> Volum
 
     Args:
         uri: ``file.h5:dataset``, ``path.zarr``, ``path.n5:dataset``, ``precomputed://path``, ``synthetic://seed=...``,
-            or ``driver://path`` of a registered format; the path may be remote (``uri.py``).
+            or ``driver://path`` of a registered format; the path may be remote, and a part may be named (``uri.py``).
         voxel_size_nm: (z, y, x) in nm, for files that do not state it; must agree with those that do.
 
     Raises:
-        VolumeError: nothing there, another format, no voxel size, or two that disagree.
+        VolumeError: nothing there, another format, no voxel size, two that disagree, or a part that is no box inside.
     """
     parsed = Uri.parse(uri)
+    if parsed.part:
+        return PartVolume(open_volume(str(replace(parsed, part="")), voxel_size_nm), _part(parsed))
     found = FORMATS.get(parsed.driver)
     if found is None and not parsed.has_scheme and not (parsed.is_remote and "." in parsed.path.rpartition("/")[2]):
         found = next((f for f in FORMATS.values() if f.recognises and f.recognises(parsed.path)), None)
@@ -82,6 +86,14 @@ def open_volume(uri: str, voxel_size_nm: Sequence[float] | None = None) -> Volum
     if 0 in volume.shape_zyx:
         raise VolumeError(f"{volume.uri} holds no voxels: its shape is {volume.shape_zyx} (Z, Y, X). Write it again.")
     return volume
+
+
+def _part(parsed: Uri) -> Box:
+    """The box of a URI that names one."""
+    try:
+        return Box.parse(parsed.part)
+    except InputError as error:
+        raise VolumeError(f"the part of {parsed}: {error}") from None
 
 
 def open_ignore_mask(uri: str, voxel_size_nm: Sequence[float] | None = None) -> Volume | None:
@@ -160,7 +172,10 @@ def create_volume(
     Raises:
         VolumeError: the target exists, or its format is not known or cannot be created.
     """
-    found = FORMATS.get(Uri.parse(uri.removesuffix(".partial")).driver)
+    parsed = Uri.parse(uri.removesuffix(".partial"))
+    if parsed.part:
+        raise VolumeError(f"cannot create {uri!r}; only reading can be limited to a part. Leave out [{parsed.part}].")
+    found = FORMATS.get(parsed.driver)
     if found is None or found.create is None:
         creatable = [f for f in FORMATS.values() if f.create]
         what = f"{found.driver} is only read; " if found else ""

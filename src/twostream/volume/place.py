@@ -179,10 +179,13 @@ def _shift_nm(volume: Volume, image: Volume) -> tuple[float, float, float]:
     if same_shape and (volume.offset_nm is None or image.offset_nm is None):
         return 0.0, 0.0, 0.0
     if volume.offset_nm is None:
+        box = image.uri.rpartition("[")[2] if image.uri.endswith("]") else ""
+        named = f"'{volume.uri}[{box}'." if box else ""
         raise InputError(
             f"{volume.uri} has {volume.shape_zyx} voxels, {image.uri} has {image.shape_zyx} (Z, Y, X), and "
             f"{volume.uri} states no place; they must be equal, or {volume.uri} must say where it lies: in HDF5 and "
             f"Zarr by an attribute offset, (z, y, x) in nm, in OME-Zarr by a translation."
+            + (f" Has it the extent of the whole image, name the same part of it: {named}" if named else "")
         )
     start = image.offset_nm or (0.0, 0.0, 0.0)
     z, y, x = (a - b for a, b in zip(volume.offset_nm, start, strict=True))

@@ -6,6 +6,7 @@
     file:///path            a path of this machine, percent-encoded
     synthetic://seed=...    generated tissue
     driver://path           any registered format, for a file or folder with another ending; the path may be remote
+    URI[Z0:Z1,Y0:Y1,X0:X1]  a part of any of these, in its voxels
 
 Which drivers and endings there are is in the table of formats. Knows text and paths; must not open anything.
 """
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import unquote
@@ -22,6 +24,8 @@ from twostream.volume.formats import FORMATS, split_dataset
 
 REMOTE = ("http", "https", "s3", "gs")
 """Schemes of places that are no paths of this machine."""
+PART = re.compile(r"(?P<whole>.+)\[(?P<part>[\d\s:,.+-]+)\]", re.DOTALL)
+"""A URI with a box in brackets behind it, well written or not: a folder is hardly ever called so."""
 MAX_NAMES = 20
 """Datasets that an error lists."""
 
@@ -36,16 +40,20 @@ class Uri:
             ``://``.
         dataset: name inside a file or folder that holds several arrays, else "".
         has_scheme: whether the text began with ``driver://``.
+        part: what stands in brackets at the end, the box that is read; "" for the whole volume.
     """
 
     driver: str
     path: str
     dataset: str = ""
     has_scheme: bool = False
+    part: str = ""
 
     @classmethod
     def parse(cls, text: str) -> Uri:
-        """Read a URI; any text is one, and a driver that is not known is for ``open_volume`` to refuse."""
+        """Read a URI; any text is one, and a driver or a part that is not known is for ``open_volume`` to refuse."""
+        if in_part := PART.fullmatch(text):
+            return replace(cls.parse(in_part["whole"]), part=in_part["part"])
         scheme, separator, rest = text.partition("://")
         if not separator or scheme in (*REMOTE, "file"):
             found, path, dataset = split_dataset(_local(text))
@@ -70,14 +78,18 @@ class Uri:
 
     def __str__(self) -> str:
         scheme = f"{self.driver}://" if self.has_scheme else ""
-        return scheme + self.path + (f":{self.dataset}" if self.dataset else "")
+        return scheme + self.path + self._inside
+
+    @property
+    def _inside(self) -> str:
+        return (f":{self.dataset}" if self.dataset else "") + (f"[{self.part}]" if self.part else "")
 
     @property
     def short(self) -> str:
         """Without the folders it lies in, so that a page may show it: ``/home/me/a.h5:raw`` becomes ``a.h5:raw``."""
         if not self.is_path and not self.is_remote:
             return str(self)
-        return Path(self.path).name + (f":{self.dataset}" if self.dataset else "")
+        return Path(self.path).name + self._inside
 
 
 def _local(text: str) -> str:
