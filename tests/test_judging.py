@@ -19,6 +19,7 @@ from twostream.rounds.judging import (
     blended,
     chosen,
     dice_error,
+    objects_of,
     probability_of,
     ranking_error,
 )
@@ -90,7 +91,9 @@ def test_errors_equal_plain_loops():
         cells = [(g, t) for g, t in zip(guess[1].ravel(), target[1].ravel(), strict=True) if t != IGNORE]
         shared = sum(2 * g * t / CERTAIN for g, t in cells)
         total = sum(g + t / CERTAIN for g, t in cells)
-        assert dice_error([guess], target[None], [1]).error == pytest.approx(1 - shared / total, abs=1e-5)
+        assert dice_error([guess], target[None], [1], objects_of(target[None], [1])).error == pytest.approx(
+            1 - shared / total, abs=1e-5
+        )
 
 
 def test_the_ranking_error_is_one_minus_auc():
@@ -128,16 +131,48 @@ def test_the_variance_of_a_difference_of_two_dice_errors_is_that_of_the_jackknif
     rng = np.random.default_rng(0)
     targets = rng.choice(np.array([0, CERTAIN, IGNORE], np.uint8), (40, 2, 2, 4, 4))
     targets[3] = IGNORE  # it says nothing
+    parts = np.where((targets != IGNORE).any(1), np.arange(40)[:, None, None, None] + 1, 0)  # crops, not objects
+    parts[parts > 3] -= 1
     first, second = (rng.random((40, 2, 2, 4, 4)).astype(np.float32) for _ in range(2))
-    found = dice_error(first, targets, [0, 1]).variance_beside(dice_error(second, targets, [0, 1]))
+    both = [dice_error(guess, targets, [0, 1], parts) for guess in (first, second)]
+    found = both[0].variance_beside(both[1])
     known = [row for row in range(40) if row != 3]
     without = []
     for row in known:
         rest = [r for r in known if r != row]
-        without.append(np.subtract(*(dice_error(g[rest], targets[rest], [0, 1]).error for g in (first, second))))
+        of = parts[rest].copy()
+        of[of > parts[row].max()] -= 1
+        without.append(np.subtract(*(dice_error(g[rest], targets[rest], [0, 1], of).error for g in (first, second))))
     n = len(known)
+    assert len(both[0].samples[0]) == n
     jackknife = (n - 1) / n * np.sum((without - np.mean(without)) ** 2)
     assert found == pytest.approx(jackknife, rel=0.1)
+
+
+def test_each_voxel_belongs_to_the_object_that_is_nearest():
+    targets = np.zeros((3, 1, 1, 6, 40), np.uint8)
+    targets[0, 0, 0, 2:4, 3:6] = targets[0, 0, 0, 2:4, 30:36] = CERTAIN
+    targets[0, 0, 0, :, 20] = IGNORE
+    targets[2, 0, 0, 1:5, 10:14] = CERTAIN
+    parts = objects_of(targets, [0])
+    assert (parts[0, 0, :, :17] == 1).all() and (parts[0, 0, :, 21:] == 2).all() and (parts[0, 0, :, 20] == 0).all()
+    assert (parts[1] == 3).all(), "a crop without objects is one place where S may find some"
+    assert (parts[2] == 4).all()
+    assert objects_of(np.full((2, 1, 1, 4, 4), IGNORE, np.uint8), [0]).max() == 0
+
+
+def test_one_crop_with_several_objects_shows_what_chance_may_do():
+    targets = np.zeros((1, 1, 1, 8, 64), np.uint8)
+    for start in (4, 20, 36, 52):
+        targets[0, 0, 0, 2:6, start : start + 6] = CERTAIN
+    parts = objects_of(targets, [0])
+    sure = np.where(targets[0] > 0, 0.9, 0.1)
+    mixed = sure.copy()
+    mixed[..., :16] = 0.5  # one of four objects is lost
+    one, other = (dice_error([guess], targets, [0], parts) for guess in (sure, mixed))
+    assert other.error > one.error and len(one.samples[0]) == 4
+    chance = one.variance_beside(other) ** 0.5
+    assert 0.5 * (other.error - one.error) < chance < 2 * (other.error - one.error)
 
 
 def test_one_observation_alone_shows_no_spread():

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy import ndimage
 
 from twostream.models.segmentation.lessons import Lessons
 from twostream.models.segmentation.train import Segmenter
@@ -100,6 +101,7 @@ class Evidence:
         self._tested = tested if min(num_objects_answered, num_wrong) >= MIN_OF_A_KIND else {}
         self._validation, self._num_objects = validation, num_objects if validation else 0
         self._channels, self._foreground = list(channels), foreground
+        self._parts = objects_of(validation[1], self._channels) if validation else np.zeros((0, 1, 1, 1), np.int64)
 
     def judge(self, old: Segmenter, halves: Sequence[Weights], new: Weights) -> Choice:
         """Choose the share of the new S.
@@ -137,7 +139,7 @@ class Evidence:
         if self._validation is not None and self._num_objects:
             model.network.load_state_dict(blended(before, new, share))
             predicted = [probability_of(model, image) for image in self._validation[0]]
-            fitted = dice_error(predicted, self._validation[1], self._channels)
+            fitted = dice_error(predicted, self._validation[1], self._channels, self._parts)
         return Spread.pooled(ranked, weights), fitted
 
 
@@ -259,27 +261,54 @@ def ranking_error(probability: np.ndarray, is_object: np.ndarray) -> Spread:
     return Spread(error, (reversed_.mean(1), reversed_.mean(0)))
 
 
-def dice_error(predicted: Sequence[np.ndarray], targets: np.ndarray, channels: Sequence[int]) -> Spread:
+def objects_of(targets: np.ndarray, channels: Sequence[int]) -> np.ndarray:
+    """Divide crops into the neighbourhoods of their objects.
+
+    Args:
+        targets: (N, C, Z, Y, X) uint8 levels.
+        channels: which of them are foreground.
+
+    Returns:
+        (N, Z, Y, X) int64: 0 where nothing is known, else 1, 2, ...: the nearest object of the crop, parts of the
+        foreground that touch being one; in a crop without any object, a number of its own.
+    """
+    result = np.zeros((len(targets), *targets.shape[2:]), np.int64)
+    number = 0
+    for parts, levels in zip(result, targets[:, channels], strict=True):
+        known = (levels != IGNORE).any(0)
+        labels, num = ndimage.label(((levels != IGNORE) & (2 * levels.astype(int) >= CERTAIN)).any(0))
+        if num:
+            nearest = ndimage.distance_transform_edt(labels == 0, return_distances=False, return_indices=True)
+            parts[known] = labels[tuple(nearest)][known] + number
+        else:
+            parts[known] = 1 + number
+        number += max(num, int(known.any()))
+    return result
+
+
+def dice_error(
+    predicted: Sequence[np.ndarray], targets: np.ndarray, channels: Sequence[int], parts: np.ndarray
+) -> Spread:
     """1 - Dice coefficient of probability and target over all known voxels, mean over channels, in [0, 1].
 
     Args:
         predicted: N of (C, Z, Y, X) float.
         targets: (N, C, Z, Y, X) uint8 levels.
         channels: which of them count.
+        parts: (N, Z, Y, X) int64, see ``objects_of``.
 
     Returns:
-        Its sample are the crops that have known voxels, each with its part in a ratio of sums (Cochran 1977, 6.4).
+        Its sample are the objects with their neighbourhoods, each with its part in a ratio of sums (Cochran 1977, 6.4).
     """
-    shared, total = np.zeros((len(predicted), len(channels))), np.zeros((len(predicted), len(channels)))
-    for row, (guess, levels) in enumerate(zip(predicted, targets, strict=True)):
-        known = levels[channels] != IGNORE
-        wanted = np.where(known, levels[channels] / CERTAIN, 0)
-        seen = np.where(known, guess[channels], 0)
-        shared[row] = 2 * (seen * wanted).sum((1, 2, 3))
-        total[row] = (seen + wanted).sum((1, 2, 3))
+    num = int(parts.max(initial=0))
+    shared, total = np.zeros((num, len(channels))), np.zeros((num, len(channels)))
+    for guess, levels, part in zip(predicted, targets, parts, strict=True):
+        for column, channel in enumerate(channels):
+            known = levels[channel] != IGNORE
+            wanted, seen, where = levels[channel][known] / CERTAIN, guess[channel][known], part[known] - 1
+            shared[:, column] += np.bincount(where, 2 * seen * wanted, num)
+            total[:, column] += np.bincount(where, seen + wanted, num)
     whole = np.maximum(total.sum(0), 1e-9)
     dice = shared.sum(0) / whole
-    is_known = (targets[:, channels] != IGNORE).any((1, 2, 3, 4))
     error = float(np.mean(1 - dice))
-    part = error - is_known.sum() * ((shared - dice * total) / whole).mean(1)[is_known]
-    return Spread(error, (part,))
+    return Spread(error, (error - num * ((shared - dice * total) / whole).mean(1),))
