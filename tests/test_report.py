@@ -384,7 +384,7 @@ def test_what_became_of_a_refit_is_said_with_its_errors() -> None:
     assert refit_sentence({}) == ""
     unknown = refit_sentence({"refit": judged | {"outcome": "kept", "share": 0.0, "errors": {}, "chances": {}}})
     assert (
-        "nothing to judge it by (no validation box, and fewer than two answers of one kind, true or false)" in unknown
+        "nothing to judge it by (no validation box, and fewer than two answers of one kind, true or nothing)" in unknown
     )
     rows = refit_rows(["a"], [{0: {}, 1: {"refit": judged}}])
     assert [(row["round"], row["text"]) for row in rows] == [(1, said)]

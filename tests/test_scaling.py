@@ -2,6 +2,9 @@
 
 import re
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -143,4 +146,36 @@ def test_two_workers_give_what_one_process_gives(make_project, monkeypatch):
     project = do(make_project("project"), "train")
     with open_executor("local", 2) as project.executor:
         do(project, "predict", "propose")
+    same(project, undisturbed)
+
+
+FULL = """
+import resource, sys
+from twostream.cli import app
+from twostream.models.segmentation.blending import PredictBlock
+
+def on_full_disk(self, block, predict=PredictBlock.__call__):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        return predict(self, block)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+PredictBlock.__call__ = on_full_disk
+app()
+"""
+
+
+def test_a_disk_that_is_full_ends_a_step_with_the_reason_and_it_goes_on_when_there_is_room(make_project, tmp_path):
+    """A limit on the size of each file stands for the full disk: writing fails in the same way."""
+    project = do(make_project("project"), "train")
+    undisturbed = Project(Path(shutil.copytree(project.root, tmp_path / "undisturbed")))
+    command = [sys.executable, "-c", FULL, "predict", str(project.root)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    last = done.stderr.splitlines()[-1]
+    assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
+    assert "blocks failed 3 times each" in last and "cannot be written" in last and "File too large" in last
+    for one in (project, undisturbed):
+        do(Project(one.root), "predict", "propose")
     same(project, undisturbed)

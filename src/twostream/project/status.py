@@ -135,7 +135,7 @@ def judged_sentence(judged: Mapping[str, Any], new_name: str, old_name: str) -> 
     if not errors:
         return (
             f"{what}: there was nothing to judge it by (no validation box, and fewer than two answers of one kind, "
-            f"true or false)"
+            f"true or nothing)"
         )
     mixed = f", blended {errors[str(float(share))]:.4f}" if judged["outcome"] == "blended" else ""
     chance = judged.get("chances", {}).get("1.0", 0.0)
