@@ -381,6 +381,8 @@ def test_what_became_of_a_refit_is_said_with_its_errors() -> None:
     said = refit_sentence({"refit": judged})
     assert "blended with the one before (a share of 0.5)" in said and "error 0.400" in said and "before 0.300" in said
     assert "blended 0.2000; chance alone may make differences of 0.0600" in said and "12 answers and 6 objects" in said
+    taken = judged | {"outcome": "accepted", "share": 1.0, "chances": {"0.0": 0.05, "0.5": 0.01, "1.0": 0.0}}
+    assert "before 0.3000; chance alone may make differences of 0.0500" in refit_sentence({"refit": taken})
     assert refit_sentence({}) == ""
     unknown = refit_sentence({"refit": judged | {"outcome": "kept", "share": 0.0, "errors": {}, "chances": {}}})
     assert (

@@ -138,7 +138,8 @@ def judged_sentence(judged: Mapping[str, Any], new_name: str, old_name: str) -> 
             f"true or nothing)"
         )
     mixed = f", blended {errors[str(float(share))]:.4f}" if judged["outcome"] == "blended" else ""
-    chance = judged.get("chances", {}).get("1.0", 0.0)
+    chances = judged.get("chances", {})
+    chance = chances.get("1.0") or chances.get("0.0")  # beside the lowest error, which may be that of the new one
     give = f"; chance alone may make differences of {chance:.4f}" if chance else ""
     by = [f"{judged['num_held_out']} answers"] if judged["num_held_out"] else []
     by += [f"{n} objects of the validation box"] if (n := judged["num_validation_objects"]) else []
