@@ -1,5 +1,7 @@
 """Candidates that stay in their table: the same as when all are held, and only what is asked for is read."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 
@@ -94,6 +96,14 @@ def test_few_masks_are_held_at_once(path):
     for _ in stored:
         assert len(stored._file._kept) <= KEPT_GROUPS
     assert len(stored._file._kept) == KEPT_GROUPS < NUM / 4
+
+
+def test_several_threads_may_read_one_table(path):
+    stored = StoredCandidates.open(path)
+    rows = np.random.default_rng(2).integers(0, NUM, 2000).tolist()
+    with ThreadPoolExecutor(8) as threads:
+        for row, candidate in zip(rows, threads.map(stored.__getitem__, rows), strict=True):
+            same(candidate, CANDIDATES[row])
 
 
 @pytest.mark.parametrize("harm", ["gone", "cut off", "text"])

@@ -6,6 +6,7 @@ of numbers are read whole. Knows candidate tables; must not know projects, round
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -177,7 +178,7 @@ class _Group:
 
 
 class _TableFile:
-    """A Parquet file of candidates.
+    """A Parquet file of candidates. Several threads may read it.
 
     Args:
         path: of the file, which stays open.
@@ -191,11 +192,13 @@ class _TableFile:
         self.num_rows: int = metadata.num_rows
         self.names = set(self._file.schema_arrow.names)
         self._kept: OrderedDict[int, _Group] = OrderedDict()
+        self._lock = threading.Lock()
 
     def column(self, name: str) -> np.ndarray:
         """(R,) values of all rows."""
         try:
-            values: np.ndarray = self._file.read(columns=[name]).column(name).to_numpy()
+            with self._lock:
+                values: np.ndarray = self._file.read(columns=[name]).column(name).to_numpy()
         except (OSError, pa.ArrowInvalid) as error:
             raise unreadable(self._path, error) from None
         return values
@@ -203,7 +206,8 @@ class _TableFile:
     def candidate(self, row: int) -> Candidate:
         """The candidate of a row."""
         number = int(np.searchsorted(self._starts, row, side="right")) - 1
-        group, i = self._group(number), row - int(self._starts[number])
+        with self._lock:
+            group, i = self._group(number), row - int(self._starts[number])
         corners = group.corners[i].tolist()
         box = Box.from_corners(corners[:3], corners[3:])
         mask = unpack_mask(group.masks[i].as_py(), box)
