@@ -216,9 +216,9 @@ class TestPlaces:
         z, y, x = inner_voxel(mask, Box((7, 10, 20), (1, 5, 5)), (30, 8, 8))
         assert mask[z - 7, y - 10, x - 20]
 
-    def test_a_place_is_whole_voxels_or_none(self):
+    def test_a_place_is_the_nearest_whole_voxels(self):
         assert whole_offset((90, 16, -8), (30, 8, 8)) == (3, 2, -1)
-        assert whole_offset((90, 4, 8), (30, 8, 8)) == (0, 0, 0)
+        assert whole_offset((90, 3, 8), (30, 8, 8)) == (3, 0, 1)
         assert whole_offset(None, (30, 8, 8)) == (0, 0, 0)
 
     def test_cave_has_both_sides_of_a_synapse(self):

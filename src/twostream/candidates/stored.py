@@ -21,6 +21,8 @@ from twostream.base.geometry import Box
 from twostream.candidates.candidate import Candidate
 from twostream.candidates.table import BOX_COLUMNS, unpack_mask, unreadable
 
+UNREADABLE = (OSError, pa.ArrowInvalid, KeyError)
+"""What pyarrow raises of a file that is damaged, no table, or lacks a column."""
 KEPT_GROUPS = 8
 """Groups of rows whose packed masks are kept in memory; candidates are read mostly in an order close to theirs."""
 
@@ -49,7 +51,7 @@ class StoredCandidates(Sequence[Candidate]):
         """
         try:
             file = _TableFile(path)
-        except (OSError, pa.ArrowInvalid) as error:
+        except UNREADABLE as error:
             raise unreadable(path, error) from None
         return cls(file, np.arange(file.num_rows))
 
@@ -199,7 +201,7 @@ class _TableFile:
         try:
             with self._lock:
                 values: np.ndarray = self._file.read(columns=[name]).column(name).to_numpy()
-        except (OSError, pa.ArrowInvalid) as error:
+        except UNREADABLE as error:
             raise unreadable(self._path, error) from None
         return values
 
@@ -221,7 +223,7 @@ class _TableFile:
         columns = ["id", "label", "parent_ids", *BOX_COLUMNS, "score", "mask"]
         try:
             table = self._file.read_row_group(number, columns=columns)
-        except (OSError, pa.ArrowInvalid) as error:
+        except UNREADABLE as error:
             raise unreadable(self._path, error) from None
         corners = np.stack([table.column(name).to_numpy() for name in BOX_COLUMNS], axis=1)
         ids, labels, scores = (table.column(name).to_numpy() for name in ("id", "label", "score"))

@@ -35,7 +35,7 @@ from twostream.volume._zarr import create_zarr, is_zarr, open_zarr
 from twostream.volume.formats import FORMATS, Format, register_format
 from twostream.volume.location import ForbiddenError
 from twostream.volume.part import PartVolume
-from twostream.volume.uri import Uri
+from twostream.volume.uri import LIKE_PART, Uri
 from twostream.volume.volume import Volume
 
 register_format(
@@ -63,6 +63,9 @@ register_format("images", StackVolume, recognises=is_stack)
 register_format("synthetic", SyntheticVolume, is_path=False)
 
 
+PART_HINT = " A part of a volume is named by a box at the very end: URI[Z0:Z1,Y0:Y1,X0:X1]."
+
+
 def open_volume(uri: str, voxel_size_nm: Sequence[float] | None = None) -> Volume:
     """Open a volume for reading.
 
@@ -81,8 +84,14 @@ def open_volume(uri: str, voxel_size_nm: Sequence[float] | None = None) -> Volum
     if found is None and not parsed.has_scheme and not (parsed.is_remote and "." in parsed.path.rpartition("/")[2]):
         found = next((f for f in FORMATS.values() if f.recognises and f.recognises(parsed.path)), None)
     if found is None:
-        raise VolumeError(f"cannot tell the format of {uri!r}; expected {_expected(FORMATS.values())}.")
-    volume = found.open(str(parsed), voxel_size_nm)
+        hint = PART_HINT if LIKE_PART.search(uri) else ""
+        raise VolumeError(f"cannot tell the format of {uri!r}; expected {_expected(FORMATS.values())}.{hint}")
+    try:
+        volume = found.open(str(parsed), voxel_size_nm)
+    except VolumeError as error:
+        if LIKE_PART.search(uri):
+            error.args = (f"{error}{PART_HINT}",)
+        raise
     if 0 in volume.shape_zyx:
         raise VolumeError(f"{volume.uri} holds no voxels: its shape is {volume.shape_zyx} (Z, Y, X). Write it again.")
     return volume
@@ -90,6 +99,8 @@ def open_volume(uri: str, voxel_size_nm: Sequence[float] | None = None) -> Volum
 
 def _part(parsed: Uri) -> Box:
     """The box of a URI that names one."""
+    if "[" in parsed.part:
+        raise VolumeError(f"{parsed} names a part of a part; name one box, in voxels of the whole.")
     try:
         return Box.parse(parsed.part)
     except InputError as error:

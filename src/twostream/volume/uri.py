@@ -24,8 +24,10 @@ from twostream.volume.formats import FORMATS, split_dataset
 
 REMOTE = ("http", "https", "s3", "gs")
 """Schemes of places that are no paths of this machine."""
-PART = re.compile(r"(?P<whole>.+)\[(?P<part>[\d\s:,.+-]+)\]", re.DOTALL)
-"""A URI with a box in brackets behind it, well written or not: a folder is hardly ever called so."""
+PART = re.compile(r"(?P<whole>.+)\[(?P<part>[\d\s-]+:[\d\s-]+(,[\d\s-]+:[\d\s-]+){2})\]", re.DOTALL)
+"""A URI with a box in brackets behind it; a file or folder that is called so is that file or folder."""
+LIKE_PART = re.compile(r"\[[\d\s:,.+-]*[:,][\d\s:,.+-]*(\]|$)")
+"""What somebody may have written to name a part."""
 MAX_NAMES = 20
 """Datasets that an error lists."""
 
@@ -52,8 +54,10 @@ class Uri:
     @classmethod
     def parse(cls, text: str) -> Uri:
         """Read a URI; any text is one, and a driver or a part that is not known is for ``open_volume`` to refuse."""
-        if in_part := PART.fullmatch(text):
-            return replace(cls.parse(in_part["whole"]), part=in_part["part"])
+        in_part = PART.fullmatch(text)
+        if in_part and not os.path.lexists(_local(text)):
+            whole = cls.parse(in_part["whole"])
+            return replace(whole, part=f"{whole.part}][{in_part['part']}" if whole.part else in_part["part"])
         scheme, separator, rest = text.partition("://")
         if not separator or scheme in (*REMOTE, "file"):
             found, path, dataset = split_dataset(_local(text))

@@ -20,6 +20,7 @@ from twostream.base.errors import InputError
 from twostream.candidates.objects.columns import NAME_OF, Point, Role, as_setting, columns_setting, setting
 from twostream.candidates.objects.files import Table
 from twostream.volume import Volume
+from twostream.volume.uri import Uri
 
 Size = tuple[float, float, float]
 
@@ -273,6 +274,8 @@ def _where(numbers: np.ndarray, unit: Size | None, image: Volume) -> str:
     said = ", ".join(f"{axis} {a:.0f} to {b:.0f}" for axis, a, b in zip("ZYX", low, high, strict=True))
     if ((high - low) < shape).all():
         return f"They lie at {said} voxels: is the image cut from a larger volume? Subtract its place from them."
+    if part := Uri.parse(image.uri).part:
+        return f"They lie at {said} voxels: are they those of the whole, of which {part} is read? Subtract its corner."
     return f"They lie at {said} voxels. Is this the table of a larger volume? Leave only the rows inside the image."
 
 

@@ -58,7 +58,7 @@ def export_exchange(project: Project, format_: str, path: Path) -> str:
     elif format_ == "neuroglancer":
         write_text(path, write_state(points, place, _image_source(project)))
     elif format_ == "webknossos":
-        name = Path(Uri.parse(project.config.image.uri).short.partition(":")[0]).stem
+        name = Path(Uri.parse(project.config.image.uri).path).stem
         write_text(path, write_nml(points, place, name or "image"))
     else:
         write_text(path, write_colours(points))

@@ -53,9 +53,9 @@ def direct_source(image: Volume, uri: str, window: Sequence[float] | None) -> st
     if not parsed.is_remote or parsed.path.startswith("http://") or window is not None:
         return None
     if parsed.driver == "precomputed":
-        at = whole_place(image)
+        at = whole_place(image) and (parsed.part == "" or image.offset_nm is not None)
         return f"precomputed://{parsed.path.rstrip('/')}" if at else None
-    is_plain = parsed.dataset == "" and not any(image.offset_nm or ())
+    is_plain = parsed.dataset == "" and parsed.part == "" and not any(image.offset_nm or ())
     if parsed.driver == "zarr" and is_plain and image.metadata.voxel_size_from.startswith("OME"):
         return f"zarr://{parsed.path.rstrip('/')}"
     return None

@@ -68,12 +68,8 @@ class Point:
 
 
 def whole_offset(offset_nm: VoxelSize | None, voxel_size_nm: VoxelSize) -> Vector:
-    """(z, y, x) in whole voxels of a place in nm; zeros where there is none, or it is no whole number of voxels."""
-    found = np.asarray(offset_nm or (0, 0, 0)) / np.asarray(voxel_size_nm)
-    whole = np.rint(found)
-    if np.abs(found - whole).max() > 1e-3:
-        return 0, 0, 0
-    z, y, x = (int(v) for v in whole)
+    """(z, y, x) in whole voxels of a place in nm, the nearest ones; zeros where there is none."""
+    z, y, x = (int(v) for v in np.rint(np.asarray(offset_nm or (0, 0, 0)) / np.asarray(voxel_size_nm)))
     return z, y, x
 
 
