@@ -28,7 +28,7 @@ def pool_of(teaches, num_more=40, audits=()):
     y = [math.nan if i in audits else value for i, value in enumerate(y)] + [math.nan] * num_more
     candidates = [Candidate(i + 1, i + 1, Box((0, 0, 4 * i), MASK.shape), MASK, 0.5) for i in range(len(of))]
     pool = RoundPool(
-        candidates, {"supervised": features, "unsupervised": features[:, :1]}, np.array(y),
+        candidates, np.arange(len(of)) + 1, {"supervised": features, "unsupervised": features[:, :1]}, np.array(y),
         np.arange(len(of)) < len(teaches), np.full(len(of), 0.5), np.full(len(of), 0.5), np.full(len(of), 8),
         np.zeros((len(of), 3)), np.zeros(len(of), bool),
     )  # fmt: skip

@@ -248,7 +248,7 @@ class Rounds:
         p = Scorer().predict(X, y, score=score, num_voxels=size)
         candidates = [SimpleNamespace(id=int(i)) for i in ids]
         return RoundPool(
-            candidates, {"a": X}, y, excluded, p, score, size, np.zeros((len(ids), 3)), np.zeros(len(ids), bool)
+            candidates, ids, {"a": X}, y, excluded, p, score, size, np.zeros((len(ids), 3)), np.zeros(len(ids), bool)
         )
 
 
