@@ -71,8 +71,8 @@ def lessons_of(*kinds_and_greys, val_box=VAL_BOX):
     )  # fmt: skip
 
 
-def evidence_of(lessons, halves, validation=None, num_objects=0):
-    return Evidence(lessons, halves, validation, num_objects, [0], 0)
+def evidence_of(lessons, rows, validation=None, num_objects=0):
+    return Evidence(lessons, rows, validation, num_objects, [0], 0)
 
 
 BRIGHT_IS_TRUE = (("mask", 200), ("background", 50), ("drawn", 180), ("background", 60))
@@ -225,34 +225,24 @@ def test_a_blend_lies_between_two_models_and_keeps_counters():
 
 @pytest.mark.parametrize("kinds, better", [(BRIGHT_IS_TRUE, 1.0), (DARK_IS_TRUE, -1.0)])
 def test_the_better_model_is_taken_and_a_worse_one_is_not(kinds, better):
-    evidence = evidence_of(lessons_of(*kinds), [[0, 1], [2, 3]])
+    evidence = evidence_of(lessons_of(*kinds), range(4))
     good, bad = by_grey(better), by_grey(-better)
-    taken = evidence.judge(bad, [weights(good)] * 2, weights(good))
+    taken = evidence.judge(bad, weights(good))
     # Half of the way the log-odds are equal everywhere; beyond it all pairs are in order.
     assert (taken.share, taken.num_answers, taken.errors) == (1.0, 4, (1.0, 1.0, 0.5, 0.0, 0.0))
-    left = evidence.judge(good, [weights(bad)] * 2, weights(bad))
+    left = evidence.judge(good, weights(bad))
     assert (left.outcome, left.errors) == ("kept", (0.0, 0.0, 0.5, 1.0, 1.0))
 
 
 def test_an_s_that_finds_nothing_any_more_is_no_better_for_a_batch_of_wrong_candidates():
     """Eleven of twelve answers are *nothing*: their squared error is smallest where S finds nothing at all."""
     kinds = [("mask", 140), *[("background", 130)] * 3, ("mask", 140), *[("background", 130)] * 3]
-    evidence = evidence_of(lessons_of(*kinds), [list(range(4)), list(range(4, 8))])
+    evidence = evidence_of(lessons_of(*kinds), range(8))
     sees, blind = by_grey(5.0), by_grey(-5.0, -8.0)
-    found = evidence.judge(sees, [weights(blind)] * 2, weights(blind))
+    found = evidence.judge(sees, weights(blind))
     assert found.outcome == "kept" and found.errors[-1] == 1
     fainter = by_grey(5.0, -8.0)
-    assert evidence.judge(sees, [weights(fainter)] * 2, weights(fainter)).errors == (0.0,) * len(SHARES)
-
-
-def test_each_half_is_tested_on_the_answers_of_the_other():
-    evidence = evidence_of(lessons_of(*BRIGHT_IS_TRUE, *DARK_IS_TRUE), [[0, 1, 2, 3], [4, 5, 6, 7]])
-    bright, dark, blank = by_grey(1), by_grey(-1), by_grey(0)
-    # The first model is tested on bright objects, the second on dark ones.
-    found = evidence.judge(blank, [weights(bright), weights(dark)], weights(blank))
-    assert found.errors == (0.5, 0.0, 0.0, 0.0, 0.0)
-    found = evidence.judge(blank, [weights(dark), weights(bright)], weights(blank))
-    assert found.errors == (0.5, 1.0, 1.0, 1.0, 1.0) and found.outcome == "kept"
+    assert evidence.judge(sees, weights(fainter)).errors == (0.0,) * len(SHARES)
 
 
 def test_a_mixture_is_taken_where_it_is_better_than_both():
@@ -260,10 +250,10 @@ def test_a_mixture_is_taken_where_it_is_better_than_both():
     target = np.full((1, 1, 4, 16, 16), CERTAIN // 2, np.uint8)
     target[..., 8:] = IGNORE
     image[..., :8] = 255
-    evidence = evidence_of(lessons_of(("mask", 200)), [[], []], (image, target), 3)
+    evidence = evidence_of(lessons_of(("mask", 200)), [], (image, target), 3)
     # Dice falls short where probability and label differ in either direction.
     low, high = by_grey(0, -4), by_grey(0, 4)
-    errors = evidence.judge(low, [weights(high)] * 2, weights(high)).errors
+    errors = evidence.judge(low, weights(high)).errors
     plain = [1 - 2 * p * 0.5 / (p + 0.5) for p in 1 / (1 + np.exp(4 - 8 * np.array(SHARES)))]
     assert errors == pytest.approx(plain, abs=1e-3)
 
@@ -272,22 +262,24 @@ def test_the_validation_box_counts_as_many_times_as_it_has_objects():
     image = np.full((1, 4, 16, 16), 127, np.uint8)
     target = np.full((1, 1, 4, 16, 16), CERTAIN, np.uint8)
     for number in (1, 9):
-        evidence = evidence_of(lessons_of(*BRIGHT_IS_TRUE), [[0, 1], [2, 3]], (image, target), number)
+        evidence = evidence_of(lessons_of(*BRIGHT_IS_TRUE), range(4), (image, target), number)
         new = by_grey(-1, 3)
-        found = evidence.judge(by_grey(1), [weights(new)] * 2, weights(new))
+        found = evidence.judge(by_grey(1), weights(new))
         p = 1 / (1 + np.exp(-3))
         plain = (4 * 1.0 + number * (1 - 2 * p / (1 + p))) / (4 + number)
         assert found.num_objects == number and found.errors[-1] == pytest.approx(plain, abs=1e-4)
 
 
-def test_a_half_counts_as_many_times_as_it_would_hold_answers_of_both_kinds():
-    """One object and three wrong candidates order as surely as 1.5 of each."""
-    evidence = evidence_of(
-        lessons_of(*BRIGHT_IS_TRUE, ("mask", 50), *[("background", 200)] * 3), [[0, 1, 2, 3], [4, 5, 6, 7]]
-    )
-    blank, bright = by_grey(0), by_grey(1)
-    found = evidence.judge(blank, [weights(bright)] * 2, weights(bright))
-    assert found.errors[-1] == pytest.approx((4 * 0.0 + 3 * 1.0) / 7) and found.num_answers == 8
+def test_answers_count_as_many_times_as_they_would_if_both_kinds_were_as_many():
+    """Two objects and six wrong candidates order as surely as three of each."""
+    image = np.full((1, 4, 16, 16), 127, np.uint8)
+    target = np.full((1, 1, 4, 16, 16), CERTAIN, np.uint8)
+    kinds = [("mask", 200), ("mask", 190), *[("background", 50)] * 6]
+    new = by_grey(-1, 3)
+    found = evidence_of(lessons_of(*kinds), range(8), (image, target), 4).judge(by_grey(1), weights(new))
+    p = 1 / (1 + np.exp(-3))
+    assert found.errors[-1] == pytest.approx((6 * 1.0 + 4 * (1 - 2 * p / (1 + p))) / 10, abs=1e-4)
+    assert (found.num_answers, found.num_objects) == (8, 4)
 
 
 @pytest.mark.parametrize(
@@ -301,14 +293,14 @@ def test_a_half_counts_as_many_times_as_it_would_hold_answers_of_both_kinds():
     ],
 )
 def test_answers_of_one_kind_are_no_evidence_and_then_the_predecessor_stays(kinds):
-    rows = list(range(len(kinds)))
-    found = evidence_of(lessons_of(*kinds), [rows[:1], rows]).judge(by_grey(1), [weights(by_grey(2))] * 2, {})
+    new = weights(by_grey(2))
+    found = evidence_of(lessons_of(*kinds), range(len(kinds))).judge(by_grey(1), new)
     assert (found.outcome, found.errors, found.num_answers) == ("kept", (), 0)
 
 
 def test_voxels_of_the_validation_box_are_no_evidence():
     lessons = lessons_of(*BRIGHT_IS_TRUE, val_box=Box((0, 0, 8), (8, 48, 80)))
-    assert evidence_of(lessons, [[0, 1], [2, 3]]).judge(by_grey(1), [{}, {}], {}).errors == ()
+    assert evidence_of(lessons, range(4)).judge(by_grey(1), {}).errors == ()
 
 
 def test_what_an_annotator_removed_is_not_in_the_mask_that_is_tested():
@@ -324,9 +316,7 @@ def test_what_an_annotator_removed_is_not_in_the_mask_that_is_tested():
 def test_the_predecessor_has_its_own_weights_afterwards():
     old = by_grey(1, 2)
     before = {name: value.clone() for name, value in weights(old).items()}
-    evidence_of(lessons_of(*BRIGHT_IS_TRUE), [[0, 1], [2, 3]]).judge(
-        old, [weights(by_grey(3))] * 2, weights(by_grey(3))
-    )
+    evidence_of(lessons_of(*BRIGHT_IS_TRUE), range(4)).judge(old, weights(by_grey(3)))
     assert all(torch.equal(v, before[n]) for n, v in weights(old).items())
 
 

@@ -1,5 +1,7 @@
 """Refitting: how often lessons are drawn, from which weights S starts, and its pseudo-labels where nothing is known."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -10,8 +12,8 @@ from twostream.models.segmentation.heads import IndependentHead
 from twostream.models.segmentation.lessons import Lesson, Lessons
 from twostream.models.segmentation.train import SegmentationModule, new_segmenter
 from twostream.models.training import use_threads
-from twostream.rounds.refit import refit
-from twostream.rounds.teaching import LessonCrops
+from twostream.rounds.refit import held_out, refit
+from twostream.rounds.teaching import LessonCrops, Taught
 from twostream.task import CERTAIN, IGNORE, Mitochondria, SynapsePolarity
 from twostream.volume import MemoryVolume
 
@@ -256,3 +258,36 @@ def test_a_refit_with_other_lessons_or_settings_is_not_resumed(tmp_path, capfd):
         now = first | change
         refit(s, now["lessons"], now["asked_in"], CONFIG, now["settings"], seed=1, resume_path=tmp_path / "r.resume")
         assert ("starts from the beginning" in capfd.readouterr().err) == bool(change)
+
+
+def taught_of(kinds, candidates):
+    mask = np.ones((1, 2, 2), np.uint8)
+    lessons = [Lesson(Box((0, 0, 4 * i), mask.shape), mask, kind) for i, kind in enumerate(kinds)]
+    return Taught(lessons, np.zeros(len(kinds), np.int64), np.array(candidates, np.int64))
+
+
+def project_of(**settings):
+    return SimpleNamespace(config=SimpleNamespace(refit=RefitConfig(**settings)), seed=lambda *_: 7)
+
+
+def test_a_fifth_of_the_answers_that_can_be_ranked_is_held_out():
+    ids = np.arange(1, 1001)
+    kinds = [("mask", "background", "drawn", "ignore")[i % 4] for i in ids]
+    out = held_out(project_of(), taught_of(kinds, ids))
+    assert 0.17 < out[[kind != "ignore" for kind in kinds]].mean() < 0.23
+    assert not out[[kind == "ignore" for kind in kinds]].any()
+    for off in (project_of(judged=False), project_of(use_answers=False)):
+        assert not held_out(off, taught_of(kinds, ids)).any()
+
+
+def test_what_is_held_out_stays_so_when_other_answers_come_and_go():
+    ids = np.arange(1, 101)
+    out = held_out(project_of(), taught_of(["mask"] * 100, ids))
+    rows = np.random.default_rng(0).permutation(100)[:40]
+    assert (held_out(project_of(), taught_of(["background"] * 40, ids[rows])) == out[rows]).all()
+    assert out.any() and not out.all()
+
+
+def test_missed_objects_and_searched_windows_are_learned():
+    assert not held_out(project_of(), taught_of(["drawn", "background"] * 50, [0] * 100)).any()
+    assert len(held_out(project_of(), taught_of([], []))) == 0

@@ -83,8 +83,7 @@ SCENES = {
 BESIDE: dict[str, tuple[str, ...]] = {
     "random": ("query.strategy=random",),
     # One refit for as many steps as those of the others together is enough where nothing is learned from answers.
-    # It is not judged: a second training of it would be the longest of all.
-    "no_answers": ("refit.use_answers=false", "refit.judged=false", "rounds=1"),
+    "no_answers": ("refit.use_answers=false", "rounds=1"),
 }
 """{folder: settings} of the projects beside the demonstration's: asking at random, and learning from no answer."""
 SCORE_COLUMNS = {

@@ -213,8 +213,8 @@ def _judged(
     """
     last = Segmenter.load(project.path(last_round, "checkpoint.ckpt"))
     new = {name: value.clone() for name, value in segmenter.network.state_dict().items()}
-    groups = [np.flatnonzero(testable(answers))] if project.config.refit.use_answers else []
-    choice = evidence_of(project, last, answers.lessons, groups, replay).judge(last, [new] * len(groups), new)
+    rows = np.flatnonzero(testable(answers) & project.config.refit.use_answers)
+    choice = evidence_of(project, last, answers.lessons, rows, replay).judge(last, new)
     segmenter.network.load_state_dict(blended(last.network.state_dict(), new, choice.share))
     progress.say(f"  {judged_sentence(choice.detail(), 'the finished S', 'the last S of the loop')}")
     return choice

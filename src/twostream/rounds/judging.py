@@ -1,10 +1,9 @@
 """Whether a refitted S is better than its predecessor, by what neither of them has learned from.
 
-The newest answers are divided in halves; each of two models learns from one half (and from all older answers) and is
-tested on the other. The refitted S is the mean of the two. It is blended with its predecessor, S + a (new - S): a = 1
-takes the new S, 0 keeps the old one. An error is how often S finds a wrong candidate more probable than a true object,
-and how badly it fits the validation box. The new S is taken, unless another share is better by more than chance.
-Equations: ``docs/segmentation.md``, *A refit is judged*.
+A share of the answers is held out for this in all rounds, beside the validation box. The refitted S is blended with
+its predecessor, S + a (new - S): a = 1 takes the new S, 0 keeps the old one. An error is how often S finds a wrong
+candidate more probable than a true object, and how badly it fits the validation box. The new S is taken, unless
+another share is better by more than chance. Equations: ``docs/segmentation.md``, *A refit is judged*.
 
 Knows S, crops and targets; must not know the ledger, rounds or how S is trained.
 """
@@ -45,7 +44,7 @@ class Choice:
         share: of the new S in the S of the round, in [0, 1].
         errors: the error with each of ``SHARES``, in [0, 1]; empty without evidence, when the predecessor stays.
         chances: difference of each error and the lowest one that chance may make, ``NUM_STANDARD_ERRORS`` of it.
-        num_answers: answers on which the halves were tested; of one kind alone they are no evidence.
+        num_answers: answers on which they were tested; of one kind alone they are no evidence.
         num_objects: objects of the validation box.
     """
 
@@ -77,8 +76,7 @@ class Evidence:
 
     Args:
         lessons: holds the answered masks.
-        halves: rows of the newest lessons, for each of the two models those that it has not learned from. Only kinds
-            of ``IS_OBJECT``.
+        rows: of the lessons on which S is tested. Only kinds of ``IS_OBJECT``.
         validation: images (N, Z, Y, X) uint8 and target levels (N, C, Z, Y, X) uint8 of the validation box, or None.
         num_objects: objects of the validation box.
         channels: of the target, those that are probabilities of foreground.
@@ -88,59 +86,53 @@ class Evidence:
     def __init__(
         self,
         lessons: Lessons,
-        halves: Sequence[Sequence[int]],
+        rows: Sequence[int],
         validation: tuple[np.ndarray, np.ndarray] | None,
         num_objects: int,
         channels: Sequence[int],
         foreground: int,
     ) -> None:
-        held_out = {row: _HeldOut.of(lessons, rows) for row, rows in enumerate(halves)}
-        tested = {row: half for row, half in held_out.items() if half.num_pairs}
-        num_objects_answered = sum(int(half.is_object.sum()) for half in tested.values())
-        num_wrong = sum(len(half.images) for half in tested.values()) - num_objects_answered
-        self._tested = tested if min(num_objects_answered, num_wrong) >= MIN_OF_A_KIND else {}
+        tested = _HeldOut.of(lessons, rows)
+        is_evidence = min(tested.is_object.sum(), (~tested.is_object).sum()) >= MIN_OF_A_KIND
+        self._tested = tested if is_evidence else _HeldOut([], [], np.zeros(0, bool))
         self._validation, self._num_objects = validation, num_objects if validation else 0
         self._channels, self._foreground = list(channels), foreground
         self._parts = objects_of(validation[1], self._channels) if validation else np.zeros((0, 1, 1, 1), np.int64)
 
-    def judge(self, old: Segmenter, halves: Sequence[Weights], new: Weights) -> Choice:
+    def judge(self, old: Segmenter, new: Weights) -> Choice:
         """Choose the share of the new S.
 
         Args:
             old: the predecessor; its weights are exchanged meanwhile.
-            halves: weights of the two models, in the order of ``halves`` above.
             new: weights of the refitted S.
         """
-        tested = self._tested.values()
-        weights = np.array([sum(held_out.num_balanced for held_out in tested), self._num_objects], float)
+        weights = np.array([self._tested.num_balanced, self._num_objects], float)
         if not weights.any():
             return Choice(0.0, (), (), 0, 0)
         before = {name: value.clone() for name, value in old.network.state_dict().items()}
-        found = [self._errors(old, before, halves, new, share) for share in SHARES]
+        found = []
+        for share in SHARES:
+            old.network.load_state_dict(blended(before, new, share))
+            found.append((self._ranked(old), self._fitted(old)))
         old.network.load_state_dict(before)
-        num_answers = sum(len(held_out.images) for held_out in tested)
-        return chosen(found, weights / weights.sum(), num_answers, self._num_objects)
+        return chosen(found, weights / weights.sum(), len(self._tested.images), self._num_objects)
 
-    def _errors(
-        self, model: Segmenter, before: Weights, halves: Sequence[Weights], new: Weights, share: float
-    ) -> tuple[Spread, Spread]:
-        """Errors of a blend: of the answers of each half by the model that has not learned from it, and of the
-        validation box."""
-        ranked, weights = [], []
-        for row, held_out in self._tested.items():
-            model.network.load_state_dict(blended(before, halves[row], share))
-            probability = [
-                probability_of(model, image)[self._foreground][mask].mean()
-                for image, mask in zip(held_out.images, held_out.masks, strict=True)
-            ]
-            ranked.append(ranking_error(np.array(probability), held_out.is_object))
-            weights.append(held_out.num_balanced)
-        fitted = Spread()
-        if self._validation is not None and self._num_objects:
-            model.network.load_state_dict(blended(before, new, share))
-            predicted = [probability_of(model, image) for image in self._validation[0]]
-            fitted = dice_error(predicted, self._validation[1], self._channels, self._parts)
-        return Spread.pooled(ranked, weights), fitted
+    def _ranked(self, model: Segmenter) -> Spread:
+        """The error of the answers."""
+        if not self._tested.images:
+            return Spread()
+        probability = [
+            probability_of(model, image)[self._foreground][mask].mean()
+            for image, mask in zip(self._tested.images, self._tested.masks, strict=True)
+        ]
+        return ranking_error(np.array(probability), self._tested.is_object)
+
+    def _fitted(self, model: Segmenter) -> Spread:
+        """The error of the validation box."""
+        if self._validation is None or not self._num_objects:
+            return Spread()
+        predicted = [probability_of(model, image) for image in self._validation[0]]
+        return dice_error(predicted, self._validation[1], self._channels, self._parts)
 
 
 @dataclass(frozen=True)
@@ -155,15 +147,6 @@ class Spread:
 
     error: float = 0.0
     samples: tuple[np.ndarray, ...] = ()
-
-    @classmethod
-    def pooled(cls, errors: Sequence[Spread], weights: Sequence[float]) -> Spread:
-        """The weighted mean of errors; the observations of all of them are one sample of each kind."""
-        if not errors:
-            return cls()
-        samples = zip(*(one.samples for one in errors), strict=True)
-        mean = float(np.average([one.error for one in errors], weights=weights))
-        return cls(mean, tuple(np.concatenate(parts) for parts in samples))
 
     def variance_beside(self, other: Spread) -> float:
         """Variance of the difference of two errors of the same observations.
@@ -214,14 +197,10 @@ class _HeldOut:
         return cls([c[0] for c in shown], [c[1] for c in shown], np.array([c[2] for c in shown], bool))
 
     @property
-    def num_pairs(self) -> int:
-        """Pairs of an object and a candidate that is none."""
-        return int(self.is_object.sum() * (~self.is_object).sum())
-
-    @property
     def num_balanced(self) -> float:
         """Answers of both kinds in equal number that would order as surely: twice the harmonic mean of the two."""
-        return 4 * self.num_pairs / len(self.is_object)
+        num_pairs = int(self.is_object.sum() * (~self.is_object).sum())
+        return 4 * num_pairs / max(1, len(self.is_object))
 
 
 def blended(old: Weights, new: Weights, share: float) -> dict[str, torch.Tensor]:

@@ -21,7 +21,7 @@ from twostream.models.segmentation.lessons import Lesson, Lessons
 from twostream.models.segmentation.train import Segmenter, Training, train
 from twostream.project.project import Detail, Project
 from twostream.rounds.embed import fine_tune_on_answers
-from twostream.rounds.judging import IS_OBJECT, Evidence, blended
+from twostream.rounds.judging import IS_OBJECT, Choice, Evidence, blended
 from twostream.rounds.pool import RoundPool, pool_of
 from twostream.rounds.predict import probability_of
 from twostream.rounds.propagation import propagated
@@ -29,6 +29,8 @@ from twostream.rounds.teaching import LessonCrops, Taught, collect, lessons_of, 
 from twostream.rounds.train import detail_without_s, save_training
 from twostream.rounds.windows import window_lessons
 
+HELD_OUT_SHARE = 0.2
+"""Of the answered candidates that are an object or none: refits are judged by them, and do not learn from them."""
 NOBODY = -1
 """Stands for the round of a lesson that nobody was asked about."""
 
@@ -47,99 +49,84 @@ def refit_step(project: Project, round_number: int) -> Detail:
         progress.say(f"  no S to refit, a {project.config.source.name} stands in its place; {learner}")
         detail = detail_without_s(project)
     elif not path.exists():
-        refitting = _Refitting(project, round_number, taught)
-        detail = refitting.judged(path) if project.config.refit.judged else refitting.plain(path)
+        learned = ~held_out(project, taught)
+        segmenter, training, asked_in = _train(project, round_number, taught, learned)
+        num_propagated = int((asked_in == NOBODY).sum())
+        detail = {"num_lessons": len(asked_in) - num_propagated, "num_propagated": num_propagated}
+        if project.config.refit.judged:
+            detail["judged"] = _judged(project, round_number, segmenter, taught, learned).detail()
+        detail |= save_training(segmenter, training, path)
     stream_losses = fine_tune_on_answers(project, round_number)
     return {"num_lessons": len(taught.lessons), "active_clustering_steps": len(stream_losses)} | detail
 
 
-class _Refitting:
-    """The refit of one round.
+def held_out(project: Project, taught: Taught) -> np.ndarray:
+    """(L,) bool, the lessons that no refit learns from, because refits are judged by them.
+
+    Whether a candidate belongs to them hangs on its id alone, so that it does not change when others are answered or
+    an answer is taken back. ``finish`` learns from all.
+    """
+    settings = project.config.refit
+    if not (settings.judged and settings.use_answers):
+        return np.zeros(len(taught.lessons), bool)
+    seed = project.seed(0, "held out")
+    drawn = [np.random.default_rng((seed, candidate)).random() for candidate in taught.candidates.tolist()]
+    return testable(taught) & (taught.candidates > 0) & (np.array(drawn) < HELD_OUT_SHARE)
+
+
+def _train(
+    project: Project, round_number: int, taught: Taught, learned: np.ndarray
+) -> tuple[Segmenter, Training, np.ndarray]:
+    """Train the S of a round.
 
     Args:
         project: the project.
         round_number: the round of the new S.
-        taught: what the answers of all earlier rounds teach.
+        taught: L lessons of the answers of all earlier rounds.
+        learned: (L,) bool, those from which it may learn.
+
+    Returns:
+        S, its training, and the round in which each of its lessons was asked; ``NOBODY`` where it is the scorer's.
     """
+    settings, previous = project.config.refit, round_number - 1
+    segmenter = Segmenter.load(project.path(0 if settings.start == "first" else previous, "checkpoint.ckpt"))
+    lessons, asked_in = all_lessons(project, taught, teaching_pool(project, previous), learned)
+    training = refit(
+        segmenter,
+        lessons_of(project, segmenter, lessons, probability_of(project, previous), replay_of(project, previous)),
+        asked_in,
+        project.config.segmentation,
+        settings,
+        seed=project.seed(round_number, "crops"),
+        resume_path=project.path(round_number, "checkpoint.resume"),
+        validation=validation_of(project, segmenter) if settings.start == "scratch" else None,
+    )
+    return segmenter, training, asked_in
 
-    def __init__(self, project: Project, round_number: int, taught: Taught) -> None:
-        self._project, self._round, self._taught = project, round_number, taught
-        self._settings = project.config.refit
-        self._previous_path = project.path(round_number - 1, "checkpoint.ckpt")
-        self._previous_probability = probability_of(project, round_number - 1)
-        self._replay = replay_of(project, round_number - 1)
-        self._pool = teaching_pool(project, round_number - 1)
 
-    def plain(self, path: Path) -> Detail:
-        """Train on all answers, and take the result."""
-        every = np.ones(len(self._taught.lessons), bool)
-        segmenter, training, num_expected = self._train(every, path.with_suffix(".resume"), "crops")
-        return save_training(segmenter, training, path) | {"num_propagated": num_expected}
+def _judged(project: Project, round_number: int, segmenter: Segmenter, taught: Taught, learned: np.ndarray) -> Choice:
+    """Take the refitted S, blend it with its predecessor, or put that one in its place.
 
-    def judged(self, path: Path) -> Detail:
-        """Train on each half of the newest answers, and take, blend or leave the mean of the two."""
-        newest = self._newest_halves()
-        weights, losses, numbers = [], [], []
-        for name, held_out in zip("ab", newest, strict=True):
-            learned = np.ones(len(self._taught.lessons), bool)
-            learned[held_out] = False
-            resume = path.with_suffix(f".{name}.resume")
-            segmenter, training, num_expected = self._train(learned, resume, f"crops {name}")
-            weights.append(segmenter.network.state_dict())
-            losses.append(training.losses)
-            numbers.append(num_expected)
-        new = blended(weights[0], weights[1], 0.5)
-        previous = Segmenter.load(self._previous_path)
-        evidence = evidence_of(self._project, previous, self._taught.lessons, newest, self._replay)
-        choice = evidence.judge(previous, weights, new)
-        previous.network.load_state_dict(blended(previous.network.state_dict(), new, choice.share))
-        detail = save_training(previous, Training(losses[0] + losses[1], [], {}), path)
-        for name in "ab":
-            path.with_suffix(f".{name}.resume").unlink(missing_ok=True)
-        progress.say(f"  the refitted S is {choice.outcome} (share {choice.share:g})")
-        return detail | {"num_propagated": round(float(np.mean(numbers))), "judged": choice.detail()}
-
-    def _train(self, learned: np.ndarray, resume_path: Path, purpose: str) -> tuple[Segmenter, Training, int]:
-        """Train one S on some of the answers.
-
-        Args:
-            learned: (L,) bool, the lessons from which it may learn.
-            resume_path: state from which an interrupted training goes on.
-            purpose: of the seed.
-
-        Returns:
-            S, its training, and how many lessons came from the scorer.
-        """
-        project, start = self._project, self._settings.start
-        segmenter = Segmenter.load(project.path(0, "checkpoint.ckpt") if start == "first" else self._previous_path)
-        lessons, asked_in = all_lessons(project, self._taught, self._pool, learned)
-        training = refit(
-            segmenter,
-            lessons_of(project, segmenter, lessons, self._previous_probability, self._replay),
-            asked_in,
-            project.config.segmentation,
-            self._settings,
-            seed=project.seed(self._round, purpose),
-            resume_path=resume_path,
-            validation=validation_of(project, segmenter) if start == "scratch" else None,
-        )
-        return segmenter, training, int((asked_in == NOBODY).sum())
-
-    def _newest_halves(self) -> list[np.ndarray]:
-        """Rows of the newest lessons that can be tested, in two halves with about the same mixture of kinds."""
-        lessons, newest = self._taught.lessons, self._taught.asked_in == self._round - 1
-        rows = np.flatnonzero(newest & testable(self._taught)).tolist() if self._settings.use_answers else []
-        order = np.random.default_rng(self._project.seed(self._round, "halves")).permutation(len(rows))
-        mixed = sorted((rows[i] for i in order), key=lambda row: lessons[row].teaches)
-        return [np.array(mixed[half::2], np.int64) for half in (0, 1)]
+    Args:
+        project: the project.
+        round_number: the round of the refitted S.
+        segmenter: the refitted S; its weights become those that are taken.
+        taught: L lessons.
+        learned: (L,) bool, those from which it has learned.
+    """
+    previous = Segmenter.load(project.path(round_number - 1, "checkpoint.ckpt"))
+    evidence = evidence_of(
+        project, previous, taught.lessons, np.flatnonzero(~learned), replay_of(project, round_number - 1)
+    )
+    new = segmenter.network.state_dict()
+    choice = evidence.judge(previous, new)
+    segmenter.network.load_state_dict(blended(previous.network.state_dict(), new, choice.share))
+    progress.say(f"  the refitted S is {choice.outcome} (share {choice.share:g})")
+    return choice
 
 
 def evidence_of(
-    project: Project,
-    segmenter: Segmenter,
-    lessons: Sequence[Lesson],
-    groups: Sequence[np.ndarray],
-    replay: Sequence[Box],
+    project: Project, segmenter: Segmenter, lessons: Sequence[Lesson], rows: np.ndarray, replay: Sequence[Box]
 ) -> Evidence:
     """The validation box and answers, by which S is judged.
 
@@ -147,7 +134,7 @@ def evidence_of(
         project: the project.
         segmenter: gives normalisation and shape of the crops.
         lessons: of all answers.
-        groups: rows of the lessons on which each model is tested (``Evidence.halves``).
+        rows: of the lessons on which it is tested.
         replay: see ``replay_of``.
     """
     num_objects = 0
@@ -156,7 +143,7 @@ def evidence_of(
     binary = [i for i, name in enumerate(project.task.channels) if name not in ("distance", "contour")]
     return Evidence(
         lessons_of(project, segmenter, lessons, replay=replay),
-        [rows.tolist() for rows in groups],
+        rows.tolist(),
         validation_of(project, segmenter),
         max(num_objects, 0),
         binary,

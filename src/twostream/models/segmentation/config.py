@@ -256,7 +256,7 @@ class RefitConfig(Config):
         start: "warm" fine-tunes the S of the previous round on all answers; "first" fine-tunes the S of round 0;
             "scratch" trains a new S on labels and answers, as the first training does.
         judged: whether a refitted S is judged by what it has not learned from, and taken, blended with its predecessor
-            or left (``rounds/judging.py``). Two models are trained then, each on half of the newest answers.
+            or left (``rounds/judging.py``). A fifth of the answers is held out for this until ``finish``.
         use_answers: false trains on the labels boxes alone, with as many steps, and chooses thresholds without answers:
             the control that shows what answers add.
         num_steps: steps of each training that does not start from scratch.
