@@ -14,7 +14,7 @@ from test_cli import call, init, refused
 from twostream.base.errors import ConfigError, ProjectError
 from twostream.base.geometry import Box
 from twostream.candidates.candidate import Candidate
-from twostream.candidates.table import to_table, write_table
+from twostream.candidates.table import to_table, write_parts
 from twostream.candidates.thresholds import CandidateConfig, LabelledBox, proposing_threshold, recall_on_labels
 from twostream.models.segmentation.config import SegmentationConfig
 from twostream.models.segmentation.labelled import LabelsBoxes, grey_values
@@ -308,7 +308,7 @@ def test_a_candidate_between_the_boxes_may_be_asked_even_inside_their_hull(make_
     for older in (True, False):  # tables of older versions have no column in_pool; where it is, it counts
         extra = {} if older else {"in_pool": [False, True, True]}
         project.round_dir(0).mkdir(parents=True, exist_ok=True)
-        write_table(to_table(candidates, task="mitochondria", extra=extra), project.path(0, "candidates.parquet"))
+        write_parts([to_table(candidates, task="mitochondria", extra=extra)], project.path(0, "candidates.parquet"))
         found = may_be_asked(project, project.candidates(0)).tolist()
         assert found == ([True, False, False] if older else [False, True, True])
 

@@ -10,7 +10,7 @@ from twostream.base.geometry import Box
 from twostream.candidates.candidate import Candidate, clean, drop_low_scores, extract
 from twostream.candidates.identity import identify
 from twostream.candidates.stored import StoredCandidates
-from twostream.candidates.table import read_table, to_table, write_table
+from twostream.candidates.table import read_table, to_table, write_parts
 from twostream.candidates.thresholds import CandidateConfig, LabelledBox, mean_scores_at, proposing_threshold
 from twostream.task import Mitochondria, SynapsePolarity
 from twostream.volume import MemoryVolume
@@ -136,7 +136,7 @@ def test_a_table_that_was_written_and_read_has_the_same_candidates(tmp_path):
         Candidate(9, 2, Box((1, 2, 3), (2, 1, 2)), np.array([[[1, 2]], [[0, 1]]], np.uint8), 0.25, (3, 4)),
     ]
     table = to_table(candidates, task="polarity", extra={"angle_deg": [0.0, 45.0]})
-    write_table(table, tmp_path / "candidates.parquet")
+    write_parts([table], tmp_path / "candidates.parquet")
     table = read_table(tmp_path / "candidates.parquet")
     back = StoredCandidates.open(tmp_path / "candidates.parquet")
     assert table["angle_deg"].to_pylist() == [0.0, 45.0] and table["box_x1"].to_pylist() == [5, 5]
@@ -149,7 +149,7 @@ def test_a_table_that_was_written_and_read_has_the_same_candidates(tmp_path):
 def test_tables_without_volume_and_task_can_still_be_read(tmp_path):
     """Earlier versions wrote tables without these columns."""
     table = to_table([bar(0, 5, 3), bar(7, 9, 4)], task="cleft", volume="other")
-    write_table(table.drop_columns(["volume", "task"]), tmp_path / "old.parquet")
+    write_parts([table.drop_columns(["volume", "task"])], tmp_path / "old.parquet")
     old = StoredCandidates.open(tmp_path / "old.parquet")
     assert [(c.id, c.box, c.score) for c in old] == [(c.id, c.box, c.score) for c in (bar(0, 5, 3), bar(7, 9, 4))]
     assert set(table["volume"].to_pylist()) == {"other"}

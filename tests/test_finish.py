@@ -15,7 +15,7 @@ from test_cli import call, refused
 
 from twostream.base.errors import ConfigError, ProjectError
 from twostream.candidates.stored import StoredCandidates
-from twostream.candidates.table import read_table, write_table
+from twostream.candidates.table import read_table, write_parts
 from twostream.models.segmentation import card as cards
 from twostream.models.segmentation.blending import PredictBlock
 from twostream.models.segmentation.config import SegmentationConfig
@@ -410,9 +410,9 @@ def test_replay_shows_what_s_was_confident_of_outside_the_guarded_test_box(model
     assert not any(box.intersects(project.guarded_box) for box in places)
     path = project.path(0, "candidates.parquet")
     table = read_table(path)
-    write_table(table.append_column("faint", [[True] * table.num_rows]), path)
+    write_parts([table.append_column("faint", [[True] * table.num_rows])], path)
     assert all(box.num_voxels == 1 for box in replay_of(project, 0)), "faint candidates are no places of objects"
-    write_table(table, path)
+    write_parts([table], path)
     segmenter = Segmenter.load(project.path(0, "checkpoint.ckpt"))
     lessons = lessons_of(project, segmenter, (), probability_of(project, 0), places)
     rng, known = np.random.default_rng(0), []

@@ -17,7 +17,7 @@ from twostream.candidates.candidate import extract
 from twostream.candidates.objects import read_objects, read_table_at
 from twostream.candidates.objects.positions import to_image_voxels
 from twostream.candidates.sources import SourceConfig
-from twostream.candidates.table import read_table, to_table, write_table
+from twostream.candidates.table import read_table, to_table, write_parts
 from twostream.task import Mitochondria, SynapsePolarity
 from twostream.volume import MemoryVolume
 
@@ -412,5 +412,5 @@ def test_ids_are_stored_with_the_candidates(tmp_path, ids):
     painted = np.zeros(SHAPE, np.uint32)
     painted[1, 1, 1], painted[3, 3, 3] = 1, 2
     found = extract(painted, np.full(SHAPE, 255, np.uint8), TASK, (0, 0, 0))
-    write_table(to_table(found, task="mitochondria", extra={"source_id": ids}), tmp_path / "t.parquet")
+    write_parts([to_table(found, task="mitochondria", extra={"source_id": ids})], tmp_path / "t.parquet")
     assert read_table(tmp_path / "t.parquet")["source_id"].to_pylist() == ids

@@ -16,7 +16,7 @@ from twostream.base.geometry import Box
 from twostream.candidates.candidate import Candidate
 from twostream.candidates.patches import PatchPair
 from twostream.candidates.picture import COLOURS
-from twostream.candidates.table import to_table, write_table
+from twostream.candidates.table import to_table, write_parts
 from twostream.project.ledger import Ledger
 from twostream.project.project import Project
 from twostream.project.records import Answer, Query
@@ -85,7 +85,7 @@ def fill(project: Project, *, scored: bool = True) -> None:
     project.ledger.tell(Answer(None, AnswerKind.MISSED, "ada", drawing=drawing))
     project.open_round(0)
     candidates = [make_candidate(i) for i in range(1, 9)]
-    write_table(to_table(candidates, task=project.config.task), project.path(0, "candidates.parquet"))
+    write_parts([to_table(candidates, task=project.config.task)], project.path(0, "candidates.parquet"))
     np.save(project.path(0, "ids.npy"), np.arange(1, 9))
     for seed, stream in enumerate(("supervised", "unsupervised")):
         latents = np.random.default_rng(seed).normal(size=(8, 5)).astype(np.float32)

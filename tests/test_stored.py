@@ -9,7 +9,7 @@ from twostream.base.errors import InputError
 from twostream.base.geometry import Box
 from twostream.candidates.candidate import Candidate
 from twostream.candidates.stored import KEPT_GROUPS, Joined, StoredCandidates
-from twostream.candidates.table import to_table, write_table
+from twostream.candidates.table import to_table, write_parts
 from twostream.rounds import pool
 
 NUM = 57
@@ -37,7 +37,7 @@ def same(a, b):
 @pytest.fixture
 def path(tmp_path, monkeypatch):
     monkeypatch.setattr("twostream.candidates.table.GROUP_ROWS", 4)
-    write_table(to_table(CANDIDATES, task="polarity", extra={"faint": FAINT}), tmp_path / "candidates.parquet")
+    write_parts([to_table(CANDIDATES, task="polarity", extra={"faint": FAINT})], tmp_path / "candidates.parquet")
     return tmp_path / "candidates.parquet"
 
 
@@ -81,9 +81,9 @@ def test_those_that_touch_a_box_are_those_of_a_loop(path):
 
 
 def test_a_table_without_the_column_has_no_faint_candidates(tmp_path):
-    write_table(to_table(CANDIDATES[:3], task="polarity"), tmp_path / "t.parquet")
+    write_parts([to_table(CANDIDATES[:3], task="polarity")], tmp_path / "t.parquet")
     assert StoredCandidates.open(tmp_path / "t.parquet").faint.tolist() == [False] * 3
-    write_table(to_table([], task="polarity"), tmp_path / "none.parquet")
+    write_parts([to_table([], task="polarity")], tmp_path / "none.parquet")
     none = StoredCandidates.open(tmp_path / "none.parquet")
     assert len(none) == len(list(none)) == len(none.ids) == 0 and none.corners.shape == (0, 6)
 
@@ -118,7 +118,7 @@ def test_a_damaged_table_is_refused_with_what_to_do(path, harm):
 
 def test_stored_ones_and_others_are_one_sequence(path):
     stored = StoredCandidates.open(path)
-    both, plain = Joined(stored.take(np.arange(10)), CANDIDATES[20:24]), [*CANDIDATES[:10], *CANDIDATES[20:24]]
+    both, plain = Joined([stored.take(np.arange(10)), CANDIDATES[20:24]]), [*CANDIDATES[:10], *CANDIDATES[20:24]]
     for a, b in zip(both, plain, strict=True):
         same(a, b)
     same(both[-1], plain[-1])

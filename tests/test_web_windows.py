@@ -13,7 +13,7 @@ from windows import BOXES, BUDGET, make_windows
 from twostream.base.errors import ProjectError
 from twostream.base.geometry import Box
 from twostream.candidates.stored import StoredCandidates
-from twostream.candidates.table import read_table, write_table
+from twostream.candidates.table import read_table, write_parts
 from twostream.project.records import Window
 from twostream.web.corrections import DrawingBody, drawing_of, mask_of
 from twostream.web.decisions import Decision, Decisions
@@ -95,9 +95,9 @@ class TestRequests:
         first = outlined()
         path = queue_project.path(0, "candidates.parquet")
         table = read_table(path)
-        write_table(table.append_column("faint", [[True] * table.num_rows]), path)
+        write_parts([table.append_column("faint", [[True] * table.num_rows])], path)
         assert asked & set(first) and set(outlined()) == asked & set(first) < set(first)
-        write_table(table.filter([i not in asked for i in table["id"].to_pylist()]), path)
+        write_parts([table.filter([i not in asked for i in table["id"].to_pylist()])], path)
         assert sorted(outlined()) == sorted(first)
 
     def test_a_window_gets_what_can_be_said_of_a_window_and_nothing_else(self, site):

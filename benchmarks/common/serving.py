@@ -28,7 +28,7 @@ from common.results import Data
 from twostream.base.geometry import Box
 from twostream.candidates.candidate import Candidate
 from twostream.candidates.patches import PatchPair
-from twostream.candidates.table import to_table, write_table
+from twostream.candidates.table import to_table, write_parts
 from twostream.project.create import create_project
 from twostream.project.probabilities import Probabilities, write_probabilities
 from twostream.project.project import FIRST_STEPS, LATER_STEPS, Project
@@ -174,7 +174,7 @@ def _write_candidates(project: Project, number: int, size: Size, rng: np.random.
         found = [_candidate(i, size, rng) for i in ids]
         parts.append(to_table(found, task="mitochondria", extra={"in_pool": [True] * len(found)}))
     project.round_dir(number).mkdir(parents=True)
-    write_table(pa.concat_tables(parts), project.path(number, "candidates.parquet"))
+    write_parts([pa.concat_tables(parts)], project.path(number, "candidates.parquet"))
     everyone = np.arange(1, size.candidates + 1, dtype=np.uint64)
     believed = rng.random(size.candidates)
     known = np.full(size.candidates, np.nan)

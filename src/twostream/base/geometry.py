@@ -8,7 +8,7 @@ Knows integers and nanometres; must not know files, volumes or tasks.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -203,25 +203,55 @@ def cells(box: Box, cell_zyx: Sequence[int]) -> Iterator[Vector]:
 
 CELL_ZYX = (32, 128, 128)
 """Cells of the spatial index in voxels; larger than most objects, so that each lies in few cells."""
+ROWS_AT_ONCE = 1 << 17
+"""Boxes that are looked up in the index together."""
 
 
-def overlapping(boxes: Sequence[Box], others: Sequence[Box]) -> list[tuple[int, int]]:
-    """Pairs (row in ``boxes``, row in ``others``) of boxes that intersect, sorted.
+def corners_of(boxes: Iterable[Box]) -> np.ndarray:
+    """(N, 6) int64: z0, y0, x0, z1, y1, x1 of each box, half-open."""
+    return np.array([[*box.offset_zyx, *box.stop_zyx] for box in boxes], np.int64).reshape(-1, 6)
+
+
+def overlapping(corners: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Pairs of boxes that share a voxel.
 
     A spatial index of cells avoids comparing all pairs.
+
+    Args:
+        corners: (N, 6) int64 as ``corners_of``; each box holds at least one voxel.
+        others: (M, 6) int64.
+
+    Returns:
+        (P, 2) int64: row in ``corners``, row in ``others``; sorted.
     """
-    rows_in: dict[tuple[int, ...], list[int]] = {}
-    for other, box in enumerate(others):
-        for cell in cells(box, CELL_ZYX):
-            rows_in.setdefault(cell, []).append(other)
-    pairs = {
-        (row, other)
-        for row, box in enumerate(boxes)
-        for cell in cells(box, CELL_ZYX)
-        for other in rows_in.get(cell, ())
-        if box.intersects(others[other])
-    }
-    return sorted(pairs)
+    key, row = _cells_of(others)
+    order = np.argsort(key, kind="stable")
+    key, row = key[order], row[order]
+    found = [np.zeros((0, 2), np.int64)]
+    for start in range(0, len(corners), ROWS_AT_ONCE):
+        wanted, mine = _cells_of(corners[start : start + ROWS_AT_ONCE])
+        first, last = np.searchsorted(key, wanted, "left"), np.searchsorted(key, wanted, "right")
+        number = last - first
+        mine = np.repeat(mine, number) + start
+        theirs = row[np.arange(len(mine)) + np.repeat(first - np.cumsum(number) + number, number)]
+        one, other = corners[mine], others[theirs]
+        meet = ((one[:, :3] < other[:, 3:]) & (other[:, :3] < one[:, 3:])).all(1)
+        # Two boxes that meet in several cells are one pair.
+        found.append(np.unique(np.stack([mine[meet], theirs[meet]], axis=1), axis=0))
+    return np.concatenate(found)
+
+
+def _cells_of(corners: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The cells of the spatial index that each box touches: (K,) int64 key of a cell, and (K,) int64 row of the box."""
+    low, high = corners[:, :3] // CELL_ZYX, (corners[:, 3:] - 1) // CELL_ZYX
+    span = high - low + 1
+    number = span.prod(1)
+    row = np.repeat(np.arange(len(corners)), number)
+    at = np.arange(len(row)) - np.repeat(np.cumsum(number) - number, number)
+    _, height, width = span[row].T
+    z, y, x = low[row].T + np.stack([at // (height * width), at // width % height, at % width])
+    # 21 bits an axis: a volume of a million cells along each has its own key for every one.
+    return (z << 42) + (y << 21) + x, row
 
 
 def to_voxels(distance_nm: float | Sequence[float], voxel_size_nm: Sequence[float]) -> Vector:

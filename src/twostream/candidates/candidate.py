@@ -7,13 +7,13 @@ models, patches, tables or answers.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import cc3d
 import numpy as np
 
-from twostream.base.geometry import Box, grid, overlapping
+from twostream.base.geometry import Box, corners_of, grid, overlapping
 from twostream.task import Task
 from twostream.volume import Volume
 
@@ -47,6 +47,20 @@ class Candidate:
     def center_zyx(self) -> np.ndarray:
         """(3,) float z, y, x: centre of mass, in voxels of the image."""
         return np.argwhere(self.mask).mean(0) + self.box.offset_zyx
+
+
+class ManyCandidates(Sequence[Candidate]):
+    """Candidates that are made when they are asked for; their boxes are known without that."""
+
+    @property
+    def corners(self) -> np.ndarray:
+        """(N, 6) int64: z0, y0, x0, z1, y1, x1 of the boxes, half-open, in voxels of the image."""
+        raise NotImplementedError
+
+
+def corners(candidates: Sequence[Candidate]) -> np.ndarray:
+    """(N, 6) int64 as ``ManyCandidates.corners``, of any candidates."""
+    return candidates.corners if isinstance(candidates, ManyCandidates) else corners_of(c.box for c in candidates)
 
 
 def clean(segmentation: np.ndarray, task: Task, min_voxels: int) -> np.ndarray:
@@ -123,7 +137,7 @@ def extract(
     return result
 
 
-def to_segmentation(candidates: Sequence[Candidate], box: Box, task: Task) -> np.ndarray:
+def to_segmentation(candidates: Iterable[Candidate], box: Box, task: Task) -> np.ndarray:
     """The segmentation of a box that candidates stand for.
 
     Args:
@@ -157,11 +171,11 @@ def write_segmentation(candidates: Sequence[Candidate], output: Volume, task: Ta
         task: gives the convention.
     """
     blocks = [block.write_box for block in grid(output.box, BLOCK_ZYX)]
-    touching: dict[int, list[Candidate]] = {}
-    for number, row in overlapping(blocks, [candidate.box for candidate in candidates]):
-        touching.setdefault(number, []).append(candidates[row])
+    pairs = overlapping(corners_of(blocks), corners(candidates))
+    ends = np.searchsorted(pairs[:, 0], np.arange(len(blocks) + 1))
     for number, box in enumerate(blocks):
-        output.write(box, to_segmentation(touching.get(number, ()), box, task))
+        touching = pairs[ends[number] : ends[number + 1], 1].tolist()
+        output.write(box, to_segmentation((candidates[row] for row in touching), box, task))
 
 
 def shared_voxels(a: Candidate, b: Candidate) -> tuple[int, int]:

@@ -7,10 +7,12 @@ of it. Knows candidates and decoding; must not know projects, rounds or who is a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+
+import numpy as np
 
 from twostream.base.geometry import overlapping
-from twostream.candidates.candidate import Candidate, shared_voxels
+from twostream.candidates.candidate import Candidate, corners, shared_voxels
+from twostream.candidates.found import Found
 from twostream.candidates.proposing import propose
 from twostream.task import Task
 from twostream.volume import Volume
@@ -27,7 +29,7 @@ def faint_candidates(
     threshold: float,
     min_voxels: int,
     stage: Stage | None = None,
-) -> list[Candidate]:
+) -> Found:
     """Instances at ``FAINT_SHARE`` of the threshold that share no voxel with a candidate.
 
     Args:
@@ -39,10 +41,11 @@ def faint_candidates(
         stage: as for ``propose``.
 
     Returns:
-        In raster order, without ids. Their labels continue those of the candidates, and stand in no segmentation.
+        In the order of ``propose``, without ids. Their labels continue those of the candidates, and stand in no
+        segmentation.
     """
     found = propose(probability, task, threshold * FAINT_SHARE, min_voxels, stage=stage)
-    pairs = overlapping([c.box for c in found], [c.box for c in candidates])
-    taken = {row for row, other in pairs if shared_voxels(found[row], candidates[other])[1]}
-    alone = (candidate for row, candidate in enumerate(found) if row not in taken)
-    return [replace(c, label=number) for number, c in enumerate(alone, start=len(candidates) + 1)]
+    is_alone = np.ones(len(found), bool)
+    for row, other in overlapping(found.corners, corners(candidates)).tolist():
+        is_alone[row] &= shared_voxels(found[row], candidates[other])[1] == 0
+    return found.where(is_alone, first_label=len(candidates) + 1)

@@ -7,13 +7,14 @@ must not know the ledger, answers or segmentations.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import overload
 
 import numpy as np
 
-from twostream.base.geometry import Box, overlapping
-from twostream.candidates.candidate import Candidate, shared_voxels
+from twostream.base.geometry import Box, corners_of, overlapping
+from twostream.candidates.candidate import Candidate, ManyCandidates, corners, shared_voxels
 
 SAME_IOU = 0.7
 """A candidate keeps its id if its IoU with the earlier mask is at least this."""
@@ -21,14 +22,53 @@ PARENT_SHARE = 0.25
 """An earlier candidate is a parent of a new one if they share at least this part of the smaller of the two masks."""
 
 
-def identify(candidates: Sequence[Candidate], known: Sequence[Candidate], next_id: int) -> list[Candidate]:
+class Named(ManyCandidates):
+    """Candidates that have ids.
+
+    Args:
+        candidates: N candidates without them.
+        ids: (N,) int64.
+        parents: {row: ids of its parents}; the others have none.
+    """
+
+    def __init__(
+        self, candidates: Sequence[Candidate], ids: np.ndarray, parents: Mapping[int, tuple[int, ...]]
+    ) -> None:
+        self._candidates, self._ids, self._parents = candidates, ids, parents
+
+    def __len__(self) -> int:
+        return len(self._candidates)
+
+    @overload
+    def __getitem__(self, index: int) -> Candidate: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Candidate]: ...
+
+    def __getitem__(self, index: int | slice) -> Candidate | list[Candidate]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        row = range(len(self))[index]  # negative ones too, and IndexError
+        return replace(self._candidates[row], id=int(self._ids[row]), parent_ids=self._parents.get(row, ()))
+
+    @property
+    def ids(self) -> np.ndarray:
+        """(N,) int64."""
+        return self._ids
+
+    @property
+    def corners(self) -> np.ndarray:
+        return corners(self._candidates)
+
+
+def identify(candidates: Sequence[Candidate], known: Sequence[Candidate], next_id: int) -> Named:
     """Give each candidate an id: that of the known candidate it is the same as, or a new one.
 
     Two candidates are the same if each is the other's best match by IoU, and that IoU is at least ``SAME_IOU``. Voxels
     of a synapse count as shared only if they are on the same side in both (docs/contracts.md, Ids and candidates).
 
     Args:
-        candidates: of this round, without ids, in raster order.
+        candidates: of this round, without ids.
         known: all candidates of earlier rounds, each with the mask that was asked about or, if it was never asked
             about, the mask that was last proposed.
         next_id: the smallest id that was never given.
@@ -40,10 +80,11 @@ def identify(candidates: Sequence[Candidate], known: Sequence[Candidate], next_i
     best_known: dict[int, tuple[float, int]] = {}  # row -> (IoU, -id of the best known candidate)
     best_row: dict[int, tuple[float, int]] = {}  # id of a known candidate -> (IoU, -row of its best candidate)
     parents: dict[int, list[int]] = {}
-    for row, known_row in overlapping([c.box for c in candidates], [c.box for c in known]):
-        known_id = known[known_row].id
-        same_side, shared = shared_voxels(candidates[row], known[known_row])
-        sizes = candidates[row].num_voxels, known[known_row].num_voxels
+    for row, known_row in overlapping(corners(candidates), corners(known)).tolist():
+        one, other = candidates[row], known[known_row]
+        known_id = other.id
+        same_side, shared = shared_voxels(one, other)
+        sizes = one.num_voxels, other.num_voxels
         iou = same_side / (sizes[0] + sizes[1] - shared)
         # With negative ids and rows, of equal IoUs the smaller id or row is the larger pair: order does not matter.
         if (iou, -known_id) > best_known.get(row, (0.0, 0)):
@@ -52,15 +93,13 @@ def identify(candidates: Sequence[Candidate], known: Sequence[Candidate], next_i
             best_row[known_id] = (iou, -row)
         if shared >= PARENT_SHARE * min(sizes):
             parents.setdefault(row, []).append(known_id)
-    result = []
-    for row, candidate in enumerate(candidates):
-        iou, negative_id = best_known.get(row, (0.0, 0))
+    ids = np.zeros(len(candidates), np.int64)
+    for row, (iou, negative_id) in best_known.items():
         if iou >= SAME_IOU and best_row[-negative_id][1] == -row:
-            result.append(replace(candidate, id=-negative_id, parent_ids=()))
-        else:
-            result.append(replace(candidate, id=next_id, parent_ids=tuple(sorted(parents.get(row, ())))))
-            next_id += 1
-    return result
+            ids[row] = -negative_id
+    is_new = ids == 0
+    ids[is_new] = next_id + np.arange(is_new.sum())
+    return Named(candidates, ids, {row: tuple(sorted(found)) for row, found in parents.items() if is_new[row]})
 
 
 def found_by(
@@ -77,7 +116,8 @@ def found_by(
         (N,) bool.
     """
     found = np.zeros(len(objects), bool)
-    for row, other_row in overlapping([box for box, _ in objects], [box for box, _ in others]):
+    pairs = overlapping(corners_of(box for box, _ in objects), corners_of(box for box, _ in others))
+    for row, other_row in pairs.tolist():
         (box, mask), (where, other) = objects[row], others[other_row]
         common = box.intersection(where)
         inside = mask[common.relative_to(box).slices] > 0

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
 
@@ -20,8 +20,9 @@ import numpy as np
 
 from twostream.base.atomic import read_arrays, write_arrays
 from twostream.base.errors import InputError
-from twostream.base.geometry import Block, Box, grid
+from twostream.base.geometry import Block, Box, corners_of, grid
 from twostream.candidates.candidate import Candidate, clean, extract
+from twostream.candidates.found import Found, Gathering
 from twostream.task import Task
 from twostream.volume import Volume
 from twostream.volume.components import Components, closed, components, join, label_block, margin_for, seen_by
@@ -49,7 +50,7 @@ def propose(
     *,
     block_shape_zyx: Sequence[int] | None = None,
     stage: Stage | None = None,
-) -> list[Candidate]:
+) -> Found:
     """The candidates of a probability at a threshold.
 
     Args:
@@ -61,7 +62,8 @@ def propose(
         stage: runs the blocks; None: in this process, one after the other, and nothing is remembered.
 
     Returns:
-        Candidates without ids, labelled 1, 2, ... in raster order of their first voxels.
+        Candidates without ids, labelled 1, 2, ... by cell (``ORDER_CELL_ZYX``) and, in a cell, in raster order of their
+        first voxels. Their masks lie beside what the stage remembers; without that, in memory.
 
     Raises:
         BlocksError: blocks could not be read or decoded.
@@ -73,12 +75,12 @@ def propose(
     block_zyx = stage.block_shape("propose", wanted, least, decode.block_bytes)
     blocks = list(grid(probability.box, block_zyx))
     parts: dict[Block, Components] = {}
-    found: list[Candidate] = []
+    gathering = Gathering(stage.journal.folder if stage.journal else None)
     name = f"propose-{float(threshold)!r}-{'-'.join(map(str, block_zyx))}"
     decoded = stage.run(name, DecodeBlock(decode), blocks, codec=DecodedFile(), description="propose")
     for block, (part, candidates) in decoded:
         parts[block] = part
-        found += candidates
+        gathering.add(candidates)
     joined = join([parts[block] for block in blocks], probability.box)
     islands = [
         Island(Box.from_corners(corners[:3], corners[3:]), (z, y, x))
@@ -91,9 +93,8 @@ def propose(
     for _, candidates in stage.run(
         f"{name}-across", DecodeIslands(decode), groups, codec=CandidatesFile(), description=across
     ):
-        found += candidates
-    found.sort(key=_first_voxel)
-    return [replace(candidate, label=number) for number, candidate in enumerate(found, start=1)]
+        gathering.add(candidates)
+    return gathering.found()
 
 
 def _check_islands(islands: Sequence[Island], block_zyx: Sequence[int], decoding: Decoding, stage: Stage) -> None:
@@ -105,12 +106,6 @@ def _check_islands(islands: Sequence[Island], block_zyx: Sequence[int], decoding
             f"propose: at a threshold of {decoding.threshold:g} one connected part of the foreground lies in "
             f"{largest.box}. It {excess}. A higher threshold (candidates.threshold) takes it apart; or allow more."
         )
-
-
-def _first_voxel(candidate: Candidate) -> tuple[int, ...]:
-    """(z, y, x) of the first voxel of its mask in raster order, in voxels of the image."""
-    first = np.unravel_index(int(np.argmax(candidate.mask > 0)), candidate.mask.shape)
-    return tuple(int(i) + o for i, o in zip(first, candidate.box.offset_zyx, strict=True))
 
 
 def work_of(probability: Volume, task: Task, min_voxels: int) -> dict[str, object]:
@@ -153,7 +148,7 @@ class DecodedFile:
 def packed(candidates: Sequence[Candidate]) -> dict[str, np.ndarray]:
     """N candidates without ids as arrays: corners (N, 6) int64, label (N,) int64, score (N,) float64, masks uint8."""
     return {
-        "corners": np.array([[*c.box.offset_zyx, *c.box.stop_zyx] for c in candidates], np.int64).reshape(-1, 6),
+        "corners": corners_of(c.box for c in candidates),
         "label": np.array([c.label for c in candidates], np.int64),
         "score": np.array([c.score for c in candidates], np.float64),
         "masks": np.concatenate([np.zeros(0, np.uint8), *(c.mask.ravel() for c in candidates)]).astype(np.uint8),

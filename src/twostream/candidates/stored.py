@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from twostream.base.geometry import Box
-from twostream.candidates.candidate import Candidate
+from twostream.candidates.candidate import Candidate, ManyCandidates, corners
 from twostream.candidates.table import BOX_COLUMNS, unpack_mask, unreadable
 
 UNREADABLE = (OSError, pa.ArrowInvalid, KeyError)
@@ -27,7 +27,7 @@ KEPT_GROUPS = 8
 """Groups of rows whose packed masks are kept in memory; candidates are read mostly in an order close to theirs."""
 
 
-class StoredCandidates(Sequence[Candidate]):
+class StoredCandidates(ManyCandidates):
     """Candidates of a table, in the order of its rows or in another one.
 
     A candidate is made when it is asked for. Its mask is read together with those of its group of rows
@@ -97,7 +97,6 @@ class StoredCandidates(Sequence[Candidate]):
 
     @property
     def corners(self) -> np.ndarray:
-        """(N, 6) int64: z0, y0, x0, z1, y1, x1 of the boxes, half-open, in voxels of the image."""
         return np.stack([self.column(name) for name in BOX_COLUMNS], axis=1)
 
     def touching(self, box: Box) -> StoredCandidates:
@@ -126,19 +125,19 @@ def touch(corners: np.ndarray, box: Box) -> np.ndarray:
     return np.asarray(((corners[:, :3] < stop) & (corners[:, 3:] > start)).all(axis=1))
 
 
-class Joined(Sequence[Candidate]):
-    """Stored candidates, then others.
+class Joined(ManyCandidates):
+    """Candidates of several sources, one after the other.
 
     Args:
-        stored: the first ones.
-        others: the rest.
+        parts: of any kind.
     """
 
-    def __init__(self, stored: StoredCandidates, others: Sequence[Candidate]) -> None:
-        self._stored, self._others = stored, others
+    def __init__(self, parts: Sequence[Sequence[Candidate]]) -> None:
+        self._parts = parts
+        self._ends = np.cumsum([len(part) for part in parts]).astype(np.int64)
 
     def __len__(self) -> int:
-        return len(self._stored) + len(self._others)
+        return int(self._ends[-1]) if len(self._ends) else 0
 
     @overload
     def __getitem__(self, index: int) -> Candidate: ...
@@ -150,13 +149,24 @@ class Joined(Sequence[Candidate]):
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
         index = range(len(self))[index]  # negative ones too, and IndexError
-        return self._stored[index] if index < len(self._stored) else self._others[index - len(self._stored)]
+        number = int(np.searchsorted(self._ends, index, side="right"))
+        part = self._parts[number]
+        return part[index - int(self._ends[number]) + len(part)]
+
+    @property
+    def corners(self) -> np.ndarray:
+        return np.concatenate([np.zeros((0, 6), np.int64), *map(corners, self._parts)])
 
     def where(self, kept: np.ndarray) -> Joined:
         """Those for which ``kept``, (N,) bool, is true."""
-        num = len(self._stored)
-        others = [candidate for candidate, keep in zip(self._others, kept[num:].tolist(), strict=True) if keep]
-        return Joined(self._stored.take(kept[:num]), others)
+        chosen = np.split(kept, self._ends[:-1])
+        return Joined([_where(part, mine) for part, mine in zip(self._parts, chosen, strict=True)])
+
+
+def _where(part: Sequence[Candidate], kept: np.ndarray) -> Sequence[Candidate]:
+    if isinstance(part, StoredCandidates):
+        return part.take(kept)
+    return [candidate for candidate, keep in zip(part, kept.tolist(), strict=True) if keep]
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import os
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from twostream.base.errors import InputError
-from twostream.base.geometry import Box
+from twostream.base.geometry import Box, corners_of
 from twostream.candidates.candidate import Candidate
 
 DEFAULT_VOLUME = "image"
@@ -47,7 +47,7 @@ def to_table(
         volume: name of the volume that the candidates lie in.
         extra: further columns, {name: one value per candidate}.
     """
-    corners = np.array([[*c.box.offset_zyx, *c.box.stop_zyx] for c in candidates], np.int64).reshape(-1, 6)
+    corners = corners_of(c.box for c in candidates)
     centers = np.array([c.center_zyx for c in candidates], np.float64).reshape(-1, 3)
     columns: dict[str, pa.Array] = {
         "id": pa.array([c.id for c in candidates], pa.int64()),
@@ -60,12 +60,38 @@ def to_table(
     columns |= {f"center_{axis}": pa.array(centers[:, i]) for i, axis in enumerate("zyx")}
     columns["num_voxels"] = pa.array([c.num_voxels for c in candidates], pa.int64())
     columns["score"] = pa.array([c.score for c in candidates], pa.float64())
-    columns |= {name: _column(values) for name, values in (extra or {}).items()}
+    columns |= {name: column(values) for name, values in (extra or {}).items()}
     columns["mask"] = pa.array([pack_mask(c.mask) for c in candidates], pa.binary())
     return pa.table(columns)
 
 
-def _column(values: Sequence[object]) -> pa.Array:
+def parts_of(
+    candidates: Sequence[Candidate],
+    *,
+    task: str,
+    columns: Mapping[str, Sequence[object]] | None = None,
+    each: Mapping[str, Callable[[Candidate], object]] | None = None,
+) -> Iterator[pa.Table]:
+    """The candidate table of a round (``to_table``), as many rows at a time as are stored together.
+
+    Args:
+        candidates: N candidates with their ids.
+        task: name of the task.
+        columns: {name: N values}, further columns.
+        each: {name: what the column holds for a candidate}, further columns.
+
+    Yields:
+        At least one part.
+    """
+    whole = {name: column(values) for name, values in (columns or {}).items()}  # all parts need the same types
+    for start in range(0, max(1, len(candidates)), GROUP_ROWS):
+        part = candidates[start : start + GROUP_ROWS]
+        extra = {name: [value(candidate) for candidate in part] for name, value in (each or {}).items()}
+        slices = {name: values[start : start + GROUP_ROWS] for name, values in whole.items()}
+        yield to_table(part, task=task, extra=extra | slices)
+
+
+def column(values: Sequence[object] | pa.Array) -> pa.Array:
     """Values as a column; whole numbers above 2^63 - 1, which Arrow does not expect, are stored as uint64."""
     try:
         return pa.array(values)
@@ -81,11 +107,6 @@ def pack_mask(mask: np.ndarray) -> bytes:
 def unpack_mask(packed: bytes, box: Box) -> np.ndarray:
     """Restore the (Z, Y, X) uint8 mask over ``box`` from the bytes of ``pack_mask``."""
     return np.frombuffer(zlib.decompress(packed), np.uint8).reshape(box.shape_zyx)
-
-
-def write_table(table: pa.Table, path: Path) -> None:
-    """Write a table as Parquet; the file appears only when it is complete."""
-    write_parts([table], path)
 
 
 def write_parts(parts: Iterable[pa.Table], path: Path) -> None:

@@ -23,7 +23,7 @@ from pydantic import Field
 
 from twostream.base.config import Config
 from twostream.base.geometry import Box, overlapping
-from twostream.candidates.candidate import Candidate, clean, shared_voxels
+from twostream.candidates.candidate import Candidate, clean, corners, shared_voxels
 from twostream.candidates.proposing import propose
 from twostream.task import FOUND_IOU, Task
 from twostream.task.metrics import Overlaps, foreground_iou, found_objects, hidden_voxels
@@ -397,10 +397,11 @@ def mean_scores_at(candidates: Sequence[Candidate], instances: Sequence[Candidat
         none.
     """
     score, covered = np.zeros(len(candidates)), np.zeros(len(candidates), int)
-    for row, other in overlapping([c.box for c in candidates], [c.box for c in instances]):
-        shared = shared_voxels(candidates[row], instances[other])[1]
+    for row, other in overlapping(corners(candidates), corners(instances)).tolist():
+        instance = instances[other]
+        shared = shared_voxels(candidates[row], instance)[1]
         if shared > covered[row]:
-            score[row], covered[row] = instances[other].score, shared
+            score[row], covered[row] = instance.score, shared
     return score
 
 

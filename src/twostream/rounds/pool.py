@@ -91,11 +91,9 @@ def pool_of(project: Project, round_number: int, *, answered: bool = False) -> R
     score = np.concatenate([free.column("score"), np.array([c.score for c in asked], float)])
     num_voxels = np.concatenate([free.column("num_voxels"), np.array([c.num_voxels for c in asked], np.int64)])
     probability = Scorer().predict(streams, y, score=score, num_voxels=num_voxels) if len(y) else score
-    of_asked = np.array([[*c.box.offset_zyx, *c.box.stop_zyx] for c in asked], np.int64).reshape(-1, 6)
-    corners = np.concatenate([free.corners, of_asked])
-    position_nm = (corners[:, :3] + corners[:, 3:]) / 2 * project.image.voxel_size_nm
     faint = np.concatenate([free.faint, np.zeros(len(asked), bool)])
-    members = Joined(free, asked)
+    members = Joined([free, asked])
+    position_nm = (members.corners[:, :3] + members.corners[:, 3:]) / 2 * project.image.voxel_size_nm
     return RoundPool(members, ids, streams, y, excluded, probability, score, num_voxels, position_nm, faint)
 
 

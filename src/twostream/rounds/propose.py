@@ -6,7 +6,7 @@ Knows the round's probability, labels, earlier candidates and their answers; mus
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 from twostream.base import progress
 from twostream.base.errors import BlocksError, ProjectError, VolumeError
 from twostream.base.geometry import Box
-from twostream.candidates.candidate import Candidate, extract
+from twostream.candidates.candidate import Candidate, ManyCandidates, extract
 from twostream.candidates.faint import faint_candidates
 from twostream.candidates.identity import identify
 from twostream.candidates.objects import UNKNOWN_SCORE
@@ -23,7 +23,8 @@ from twostream.candidates.padding import on_padding
 from twostream.candidates.pose import candidate_angle
 from twostream.candidates.proposing import propose, work_of
 from twostream.candidates.sources import instances
-from twostream.candidates.table import to_table, write_table
+from twostream.candidates.stored import Joined
+from twostream.candidates.table import parts_of, write_parts
 from twostream.candidates.thresholds import Beliefs, LabelledBox, Thresholds, choose_thresholds, recall_on_labels
 from twostream.project.project import Detail, Project
 from twostream.project.segmentation import SEGMENTATION_NAME, write_candidates
@@ -34,22 +35,25 @@ from twostream.volume import Volume
 from twostream.volume.checks import check_all_chunks
 from twostream.volume.stage import Journal, Stage, remove_work
 
+CHECKED_TOGETHER = 1 << 16
+"""Candidates whose place in the image is read together."""
+
 
 @dataclass(frozen=True)
 class Proposal:
     """What a round proposes, before ids are given.
 
     Attributes:
-        candidates: the N candidates, in raster order of their first voxels, without ids.
+        candidates: the N candidates, without ids.
         thresholds: what was chosen, and the candidate recall on the labels boxes.
         columns: {name: N values}, further columns of the candidate table.
         faint: faint candidates, which stand behind the others in the table and in no segmentation.
     """
 
-    candidates: list[Candidate]
+    candidates: Sequence[Candidate]
     thresholds: Thresholds
     columns: Mapping[str, Sequence[Any]] = field(default_factory=dict)
-    faint: list[Candidate] = field(default_factory=list)
+    faint: Sequence[Candidate] = ()
 
 
 def propose_step(project: Project, round_number: int) -> Detail:
@@ -75,54 +79,55 @@ def propose_step(project: Project, round_number: int) -> Detail:
             raise
 
     write_candidates(project, round_number, found.candidates)
-    everything = [*found.candidates, *found.faint]
-    candidates = identify(everything, _known_candidates(project, round_number), project.ledger.next_id(round_number))
+    first = project.ledger.next_id(round_number)
+    everything = Joined([found.candidates, found.faint])
+    candidates = identify(everything, _known_candidates(project, round_number), first)
     askable, num_on_padding = _askable(project, candidates)
-    extra: dict[str, Sequence[object]] = {
-        "angle_deg": [candidate_angle(c, project.image.voxel_size_nm) for c in candidates],
-        "in_pool": askable,
-    }
-    extra |= found.columns
+    columns: dict[str, Sequence[Any]] = dict(found.columns) | {"in_pool": askable.tolist()}
     if found.faint:
-        extra["faint"] = [False] * len(found.candidates) + [True] * len(found.faint)
+        columns["faint"] = [False] * len(found.candidates) + [True] * len(found.faint)
+    each: dict[str, Callable[[Candidate], object]] = {
+        "angle_deg": lambda candidate: candidate_angle(candidate, project.image.voxel_size_nm)
+    }
     if project.task.num_sides == 2:
-        extra["sides"] = [_sides_of(c) for c in candidates]
-    table = to_table(candidates, task=project.task.name, extra=extra)
-    write_table(table, project.path(round_number, "candidates.parquet"))
-    project.ledger.register(round_number, [c.id for c in candidates])
+        each["sides"] = _sides_of
+    parts = parts_of(candidates, task=project.task.name, columns=columns, each=each)
+    write_parts(parts, project.path(round_number, "candidates.parquet"))
+    project.ledger.register(round_number, candidates.ids.tolist())
     remove_work(project.path(round_number, PROPOSE_UNFINISHED_NAME))
     if round_number > 0:
         # These volumes are large, and no longer needed: the candidate tables of earlier rounds hold the masks.
         for name in (PROBABILITY_NAME, SEGMENTATION_NAME):
             shutil.rmtree(project.path(round_number - 1, name), ignore_errors=True)
-    first = project.ledger.next_id(round_number)
     num_proposed = len(found.candidates)
-    detail = {"num_candidates": num_proposed, "num_new": sum(c.id >= first for c in candidates)}
+    detail = {"num_candidates": num_proposed, "num_new": int((candidates.ids >= first).sum())}
     if found.faint:
         detail["num_faint"] = len(found.faint)
         progress.say(f"  {len(found.faint)} faint candidates below the threshold may be asked about as well")
     if project.task.num_sides == 2:
-        num_alone = sum(side != "both" for side in extra["sides"][:num_proposed])
+        sides = project.candidates(round_number).column("sides")[:num_proposed]
+        num_alone = int((sides != "both").sum())
         detail["num_without_partner"] = num_alone
         if num_alone:
             progress.say(f"  {num_alone} of {num_proposed} candidates have one side only (column `sides`)")
-    return detail | {"num_in_pool": sum(askable), "num_on_padding": num_on_padding} | asdict(found.thresholds)
+    return detail | {"num_in_pool": int(askable.sum()), "num_on_padding": num_on_padding} | asdict(found.thresholds)
 
 
-def _askable(project: Project, candidates: Sequence[Candidate]) -> tuple[list[bool], int]:
-    """Whether each candidate belongs to the pool, and how many of the others would if they did not lie on padding.
+def _askable(project: Project, candidates: ManyCandidates) -> tuple[np.ndarray, int]:
+    """Which candidates belong to the pool, (N,) bool, and how many would if they did not lie on padding.
 
     Those in the pool touch neither a labels box nor the guarded test box, and lie on no padding unless
     ``candidates.ask_on_padding`` is on.
     """
-    corners = np.array([[*c.box.offset_zyx, *c.box.stop_zyx] for c in candidates], np.int64).reshape(-1, 6)
-    askable: list[bool] = outside_boxes(project, corners).tolist()
+    askable = outside_boxes(project, candidates.corners)
     if project.config.candidates.ask_on_padding:
         return askable, 0
     rows = np.flatnonzero(askable)
-    padded = rows[on_padding(project.image, [candidates[row] for row in rows.tolist()])].tolist()
-    for row in padded:
-        askable[row] = False
+    # Some at a time: neighbours have neighbouring rows, so that hardly a chunk of the image is read twice.
+    parts = [rows[start : start + CHECKED_TOGETHER] for start in range(0, len(rows), CHECKED_TOGETHER)]
+    on = [part[on_padding(project.image, [candidates[row] for row in part.tolist()])] for part in parts]
+    padded = np.concatenate([np.zeros(0, np.int64), *on])
+    askable[padded] = False
     if len(padded):
         progress.say(
             f"  {len(padded)} of {len(candidates)} candidates lie where the image is one single grey value (padding); "
@@ -160,7 +165,7 @@ def _decode(project: Project, round_number: int, probability: Volume, stage: Sta
             f"{name} proposed no candidates in round {round_number} (threshold {threshold:g}, at least {min_voxels} "
             f"voxels each). {advice} candidates.threshold or candidates.min_object_nm3 lower."
         )
-    faint: list[Candidate] = []
+    faint: Sequence[Candidate] = ()
     if _wants_faint(project, round_number):
         faint = faint_candidates(probability, proposed, task, threshold, min_voxels, stage)
     return Proposal(proposed, found, faint=faint)
@@ -234,13 +239,17 @@ def _take_instances(project: Project) -> Proposal:
     return Proposal(candidates, thresholds, {"source_id": found.source_ids})
 
 
-def _known_candidates(project: Project, before_round: int) -> list[Candidate]:
+def _known_candidates(project: Project, before_round: int) -> Joined:
     """Candidates of all earlier rounds, with the mask that was asked about or, if none was, the one last proposed."""
-    known: dict[int, Candidate] = {}
-    for round_number in range(before_round):
-        known |= {c.id: c for c in project.candidates(round_number)}
-    known |= {query.candidate.id: query.candidate for query in project.ledger.queries() if query.round < before_round}
-    return list(known.values())
+    asked = {query.candidate.id: query.candidate for query in project.ledger.queries() if query.round < before_round}
+    parts: list[Sequence[Candidate]] = [list(asked.values())]
+    seen = np.array(list(asked), np.int64)
+    for round_number in reversed(range(before_round)):
+        candidates = project.candidates(round_number)
+        ids = candidates.ids
+        parts.append(candidates.take(~np.isin(ids, seen)))
+        seen = np.union1d(seen, ids)
+    return Joined(parts)
 
 
 def _sides_of(candidate: Candidate) -> str:

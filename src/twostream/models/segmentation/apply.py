@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import zlib
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -20,8 +19,9 @@ from twostream.base.atomic import write_folder
 from twostream.base.errors import InputError
 from twostream.base.geometry import Box
 from twostream.candidates.candidate import write_segmentation
+from twostream.candidates.identity import Named
 from twostream.candidates.proposing import propose
-from twostream.candidates.table import to_table, write_table
+from twostream.candidates.table import parts_of, write_parts
 from twostream.models.segmentation.blending import WindowModel, write_probability
 from twostream.models.segmentation.card import CARD_NAME, Model
 from twostream.models.segmentation.onnx_model import EXTRA, OnnxWindows, is_installed
@@ -125,14 +125,14 @@ def _fill(folder: Path, model: Model, windows: WindowModel, image: Volume, stage
     check_all_chunks(probability)
     limits = card.thresholds
     instances = propose(probability, task, limits.final_threshold, model.min_voxels(image.voxel_size_nm), stage=stage)
-    kept = (instance for instance in instances if instance.score >= limits.min_score)
-    candidates = [replace(c, id=number, label=number) for number, c in enumerate(kept, start=1)]
+    found = instances.where(instances.scores >= limits.min_score)
+    candidates = Named(found, np.arange(1, len(found) + 1), {})
 
     def paint(path: Path) -> None:
         write_segmentation(candidates, create_volume(str(path), dtype=np.uint32, **place), task)
 
     write_folder(folder / "segmentation.zarr", paint)
-    write_table(to_table(candidates, task=task.name), folder / "candidates.parquet")
+    write_parts(parts_of(candidates, task=task.name), folder / "candidates.parquet")
     return len(candidates)
 
 
