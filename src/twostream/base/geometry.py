@@ -201,9 +201,7 @@ def cells(box: Box, cell_zyx: Sequence[int]) -> Iterator[Vector]:
     return ((z, y, x) for z in spans[0] for y in spans[1] for x in spans[2])
 
 
-CELL_ZYX = (32, 128, 128)
-"""Cells of the spatial index in voxels; larger than most objects, so that each lies in few cells."""
-ROWS_AT_ONCE = 1 << 17
+ROWS_AT_ONCE = 1 << 15
 """Boxes that are looked up in the index together."""
 
 
@@ -215,7 +213,8 @@ def corners_of(boxes: Iterable[Box]) -> np.ndarray:
 def overlapping(corners: np.ndarray, others: np.ndarray) -> np.ndarray:
     """Pairs of boxes that share a voxel.
 
-    A spatial index of cells avoids comparing all pairs.
+    A spatial index avoids comparing all pairs. Its cells are twice as long as the boxes are in the mean, so that most
+    boxes lie in few cells, and few boxes in a cell.
 
     Args:
         corners: (N, 6) int64 as ``corners_of``; each box holds at least one voxel.
@@ -224,12 +223,16 @@ def overlapping(corners: np.ndarray, others: np.ndarray) -> np.ndarray:
     Returns:
         (P, 2) int64: row in ``corners``, row in ``others``; sorted.
     """
-    key, row = _cells_of(others)
+    if not (len(corners) and len(others)):
+        return np.zeros((0, 2), np.int64)
+    lengths = [(boxes[:, 3:] - boxes[:, :3]).mean(0) for boxes in (corners, others)]
+    cell_zyx = np.ceil(2 * np.maximum(*lengths)).astype(np.int64)
+    key, row = _cells_of(others, cell_zyx)
     order = np.argsort(key, kind="stable")
     key, row = key[order], row[order]
-    found = [np.zeros((0, 2), np.int64)]
+    found = []
     for start in range(0, len(corners), ROWS_AT_ONCE):
-        wanted, mine = _cells_of(corners[start : start + ROWS_AT_ONCE])
+        wanted, mine = _cells_of(corners[start : start + ROWS_AT_ONCE], cell_zyx)
         first, last = np.searchsorted(key, wanted, "left"), np.searchsorted(key, wanted, "right")
         number = last - first
         mine = np.repeat(mine, number) + start
@@ -241,9 +244,9 @@ def overlapping(corners: np.ndarray, others: np.ndarray) -> np.ndarray:
     return np.concatenate(found)
 
 
-def _cells_of(corners: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _cells_of(corners: np.ndarray, cell_zyx: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The cells of the spatial index that each box touches: (K,) int64 key of a cell, and (K,) int64 row of the box."""
-    low, high = corners[:, :3] // CELL_ZYX, (corners[:, 3:] - 1) // CELL_ZYX
+    low, high = corners[:, :3] // cell_zyx, (corners[:, 3:] - 1) // cell_zyx
     span = high - low + 1
     number = span.prod(1)
     row = np.repeat(np.arange(len(corners)), number)
