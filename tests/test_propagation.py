@@ -71,6 +71,7 @@ def test_lessons_come_from_unasked_candidates_and_say_what_they_are_likely_to_be
     for row, lesson in zip(rows, lessons, strict=True):
         is_true = (row - len(ANSWERS)) % 2 == 1
         assert (lesson.share > 0.5) == is_true and 0 < lesson.weight <= 1
+        assert lesson.surprise == pytest.approx(abs(lesson.share - pool.score[row]), abs=1e-5)
         certainty = abs(2 * lesson.share - 1) * lesson.weight
         assert certainty >= MIN_CERTAINTY - 1e-5
 

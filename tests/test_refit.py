@@ -71,9 +71,9 @@ def test_without_answers_the_labelled_box_is_replayed(monkeypatch):
     assert drawn(world(0, 0), np.zeros(0, int), RefitConfig(replay_share=0.0), monkeypatch, 20) == {-1: 20}
 
 
-def expected(weight, share=1.0):
+def expected(weight, share=1.0, surprise=1.0):
     mask = np.ones((4, 6, 6), np.uint8)
-    return Lesson(Box((2, 4, 40), mask.shape), mask, "expected", share=share, weight=weight)
+    return Lesson(Box((2, 4, 40), mask.shape), mask, "expected", share=share, weight=weight, surprise=surprise)
 
 
 def test_what_the_scorer_expects_is_drawn_as_often_as_its_weight_and_the_share_say(monkeypatch):
@@ -84,6 +84,19 @@ def test_what_the_scorer_expects_is_drawn_as_often_as_its_weight_and_the_share_s
     assert [counts[row] for row in range(3)] == [pytest.approx(n, abs=50) for n in (180, 120, 300)]
     lessons = world(0, 0, lessons=[expected(0.9)])
     assert set(drawn(lessons, [-1], settings, monkeypatch, 40)) == {0}  # without an answer that teaches
+
+
+def test_what_s_says_already_is_hardly_drawn(monkeypatch):
+    """Weights 0.8 and 0.4, surprises 0.1 and 0.7: shares 0.08 and 0.28 of 1.2, times ``propagate``."""
+    mask = np.ones((4, 6, 6), np.uint8)
+    answered = Lesson(Box((2, 4, 60), mask.shape), mask, "mask")
+    lessons = world(0, 0, lessons=[expected(0.8, surprise=0.1), expected(0.4, surprise=0.7), answered])
+    settings = RefitConfig(replay_share=0.0, propagate=0.9)
+    counts = drawn(lessons, [-1, -1, 0], settings, monkeypatch, 3000)
+    assert [counts[row] for row in range(3)] == [pytest.approx(n, abs=90) for n in (180, 630, 2190)]
+    agreed = world(0, 0, lessons=[expected(0.8, surprise=0.0), answered])
+    assert set(drawn(agreed, [-1, 0], settings, monkeypatch, 40)) == {1}
+    assert set(drawn(world(0, 0, lessons=[expected(0.8, surprise=0.0)]), [-1], settings, monkeypatch, 40)) == {-1}
 
 
 def test_an_expected_lesson_costs_what_its_answers_cost_in_expectation():

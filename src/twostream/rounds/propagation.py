@@ -110,6 +110,7 @@ def propagated(project: Project, pool: RoundPool, hidden: Collection[int] = ()) 
             "expected",
             share=round(float(found.share[row]), 6),
             weight=round(float(found.known[row]), 6),
+            surprise=round(abs(float(found.share[row]) - float(pool.score[row])), 6),
         )
         for row in sorted(chosen, key=lambda row: ids[row])
     ]

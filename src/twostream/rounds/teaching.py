@@ -190,8 +190,9 @@ def validation_crops(
 class LessonCrops:
     """Draws training crops of a refit: a share ``replay_share`` from the labels boxes, the rest around answers.
 
-    Of the crops around masks, a share ``propagate`` is drawn around candidates that nobody answered, each as often as
-    its weight says, and the rest around answers. Answers of the newest round are drawn more often. Objects and
+    Of the crops around masks, at most a share ``propagate`` is drawn around candidates that nobody answered: that share
+    times their mean surprise. Each is drawn as often as its weight and its surprise say. The rest is drawn around
+    answers. Answers of the newest round are drawn more often. Objects and
     *nothing* are drawn as often as they were answered: drawn equally often, a handful of *nothing* taught S to miss the
     objects that resemble them.
 
@@ -209,17 +210,22 @@ class LessonCrops:
         # A lesson that teaches "ignore" only removes pseudo-labels: a crop around it would have nothing to learn.
         teaching = np.array([one.teaches != "ignore" for one in lessons.lessons], bool)
         self._expected = np.flatnonzero(asked_in < 0)
-        weight = np.array([lessons.lessons[row].weight for row in self._expected])
-        self._chance = weight / weight.sum() if len(weight) else weight
+        weight, surprise = (
+            np.array([getattr(lessons.lessons[row], name) for row in self._expected]) for name in ("weight", "surprise")
+        )
+        drawn = weight * surprise
+        self._chance = drawn / drawn.sum() if drawn.any() else drawn
+        self._share = settings.propagate * drawn.sum() / weight.sum() if drawn.any() else 0.0
         self._rows = np.flatnonzero(teaching & (asked_in >= 0))
         asked_in = asked_in[self._rows]
         self._newest = self._rows[asked_in == asked_in.max()] if len(self._rows) else self._rows
 
     def __call__(self, rng: np.random.Generator) -> Crop:
         """One crop, drawn with ``rng``."""
-        if len(self._rows) + len(self._expected) == 0 or rng.random() < self._settings.replay_share:
+        has_expected = self._share > 0
+        if not (len(self._rows) or has_expected) or rng.random() < self._settings.replay_share:
             return self._lessons.labelled_crop(rng, self._config)
-        if len(self._expected) and (len(self._rows) == 0 or rng.random() < self._settings.propagate):
+        if has_expected and (len(self._rows) == 0 or rng.random() < self._share):
             return self._lessons.answer_crop(rng, int(rng.choice(self._expected, p=self._chance)))
         recent = rng.random() < self._settings.recent_share
         return self._lessons.answer_crop(rng, int(rng.choice(self._newest if recent else self._rows)))

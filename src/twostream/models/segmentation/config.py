@@ -266,8 +266,9 @@ class RefitConfig(Config):
             True confirms the object, not the exact position of its border.
         recent_share: share of the answer crops that are drawn from the newest round's answers alone; the others are
             drawn from all answers.
-        propagate: share of the crops around masks that are drawn around candidates which nobody was asked about, with
-            what the scorer expects of them as the target (``rounds/propagation.py``); 0 makes no such lessons.
+        propagate: largest share of the crops around masks that are drawn around candidates which nobody was asked
+            about, with what the scorer expects of them as the target (``rounds/propagation.py``). It is reached where
+            the scorer contradicts S about all of them; 0 makes no such lessons.
         propagate_per_cluster: most candidates of each kind (true, nothing there) in each of ten clusters that become
             such lessons.
         hold: least confidence of pseudo-labels (Lee 2013; Li and Hoiem 2016). Where neither a label nor an answer says

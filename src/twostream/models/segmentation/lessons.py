@@ -50,6 +50,8 @@ class Lesson:
         share: probability of foreground, for "expected".
         weight: what the voxels count beside those of an answer, in [0, 1]; 0: as much as any voxel. A window that was
             searched is large, and would outweigh everything else.
+        surprise: how far the lesson is from what S gave the mask, in [0, 1]. A lesson that nobody was asked about is
+            drawn as much less often.
     """
 
     box: Box
@@ -57,6 +59,7 @@ class Lesson:
     teaches: str
     share: float = 1.0
     weight: float = 1.0
+    surprise: float = 1.0
 
     @classmethod
     def corrected(cls, candidate_box: Box, candidate_mask: np.ndarray, box: Box, mask: np.ndarray) -> Lesson:
@@ -212,7 +215,7 @@ class Lessons:
         for part in self._labels.parts:
             digest.update(part.target.tobytes())
         for lesson in self.lessons:
-            digest.update(f"{lesson.box} {lesson.teaches} {lesson.share} {lesson.weight}".encode())
+            digest.update(f"{lesson.box} {lesson.teaches} {lesson.share} {lesson.weight} {lesson.surprise}".encode())
             digest.update(lesson.mask.tobytes())
         return digest.hexdigest()
 
