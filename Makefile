@@ -14,7 +14,7 @@ TSC_STAMP := $(VENV)/node/.typescript-$(TYPESCRIPT)
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed 's/:.*##/\t/' | expand -t 16
 
-demo: $(STAMP)  ## the whole loop on synthetic tissue, 7 to 10 minutes on 2 fast cores
+demo: $(STAMP)  ## the whole loop on synthetic tissue, 12 to 16 minutes on 2 slow cores
 	$(BIN)/twostream demo
 
 test: $(STAMP)  ## all tests that need neither GPU nor network
