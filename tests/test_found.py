@@ -33,12 +33,16 @@ def same(one, other):
 
 
 @pytest.mark.parametrize("in_file", [False, True])
-def test_they_come_back_by_cell_and_in_a_cell_by_their_first_voxel(tmp_path, in_file):
+def test_they_come_back_by_cell_and_in_a_cell_by_their_first_voxel(tmp_path, monkeypatch, in_file):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    if in_file:
+        monkeypatch.setattr("twostream.candidates.found.MAX_BYTES_IN_MEMORY", 1000)
     given_ = some(300)
-    gathering = Gathering(tmp_path if in_file else None)
+    gathering = Gathering()
     for start in range(0, 300, 70):
         gathering.add(given_[start : start + 70])
     found = gathering.found()
+    assert gathering._file._rolled == in_file
 
     def place(candidate):
         first = first_voxel(candidate)

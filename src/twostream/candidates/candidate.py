@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import overload
 
 import cc3d
 import numpy as np
@@ -50,7 +51,22 @@ class Candidate:
 
 
 class ManyCandidates(Sequence[Candidate]):
-    """Candidates that are made when they are asked for; their boxes are known without that."""
+    """Candidates that are made when they are asked for (``_one``); their boxes are known without that."""
+
+    @overload
+    def __getitem__(self, index: int) -> Candidate: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Candidate]: ...
+
+    def __getitem__(self, index: int | slice) -> Candidate | Sequence[Candidate]:
+        if isinstance(index, slice):
+            return [self._one(row) for row in range(*index.indices(len(self)))]
+        return self._one(range(len(self))[index])  # negative ones too, and IndexError
+
+    def _one(self, row: int) -> Candidate:
+        """The candidate of a row in [0, N)."""
+        raise NotImplementedError
 
     @property
     def corners(self) -> np.ndarray:

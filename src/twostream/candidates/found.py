@@ -1,4 +1,4 @@
-"""Candidates that were just found, as many as there are: their masks wait in an unnamed file.
+"""Candidates that were just found, as many as there are: their masks wait in an unnamed file, if they are many.
 
 The masks of ten million candidates fit no memory; their boxes do. Knows candidates and files; must not know how they
 were found, or what becomes of them.
@@ -6,12 +6,10 @@ were found, or what becomes of them.
 
 from __future__ import annotations
 
-import io
 import tempfile
 import zlib
 from collections.abc import Iterable
-from pathlib import Path
-from typing import IO, overload
+from typing import IO
 
 import numpy as np
 
@@ -21,20 +19,19 @@ from twostream.candidates.candidate import Candidate, ManyCandidates
 ORDER_CELL_ZYX = (64, 512, 512)
 """Voxels of a cell. Candidates are numbered cell by cell, so that neighbours lie near each other in every table, and
 what a block of the image needs is read from few places."""
+MAX_BYTES_IN_MEMORY = 1 << 26
+"""Of compressed masks; more of them lie in an unnamed file, in the system's folder for such (``TMPDIR``)."""
 LEVEL = 1
 """Of the compression: masks lie there for minutes."""
 
 
 class Gathering:
-    """Takes candidates in, in any order, until all are there.
+    """Takes candidates in, in any order, until all are there."""
 
-    Args:
-        folder: of the unnamed file; None keeps masks in memory, compressed.
-    """
-
-    def __init__(self, folder: Path | None = None) -> None:
-        # It is closed, and gone, with the last ``Found`` that reads it.
-        self._file: IO[bytes] = io.BytesIO() if folder is None else tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
+    def __init__(self) -> None:
+        # It is gone with the last ``Found`` that reads it. It does not lie beside the unfinished work: on a network
+        # drive an open file without a name keeps its folder from being removed.
+        self._file: IO[bytes] = tempfile.SpooledTemporaryFile(MAX_BYTES_IN_MEMORY)  # noqa: SIM115
         self._size = 0
         self._corners, self._firsts = [np.zeros((0, 6), np.int64)], [np.zeros((0, 3), np.int64)]
         self._scores, self._places = [np.zeros(0)], [np.zeros((0, 2), np.int64)]
@@ -84,16 +81,7 @@ class Found(ManyCandidates):
     def __len__(self) -> int:
         return len(self._corners)
 
-    @overload
-    def __getitem__(self, index: int) -> Candidate: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[Candidate]: ...
-
-    def __getitem__(self, index: int | slice) -> Candidate | list[Candidate]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        row = range(len(self))[index]  # negative ones too, and IndexError
+    def _one(self, row: int) -> Candidate:
         corners = self._corners[row].tolist()
         offset, length = self._places[row].tolist()
         box = Box.from_corners(corners[:3], corners[3:])

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import overload
 
 import numpy as np
 
@@ -39,16 +38,7 @@ class Named(ManyCandidates):
     def __len__(self) -> int:
         return len(self._candidates)
 
-    @overload
-    def __getitem__(self, index: int) -> Candidate: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[Candidate]: ...
-
-    def __getitem__(self, index: int | slice) -> Candidate | list[Candidate]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        row = range(len(self))[index]  # negative ones too, and IndexError
+    def _one(self, row: int) -> Candidate:
         return replace(self._candidates[row], id=int(self._ids[row]), parent_ids=self._parents.get(row, ()))
 
     @property

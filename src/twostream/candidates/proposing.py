@@ -63,7 +63,7 @@ def propose(
 
     Returns:
         Candidates without ids, labelled 1, 2, ... by cell (``ORDER_CELL_ZYX``) and, in a cell, in raster order of their
-        first voxels. Their masks lie beside what the stage remembers; without that, in memory.
+        first voxels. Their masks lie in an unnamed file, if they are many.
 
     Raises:
         BlocksError: blocks could not be read or decoded.
@@ -75,7 +75,7 @@ def propose(
     block_zyx = stage.block_shape("propose", wanted, least, decode.block_bytes)
     blocks = list(grid(probability.box, block_zyx))
     parts: dict[Block, Components] = {}
-    gathering = Gathering(stage.journal.folder if stage.journal else None)
+    gathering = Gathering()
     name = f"propose-{float(threshold)!r}-{'-'.join(map(str, block_zyx))}"
     decoded = stage.run(name, DecodeBlock(decode), blocks, codec=DecodedFile(), description="propose")
     for block, (part, candidates) in decoded:

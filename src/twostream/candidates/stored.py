@@ -67,7 +67,10 @@ class StoredCandidates(ManyCandidates):
     def __getitem__(self, index: int | slice) -> Candidate | StoredCandidates:
         if isinstance(index, slice):
             return StoredCandidates(self._file, self._rows[index])
-        return self._file.candidate(int(self._rows[index]))
+        return super().__getitem__(index)
+
+    def _one(self, row: int) -> Candidate:
+        return self._file.candidate(int(self._rows[row]))
 
     def take(self, rows: np.ndarray | Sequence[int]) -> StoredCandidates:
         """Some of them.
@@ -139,19 +142,10 @@ class Joined(ManyCandidates):
     def __len__(self) -> int:
         return int(self._ends[-1]) if len(self._ends) else 0
 
-    @overload
-    def __getitem__(self, index: int) -> Candidate: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Candidate]: ...
-
-    def __getitem__(self, index: int | slice) -> Candidate | Sequence[Candidate]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        index = range(len(self))[index]  # negative ones too, and IndexError
-        number = int(np.searchsorted(self._ends, index, side="right"))
+    def _one(self, row: int) -> Candidate:
+        number = int(np.searchsorted(self._ends, row, side="right"))
         part = self._parts[number]
-        return part[index - int(self._ends[number]) + len(part)]
+        return part[row - int(self._ends[number]) + len(part)]
 
     @property
     def corners(self) -> np.ndarray:

@@ -63,7 +63,7 @@ def refit_step(project: Project, round_number: int) -> Detail:
 def held_out(project: Project, taught: Taught) -> np.ndarray:
     """(L,) bool, the lessons that no refit learns from, because refits are judged by them.
 
-    Whether a candidate belongs to them hangs on its id alone, so that it does not change when others are answered or
+    Whether a candidate belongs to them depends on its id alone, so that it does not change when others are answered or
     an answer is taken back. ``finish`` learns from all.
     """
     settings = project.config.refit
